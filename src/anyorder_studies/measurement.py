@@ -1,0 +1,186 @@
+"""A measured number with its interval, and the usual ways to obtain one from repetitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from anyorder.errors import AnyOrderError
+
+
+class StudyError(AnyOrderError, ValueError):
+    """A study, a claim or a measurement is not what the harness can work with."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A value with the interval that states how far it can be trusted.
+
+    Args:
+        value: The estimate; finite.
+        low: Lower end of the interval; ``-inf`` where nothing is known.
+        high: Upper end of the interval; ``inf`` where nothing is known.
+        n: Number of independent repetitions behind the value, at least 1.
+
+    Raises:
+        StudyError: If ``low <= value <= high`` does not hold, the value is not finite or ``n < 1``.
+
+    Example:
+        >>> Measurement(0.5, 0.4, 0.6, 3).overlaps(0.55)
+        True
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __post_init__(self) -> None:
+        """Refuse anything that is not an interval around a finite value."""
+        if not math.isfinite(self.value):
+            raise StudyError(
+                f"expected a finite value, got {self.value}; a run that diverged needs a bounded "
+                "quantity (a capped loss, a success rate) instead"
+            )
+        if not self.low <= self.value <= self.high:
+            raise StudyError(
+                f"expected low <= value <= high, got {self.low} <= {self.value} <= {self.high}"
+            )
+        if self.n < 1:
+            raise StudyError(f"expected at least one repetition, got n={self.n}")
+
+    def overlaps(self, value: float) -> bool:
+        """Whether ``value`` lies in the interval, ends included."""
+        return self.low <= value <= self.high
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """The measurement as JSON; an unknown end becomes ``null``."""
+        return {
+            "value": self.value,
+            "low": self.low if math.isfinite(self.low) else None,
+            "high": self.high if math.isfinite(self.high) else None,
+            "n": self.n,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, float | int | None]) -> Measurement:
+        """The inverse of :meth:`to_json`."""
+        value, low, high, n = data["value"], data["low"], data["high"], data["n"]
+        if value is None or n is None:
+            raise StudyError(f"expected a value and its n, got {data}")
+        return cls(
+            float(value),
+            -math.inf if low is None else float(low),
+            math.inf if high is None else float(high),
+            int(n),
+        )
+
+
+def exact(value: float, n: int = 1) -> Measurement:
+    """A quantity without spread, such as a count of bytes or of parameters."""
+    return Measurement(float(value), float(value), float(value), n)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Measurement:
+    """Mean with Student's t interval over independent repetitions.
+
+    One repetition says nothing about its spread: the interval is then the whole line.
+
+    Args:
+        values: One number per repetition.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The mean, its two-sided interval, and the number of repetitions.
+
+    Raises:
+        StudyError: If ``values`` is empty or ``confidence`` is not in (0, 1).
+
+    Example:
+        >>> m = mean_interval([1.0, 2.0, 3.0])
+        >>> round(m.value, 3), round(m.low, 3), round(m.high, 3)
+        (2.0, -0.484, 4.484)
+    """
+    data = _checked(values, confidence)
+    mean = float(data.mean())
+    if data.size == 1:
+        return Measurement(mean, -math.inf, math.inf, 1)
+    half = _half_width(data, confidence)
+    return Measurement(mean, mean - half, mean + half, data.size)
+
+
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], confidence: float = 0.95
+) -> Measurement:
+    """Geometric mean of paired ratios with a t interval on their logarithms.
+
+    Args:
+        numerators: One positive number per repetition.
+        denominators: The positive number of the same repetition (same seed, same data).
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The geometric mean ratio and its interval.
+
+    Raises:
+        StudyError: If the lengths differ or a number is not positive.
+    """
+    if len(numerators) != len(denominators):
+        raise StudyError(
+            f"expected as many numerators as denominators, got {len(numerators)} and "
+            f"{len(denominators)}; pair them by repetition"
+        )
+    top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
+    if bool(np.any(top <= 0)) or bool(np.any(bottom <= 0)):
+        raise StudyError("expected positive numbers for a ratio of logarithms")
+    logs = mean_interval((np.log(top) - np.log(bottom)).tolist(), confidence)
+    return Measurement(
+        math.exp(logs.value), math.exp(logs.low), math.exp(min(logs.high, 709.0)), logs.n
+    )
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Callable[[np.ndarray], float],
+    *,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Measurement:
+    """Percentile bootstrap interval of any statistic of independent repetitions.
+
+    Args:
+        values: One number per repetition.
+        statistic: Maps a 1-d array to a number, e.g. ``numpy.median``.
+        confidence: Coverage of the interval, in (0, 1).
+        draws: Number of resamples.
+        seed: Seed of the resampling; the result is a pure function of the arguments.
+
+    Returns:
+        The statistic of the data with the interval, widened if need be to hold the statistic.
+    """
+    data = _checked(values, confidence)
+    value = float(statistic(data))
+    rng = np.random.default_rng(seed)
+    samples = [float(statistic(data[rng.integers(0, data.size, data.size)])) for _ in range(draws)]
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.percentile(samples, [tail, 100.0 - tail])
+    return Measurement(value, min(float(low), value), max(float(high), value), data.size)
+
+
+def _checked(values: Sequence[float], confidence: float) -> np.ndarray:
+    data = np.asarray(values, float)
+    if data.ndim != 1 or data.size == 0:
+        raise StudyError(f"expected a non-empty list of numbers, got shape {data.shape}")
+    if not 0.0 < confidence < 1.0:
+        raise StudyError(f"expected a confidence in (0, 1), got {confidence}")
+    return data
+
+
+def _half_width(data: np.ndarray, confidence: float) -> float:
+    quantile = float(stats.t.ppf(0.5 + confidence / 2.0, data.size - 1))
+    return quantile * float(data.std(ddof=1)) / math.sqrt(data.size)

@@ -1,0 +1,150 @@
+"""What a study is: claims as data, independent units of work, and measurements made of them.
+
+A study's folder holds ``study.py`` with exactly one final subclass of :class:`Study`. The harness
+runs its units, keeps what they returned, and computes verdict, text and figure from that.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from anyorder_studies.data import MissingDataError, data_folder
+from anyorder_studies.measurement import (
+    Measurement,
+    StudyError,
+    bootstrap_interval,
+    exact,
+    mean_interval,
+    ratio_interval,
+)
+from anyorder_studies.verdict import Claim, Direction, Status, Verdict, judge, judge_claim
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "SCALES",
+    "Claim",
+    "Direction",
+    "Measurement",
+    "MissingDataError",
+    "Result",
+    "Results",
+    "Status",
+    "Study",
+    "StudyError",
+    "Unit",
+    "Verdict",
+    "bootstrap_interval",
+    "data_folder",
+    "exact",
+    "judge",
+    "judge_claim",
+    "mean_interval",
+    "ratio_interval",
+]
+
+SCALES = ("smoke", "small", "full")
+PAPERS = 133
+
+# JSON values: numbers, strings, booleans, None, lists and dicts of them.
+Unit = dict[str, Any]
+Result = dict[str, Any]
+Results = list[tuple[Unit, Result]]
+
+
+class Study(ABC):
+    """A paper's claims and the experiment that measures them.
+
+    The class docstring of a subclass opens the study's generated page: say there, in plain words,
+    what the paper proposes and what this experiment does. Class attributes:
+
+    - ``key``: the folder's name, ``<firstauthor><year><key>``.
+    - ``paper``: the number in the catalogue, 1 to 133.
+    - ``title``: short title of the study.
+    - ``claims``: the first is the central one.
+    - ``scales``: settings by scale. ``"smoke"`` takes under 20 s, ``"small"`` under five minutes
+      on two cores, ``"full"`` is the paper's size and says in its entry ``"need"`` what it would
+      take. Settings with seeds give their number as ``"seeds"``.
+    - ``data``: folders below ``ANYORDER_DATA`` that the study reads.
+
+    Args:
+        seeds: Overrides the number of seeds of every scale; ``None`` keeps it.
+    """
+
+    key: ClassVar[str]
+    paper: ClassVar[int]
+    title: ClassVar[str]
+    claims: ClassVar[tuple[Claim, ...]]
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]]
+    data: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *, seeds: int | None = None) -> None:
+        if seeds is not None and seeds < 1:
+            raise StudyError(f"expected at least one seed, got {seeds}")
+        self._seeds = seeds
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check the declarations once, where a mistake can still be named."""
+        super().__init_subclass__(**kwargs)
+        missing = [
+            name for name in ("key", "paper", "title", "claims", "scales") if not hasattr(cls, name)
+        ]
+        if missing:
+            raise StudyError(f"study {cls.__name__} does not declare {', '.join(missing)}")
+        if not re.fullmatch(r"[a-z]+\d{4}[a-z0-9]+", cls.key):
+            raise StudyError(
+                f"expected a key like benson2018simplicial (first author, year, word), got "
+                f"{cls.key!r}"
+            )
+        if not 1 <= cls.paper <= PAPERS:
+            raise StudyError(f"{cls.key}: expected a paper number 1..{PAPERS}, got {cls.paper}")
+        if not cls.claims:
+            raise StudyError(f"{cls.key}: expected at least one claim")
+        if set(cls.scales) != set(SCALES):
+            raise StudyError(
+                f"{cls.key}: expected the scales {', '.join(SCALES)}, got {', '.join(cls.scales)}"
+            )
+        if "need" not in cls.scales["full"]:
+            raise StudyError(
+                f"{cls.key}: scales['full'] must say what it needs, e.g. "
+                "'need': 'one 80 GB GPU for two hours'"
+            )
+
+    def settings(self, scale: str) -> dict[str, Any]:
+        """Settings of a scale, with the number of seeds asked for.
+
+        Raises:
+            StudyError: If the scale is unknown, or seeds are asked of a study that has none.
+        """
+        if scale not in self.scales:
+            raise StudyError(f"unknown scale {scale!r}; known are {', '.join(SCALES)}")
+        settings = dict(self.scales[scale])
+        if self._seeds is not None:
+            if "seeds" not in settings:
+                raise StudyError(f"{self.key} has no seeds to choose: leave --seeds out")
+            settings["seeds"] = self._seeds
+        return settings
+
+    @abstractmethod
+    def runs(self, scale: str) -> Iterable[Unit]:
+        """Independent units of work, e.g. one per seed and method; JSON values only.
+
+        A unit names everything that its result depends on (``"seed"`` where there is one): two
+        equal units are the same work. Read the settings through ``self.settings(scale)``.
+        """
+
+    @abstractmethod
+    def run(self, unit: Unit) -> Result:
+        """Do one unit; deterministic given the unit. Returns numbers and lists of numbers."""
+
+    @abstractmethod
+    def measure(self, results: Results) -> dict[str, Measurement]:
+        """Aggregate the results of all units; every claim's quantity must be among the keys."""
+
+    @abstractmethod
+    def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
+        """Draw the result; colours and fonts come from the harness's style."""
