@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from anyorder.errors import AnyOrderError
 
@@ -182,5 +182,5 @@ def _checked(values: Sequence[float], confidence: float) -> np.ndarray:
 
 
 def _half_width(data: np.ndarray, confidence: float) -> float:
-    quantile = float(stats.t.ppf(0.5 + confidence / 2.0, data.size - 1))
+    quantile = float(stdtrit(data.size - 1, 0.5 + confidence / 2.0))
     return quantile * float(data.std(ddof=1)) / math.sqrt(data.size)

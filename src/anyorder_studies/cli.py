@@ -1,0 +1,276 @@
+"""``anyorder study``: list, show, run and verify the studies, and make their gallery."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from anyorder.errors import AnyOrderError
+from anyorder_studies import harness
+from anyorder_studies.discovery import Studies, discover
+from anyorder_studies.gallery import gallery as gallery_entries
+from anyorder_studies.gallery import write_gallery
+from anyorder_studies.page import claimed, command, interval
+from anyorder_studies.result import StudyResult, load_result
+from anyorder_studies.study import SCALES, Study
+from anyorder_studies.verify import Check, verify_study
+
+app = typer.Typer(
+    name="study",
+    help="Claims of papers, measured: list, run and verify the studies.",
+    no_args_is_help=True,
+)
+OUT = Path("studies")
+COLOURS = {
+    "reproduced": "green",
+    "partly": "yellow",
+    "not at this scale": "blue",
+    "refuted": "red",
+}
+INTERRUPTED = 130
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+@app.command("list")
+def list_(as_json: JsonOption = False) -> None:
+    """List all studies with their stored verdicts."""
+    studies = discover()
+    rows = [_summary(studies, key) for key in studies.classes]
+    if as_json:
+        _print_json({"studies": rows, "broken": studies.broken})
+        return
+    table = Table("study", "paper", "title", "verdict", "scale", "seconds", box=None)
+    for row in rows:
+        table.add_row(
+            row["key"],
+            f"\\[{row['paper']}]",
+            row["title"],
+            _coloured(row["verdict"]),
+            row["scale"] or "-",
+            "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
+        )
+    Console().print(table)
+    _report_broken(studies)
+
+
+@app.command()
+def show(key: str, as_json: JsonOption = False) -> None:
+    """Show a study: its claims, what was measured, and how to run it again."""
+    with _plain_errors():
+        studies = discover()
+        study = studies.get(key)
+        result = load_result(studies.folders[key])
+        if as_json:
+            _print_json({"claims": _claims(study), "result": result and result.to_json()})
+            return
+        console = Console()
+        console.print(f"[bold]{study.title}[/bold]  (paper {study.paper}, {key})")
+        console.print((study.__doc__ or "").strip(), style="dim", markup=False)
+        if result is None:
+            console.print(f"Not run yet: anyorder study run {key}")
+            _print_claims(console, study)
+        else:
+            _print_result(console, study, result)
+
+
+@app.command()
+def run(
+    key: str,
+    scale: Annotated[str, typer.Option(help=f"One of {', '.join(SCALES)}.")] = "small",
+    seeds: Annotated[
+        int | None, typer.Option(help="Number of seeds; the scale's own if left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Results go to OUT/KEY.")] = OUT,
+    fresh: Annotated[bool, typer.Option(help="Forget an earlier, unfinished run.")] = False,
+    store: Annotated[
+        bool, typer.Option(help="For developers: also keep the result inside the package.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study; an interrupted run goes on where it stopped."""
+    with _plain_errors():
+        studies = discover()
+        study = studies.get(key)(seeds=seeds)
+        folder = out / key / scale
+        with _progress(f"{key} ({scale})", quiet=as_json) as progress:
+            try:
+                results, seconds = harness.run_units(
+                    study, scale, folder, fresh=fresh, progress=progress
+                )
+            except KeyboardInterrupt:
+                typer.echo("Interrupted; run the same command again to go on.", err=True)
+                raise typer.Exit(INTERRUPTED) from None
+        result = harness.evaluate(study, scale, results, seconds)
+        for target in [folder, *([studies.folders[key]] if store else [])]:
+            harness.write_outcome(study, result, results, target)
+        if as_json:
+            _print_json(result.to_json())
+        else:
+            _print_result(Console(), study, result)
+            typer.echo(f"Written to {folder}")
+
+
+@app.command()
+def verify(
+    keys: Annotated[list[str] | None, typer.Argument(help="Studies; all if left out.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Check RESULTS/KEY/result.json instead of the stored ones.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run studies again and hold them against their stored results.
+
+    Exits with 1 if a claimed quantity left its stored interval or a study cannot be used.
+    """
+    with _plain_errors():
+        studies = discover()
+        outcome: dict[str, Any] = {}
+        console = Console(stderr=as_json)
+        for key in keys or list(studies.classes):
+            study = studies.get(key)
+            stored = load_result(results / key if results else studies.folders[key])
+            if stored is None:
+                console.print(f"{key}: [yellow]no stored result[/yellow]")
+                outcome[key] = {"holds": False, "reason": "no stored result"}
+                continue
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                _progress(f"{key} ({stored.scale})", quiet=as_json) as progress,
+            ):
+                checks, again = verify_study(study, stored, Path(scratch), progress=progress)
+            outcome[key] = _verified(checks, stored, again)
+            _print_checks(console, key, checks, stored, again)
+        if as_json:
+            _print_json({"studies": outcome, "broken": studies.broken})
+        else:
+            _report_broken(studies)
+        broken = bool(studies.broken) and not keys
+        if broken or not all(entry["holds"] for entry in outcome.values()):
+            raise typer.Exit(1)
+
+
+@app.command()
+def gallery(folder: Annotated[Path, typer.Argument(help="Where index.html is written.")]) -> None:
+    """Write the gallery of all stored figures as one self-contained page."""
+    entries = gallery_entries()
+    path = write_gallery(folder, entries)
+    typer.echo(f"{len(entries)} studies in {path}")
+    _report_broken(discover())
+
+
+def main() -> None:
+    """Run the commands without the ``anyorder`` program around them."""
+    app()
+
+
+def _summary(studies: Studies, key: str) -> dict[str, Any]:
+    study, result = studies.classes[key], load_result(studies.folders[key])
+    return {
+        "key": key,
+        "paper": study.paper,
+        "title": study.title,
+        "verdict": str(result.verdict) if result else None,
+        "scale": result.scale if result else None,
+        "seconds": result.seconds if result else None,
+        "stale": result is not None and result.code != harness.code_hash(study),
+    }
+
+
+def _claims(study: type[Study]) -> list[dict[str, Any]]:
+    return [vars(claim) for claim in study.claims]
+
+
+def _print_claims(console: Console, study: type[Study]) -> None:
+    for claim in study.claims:
+        console.print(f"- {claim.text} Claimed: {claimed(claim)} ({claim.source}).", markup=False)
+
+
+def _print_result(console: Console, study: type[Study] | Study, result: StudyResult) -> None:
+    console.print(f"Verdict: {_coloured(str(result.verdict))} at scale {result.scale}")
+    table = Table("claim", "claimed", "measured", "status", box=None, show_lines=True)
+    for claim, status in zip(study.claims, result.statuses, strict=True):
+        measured = interval(result.measurements[claim.quantity])
+        table.add_row(claim.text, claimed(claim), measured.replace("[", "\\["), str(status))
+    console.print(table)
+    console.print(f"{result.seconds:.1f} s; again with: {command(result)}", style="dim")
+
+
+def _verified(checks: list[Check], stored: StudyResult, again: StudyResult) -> dict[str, Any]:
+    return {
+        "holds": all(check.holds for check in checks),
+        "verdict": {"stored": str(stored.verdict), "again": str(again.verdict)},
+        "claims": [
+            {
+                "quantity": check.quantity,
+                "stored": check.stored.to_json(),
+                "again": check.again.to_json(),
+                "holds": check.holds,
+            }
+            for check in checks
+        ],
+    }
+
+
+def _print_checks(
+    console: Console, key: str, checks: list[Check], stored: StudyResult, again: StudyResult
+) -> None:
+    console.print(f"[bold]{key}[/bold]: stored {stored.verdict}, now {again.verdict}")
+    for check in checks:
+        word = "[green]holds[/green]" if check.holds else "[red]differs[/red]"
+        before = interval(check.stored).replace("[", "\\[")
+        now = interval(check.again).replace("[", "\\[")
+        console.print(f"  {word}  {check.quantity}: stored {before}; now {now}")
+
+
+def _coloured(verdict: str | None) -> str:
+    if verdict is None:
+        return "[dim]not run yet[/dim]"
+    return f"[{COLOURS[verdict]}]{verdict}[/{COLOURS[verdict]}]"
+
+
+def _report_broken(studies: Studies) -> None:
+    for folder, reason in studies.broken.items():
+        typer.echo(f"broken study {folder}: {reason}", err=True)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+@contextmanager
+def _plain_errors() -> Generator[None, None, None]:
+    """Turn errors raised on purpose into one line and exit code 2."""
+    try:
+        yield
+    except AnyOrderError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def _progress(label: str, *, quiet: bool) -> Generator[harness.Progress, None, None]:
+    """A bar with the time that remains, on the error stream."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task(label, total=None)
+
+        def update(done: int, total: int, kept: int) -> None:
+            name = f"{label}, {kept} kept" if kept else label
+            bar.update(task, description=name, completed=done, total=total)
+
+        yield update

@@ -1,0 +1,176 @@
+"""Run a study unit by unit, keep its result, and check a stored result by running it again."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyorder_studies
+from anyorder_studies.checkpoint import Checkpoint, canonical, replaced
+from anyorder_studies.data import data_hash, files_hash, missing_data
+from anyorder_studies.environment import environment
+from anyorder_studies.page import study_page
+from anyorder_studies.result import FIGURE, FORMAT, README, RESULT, StudyResult
+from anyorder_studies.study import (
+    MissingDataError,
+    Result,
+    Results,
+    Study,
+    StudyError,
+    Unit,
+    judge,
+    judge_claim,
+)
+
+UNITS = "units.jsonl"
+
+# Called after every unit with (units done, units in all, units taken from the checkpoint).
+Progress = Callable[[int, int, int], None]
+
+
+def code_hash(study: type[Study]) -> str:
+    """SHA-256 of all Python files in the study's folder."""
+    folder = Path(inspect.getfile(study)).parent
+    return files_hash((str(p.relative_to(folder)), p) for p in sorted(folder.rglob("*.py")))
+
+
+def library_hash() -> str:
+    """SHA-256 of the library and the harness; checkpoints of other code are not continued."""
+    harness = Path(anyorder_studies.__file__).parent
+    library = sorted((harness.parent / "anyorder").rglob("*.py"))
+    own = sorted(harness.glob("*.py"))
+    return files_hash((str(p.relative_to(harness.parent)), p) for p in [*library, *own])
+
+
+def plan(study: Study, scale: str) -> list[Unit]:
+    """List the units of a scale.
+
+    Raises:
+        StudyError: If there is none, two are equal, one is not made of JSON values, or the units
+            do not name as many seeds as were asked for.
+    """
+    units = [json.loads(canonical(unit)) for unit in study.runs(scale)]
+    if not units:
+        raise StudyError(f"{study.key}: no units at scale {scale!r}")
+    texts = [canonical(unit) for unit in units]
+    if len(set(texts)) != len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise StudyError(f"{study.key}: the unit {twice} appears twice")
+    asked, named = study.settings(scale).get("seeds"), len(seeds_of(units))
+    if asked is not None and asked != named:
+        raise StudyError(f"{study.key}: asked for {asked} seeds, but the units name {named}")
+    return units
+
+
+def seeds_of(units: list[Unit]) -> tuple[int, ...]:
+    """The distinct seeds that the units name, in order."""
+    return tuple(sorted({unit["seed"] for unit in units if "seed" in unit}))
+
+
+def run_units(
+    study: Study,
+    scale: str,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Results, float]:
+    """Do all units that the checkpoint in ``folder`` does not hold yet.
+
+    Args:
+        study: The study.
+        scale: Scale of its settings.
+        folder: Where ``units.jsonl`` lies or is made.
+        fresh: Forget an earlier run.
+        progress: Told after the checkpoint was read and after every unit.
+
+    Returns:
+        All units with their results in the study's own order, and the seconds they took.
+
+    Raises:
+        MissingDataError: If a data set is missing; the message names the variable to set.
+        StudyError: If a unit is not what the harness can keep.
+    """
+    reason = missing_data(study.data)
+    if reason is not None:
+        raise MissingDataError(reason)
+    units = plan(study, scale)
+    header = {
+        "format": FORMAT,
+        "study": study.key,
+        "scale": scale,
+        "code": code_hash(type(study)),
+        "library": library_hash(),
+        "data": data_hash(study.data),
+    }
+    checkpoint = Checkpoint(folder / UNITS, header, fresh=fresh)
+    kept = sum(canonical(unit) in checkpoint.done for unit in units)
+    for index, unit in enumerate(units):
+        if progress is not None:
+            progress(max(index, kept), len(units), kept)
+        if canonical(unit) in checkpoint.done:
+            continue
+        start = time.perf_counter()
+        result: Result = study.run(json.loads(canonical(unit)))
+        checkpoint.add(unit, result, time.perf_counter() - start)
+    if progress is not None:
+        progress(len(units), len(units), kept)
+    done = [checkpoint.done[canonical(unit)] for unit in units]
+    return [(unit, result) for unit, (result, _) in zip(units, done, strict=True)], sum(
+        seconds for _, seconds in done
+    )
+
+
+def evaluate(study: Study, scale: str, results: Results, seconds: float) -> StudyResult:
+    """Measure, judge and describe; everything that follows from the units' results."""
+    measurements = study.measure(results)
+    verdict = judge(study.claims, measurements)
+    units = [unit for unit, _ in results]
+    return StudyResult(
+        key=study.key,
+        paper=study.paper,
+        title=study.title,
+        scale=scale,
+        seeds=seeds_of(units),
+        units=len(units),
+        seconds=seconds,
+        measurements=measurements,
+        statuses=tuple(judge_claim(c, measurements[c.quantity]) for c in study.claims),
+        verdict=verdict,
+        code=code_hash(type(study)),
+        data=data_hash(study.data),
+        environment=environment(),
+    )
+
+
+def run_study(
+    study: Study,
+    scale: str,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Run a study and write ``result.json``, ``README.md`` and ``figure.svg`` into ``folder``.
+
+    An interrupted run goes on where it stopped when called again with the same arguments.
+    """
+    results, seconds = run_units(study, scale, folder, fresh=fresh, progress=progress)
+    result = evaluate(study, scale, results, seconds)
+    write_outcome(study, result, results, folder)
+    return result
+
+
+def write_outcome(study: Study, result: StudyResult, results: Results, folder: Path) -> None:
+    """Write figure, page and, last, the result; each file appears whole or not at all."""
+    from anyorder_studies.drawing import draw
+
+    with replaced(folder / FIGURE) as path:
+        draw(study, results, result.measurements, path)
+    with replaced(folder / README) as path:
+        path.write_text(study_page(study, result), encoding="utf-8")
+    with replaced(folder / RESULT) as path:
+        path.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")

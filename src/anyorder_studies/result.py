@@ -1,0 +1,99 @@
+"""The stored result of a study: what ``result.json`` holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anyorder_studies.study import Measurement, Status, StudyError, Verdict
+
+FORMAT = 1
+RESULT, FIGURE, README = "result.json", "figure.svg", "README.md"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a run of a study found; the content of ``result.json``.
+
+    Args:
+        key: The study's key.
+        paper: The paper's number in the catalogue.
+        title: The study's title.
+        scale: Scale of the run.
+        seeds: The seeds that its units name, in order.
+        units: Number of units.
+        seconds: Time spent in the units, over all parts of an interrupted run.
+        measurements: By quantity.
+        statuses: What each claim came to, in the order of the study's claims.
+        verdict: Computed from claims and measurements.
+        code: SHA-256 of the Python files in the study's folder.
+        data: SHA-256 of the data sets used; ``None`` where there are none.
+        environment: Versions and processor.
+    """
+
+    key: str
+    paper: int
+    title: str
+    scale: str
+    seeds: tuple[int, ...]
+    units: int
+    seconds: float
+    measurements: dict[str, Measurement]
+    statuses: tuple[Status, ...]
+    verdict: Verdict
+    code: str
+    data: str | None
+    environment: dict[str, str | int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "format": FORMAT,
+            **{name: getattr(self, name) for name in ("key", "paper", "title", "scale")},
+            "seeds": list(self.seeds),
+            "units": self.units,
+            "seconds": round(self.seconds, 3),
+            "verdict": str(self.verdict),
+            "claims": [str(status) for status in self.statuses],
+            "measurements": {name: m.to_json() for name, m in sorted(self.measurements.items())},
+            "hashes": {"code": self.code, "data": self.data},
+            "environment": self.environment,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StudyResult:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            StudyError: If the format is not the one that this version writes.
+        """
+        if data.get("format") != FORMAT:
+            raise StudyError(
+                f"expected a result of format {FORMAT}, got {data.get('format')!r}: run the study "
+                "again"
+            )
+        return cls(
+            key=data["key"],
+            paper=data["paper"],
+            title=data["title"],
+            scale=data["scale"],
+            seeds=tuple(data["seeds"]),
+            units=data["units"],
+            seconds=data["seconds"],
+            measurements={n: Measurement.from_json(m) for n, m in data["measurements"].items()},
+            statuses=tuple(Status(status) for status in data["claims"]),
+            verdict=Verdict(data["verdict"]),
+            code=data["hashes"]["code"],
+            data=data["hashes"]["data"],
+            environment=data["environment"],
+        )
+
+
+def load_result(folder: Path) -> StudyResult | None:
+    """Read ``result.json`` of a folder; ``None`` where there is none."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    return StudyResult.from_json(json.loads(path.read_text(encoding="utf-8")))
