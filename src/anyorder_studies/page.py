@@ -33,6 +33,8 @@ def claimed(claim: Claim) -> str:
     if claim.direction == "equal":
         return f"= {number(claim.expected)} +- {number(claim.slack)} {claim.unit}"
     sign = SYMBOLS[claim.direction]
+    if claim.expected == claim.threshold:
+        return f"{sign} {number(claim.threshold)} {claim.unit} (direction only)"
     return f"{number(claim.expected)} {claim.unit} (effect: {sign} {number(claim.threshold)})"
 
 

@@ -17,6 +17,7 @@ from anyorder_studies.measurement import (
     StudyError,
     bootstrap_interval,
     exact,
+    jackknife_interval,
     mean_interval,
     ratio_interval,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "bootstrap_interval",
     "data_folder",
     "exact",
+    "jackknife_interval",
     "judge",
     "judge_claim",
     "mean_interval",

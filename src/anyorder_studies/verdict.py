@@ -38,7 +38,8 @@ class Claim:
     Args:
         quantity: Key of the measurement that the claim is about.
         direction: ``"lower"`` or ``"higher"`` than ``threshold``, or ``"equal"`` to ``expected``.
-        expected: The paper's size of the effect, in ``unit``.
+        expected: The paper's size of the effect, in ``unit``. A paper that gives a direction
+            only: write ``threshold`` again, and the effect's existence is all that is asked.
         threshold: The value at which there is no effect (1 for a ratio, 0 for a difference). An
             ``"equal"`` claim has no such value: write ``expected`` again.
         tolerance: Relative distance from ``expected`` that still counts as met; absolute where
@@ -48,9 +49,8 @@ class Claim:
         text: The claim in our own words.
 
     Raises:
-        StudyError: If ``expected`` does not lie beyond ``threshold`` in the claimed direction, the
-            numbers are not finite, the tolerance is negative (or zero for ``"equal"``), or a text
-            is empty.
+        StudyError: If ``expected`` lies on the wrong side of ``threshold``, the numbers are not
+            finite, the tolerance is negative (or zero for ``"equal"``), or a text is empty.
     """
 
     quantity: str
@@ -79,15 +79,14 @@ class Claim:
                 f"{self.tolerance}"
             )
         sides = {
-            "lower": self.expected < self.threshold,
-            "higher": self.expected > self.threshold,
+            "lower": self.expected <= self.threshold,
+            "higher": self.expected >= self.threshold,
             "equal": self.expected == self.threshold,
         }
         if not sides[self.direction]:
             raise StudyError(
                 f"{self.quantity}: direction {self.direction!r} does not lead from threshold "
-                f"{self.threshold} to expected {self.expected}; for 'equal' write the same number "
-                "twice"
+                f"{self.threshold} to expected {self.expected}; 'equal' takes one number twice"
             )
 
     @property

@@ -1,0 +1,244 @@
+"""Simplicial closure on the email-Enron data: which open triangles of people close?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+
+from anyorder_studies.benson2018simplicial.scores import (
+    LOCAL,
+    WALKS,
+    Scores,
+    relative_precision,
+    supervised,
+)
+from anyorder_studies.benson2018simplicial.simplices import (
+    Labels,
+    ProjectedGraph,
+    TemporalSimplices,
+    Triangles,
+    closed_triples,
+    closes,
+    open_triangles,
+    project,
+)
+from anyorder_studies.study import (
+    Claim,
+    Measurement,
+    Result,
+    Results,
+    Study,
+    Unit,
+    data_folder,
+    exact,
+    jackknife_interval,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DATA = "email_enron_simplices"
+PAST, TRAIN = 0.8, 0.6
+LEARNED = "logistic regression"
+TIES = "ties"
+SCORE_NAMES = (*LOCAL, *WALKS, LEARNED)
+COUNTS = (
+    "authors' published closure counts for email-Enron (ScHoLP-Tutorial, output/3-node-closures)"
+)
+
+
+@lru_cache(maxsize=1)
+def _data() -> TemporalSimplices:
+    return TemporalSimplices.read(data_folder(DATA), "email-Enron")
+
+
+@final
+class SimplicialClosure(Study):
+    """Which three people, who have all met in pairs, will next meet all together?
+
+    An e-mail is a set of people. Three people are an open triangle if every two of them shared an
+    e-mail but all three never did. The first 80 % of the time (10,883 e-mails, 143 people) gives
+    2,574 open triangles, of which 119 close in the last 20 %. Each score ranks them; what counts
+    is the area under the precision-recall curve over the share that closes, so that 1 is chance.
+    The intervals come from leaving out one person at a time (jackknife on the logarithm), since
+    triangles with a common person are not independent; they are wide, because a few people take
+    part in most closures.
+
+    All ten closure counts of this data set agree with the published ones exactly. The published
+    accuracies do not follow from them: the authors' code looks up each triangle by an unsorted
+    triple in a set of sorted ones, so that 83 of the 119 closures count as misses. With that
+    labelling the published accuracies come out to three digits (`as_published` below); with the
+    right labels the harmonic mean falls from 1.78 to 1.31 times chance, and the arithmetic mean
+    is as good. Whether local scores beat walks cannot be asked of this one data set: PageRank
+    leads here under either labelling. Simplicial PageRank is left out.
+    """
+
+    key: ClassVar[str] = "benson2018simplicial"
+    paper: ClassVar[int] = 111
+    title: ClassVar[str] = "Simplicial closure: which open triangles close?"
+    data: ClassVar[tuple[str, ...]] = (DATA,)
+    claims: ClassVar[tuple[Claim, ...]] = (
+        Claim(
+            quantity="harmonic_mean",
+            direction="higher",
+            expected=1.784,
+            threshold=1.0,
+            tolerance=0.05,
+            unit="times chance",
+            source="authors' published accuracies of generalised means for email-Enron "
+            "(ScHoLP-Tutorial, output/generalized-means, p = -1), for arXiv:1802.06916",
+            text="The harmonic mean of the three tie weights tells which open triangles close.",
+        ),
+        Claim(
+            quantity="harmonic_over_arithmetic",
+            direction="higher",
+            expected=1.338,
+            threshold=1.0,
+            tolerance=0.05,
+            unit="ratio",
+            source="the same file, p = -1 over p = 1 (1.784 and 1.333)",
+            text="The harmonic mean does so better than the arithmetic mean: the weakest tie "
+            "matters most.",
+        ),
+        Claim(
+            quantity="three_ties_over_two",
+            direction="higher",
+            expected=2.84,
+            threshold=1.0,
+            tolerance=0.02,
+            unit="ratio of closure probabilities",
+            source=f"{COUNTS}: 119 of 2,574 against 387 of 23,776",
+            text="More ties between three people make a closure more likely (edge density).",
+        ),
+        Claim(
+            quantity="strong_over_weak_ties",
+            direction="higher",
+            expected=2.27,
+            threshold=1.0,
+            tolerance=0.02,
+            unit="ratio of closure probabilities",
+            source=f"{COUNTS}: 236 of 11,082 against 19 of 2,025",
+            text="Two ties that were used more than once make a closure more likely than two that "
+            "were used once (tie strength).",
+        ),
+    )
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {},
+        "small": {},
+        "full": {
+            "need": "the other 18 data sets of the paper: up to 10 million simplices, some 64 GB "
+            "of memory and a sparse solver for the walk scores"
+        },
+    }
+
+    def runs(self, scale: str) -> Iterable[Unit]:
+        """One unit per score, and one for the ties; the data are the same at every scale."""
+        self.settings(scale)
+        return [{"score": name} for name in (*SCORE_NAMES, TIES)]
+
+    def run(self, unit: Unit) -> Result:
+        """Score all open triangles, with everybody and without each person in turn."""
+        past, future = _data().split(PAST)
+        people = sorted({node for simplex in past for node in simplex})
+        if unit["score"] == TIES:
+            return _tie_result(past, future, people)
+        graph, triangles = project(past), open_triangles(past)
+        scores = _scores(unit["score"], graph, triangles)
+        labels = closes(triangles, future)
+        rest = [(triangles != person).all(axis=1).astype(float) for person in people]
+        return {
+            "value": relative_precision(labels, scores),
+            "left_out": [relative_precision(labels, scores, weights) for weights in rest],
+            "as_published": relative_precision(published_labels(graph, triangles, labels), scores),
+        }
+
+    def measure(self, results: Results) -> dict[str, Measurement]:
+        """Values on the data as they are, with the jackknife's 95 % intervals over people."""
+        found = {unit["score"]: result for unit, result in results}
+        measured: dict[str, Measurement] = {}
+        for name in SCORE_NAMES:
+            entry = found[name]
+            measured[_quantity(name)] = jackknife_interval(entry["value"], entry["left_out"])
+            measured[f"{_quantity(name)}_as_published"] = exact(entry["as_published"])
+        harmonic, arithmetic = found["harmonic mean"], found["arithmetic mean"]
+        measured["harmonic_over_arithmetic"] = jackknife_interval(
+            harmonic["value"] / arithmetic["value"],
+            np.divide(harmonic["left_out"], arithmetic["left_out"]).tolist(),
+        )
+        ties = {name: np.array(values) for name, values in found[TIES].items()}
+        rates = {name: counts[1] / counts[0] for name, counts in ties.items()}
+        rates["three_ties_over_two"] = rates["3 ties"] / rates["2 ties"]
+        rates["strong_over_weak_ties"] = rates["two strong ties"] / rates["two weak ties"]
+        for name, (value, *left_out) in rates.items():
+            measured[_quantity(name)] = jackknife_interval(float(value), left_out)
+        return measured
+
+    def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
+        """Left: every score against chance. Right: closure probability by number of ties."""
+        from anyorder_studies.benson2018simplicial.picture import draw_scores
+
+        names = {name: _quantity(name) for name in SCORE_NAMES}
+        return draw_scores(names, set(LOCAL), measurements)
+
+
+def published_labels(graph: ProjectedGraph, triangles: Triangles, labels: Labels) -> Labels:
+    """Labels as the authors' code assigns them, to explain the published numbers.
+
+    It lists a triangle with its node of lowest degree first, the other two ascending, and looks it
+    up in a set of ascending triples: a closure is only seen if that first node also has the lowest
+    number. Ties of degree go to the lower number.
+    """
+    return np.array(
+        [
+            bool(label) and min(row, key=lambda node: (graph.degree(node), node)) == min(row)
+            for row, label in zip(triangles.tolist(), labels, strict=True)
+        ]
+    )
+
+
+def _scores(name: str, graph: ProjectedGraph, triangles: Triangles) -> Scores:
+    if name != LEARNED:
+        return {**LOCAL, **WALKS}[name](graph, triangles)
+    earlier, later = _data().split(TRAIN, PAST)
+    past, _ = _data().split(PAST)
+    return supervised(earlier, later, past, triangles)
+
+
+def _tie_result(
+    past: Sequence[frozenset[int]], future: Sequence[frozenset[int]], people: list[int]
+) -> Result:
+    """Open triples and closures by their ties, over all triples of people.
+
+    Returns:
+        By group, two lists: open triples and closures, first with everybody and then without each
+        person in turn.
+    """
+    before = closed_triples(past)
+    every = combinations(people, 3)
+    triples = np.array([triple for triple in every if triple not in before], np.int64)
+    closed = closes(triples, future)
+    ties = np.sort(np.minimum(project(past).edge_weights(triples), 2), axis=1)
+    groups = {f"{number} ties": (ties > 0).sum(axis=1) == number for number in range(4)}
+    groups["two strong ties"] = (ties == [0, 2, 2]).all(axis=1)
+    groups["two weak ties"] = (ties == [0, 1, 1]).all(axis=1)
+    return {
+        name: [
+            _without_each(triples[group], people),
+            _without_each(triples[group & closed], people),
+        ]
+        for name, group in groups.items()
+    }
+
+
+def _without_each(triples: Triangles, people: list[int]) -> list[int]:
+    """Number of triples, then their number without each person in turn."""
+    involved = np.bincount(triples.ravel(), minlength=max(people) + 1)
+    return [len(triples), *(len(triples) - involved[people]).tolist()]
+
+
+def _quantity(name: str) -> str:
+    return name.lower().replace(" ", "_").replace("-", "_")
