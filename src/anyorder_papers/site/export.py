@@ -1,0 +1,164 @@
+"""The site as plain files: every page, and an index with which a browser searches by itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anyorder.errors import AnyOrderError
+from anyorder_papers.catalogue import TOPICS, Paper
+from anyorder_papers.search import ORDER_WORDS, WEIGHTS
+from anyorder_papers.site.entries import Library
+from anyorder_papers.site.listing import FILTERS, WEAKEST, Query, choices, listing, verdict_choices
+from anyorder_papers.site.render import STATIC, Links, render
+from anyorder_papers.words import STOP, thesaurus, tokens
+
+# Says that a folder is ours to clear.
+MARK = ".anyorder-papers"
+
+
+class ExportError(AnyOrderError, OSError):
+    """The folder cannot be written, or holds something else."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    pages: int
+    files: int
+
+
+def export(library: Library, folder: Path) -> Exported:
+    """Write the site into a folder; an earlier export there is replaced.
+
+    Args:
+        library: What is shown.
+        folder: Where to; made if it is not there.
+
+    Raises:
+        ExportError: If the folder holds anything but an earlier export, or cannot be written.
+    """
+    try:
+        _clear(folder)
+        return _write(library, folder)
+    except OSError as error:
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(f"cannot write to {folder} ({error.strerror})") from None
+
+
+def search_index(papers: tuple[Paper, ...]) -> dict[str, Any]:
+    """What the browser needs to rank papers as the server does.
+
+    Returns:
+        ``terms``: for each stem, the papers that have it with the stem's BM25F weight there;
+        ``stems``: the stem of each word in the catalogue; ``stop``: words without weight; ``related``: for each phrase of the
+        thesaurus, the stems that it also asks for; ``relatedWeight``: what those count;
+        ``weakest``: the part of the best score below which a paper is left out.
+    """
+    texts = {paper.id: _fields(paper) for paper in papers}
+    lengths = Counter[str]()
+    counts: dict[int, dict[str, Counter[str]]] = {}
+    for number, fields in texts.items():
+        counts[number] = {name: Counter(tokens(text)) for name, text in fields.items()}
+        lengths.update({name: found.total() for name, found in counts[number].items()})
+    weighted: dict[str, dict[int, float]] = {}
+    for number, fields in counts.items():
+        for name, found in fields.items():
+            spread = found.total() * len(papers) / max(1, lengths[name])
+            scale = WEIGHTS.fields[name] / (1 - WEIGHTS.length + WEIGHTS.length * spread)
+            for term, count in found.items():
+                row = weighted.setdefault(term, {})
+                row[number] = row.get(number, 0.0) + scale * count
+    surfaces = {
+        word
+        for fields in texts.values()
+        for text in fields.values()
+        for word in re.findall(r"\w+", text.casefold())
+    }
+    stems = {word: found[0] for word in surfaces if len(found := tokens(word)) == 1}
+    return {
+        "terms": {term: _saturated(row, len(papers)) for term, row in sorted(weighted.items())},
+        "stems": dict(sorted(stems.items())),
+        "stop": sorted(STOP),
+        "related": {" ".join(phrase): sorted(found) for phrase, found in thesaurus().items()},
+        "relatedWeight": WEIGHTS.related,
+        "weakest": WEAKEST,
+    }
+
+
+def _saturated(row: dict[int, float], total: int) -> list[list[float]]:
+    idf = math.log(1 + (total - len(row) + 0.5) / (len(row) + 0.5))
+    return [[number, round(idf * t / (WEIGHTS.saturation + t), 4)] for number, t in row.items()]
+
+
+def _fields(paper: Paper) -> dict[str, str]:
+    return {
+        "title": paper.title,
+        "description": paper.description,
+        "topic": TOPICS.get(paper.topic, ""),
+        "order": ORDER_WORDS.get(paper.order, ""),
+    }
+
+
+def _clear(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"expected a folder to write to, {folder} is a file")
+    if not any(folder.iterdir()):
+        return
+    if not (folder / MARK).is_file():
+        raise ExportError(
+            f"{folder} holds something that is not an earlier export; name an empty folder"
+        )
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+
+
+def _write(library: Library, folder: Path) -> Exported:
+    for name in ("paper", "figures"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("made by: anyorder papers export\n", encoding="utf-8")
+    shutil.copytree(STATIC, folder / "static", dirs_exist_ok=True)
+    for key, figure in library.figures.items():
+        shutil.copyfile(figure, folder / "figures" / f"{key}{figure.suffix}")
+    index = json.dumps(search_index(library.papers), ensure_ascii=False, separators=(",", ":"))
+    (folder / "index.json").write_text(index, encoding="utf-8")
+
+    shared: dict[str, Any] = {"votes": {}, "mine": (), "csrf": "", "back": "", "mail": False}
+    top, below = Links("", exported=True), Links("../", exported=True)
+    pages = {
+        "index.html": render(
+            "home.html",
+            top,
+            query=Query(),
+            listing=listing(library.entries, Query(), per_page=None),
+            choices={name: choices(library.entries, name) for name in FILTERS},
+            total=len(library.entries),
+            **shared,
+        ),
+        "gallery.html": render(
+            "gallery.html",
+            top,
+            studied=library.studied,
+            wanted="",
+            verdicts=verdict_choices(library),
+            **shared,
+        ),
+    }
+    for entry in library.entries:
+        pages[f"paper/{entry.paper.id}.html"] = render("paper.html", below, entry=entry, **shared)
+    for name, html in pages.items():
+        (folder / name).write_text(html, encoding="utf-8")
+    return Exported(len(pages), sum(1 for path in folder.rglob("*") if path.is_file()))

@@ -1,0 +1,122 @@
+"""The maths of a method, read from its module's documentation without importing the module.
+
+LaTeX stands after ``.. math::`` or between ``$$`` marks and becomes MathML, which browsers draw by
+themselves. Where there is none, an indented block after a line that ends in ``::`` is shown as the
+plain text that it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import textwrap
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from markupsafe import Markup
+
+MATHML = "http://www.w3.org/1998/Math/MathML"
+ELEMENTS = frozenset(
+    "math mrow mi mn mo mtext mspace ms mfrac msqrt mroot mstyle merror mpadded mphantom msub msup "
+    "msubsup munder mover munderover mmultiscripts mprescripts mtable mtr mtd menclose".split()
+)
+ATTRIBUTES = frozenset(
+    "display mathvariant stretchy fence separator form minsize maxsize accent accentunder width "
+    "height depth lspace rspace linethickness columnalign rowspacing columnspacing notation "
+    "displaystyle scriptlevel movablelimits largeop symmetric".split()
+)
+DIRECTIVE = re.compile(
+    r"^(?P<pad>[ ]*)\.\.[ ]math::[ ]*(?P<first>[^\n]*)\n?(?P<rest>(?:(?P=pad)[ ]+\S[^\n]*\n?|[ ]*\n)*)",
+    re.MULTILINE,
+)
+DOLLARS = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+LITERAL = re.compile(r"::\n\n(?P<block>(?:[ ]+\S[^\n]*\n|[ ]*\n)+)")
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One formula.
+
+    Args:
+        source: As it was written.
+        mathml: Markup that is safe to place in a page, or ``None`` for plain text.
+    """
+
+    source: str
+    mathml: Markup | None = None
+
+
+@cache
+def formulas(module: str) -> tuple[Formula, ...]:
+    """The formulas in the docstrings of a module and of its public classes and functions.
+
+    Args:
+        module: Dotted name. A package stands for its ``__init__.py``.
+
+    Returns:
+        In the order of the file; empty if the module is not there or holds none.
+    """
+    path = _source(module)
+    if path is None:
+        return ()
+    found: list[Formula] = []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    for node in (tree, *public):
+        found.extend(read_formulas(ast.get_docstring(node, clean=False) or ""))
+    return tuple(dict.fromkeys(found))
+
+
+def read_formulas(docstring: str) -> list[Formula]:
+    """The formulas of one docstring: the LaTeX ones, or else the literal blocks."""
+    text = inspect.cleandoc(docstring) + "\n"
+    placed = [
+        (match.start(), f"{match['first']}\n{textwrap.dedent(match['rest'])}".strip())
+        for match in DIRECTIVE.finditer(text)
+    ]
+    placed += [(match.start(), match[1].strip()) for match in DOLLARS.finditer(text)]
+    latex = [source for _, source in sorted(placed) if source]
+    if latex:
+        return [Formula(source, to_mathml(source)) for source in latex]
+    blocks = [textwrap.dedent(match["block"]).strip("\n") for match in LITERAL.finditer(text)]
+    return [Formula(block) for block in blocks if block and ">>>" not in block]
+
+
+def to_mathml(latex: str) -> Markup | None:
+    """Convert LaTeX; ``None`` if it cannot be converted or gives more than plain MathML."""
+    try:
+        tree = ET.fromstring(convert(latex, display="block"))
+    except Exception:
+        # The converter raises errors of many kinds; whatever it is, the source is shown instead.
+        return None
+    for element in tree.iter():
+        space, _, name = element.tag.rpartition("}")
+        element.tag = name
+        known = space == f"{{{MATHML}" and name in ELEMENTS
+        if not known or not ATTRIBUTES.issuperset(element.attrib):
+            return None
+    # Serialised anew from the checked tree, so every character of text is escaped.
+    return Markup(ET.tostring(tree, encoding="unicode"))  # noqa: S704
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; only its top-level package is looked up, and nothing is imported."""
+    top, *rest = module.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return None
+    spec = importlib.util.find_spec(top)
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        stem = Path(root).joinpath(*rest)
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.is_file():
+                return path
+    return None

@@ -1,0 +1,46 @@
+"""Upvotes: at most one per visitor and paper, and a second one takes the first back."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from anyorder_papers.database import Database, insert_new, votes
+
+
+def toggle(database: Database, paper: int, visitor: str, now: int) -> tuple[int, bool]:
+    """Give or take back a visitor's vote.
+
+    Args:
+        database: The database.
+        paper: The paper's number; the caller has checked that it exists.
+        visitor: Hash of the visitor's cookie, 64 hexadecimal digits.
+        now: Seconds since 1970.
+
+    Returns:
+        The paper's votes afterwards, and whether the visitor's is now among them.
+    """
+    with database.write() as connection:
+        given = insert_new(connection, votes, {"paper": paper, "visitor": visitor, "at": now})
+        if not given:
+            connection.execute(
+                sa.delete(votes).where(votes.c.paper == paper, votes.c.visitor == visitor)
+            )
+        count = connection.scalar(
+            sa.select(sa.func.count()).select_from(votes).where(votes.c.paper == paper)
+        )
+        return int(count or 0), given
+
+
+def counts(database: Database) -> dict[int, int]:
+    """Votes by paper; papers without a vote are absent."""
+    with database.read() as connection:
+        rows = connection.execute(sa.select(votes.c.paper, sa.func.count()).group_by(votes.c.paper))
+        return {int(paper): int(count) for paper, count in rows}
+
+
+def voted(database: Database, visitor: str) -> frozenset[int]:
+    """The papers that a visitor has voted for."""
+    with database.read() as connection:
+        return frozenset(
+            connection.scalars(sa.select(votes.c.paper).where(votes.c.visitor == visitor))
+        )
