@@ -1,0 +1,134 @@
+"""Checkpoints of optimizers: state by parameter name, checked whole before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from anyorder.errors import AnyOrderError
+
+if TYPE_CHECKING:
+    from anyorder.optimizer import Optimizer
+
+#: Raised when the meaning of a saved state changes.
+FORMAT = 1
+_KEY = "anyorder"
+
+
+class CheckpointError(AnyOrderError, ValueError):
+    """A saved state that does not fit. Raised before anything is changed."""
+
+
+def saved(plain: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """The state dict of torch.optim, whose groups carry names, with our own record beside it.
+
+    Tensors that are stretches of a shared buffer are copied, so that a file holds each once.
+    """
+    state = {
+        index: {
+            name: value.clone() if isinstance(value, Tensor) else value
+            for name, value in entries.items()
+        }
+        for index, entries in plain["state"].items()
+    }
+    return {**plain, "state": state, _KEY: {"format": FORMAT, **extra}}
+
+
+def load_into(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Check ``state_dict`` against ``optimizer``, then copy its tensors and settings into it.
+
+    Returns:
+        Our own record, as given to :func:`saved`.
+    """
+    extra = _checked_header(optimizer, state_dict)
+    groups = _matched_groups(optimizer, state_dict["param_groups"])
+    by_name: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        for index, name in zip(group["params"], group["param_names"], strict=True):
+            if index in state_dict["state"]:
+                by_name[name] = state_dict["state"][index]
+    _check_state(optimizer, by_name)
+    for position, (group, found) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        group.update({k: v for k, v in found.items() if k not in ("params", "param_names")})
+        names = dict(zip(group["params"], group["param_names"], strict=True))
+        held = [p for p in group["params"] if names[p] in by_name]
+        for param in [p for p in group["params"] if p in optimizer.state and p not in held]:
+            for value in optimizer.state[param].values():
+                if isinstance(value, Tensor):
+                    value.zero_()
+            optimizer.state[param]["step"] = 0
+        optimizer._arranged(position, held)  # pyright: ignore[reportPrivateUsage]
+        for param in held:
+            mine = optimizer.state[param]
+            for name, value in by_name[names[param]].items():
+                if isinstance(value, Tensor):
+                    mine[name].copy_(value)
+                else:
+                    mine[name] = value
+    return extra
+
+
+def _checked_header(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    parts = ("state", "param_groups")
+    if not isinstance(state_dict, Mapping) or any(part not in state_dict for part in parts):
+        raise CheckpointError("expected the state_dict() of an optimizer; this is not one")
+    extra = state_dict.get(_KEY)
+    if not isinstance(extra, Mapping):
+        raise CheckpointError(
+            "expected a state_dict() saved by this package; this one was saved by another library "
+            "(its state means other things, so nothing was loaded)"
+        )
+    if extra.get("format") != FORMAT:
+        raise CheckpointError(
+            f"expected checkpoint format {FORMAT}, got {extra.get('format')!r}; see the changelog"
+        )
+    mine = type(optimizer).__name__
+    if extra.get("method") != mine:
+        raise CheckpointError(f"expected the state of {mine}, got that of {extra.get('method')}")
+    return dict(extra)
+
+
+def _matched_groups(optimizer: Optimizer, given: Any) -> list[dict[str, Any]]:
+    mine = [set(group["param_names"]) for group in optimizer.param_groups]
+    theirs = [set(group.get("param_names", ())) for group in given]
+    missing = sorted(set().union(*mine) - set().union(*theirs))
+    foreign = sorted(set().union(*theirs) - set().union(*mine))
+    if missing or foreign:
+        raise CheckpointError(
+            "the checkpoint is for other parameters: "
+            + (f"it lacks {', '.join(missing[:5])}" if missing else "")
+            + ("; " if missing and foreign else "")
+            + (f"it has {', '.join(foreign[:5])}, unknown here" if foreign else "")
+        )
+    if sorted(map(sorted, mine)) != sorted(map(sorted, theirs)):
+        raise CheckpointError(
+            "the checkpoint divides the parameters into other groups; make the optimizer with the "
+            f"same groups ({[len(g) for g in theirs]} parameters, here {[len(g) for g in mine]})"
+        )
+    return [given[theirs.index(names)] for names in mine]
+
+
+def _check_state(optimizer: Optimizer, by_name: Mapping[str, Mapping[str, Any]]) -> None:
+    shapes: dict[str, torch.Size] = {}
+    buffers: dict[str, set[str]] = {}
+    for group in optimizer.param_groups:
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            shapes[name] = param.shape
+            buffers[name] = {"step", *optimizer.buffers_of(group)}
+    for name, entries in by_name.items():
+        expected = buffers[name]
+        if set(entries) != expected:
+            raise CheckpointError(
+                f"the state of {name} holds {sorted(entries)}; expected {sorted(expected)}"
+            )
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.shape != shapes[name]:
+                raise CheckpointError(
+                    f"{key} of {name} has shape {tuple(value.shape)}; the parameter has "
+                    f"{tuple(shapes[name])}"
+                )
+            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+                raise CheckpointError(f"{key} of {name} holds NaN or Inf; the file is damaged")

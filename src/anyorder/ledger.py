@@ -1,0 +1,174 @@
+"""What has been asked of a closure so far, and how much may still be asked."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from anyorder.errors import AnyOrderError
+
+#: Price of each answer in forward passes when nothing was measured: a backward pass costs about
+#: two forwards, a Hessian product needs a graph kept through the backward and a second backward.
+NOMINAL_RATES: dict[str, float] = {"values": 1.0, "grads": 3.0, "products": 6.0, "ranked": 1.0}
+
+
+class BudgetError(AnyOrderError, ValueError):
+    """A budget that cannot be read."""
+
+
+class BudgetExhausted(AnyOrderError, RuntimeError):  # noqa: N818 - it ends a run, it is no fault
+    """The next question would cost more than is left. Raised before the question is asked."""
+
+
+@dataclass(slots=True)
+class Calls:
+    """The ledger: every answer a method took.
+
+    Attributes:
+        values: losses taken without a graph.
+        grads: loss-and-gradient pairs.
+        products: curvature-vector products.
+        rankings: questions put to a ranker.
+        ranked: points put before a ranker, over all questions.
+        seconds: wall-clock seconds spent inside the closure and its derivatives.
+        peak_bytes: most memory seen in use during a question (CUDA only; 0 elsewhere).
+        bytes_sent: bytes handed to other processes.
+        skipped: steps abandoned because a loss or a gradient was not finite.
+    """
+
+    values: int = 0
+    grads: int = 0
+    products: int = 0
+    rankings: int = 0
+    ranked: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    bytes_sent: int = 0
+    skipped: int = 0
+
+    def forwards(self, rates: dict[str, float] | None = None) -> float:
+        """Price of all answers in forward passes, at ``rates`` (default: the nominal ones)."""
+        rates = NOMINAL_RATES if rates is None else rates
+        return sum(getattr(self, name) * rate for name, rate in rates.items())
+
+    def to_dict(self) -> dict[str, float]:
+        """All counts by name."""
+        return asdict(self)
+
+    def update(self, saved: dict[str, Any]) -> None:
+        """Take over saved counts; names that do not exist here are an error."""
+        unknown = set(saved) - {f.name for f in fields(self)}
+        if unknown:
+            raise BudgetError(f"a ledger has no {sorted(unknown)}; it was saved by another version")
+        for name, count in saved.items():
+            setattr(self, name, count)
+
+
+_UNITS = {
+    "s": "seconds",
+    "sec": "seconds",
+    "seconds": "seconds",
+    "values": "values",
+    "grads": "grads",
+    "products": "products",
+    "rankings": "rankings",
+    "ranked": "ranked",
+    "forwards": "forwards",
+    "steps": "steps",
+}
+_SCALED = {"ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(slots=True)
+class Budget:
+    """Upper limits. ``None`` means no limit in that unit.
+
+    ``seconds`` runs on the wall clock from :meth:`start` (by default the first question).
+    ``forwards`` prices every answer in forward passes by ``rates``. ``steps`` counts calls of
+    ``step``. All others count answers of one kind.
+    """
+
+    values: int | None = None
+    grads: int | None = None
+    products: int | None = None
+    rankings: int | None = None
+    ranked: int | None = None
+    forwards: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    rates: dict[str, float] = field(default_factory=lambda: dict(NOMINAL_RATES))
+    _began: float | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse limits that are not positive numbers."""
+        for name in self.limits():
+            limit = getattr(self, name)
+            if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+                raise BudgetError(f"expected {name} > 0 in a budget, got {limit!r}")
+
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by unit."""
+        names = ("values", "grads", "products", "rankings", "ranked", "forwards", "steps")
+        found = {name: getattr(self, name) for name in (*names, "seconds")}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``"60s"``, ``"5min"``, ``"500grads"``, ``"10_000forwards"``, ``"200steps"``.
+
+        Several limits may be joined by commas: ``"60s,500grads"``.
+        """
+        limits: dict[str, float] = {}
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*([a-z]+)\s*", part)
+            unit = match.group(2) if match else ""
+            if match is None or (unit not in _UNITS and unit not in _SCALED):
+                raise BudgetError(
+                    f"cannot read the budget {part.strip()!r}; write a number and a unit, such as "
+                    "60s, 5min, 500grads, 2000values, 10_000forwards or 200steps"
+                )
+            amount = float(match.group(1).replace("_", "")) * _SCALED.get(unit, 1.0)
+            name = _UNITS.get(unit, "seconds")
+            if name in limits:
+                raise BudgetError(f"the budget {text!r} limits {name} twice; keep one")
+            limits[name] = amount if name in ("seconds", "forwards") else int(amount)
+        return cls(**limits)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        """Start the wall clock if it is not running."""
+        if self._began is None:
+            self._began = time.perf_counter()
+
+    def spent_seconds(self) -> float:
+        """Wall-clock seconds since :meth:`start`; 0 before."""
+        return 0.0 if self._began is None else time.perf_counter() - self._began
+
+    def check(self, calls: Calls, asked: dict[str, int]) -> None:
+        """Raise :class:`BudgetExhausted` if answering ``asked`` on top of ``calls`` is too much."""
+        self.start()
+        for name in ("values", "grads", "products", "rankings", "ranked"):
+            limit = getattr(self, name)
+            if limit is not None and asked.get(name, 0):
+                self._compare(name, getattr(calls, name) + asked[name], limit)
+        if self.forwards is not None:
+            extra = sum(self.rates.get(name, 0.0) * count for name, count in asked.items())
+            self._compare("forwards", calls.forwards(self.rates) + extra, self.forwards)
+        if self.seconds is not None:
+            self._compare("seconds", self.spent_seconds(), self.seconds)
+
+    def check_step(self, steps: int) -> None:
+        """Raise :class:`BudgetExhausted` if ``steps`` steps have used up the budget."""
+        if self.steps is not None:
+            self._compare("steps", steps + 1, self.steps)
+
+    @staticmethod
+    def _compare(name: str, needed: float, limit: float) -> None:
+        if needed > limit:
+            raise BudgetExhausted(f"budget of {limit:g} {name} is used up ({needed:g} needed)")
+
+    def __str__(self) -> str:
+        """The text :meth:`parse` reads."""
+        short = {"seconds": "s"}
+        return ",".join(f"{limit:g}{short.get(n, n)}" for n, limit in self.limits().items())

@@ -1,0 +1,1 @@
+"""Things done with operators and matrices."""

@@ -1,0 +1,75 @@
+"""MeZO: fine-tune with forward passes only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anyorder.directions import Shift
+from anyorder.hyper import hyper
+from anyorder.optimizer import Optimizer
+from anyorder.oracle import Oracle
+
+
+class MeZO(Optimizer):
+    r"""MeZO: zeroth-order SGD with two forward passes per direction and the memory of inference.
+
+    With Gaussian directions :math:`z_i`, regenerated from their seeds and never stored:
+
+    .. math::
+        g_i = \frac{f(x + \epsilon z_i) - f(x - \epsilon z_i)}{2 \epsilon}, \qquad
+        x \leftarrow x - \eta \left( \frac{1}{n} \sum_{i=1}^n g_i z_i + \lambda x \right)
+
+    The stored weights are never perturbed: each operation of the closure is handed perturbed
+    weights made for it alone (:mod:`anyorder.shifts`), so they are unharmed bit for bit in every
+    dtype and the memory needed is that of inference plus one layer. Weights that PyTorch cannot see
+    being read (compiled or scripted modules) are perturbed in place from a saved copy, which
+    costs a copy of these weights.
+
+    State: none. Oracle calls per step: ``2 * directions`` values. The returned loss is the mean of
+    the values seen. Both sides see the same dropout masks.
+
+    Departures from the paper's code: weight decay skips biases and normalisation layers as there
+    (here: all parameters with fewer than two axes), perturbing and restoring in place is not done.
+
+    Example:
+        >>> import torch
+        >>> from anyorder.methods.mezo import MeZO
+        >>> x = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = MeZO([x], lr=0.05, eps=1e-3)
+        >>> for _ in range(200):
+        ...     loss = optimizer.step(lambda: (x ** 2).sum())
+        >>> bool(loss < 0.1), optimizer.calls.values
+        (True, 400)
+
+    References:
+        Malladi et al. (2023), "Fine-Tuning Language Models with Just Forward Passes",
+        arXiv 2305.17333; Spall (1992).
+    """
+
+    order = 0
+    needs = frozenset({"value"})
+
+    lr: float = hyper(1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / slope", doc="step size")
+    eps: float = hyper(1e-3, gt=0, unit="parameter", doc="distance of the two points")
+    directions: int = hyper(1, ge=1, doc="directions per step")
+    weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="decay of matrices")
+
+    def update(self, oracle: Oracle) -> Tensor:
+        """Ask for two values per direction, then move along all of them."""
+        slopes: list[float] = []
+        seen: list[Tensor] = []
+        for index in range(self.directions):
+            z = self.direction(index)
+            ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
+            slopes.append(float(ahead.double() - behind.double()) / (2 * self.eps))
+            seen.append((ahead + behind) / 2)
+        for group in self.param_groups:
+            keep = 1.0 - float(group["lr"]) * group["weight_decay"]
+            for param in group["params"]:
+                if keep != 1.0 and param.requires_grad and param.ndim > 1:
+                    param.mul_(keep)
+        for index, slope in enumerate(slopes):
+            scale = -slope / len(slopes)
+            self.move_(self.direction(index), lambda group, s=scale: s * float(group["lr"]))
+        return torch.stack(seen).mean()

@@ -1,0 +1,122 @@
+"""ZO-RankSGD: descend when nothing but an order of candidates is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from anyorder.directions import Dense, Shift
+from anyorder.hyper import HyperError, hyper
+from anyorder.optimizer import Population
+
+
+class RankSGD(Population):
+    r"""ZO-RankSGD: a person, a judge or a simulator puts candidates in order, best first.
+
+    1. Show :math:`m` points :math:`x + \mu z_i` with Gaussian :math:`z_i`; learn the ``top`` best in
+       order. Each pair (:math:`i` better than :math:`j`) that follows is an edge of a graph
+       :math:`E`; the estimate is
+
+       .. math:: \hat g = \frac{1}{|E|} \sum_{(i, j) \in E} (z_j - z_i)
+
+       which weighs the point of rank :math:`r < k` by :math:`2 r - (m - 1)` and the rest by
+       :math:`k`, over :math:`|E| = k (k - 1) / 2 + k (m - k)`.
+    2. Show :math:`x`, the best point of 1 and :math:`x - \eta \gamma^l \hat g` for
+       :math:`l = 0, \dots, L - 1`; go to the best. If that is :math:`x` itself, stay, and average
+       the next estimate with this one until something wins.
+
+    Only the order matters: any increasing function of the loss gives the same run, bit for bit.
+
+    State: one buffer per parameter (the estimate). Oracle calls per step: 2 rankings of ``points``
+    and ``line_search + 2`` points (1 ranking without line search). The returned loss is NaN: no
+    value is ever seen. ``ask`` and ``tell`` work without a closure, across restarts.
+
+    Departures from the paper: the published code weighs the point of rank r by m - 2r, so that its
+    weights do not sum to zero; the formula above is the paper's.
+
+    Example:
+        >>> import torch
+        >>> from anyorder.methods.rank_sgd import RankSGD
+        >>> x = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = RankSGD([x], lr=1.0)
+        >>> for _ in range(30):
+        ...     loss = optimizer.step(lambda: (x ** 2).sum())
+        >>> bool((x ** 2).sum() < 0.1), optimizer.calls.rankings
+        (True, 60)
+
+    References:
+        Tang et al. (2024), "Zeroth-Order Optimization Meets Human Feedback", arXiv 2303.03751.
+    """
+
+    order = "rank"
+    needs = frozenset({"rank"})
+    buffers = ("estimate",)
+
+    lr: float = hyper(0.1, ge=0, search="log", low=1e-3, high=10.0, unit="parameter", doc="first step tried")
+    mu: float = hyper(0.1, gt=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="spread of the points")
+    points: int = hyper(10, ge=2, doc="points shown at a time (m)")
+    top: int = hyper(0, ge=0, doc="how many of the best come in order (k); 0 is all")
+    line_search: int = hyper(5, ge=0, doc="step sizes tried (L); 0 moves by lr")
+    shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between the step sizes tried (gamma)")
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        self._best: int | None = None  # number of the best point of part 1, when that is done
+        self._averaged = 0  # estimates averaged since something last won
+        super().__init__(params, **options)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """The order of all candidates is one answer, so groups may differ in nothing."""
+        if group["top"] > group["points"]:
+            raise HyperError(f"top: expected at most points = {group['points']}, got {group['top']}")
+        for name in self.hypers:
+            if self.param_groups and group[name] != self.param_groups[0][name]:
+                raise HyperError(f"{name}: cannot differ between groups; a ranking judges all at once")
+
+    def ask(self) -> list[Shift]:
+        """Part 1's points, or part 2's once part 1 is told."""
+        if self._best is None:
+            return [Shift(self.mu, self.direction(i)) for i in range(self.points)]
+        estimate = Dense(self.buffer("estimate"))
+        steps = [Shift(-self.lr * self.shrink**i, estimate) for i in range(self.line_search)]
+        return [Shift(), Shift(self.mu, self.direction(self._best)), *steps]
+
+    def tell(self, answer: Sequence[int]) -> bool:
+        """Positions in :meth:`ask`'s list, best first; the best ``top`` are enough."""
+        if self._best is None:
+            self._estimate(list(answer)[: self.top or self.points])
+            if self.line_search:
+                self._best = int(answer[0])
+                return False
+            self.move_(Dense(self.buffer("estimate")), lambda group: -float(group["lr"]))
+            return True
+        won = self.ask()[answer[0]]
+        if won.direction is not None:
+            self.move_(won.direction, lambda group: won.scale)
+            self._averaged = 0
+        self._best = None
+        return True
+
+    @torch.no_grad()
+    def _estimate(self, order: list[int]) -> None:
+        """Fold the comparisons that follow from ``order`` into the estimate."""
+        m, k = self.points, len(order)
+        edges = k * (k - 1) / 2 + k * (m - k)
+        weights = [float(k)] * m
+        for rank, point in enumerate(order):
+            weights[point] = 2.0 * rank - (m - 1)
+        self._averaged = self._averaged + 1 if self.line_search else 1
+        for name, held in self.buffer("estimate").items():
+            fresh = torch.zeros_like(held)
+            for index, weight in enumerate(weights):
+                self.direction(index).add_(name, fresh, weight / edges, self.engine)
+            held.copy_(held + (fresh - held) / self._averaged)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Where between the two questions we are."""
+        return {"best": self._best, "averaged": self._averaged}
+
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Go on between the two questions."""
+        self._best, self._averaged = extra["best"], extra["averaged"]

@@ -1,0 +1,440 @@
+"""The base of every method: one line, ``loss = optimizer.step(closure)``, whatever it asks for.
+
+A method is one file in :mod:`anyorder.methods`. It declares its hyper-parameters, what it needs
+from the problem and which buffers it keeps, and writes ``update``::
+
+    class SGD(Optimizer):
+        order = 1
+        needs = frozenset({"grad"})
+        buffers = ("velocity",)
+        lr: float = hyper(1e-3, ge=0, search="log", low=1e-4, high=1.0)
+
+        def scalars(self, group, step):
+            return {"lr": group["lr"]}
+
+        def update(self, oracle):
+            loss, grads = oracle.grad()
+            self.apply(sgd_, grads)
+            return loss
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+
+import torch
+from torch import Tensor, nn
+
+from anyorder.checkpoint import CheckpointError, load_into, saved
+from anyorder.directions import Direction, Law, Seeded, Shift
+from anyorder.engine import Engine, Mode, Rule, scalar_names
+from anyorder.errors import AnyOrderError
+from anyorder.hyper import Hyper, hyper, refuse_unknown
+from anyorder.layout import Stretch, stretches
+from anyorder.ledger import Budget, Calls
+from anyorder.oracle import Closure, NonFiniteError, Nonfinite, Oracle, Ranker, SkipStep
+from anyorder.params import named_groups
+from anyorder.shifts import in_place
+from anyorder.tensors import all_finite
+
+if TYPE_CHECKING:
+    import torch.distributed
+
+__all__ = ["CheckpointError", "NeedsError", "Optimizer", "Population"]
+
+_POLICIES = ("raise", "skip", "ignore")
+
+
+class NeedsError(AnyOrderError, TypeError):
+    """A method was not given what it needs (a closure, a module, a ranker)."""
+
+
+class _GroupValue:
+    """Reads a hyper-parameter from the first group, where schedulers keep it up to date."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Optimizer | None, owner: type) -> Any:
+        return self if instance is None else instance.param_groups[0][self.name]
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(hyper,))
+class Optimizer(torch.optim.Optimizer, ABC):
+    """A method of any order.
+
+    Subclasses are final. They set the class attributes and write :meth:`update`.
+
+    Args:
+        params: a module (names are kept, buffers are safe), parameters, named parameters, or
+            groups of these with their own hyper-parameters.
+        engine: ``auto``, ``eager`` or ``compiled``; the numbers are the same.
+        seed: seed of every random direction the method draws.
+        maximize: climb instead of descend.
+        nonfinite: what a NaN or infinite loss or gradient does. ``raise`` (default) stops before
+            anything is changed; ``skip`` leaves the step out and counts it in ``calls.skipped``;
+            ``ignore`` does not look, as torch.optim.
+        budget: limits on what may be asked; ``BudgetExhausted`` is raised before the question.
+        ranker: orders candidate points, for methods that need ``rank``.
+        scaler: a ``torch.amp.GradScaler`` for closures under float16 autocast.
+        process_group: average answers over these processes (default: the group of a
+            DistributedDataParallel module, else none).
+        options: the method's hyper-parameters, by name.
+    """
+
+    order: ClassVar[int | str] = 1
+    needs: ClassVar[frozenset[str]] = frozenset({"grad"})
+    buffers: ClassVar[tuple[str, ...]] = ()
+    hypers: ClassVar[dict[str, Hyper]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Hyper)}
+        cls.hypers = {**cls.hypers, **own}
+        for name in own:
+            setattr(cls, name, _GroupValue(name))
+        common = inspect.signature(Optimizer.__init__).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        cls.__signature__ = inspect.Signature(  # what help() and editors show
+            [
+                *(p for p in common if p.name == "params"),
+                *(inspect.Parameter(n, keyword, default=h.default) for n, h in cls.hypers.items()),
+                *(p for p in common if p.kind is keyword),
+            ]
+        )
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        engine: Mode = "auto",
+        seed: int = 0,
+        maximize: bool = False,
+        nonfinite: Nonfinite = "raise",
+        budget: Budget | None = None,
+        ranker: Ranker | None = None,
+        scaler: Any = None,
+        process_group: torch.distributed.ProcessGroup | None = None,
+        **options: Any,
+    ) -> None:
+        if nonfinite not in _POLICIES:
+            raise ValueError(f"nonfinite: expected one of {list(_POLICIES)}, got {nonfinite!r}")
+        common = [p for p in inspect.signature(Optimizer.__init__).parameters if p != "self"]
+        refuse_unknown(options, [*self.hypers, *common[1:-1]], type(self).__name__)
+        self.module = params if isinstance(params, nn.Module) else None
+        self.engine, self.seed, self.maximize = Engine(engine), int(seed), bool(maximize)
+        self.nonfinite: Nonfinite = nonfinite
+        self.budget, self.ranker, self.scaler = budget, ranker, scaler
+        self.process_group = process_group or getattr(self.module, "process_group", None)
+        self.calls, self.steps = Calls(), 0
+        self._stretches: list[list[Stretch]] = []
+        self._opaque: set[str] = set()
+        defaults = {name: h.default for name, h in self.hypers.items()} | options
+        super().__init__(named_groups(params), defaults)
+
+    # For users -----------------------------------------------------------------------------
+
+    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+        """Take one step.
+
+        Args:
+            closure: returns the loss of one fixed batch and does nothing else. Methods that need
+                gradients only also work without it, after ``loss.backward()``.
+
+        Returns:
+            The loss the method saw, shape (), or ``None`` without a closure. Methods that never
+            see a value (rankings) return NaN.
+
+        Raises:
+            NeedsError: the method needs a closure and got none.
+            ClosureError: the closure does not do what the method needs.
+            NonFiniteError: the loss or a gradient is not finite; nothing was changed.
+            BudgetExhausted: the next question would exceed the budget; nothing was changed.
+        """
+        if self.budget is not None:
+            self.budget.check_step(self.steps)
+        try:
+            with torch.no_grad():
+                if closure is None:
+                    self.update(self._given())
+                    loss = None
+                else:
+                    loss = self.update(self.oracle(closure, advance=True))
+                    loss = -loss if self.maximize else loss
+        except SkipStep as skipped:
+            self.calls.skipped += 1
+            return None if closure is None else skipped.loss
+        self.steps += 1
+        return loss
+
+    def oracle(self, closure: Closure, *, advance: bool = False) -> Oracle:
+        """The oracle a step would use: same parameters, ledger, budget and policies."""
+        return Oracle(
+            closure,
+            self.named_params(),
+            calls=self.calls,
+            budget=self.budget,
+            ranker=self.ranker,
+            module=self.module,
+            maximize=self.maximize,
+            engine=self.engine,
+            scaler=self.scaler,
+            group=self._group_for_answers(),
+            advance=advance,
+            legacy=self.needs == {"grad"},
+            nonfinite=self.nonfinite,
+            opaque=self._opaque,
+        )
+
+    def named_params(self) -> dict[str, Tensor]:
+        """The trainable parameters by name, in order of the groups."""
+        return {
+            name: param
+            for group in self.param_groups
+            for name, param in zip(group["param_names"], group["params"], strict=True)
+            if param.requires_grad
+        }
+
+    def explain(self) -> str:
+        """What this optimizer will do, in words: what it asks, and what each parameter gets."""
+        lines = [
+            f"{type(self).__name__}: order {self.order}, asks for {', '.join(sorted(self.needs))}; "
+            f"engine {self.engine.mode}; state per parameter: {', '.join(self.buffers) or 'none'}"
+        ]
+        for index, group in enumerate(self.param_groups):
+            settings = ", ".join(f"{name}={group[name]!r}" for name in self.hypers)
+            lines.append(f"group {index}: {settings}")
+            for name, param in zip(group["param_names"], group["params"], strict=True):
+                kind = "x".join(map(str, param.shape)) or "scalar"
+                note = self.note(name, param) if param.requires_grad else "frozen: left alone"
+                lines.append(f"  {name}  {kind} {str(param.dtype)[6:]}" + (f"  {note}" * bool(note)))
+        return "\n".join(lines)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its hyper-parameters are checked before anything is changed."""
+        (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
+        known = {"params", "initial_lr", "param_names"}
+        refuse_unknown(set(group) - known, self.hypers, f"a parameter group of {type(self).__name__}")
+        for name, declared in self.hypers.items():
+            declared.check(name, group.get(name, self.defaults[name]))
+        self.check_group({**self.defaults, **group})
+        super().add_param_group(group)
+        self._stretches.append([])
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """State by parameter name, ledger and counters: all that an exact resumption needs."""
+        extra = {
+            "method": type(self).__name__,
+            "steps": self.steps,
+            "seed": self.seed,
+            "calls": self.calls.to_dict(),
+            "work": dict(self.engine.work),
+            **self.extra_state(),
+        }
+        return saved(super().state_dict(), extra)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Take over a saved state, matched by parameter name. Checked whole before it is used.
+
+        Raises:
+            CheckpointError: another method's, damaged, or for other parameters; nothing changed.
+        """
+        extra = load_into(self, state_dict)
+        self.steps, self.seed = int(extra["steps"]), int(extra["seed"])
+        self.calls.update(extra["calls"])
+        self.engine.work = dict(extra["work"])
+        self.load_extra_state(extra)
+
+    # For methods ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def update(self, oracle: Oracle) -> Tensor:
+        """One step. Returns the loss at the point it started from (NaN if it saw none)."""
+
+    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """The numbers a rule needs in step ``step`` (from 1) of a group's parameters."""
+        return {}
+
+    def buffers_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The buffers kept for the parameters of a group (default: all of the method's)."""
+        return self.buffers
+
+    def note(self, name: str, param: Tensor) -> str:
+        """A remark for :meth:`explain` on how this parameter is treated."""
+        return ""
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Check what no single hyper-parameter can (combinations, kinds of parameters)."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What else a checkpoint must hold: plain numbers, strings, lists and dicts."""
+        return {}
+
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Take over what :meth:`extra_state` saved."""
+
+    def apply(
+        self,
+        rule: Rule,
+        *inputs: Sequence[Tensor | None],
+        where: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> None:
+        """Run ``rule(param, *buffers, *inputs, **scalars)`` over all parameters that have inputs.
+
+        Args:
+            rule: the arithmetic, see :mod:`anyorder.engine`.
+            inputs: lists over :meth:`named_params`; a parameter whose first input is ``None`` is
+                left alone and its step count stands still.
+            where: tells which groups the rule is for (default: all).
+        """
+        params = list(self.named_params().values())
+        given: dict[Tensor, tuple[Tensor, ...]] = {
+            param: values  # type: ignore[misc]
+            for param, *values in zip(params, *inputs, strict=True)
+            if values[0] is not None
+        }
+        for index, group in enumerate(self.param_groups):
+            if where is not None and not where(group):
+                continue
+            for stretch in self._arranged(index, [p for p in group["params"] if p in given]):
+                self._apply_stretch(rule, group, stretch, given)
+
+    def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
+        """Random direction number ``index`` of the present step."""
+        return Seeded(self.seed, self.steps, index, law)
+
+    def buffer(self, name: str) -> dict[str, Tensor]:
+        """One buffer of every trainable parameter by the parameter's name, made where missing."""
+        found: dict[str, Tensor] = {}
+        for index, group in enumerate(self.param_groups):
+            self._arranged(index, [p for p in group["params"] if p.requires_grad])
+        for key, param in self.named_params().items():
+            found[key] = self.state[param][name]
+        return found
+
+    def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
+        """``x += scale(group) * direction`` in place, for every trainable parameter."""
+        for group in self.param_groups:
+            for name, param in zip(group["param_names"], group["params"], strict=True):
+                if param.requires_grad and param.is_contiguous():
+                    direction.add_(name, param, scale(group), self.engine)
+                elif param.requires_grad:
+                    param.copy_(direction.shifted(name, param, scale(group), self.engine))
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _arranged(self, index: int, params: Iterable[Tensor]) -> list[Stretch]:
+        """The stretches of a group, with room made for parameters seen for the first time."""
+        new = [p for p in params if p not in self.state]
+        if new:
+            made = stretches(new, self.buffers_of(self.param_groups[index]))
+            for stretch in made:
+                for param, views in zip(stretch.params, stretch.views(), strict=True):
+                    self.state[param] = {"step": 0, **views}
+            self._stretches[index] = [*self._stretches[index], *made]
+        return self._stretches[index]
+
+    def _apply_stretch(
+        self,
+        rule: Rule,
+        group: dict[str, Any],
+        stretch: Stretch,
+        given: Mapping[Tensor, tuple[Tensor, ...]],
+    ) -> None:
+        members = [p for p in stretch.params if p in given]
+        steps = {self.state[p]["step"] for p in stretch.params}
+        if len(members) < len(stretch.params) or len(steps) > 1:
+            if len(stretch.params) > 1:  # not all of them move, or not in step with each other
+                for alone in stretch.alone():
+                    self._apply_stretch(rule, group, alone, given)
+            return
+        step = steps.pop() + 1
+        values = self.scalars(group, step)
+        scalars = {n: torch.tensor(values[n], dtype=torch.float64) for n in scalar_names(rule)}
+        inputs = list(zip(*(given[p] for p in stretch.params), strict=True))
+        stretch.apply(lambda tensors: self.engine.run(rule, tensors, scalars), inputs)
+        for param in stretch.params:
+            self.state[param]["step"] = step
+
+    def _given(self) -> Oracle:
+        """An oracle over gradients that ``backward()`` has already put into ``.grad``."""
+        if self.needs != {"grad"}:
+            raise NeedsError(
+                f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
+                "closure; write optimizer.step(lambda: criterion(model(x), y))"
+            )
+        return _Given(self)  # type: ignore[return-value]
+
+    def _group_for_answers(self) -> Any:
+        # Gradients of a DistributedDataParallel model are averaged by its own hooks already.
+        return None if self.needs == {"grad"} else self.process_group
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything, for copies and pickles; compiled kernels are looked up again."""
+        return {**self.__dict__, "ranker": None, "scaler": None, "process_group": None}
+
+
+class _Given:
+    """Gradients the user has made, in the form ``update`` asks for them."""
+
+    def __init__(self, owner: Optimizer) -> None:
+        self.owner = owner
+
+    def grad(self) -> tuple[Tensor, list[Tensor | None]]:
+        """The gradients found in ``.grad``; the loss is not known."""
+        owner = self.owner
+        named = owner.named_params()
+        if owner.budget is not None:
+            owner.budget.check(owner.calls, {"grads": 1})
+        grads = [p.grad for p in named.values()]
+        for name, grad in zip(named, grads, strict=True):
+            if grad is not None and grad.layout is not torch.strided:
+                raise NeedsError(
+                    f"the gradient of {name} is sparse; expected a dense one. Create the embedding "
+                    "with sparse=False"
+                )
+        found = [g for g in grads if g is not None]
+        owner.calls.grads += 1
+        if owner.nonfinite != "ignore" and not all_finite(found):
+            bad = [n for n, g in zip(named, grads, strict=True) if g is not None and not all_finite([g])]
+            if owner.nonfinite == "skip":
+                raise SkipStep(torch.tensor(float("nan")))
+            raise NonFiniteError(
+                f"the gradient is not finite in {', '.join(bad[:5])}; no parameter was changed. "
+                "nonfinite='skip' leaves such steps out and counts them, 'ignore' does not look"
+            )
+        if owner.maximize:
+            grads = [None if g is None else -g for g in grads]
+        return torch.tensor(float("nan")), grads
+
+
+class Population(Optimizer):
+    """A method that proposes points and is told how they fare: ``ask``, ``tell``, derived ``step``.
+
+    ``ask`` is a function of the saved state alone, so an answer may come after a restart: save
+    ``state_dict()``, show the points to a person, load it tomorrow and ``tell``.
+    """
+
+    @abstractmethod
+    def ask(self) -> list[Shift]:
+        """The points to judge now, as shifts from the present parameters; the same until told."""
+
+    @abstractmethod
+    def tell(self, answer: Sequence[int]) -> bool:
+        """Take the answer to :meth:`ask`: positions, best first. True when a step is complete."""
+
+    def update(self, oracle: Oracle) -> Tensor:
+        """Ask and tell until a step is complete."""
+        while not self.tell(oracle.rank(self.ask())):
+            pass
+        return torch.tensor(float("nan"))
+
+    def shown(self, shift: Shift) -> Any:
+        """Context in which the parameters hold the point ``shift``, to show it to a person."""
+        return in_place(self.named_params(), shift, self.engine)
+
+
+Factory = Callable[..., torch.optim.Optimizer]

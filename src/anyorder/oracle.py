@@ -1,0 +1,360 @@
+"""One closure, one oracle: everything a method may ask, counted, with the user's world left alone.
+
+``closure() -> loss`` returns the loss of one fixed batch and does nothing else. The :class:`Oracle`
+takes values, rankings, gradients and curvature products from it. It counts every answer in a
+ledger, refuses a question that would exceed the budget *before* asking, and leaves parameters,
+``.grad``, ``requires_grad``, buffers, module mode and random state as it found them, also when the
+closure raises in the middle.
+
+Example:
+    >>> import torch
+    >>> from anyorder.oracle import Oracle
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> oracle = Oracle(lambda: (x ** 2).sum(), {"x": x})
+    >>> loss, grads = oracle.grad()
+    >>> loss.item(), grads[0].tolist(), x.grad
+    (5.0, [2.0, 4.0], None)
+    >>> oracle.calls.grads
+    1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from anyorder.curvature import GGN, Composite, FiniteHessian, Hessian
+from anyorder.directions import Dense, Shift
+from anyorder.engine import Engine
+from anyorder.errors import AnyOrderError
+from anyorder.ledger import Budget, Calls
+from anyorder.shifts import in_place, shifted
+from anyorder.tensors import all_finite
+from anyorder.world import World
+
+if TYPE_CHECKING:
+    import torch.distributed
+
+Closure = Callable[[], Tensor]
+#: Orders candidate points: takes the shifts, returns their positions, best first. It may return
+#: only the best few; the rest then share the last place.
+Ranker = Callable[[Sequence[Shift]], Sequence[int]]
+Nonfinite = Literal["raise", "skip", "ignore"]
+
+_TWO_LINES = (
+    "This method takes what it needs from the loss by itself, so the closure must not call "
+    "backward(). Change\n"
+    "    def closure(): optimizer.zero_grad(); loss = ...; loss.backward(); return loss\n"
+    "to\n"
+    "    def closure(): return ...  # the loss, nothing else"
+)
+_NO_GRAPH = (
+    "the loss does not depend on the parameters (it has no graph); compute it from them inside "
+    "the closure and outside torch.no_grad()"
+)
+
+
+class ClosureError(AnyOrderError, TypeError):
+    """A closure that does not do what the oracle needs."""
+
+
+class RankingError(AnyOrderError, ValueError):
+    """A ranker's answer that is not an order of the points it was shown."""
+
+
+class NonFiniteError(AnyOrderError, ValueError):
+    """A loss or a gradient is NaN or infinite. Raised before any parameter was changed."""
+
+
+class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by Optimizer.step
+    """This step is left out: a loss or gradient was not finite and the policy is to go on."""
+
+    def __init__(self, loss: Tensor) -> None:
+        super().__init__("step left out")
+        self.loss = loss
+
+
+class Oracle:
+    """What a method may ask of a closure.
+
+    Args:
+        closure: returns the scalar loss of one fixed batch.
+        params: parameters by name; the point at which questions are asked.
+        calls: ledger to count in (default: a new one).
+        budget: limits checked before each question.
+        ranker: answers :meth:`rank`; by default the order of the values.
+        module: the module whose buffers are kept safe between evaluations.
+        maximize: ask about minus the loss.
+        engine: runs the rules that make shifted points.
+        scaler: a ``torch.amp.GradScaler`` for float16 gradients.
+        group: process group over which answers are averaged.
+        advance: let the *first* evaluation move buffers and random state, as a plain call would;
+            otherwise nothing moves at all.
+        legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
+        nonfinite: what a NaN or infinite loss or gradient does: ``raise``, ``skip`` or ``ignore``.
+        opaque: names of parameters that no visible operation reads (see :mod:`anyorder.shifts`);
+            filled as they are found.
+    """
+
+    def __init__(
+        self,
+        closure: Closure,
+        params: Mapping[str, Tensor],
+        *,
+        calls: Calls | None = None,
+        budget: Budget | None = None,
+        ranker: Ranker | None = None,
+        module: nn.Module | None = None,
+        maximize: bool = False,
+        engine: Engine | None = None,
+        scaler: Any = None,
+        group: torch.distributed.ProcessGroup | None = None,
+        advance: bool = False,
+        legacy: bool = False,
+        nonfinite: Nonfinite = "raise",
+        opaque: set[str] | None = None,
+    ) -> None:
+        if not callable(closure):
+            raise ClosureError(
+                f"expected a closure, a function that returns the loss, got {closure!r}; write "
+                "optimizer.step(lambda: criterion(model(x), y))"
+            )
+        self.params = dict(params)
+        self.calls = Calls() if calls is None else calls
+        self.budget = budget
+        self._closure, self._ranker, self._module = closure, ranker, module
+        self._sign = -1.0 if maximize else 1.0
+        self._engine = engine or Engine("eager")
+        self._scaler, self._group, self._legacy = scaler, group, legacy
+        self._world = World(self.params, module)
+        self._keep_first = advance
+        self._nonfinite = nonfinite
+        self.opaque: set[str] = set() if opaque is None else opaque
+
+    # Questions -----------------------------------------------------------------------------
+
+    def value(self) -> Tensor:
+        """The loss at the present point, shape ()."""
+        return self.values([Shift()])[0]
+
+    def values(self, shifts: Sequence[Shift]) -> Tensor:
+        """The losses at shifted points, shape ``(len(shifts),)``. Counts one value each.
+
+        All of them see the same random numbers, so a difference is not dropout noise.
+        """
+        with self._asking(values=len(shifts)):
+            losses = torch.stack([self._value(shift) for shift in shifts])
+        self._average([losses])
+        return losses * self._sign
+
+    def rank(self, shifts: Sequence[Shift]) -> list[int]:
+        """Positions of the shifted points, best first; possibly only the best few.
+
+        Counts one ranking and ``len(shifts)`` ranked points. Without a ranker the order is that of
+        the values, which are not counted as values: nobody was told them.
+        """
+        with self._asking(rankings=1, ranked=len(shifts)):
+            if self._ranker is not None:
+                return _checked_order(self._ranker(shifts), len(shifts))
+            policy, self._nonfinite = self._nonfinite, "ignore"  # NaN is merely the worst rank
+            try:
+                losses = torch.stack([self._value(shift) for shift in shifts])
+            finally:
+                self._nonfinite = policy
+            self._average([losses])
+        losses = torch.where(losses.isnan(), torch.inf, losses * self._sign)
+        return losses.argsort(stable=True).tolist()
+
+    def grad(self) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss and its gradient by parameter (``None`` where it has none). Counts one grad."""
+        with self._asking(grads=1), torch.enable_grad(), self._world.grads_put_aside() as before:
+            with self._evaluation():
+                loss = self._checked(self._closure())
+                if self._legacy and self._world.grads_changed(before):
+                    before.keep()  # a torch.optim closure: its gradients stay where it put them
+                elif self._world.grads_changed(before):
+                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                else:
+                    self._backward(loss)
+            grads = [p.grad for p in self.params.values()]
+        self._finite(loss, grads)
+        if self._sign < 0:
+            grads = [None if g is None else -g for g in grads]
+        return loss.detach() * self._sign, grads
+
+    def hessian(self, *, products: Literal["exact", "finite"] = "exact") -> Hessian | FiniteHessian:
+        """The Hessian as an operator, with the loss and gradient it came from. Counts one grad.
+
+        ``H @ v`` costs one product each, or two gradients with ``products="finite"`` (differences,
+        for models without second derivatives). Use it as a context: its graph is freed at the end.
+        """
+        if products == "finite":
+            loss, grads = self.grad()
+            return FiniteHessian(loss, grads, self.params, self._grad_at)
+        with self._asking(grads=1), torch.enable_grad(), self._world.grads_put_aside() as before:
+            with self._evaluation():
+                loss = self._checked(self._closure())
+                if self._world.grads_changed(before):
+                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                operator = Hessian(loss * self._sign, self.params, self._product, self._average)
+        self._finite(operator.loss, operator.grads)
+        return operator
+
+    def _grad_at(self, scale: float, vector: Sequence[Tensor]) -> list[Tensor | None]:
+        direction = Dense(dict(zip(self.params, vector, strict=True)))
+        with in_place(self.params, Shift(scale, direction), self._engine):
+            return self.grad()[1]
+
+    def ggn(self) -> GGN:
+        """The generalised Gauss-Newton matrix as an operator. Counts one value.
+
+        Needs a closure in two parts, ``Composite(outputs, loss)``, the loss convex in the outputs.
+        """
+        if not isinstance(self._closure, Composite):
+            raise ClosureError(
+                "Gauss-Newton products need the closure in two parts; write "
+                "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
+            )
+        with self._asking(values=1), torch.enable_grad(), self._evaluation():
+            return GGN(self._closure, self.params, self._sign, self._product, self._average)
+
+    # Counting ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _asking(self, **asked: int) -> Iterator[None]:
+        """Check the budget, then time and count one question."""
+        if self.budget is not None:
+            self.budget.check(self.calls, asked)
+        began = time.perf_counter()
+        yield
+        for name, count in asked.items():
+            setattr(self.calls, name, getattr(self.calls, name) + count)
+        self.calls.seconds += time.perf_counter() - began
+        device = next(iter(self.params.values())).device
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
+            self.calls.peak_bytes = max(self.calls.peak_bytes, peak)
+
+    @contextlib.contextmanager
+    def _product(self) -> Iterator[None]:
+        with self._asking(products=1), self._world.unmoved():
+            yield
+
+    # Evaluating ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        """One run of the closure; buffers, modes and random state are put back afterwards.
+
+        With ``advance`` the first run of the step is let through: after the step the world is as
+        one plain evaluation would have left it (batch-norm statistics, the next dropout mask).
+        """
+        with self._world.evaluation(keep=self._keep_first):
+            yield
+        self._keep_first = False
+
+    @torch.no_grad()
+    def _value(self, shift: Shift) -> Tensor:
+        loss, seen = self._value_once(shift)
+        unseen = frozenset(self.params) - seen
+        if unseen and not self.opaque >= unseen:
+            # Never asked for: unused, or read by code no operation of which can be seen.
+            self.opaque |= unseen
+            loss, _ = self._value_once(shift)
+        return self._finite(loss)
+
+    def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:
+        opaque = frozenset(self.opaque)
+        with self._evaluation(), shifted(self.params, shift, self._engine, opaque) as seen:
+            try:
+                loss = self._checked(self._closure(), graph=False).detach()
+            except RuntimeError as error:
+                if "does not require grad" in str(error):
+                    raise ClosureError("the closure calls backward(). " + _TWO_LINES) from error
+                raise
+        return loss, seen
+
+    def _finite(self, loss: Tensor, grads: Sequence[Tensor | None] = ()) -> Tensor:
+        """``loss``, unless it or a gradient is not finite and the policy forbids that."""
+        if self._nonfinite == "ignore":
+            return loss
+        what = ""
+        if not bool(torch.isfinite(loss.detach())):
+            what = f"the loss is {loss.item()}"
+        elif not all_finite([g for g in grads if g is not None]):
+            bad = [
+                name
+                for name, g in zip(self.params, grads, strict=True)
+                if g is not None and not all_finite([g])
+            ]
+            what = f"the gradient is not finite in {', '.join(bad[:5])}"
+        if not what:
+            return loss
+        if self._nonfinite == "skip":
+            raise SkipStep(loss.detach())
+        raise NonFiniteError(
+            f"{what}; no parameter was changed. Lower the step size or look at the batch; "
+            "nonfinite='skip' leaves such steps out and counts them, 'ignore' does not look"
+        )
+
+    def _checked(self, loss: Any, *, graph: bool = True) -> Tensor:
+        if not isinstance(loss, Tensor):
+            raise ClosureError(
+                f"expected the closure to return the loss as a tensor, got {type(loss).__name__}; "
+                "return the loss itself, not loss.item()"
+            )
+        if loss.numel() != 1 or loss.is_complex() or not loss.is_floating_point():
+            raise ClosureError(
+                f"expected the closure to return one real number, got a tensor of shape "
+                f"{tuple(loss.shape)} and dtype {loss.dtype}; reduce it with .mean() or .sum()"
+            )
+        if graph and not loss.requires_grad and not self._legacy:
+            raise ClosureError(_NO_GRAPH)
+        return loss.reshape(())
+
+    def _backward(self, loss: Tensor) -> None:
+        """Backward into ``.grad``: hooks of DDP and of the user fire as in a plain loop."""
+        if not loss.requires_grad:
+            raise ClosureError(_NO_GRAPH)
+        if self._scaler is None:
+            loss.backward()
+            return
+        self._scaler.scale(loss).backward()
+        owner = _Groups(list(self.params.values()))
+        self._scaler.unscale_(owner)
+        self._scaler.update()  # grows or shrinks by whether unscale_ met an overflow
+        if not all_finite([p.grad for p in owner.params if p.grad is not None]):
+            raise SkipStep(loss.detach())
+
+    def _average(self, tensors: Sequence[Tensor]) -> None:
+        """Average answers over the processes in place."""
+        if self._group is None:
+            return
+        import torch.distributed as dist
+
+        for tensor in tensors:
+            dist.all_reduce(tensor, group=self._group)
+            tensor.div_(dist.get_world_size(self._group))
+            self.calls.bytes_sent += tensor.numel() * tensor.element_size()
+
+
+def _checked_order(order: Sequence[int], count: int) -> list[int]:
+    places = [int(place) for place in order]
+    if not places or len(set(places)) != len(places) or not set(places) <= set(range(count)):
+        raise RankingError(
+            f"expected positions from 0 to {count - 1}, each at most once, best first; got {order}"
+        )
+    return places
+
+
+class _Groups:
+    """The one thing a gradient scaler asks of an optimizer: its parameter groups."""
+
+    def __init__(self, params: list[Tensor]) -> None:
+        self.params = params
+        self.param_groups = [{"params": params}]

@@ -1,0 +1,100 @@
+"""Parameters as users give them, turned into named groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anyorder.errors import AnyOrderError
+
+
+class ParamsError(AnyOrderError, ValueError):
+    """Parameters a method cannot take."""
+
+
+class ParamsTypeError(AnyOrderError, TypeError):
+    """Something that is not a collection of parameters."""
+
+
+def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Groups of named parameters from a module, tensors, named tensors or groups of these.
+
+    Args:
+        params: as the user gave them.
+        taken: groups that exist already; their parameters and names may not come again.
+
+    Returns:
+        Groups whose ``params`` is a list of ``(name, tensor)``.
+
+    Raises:
+        ParamsError: empty, repeated, not floating, complex, not leaves.
+        ParamsTypeError: not parameters at all.
+    """
+    seen = {id(p) for group in taken for p in group["params"]}
+    names = {name for group in taken for name in group["param_names"]}
+    if isinstance(params, (Tensor, str, bytes)) or not isinstance(params, (nn.Module, Iterable)):
+        raise ParamsTypeError(
+            f"expected a module or a list of parameters, got {type(params).__name__}; write "
+            "Optimizer(model) or Optimizer([parameter])"
+        )
+    given: Any = params if isinstance(params, nn.Module) else list(params)  # pyright: ignore
+    several = isinstance(given, list) and given and all(isinstance(g, Mapping) for g in given)  # pyright: ignore
+    groups: list[Any] = given if several else [{"params": given}]
+    result: list[dict[str, Any]] = []
+    for group in groups:
+        if "params" not in group:
+            raise ParamsError("a parameter group is a dict with the key 'params'")
+        pairs = _named(group["params"], start=len(names))
+        for name, param in pairs:
+            _check(name, param, seen, names)
+            seen.add(id(param))
+            names.add(name)
+        result.append({**group, "params": pairs})
+    if not any(p.requires_grad for group in result for _, p in group["params"]) and not taken:
+        raise ParamsError("no parameter is trainable; set requires_grad=True on some of them")
+    return result
+
+
+def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
+    if isinstance(params, nn.Module):
+        return list(params.named_parameters())
+    if isinstance(params, set):
+        raise ParamsTypeError("parameters need an order to be found again; pass a list, not a set")
+    entries = [params] if isinstance(params, Tensor) else list(params)
+    pairs: list[tuple[str, Tensor]] = []
+    for entry in entries:
+        named = isinstance(entry, tuple) and len(entry) == 2  # pyright: ignore
+        name, param = entry if named else (f"param.{start + len(pairs)}", entry)
+        if not isinstance(param, Tensor) or not isinstance(name, str):
+            raise ParamsTypeError(
+                f"expected tensors or (name, tensor) pairs, got {type(entry).__name__}; if this is "
+                "a module, pass it alone: Optimizer(model)"
+            )
+        pairs.append((name, param))
+    if not pairs:
+        raise ParamsError("expected at least one parameter, got an empty list")
+    return pairs
+
+
+def _check(name: str, param: Tensor, seen: set[int], names: set[str]) -> None:
+    if id(param) in seen:
+        raise ParamsError(
+            f"{name} is given twice; tied parameters are one parameter, pass it once "
+            "(model.parameters() does)"
+        )
+    if name in names:
+        raise ParamsError(f"two parameters are called {name!r}; names must differ")
+    if param.is_complex():
+        raise ParamsError(
+            f"{name} is complex; expected real parameters. Keep torch.view_as_real(z) as the "
+            "parameter and use torch.view_as_complex on it in the model"
+        )
+    if not param.is_floating_point():
+        raise ParamsError(f"{name} has dtype {param.dtype}; expected a floating-point parameter")
+    if param.layout is not torch.strided:
+        raise ParamsError(f"{name} is sparse; expected a dense parameter")
+    if not param.is_leaf:
+        raise ParamsError(f"{name} was computed from other tensors; expected a leaf tensor")

@@ -1,0 +1,1 @@
+"""Arithmetic used by two or more methods."""

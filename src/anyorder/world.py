@@ -1,0 +1,134 @@
+"""The user's world around an evaluation: what it is, and how to put it back."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """The global random states a closure may draw from."""
+
+    python: Any
+    numpy: Any
+    cpu: Tensor
+    cuda: list[Tensor]
+
+
+class PutAside:
+    """The user's ``.grad`` fields while a question is being answered."""
+
+    def __init__(self, params: Sequence[Tensor]) -> None:
+        self.found = [p.grad for p in params]
+        self.versions = [None if g is None else g._version for g in self.found]
+        self.kept = False
+
+    def keep(self) -> None:
+        self.kept = True
+
+
+class World:
+    """The user's state around an evaluation: what it is, and how to put it back."""
+
+    def __init__(self, params: Mapping[str, Tensor], module: nn.Module | None) -> None:
+        self.params = list(params.values())
+        self.module = module
+        self.devices = sorted({p.device.index or 0 for p in self.params if p.is_cuda})
+        self._replay: Random | None = None
+
+    @contextlib.contextmanager
+    def grads_put_aside(self) -> Iterator[PutAside]:
+        """Give every parameter's ``.grad`` back in the end unless told to keep the new one."""
+        before = PutAside(self.params)
+        try:
+            yield before
+        finally:
+            if not before.kept:
+                for param, grad in zip(self.params, before.found, strict=True):
+                    param.grad = grad
+
+    def grads_changed(self, before: PutAside) -> bool:
+        """Whether the closure has accumulated gradients; if not, clear them for ours."""
+        changed = any(
+            p.grad is not None and (p.grad is not g or p.grad._version != v)
+            for p, g, v in zip(self.params, before.found, before.versions, strict=True)
+        )
+        if not changed:
+            for param in self.params:
+                param.grad = None
+        return changed
+
+    @contextlib.contextmanager
+    def evaluation(self, *, keep: bool) -> Iterator[None]:
+        """Run one evaluation on the random numbers of the first one.
+
+        Afterwards buffers, module modes and random state are put back, unless ``keep`` and the
+        evaluation succeeded.
+        """
+        found, buffers, modes = self._random(), self._buffers(), self._modes()
+        if self._replay is None:
+            self._replay = found
+        else:
+            self._set_random(self._replay)
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            if not (keep and done):
+                self._put_back(found, buffers, modes)
+
+    @contextlib.contextmanager
+    def unmoved(self) -> Iterator[None]:
+        """Put buffers, module modes and random state back at the end, come what may."""
+        found, buffers, modes = self._random(), self._buffers(), self._modes()
+        try:
+            yield
+        finally:
+            self._put_back(found, buffers, modes)
+
+    def _put_back(
+        self,
+        found: Random,
+        buffers: list[tuple[Tensor, Tensor]],
+        modes: list[tuple[nn.Module, bool]],
+    ) -> None:
+        self._set_random(found)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for part, training in modes:
+            part.training = training
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        if self.module is None:
+            return []
+        return [(buffer, buffer.detach().clone()) for buffer in self.module.buffers()]
+
+    def _modes(self) -> list[tuple[nn.Module, bool]]:
+        if self.module is None:
+            return []
+        return [(part, part.training) for part in self.module.modules()]
+
+    def _random(self) -> Random:
+        return Random(
+            random.getstate(),
+            np.random.get_state(),  # noqa: NPY002 - the user's closure may draw from it
+            torch.get_rng_state(),
+            [torch.cuda.get_rng_state(d) for d in self.devices],
+        )
+
+    def _set_random(self, state: Random) -> None:
+        random.setstate(state.python)
+        np.random.set_state(state.numpy)  # noqa: NPY002
+        torch.set_rng_state(state.cpu)
+        for device, cuda in zip(self.devices, state.cuda, strict=True):
+            torch.cuda.set_rng_state(cuda, device)
