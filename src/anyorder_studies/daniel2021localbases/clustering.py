@@ -166,7 +166,7 @@ def kmedoids(dissimilarity: Any, k: int, *, starts: int = 10, seed: int = 0) -> 
 
 def _spread_start(matrix: Array, k: int, rng: np.random.Generator) -> Labels:
     """Draw medoids one by one, each in proportion to its squared distance from those drawn."""
-    chosen = [_draw(np.ones(matrix.shape[0]), rng)]
+    chosen = [_draw(np.ones_like(matrix[0]), rng)]
     nearest = matrix[:, chosen[0]]
     while len(chosen) < k:
         weights = np.square(nearest)
@@ -182,7 +182,7 @@ def _spread_start(matrix: Array, k: int, rng: np.random.Generator) -> Labels:
 def _draw(weights: Array, rng: np.random.Generator) -> int:
     """An index in proportion to its weight; one of weight zero is never drawn."""
     sums = np.cumsum(weights)
-    return int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
+    return int(np.count_nonzero(sums <= rng.random() * sums[-1]))
 
 
 def _swap_until_stable(matrix: Array, medoids: Labels) -> Labels:
