@@ -1,0 +1,19 @@
+"""Problems: what is to be minimised, on which data, and how it is judged."""
+
+from __future__ import annotations
+
+from anyorder.problems.base import Problem, ProblemError, evaluating, minibatch, move, seeded
+from anyorder.problems.check import check
+from anyorder.problems.registry import load, names
+
+__all__ = [
+    "Problem",
+    "ProblemError",
+    "check",
+    "evaluating",
+    "load",
+    "minibatch",
+    "move",
+    "names",
+    "seeded",
+]

@@ -1,0 +1,300 @@
+"""The trials of everything but ``loss``: each is about one promise of the contract."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from anyorder.problems._probe import (
+    Bench,
+    Snapshot,
+    close,
+    copied,
+    reseed,
+    same,
+    some,
+    tensors_of,
+    trainable,
+)
+from anyorder.problems.base import GOALS, SCHEDULES
+from anyorder.problems.registry import describe
+
+# Seconds.
+_SLOW_EVALUATION = 2.0
+_LARGE_IS_GOOD = ("accuracy", "auc", "precision", "recall", "f1")
+
+
+def attributes(bench: Bench) -> None:
+    """Goal, schedule, metric, target and optimum mean something."""
+    problem = cast(Any, bench.problem)
+    bench.name = str(problem.name)
+    for name, allowed in (("goal", GOALS), ("schedule", SCHEDULES)):
+        if getattr(problem, name) not in allowed:
+            words = " or ".join(f'"{word}"' for word in allowed)
+            bench.add("error", name, f"is {getattr(problem, name)!r}", f"{name} = {words}")
+    if not isinstance(problem.metric, str) or not problem.metric:
+        bench.add(
+            "error",
+            "metric",
+            f"is {problem.metric!r}; expected the name of a number that evaluate() returns",
+            'metric = "loss"',
+        )
+    elif problem.goal == "min" and any(word in problem.metric.lower() for word in _LARGE_IS_GOOD):
+        bench.add(
+            "warning",
+            "goal",
+            f'is "min", so a small {problem.metric} would count as good',
+            'goal = "max"',
+        )
+    for name in ("target", "optimum"):
+        value = getattr(problem, name)
+        if value is not None and not _is_number(value):
+            bench.add("error", name, f"is {value!r}; expected a finite number or None")
+
+
+def build(bench: Bench) -> None:
+    """``build`` returns a new trainable model that depends on the seed alone."""
+    reseed(1)
+    state = torch.get_rng_state()
+    model = bench.time("build", lambda: bench.problem.build(bench.seed), repeats=1)
+    if not isinstance(model, nn.Module):
+        bench.add(
+            "error",
+            "build",
+            f"returned {describe(model)}",
+            "Return a torch.nn.Module; numbers to be optimised become nn.Parameter in it.",
+        )
+        return
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        bench.add(
+            "error",
+            "build",
+            "left lazy layers without parameters",
+            "Run one forward pass in build, or give the layers their sizes.",
+        )
+        return
+    bench.parameters = sum(p.numel() for p in trainable(model).values())
+    if not bench.parameters:
+        bench.add(
+            "error",
+            "build",
+            "the model has no trainable parameters",
+            "Use nn.Parameter for what is to be optimised, with requires_grad=True.",
+        )
+        return
+    strange = [n for n, p in model.named_parameters() if not bool(p.isfinite().all().item())]
+    if strange:
+        bench.add("error", "build", f"NaN or Inf in {some(strange)}", "Start from finite numbers.")
+    if not torch.equal(state, torch.get_rng_state()):
+        bench.add(
+            "info",
+            "build",
+            "changes the global random state",
+            "Build under `with seeded(seed):` of anyorder.problems; it puts the state back.",
+        )
+    _build_again(bench, model)
+    bench.passed.add("build")
+
+
+def _build_again(bench: Bench, model: nn.Module) -> None:
+    """Build twice more: the same seed gives an equal, separate model, another seed another one."""
+    before = copied(dict(model.state_dict()))
+    reseed(2)
+    again = bench.problem.build(bench.seed)
+    places = {p.data_ptr() for p in model.parameters() if p.numel()}
+    if any(p.data_ptr() in places for p in again.parameters() if p.numel()):
+        bench.add(
+            "error",
+            "build",
+            "two calls returned the same parameters",
+            "Make a new model in every call of build; keep none in self.",
+        )
+        return
+    if not same(before, copied(dict(again.state_dict()))):
+        bench.add(
+            "error",
+            "build",
+            "two calls with the same seed returned different models",
+            "Draw the start under `with seeded(seed):` of anyorder.problems, and use no other "
+            "source of randomness.",
+        )
+    elif same(before, copied(dict(bench.problem.build(bench.seed + 1).state_dict()))):
+        bench.add("info", "build", "the start is the same for every seed")
+
+
+def batch(bench: Bench) -> None:
+    """``batch`` is a pure function of seed and step."""
+    problem, seed = bench.problem, bench.seed
+    reseed(1)
+    first = problem.batch(seed, 0)
+    if isinstance(first, Iterator):
+        bench.add(
+            "error",
+            "batch",
+            f"returned {describe(cast(object, first))}, which is used up when it is read",
+            "Return the tensors themselves.",
+        )
+        return
+    bench.batch = first
+    bench.passed.add("batch")
+    strange = [t for t in tensors_of(first) if t.is_floating_point() and not t.isfinite().all()]
+    if strange:
+        bench.add("warning", "batch", "contains NaN or Inf", "Clean the data before training.")
+    before = copied(first)
+    reseed(2)
+    # The first call may have read the data, so it is the second one that is timed.
+    following = bench.time("batch", lambda: problem.batch(seed, 1), repeats=1)
+    again = problem.batch(seed, 0)
+    if same(before, first) is False:
+        bench.add(
+            "error",
+            "batch",
+            "a batch changed while later ones were drawn",
+            "Return new tensors in every call; do not fill the same one again.",
+        )
+        bench.batch = before
+    if same(before, again) is False:
+        bench.add(
+            "error",
+            "batch",
+            "two calls with the same seed and step returned different data",
+            "Choose the samples from the arguments alone, for instance with "
+            "minibatch(n, size, seed=seed, step=step) of anyorder.problems.",
+        )
+    elif same(before, again) is None:
+        bench.add(
+            "info",
+            "batch",
+            "holds objects that cannot be compared, so its repeatability was not checked",
+            "Return tensors, or objects with __eq__.",
+        )
+    elif first is not None and same(before, following):
+        bench.add("info", "batch", "is the same at every step (full batch)")
+    elif first is not None and same(before, problem.batch(seed + 1, 0)):
+        bench.add(
+            "warning",
+            "batch",
+            "does not depend on the seed, so repeated runs see the same data in the same order",
+            "Use the seed where the samples are chosen.",
+        )
+
+
+def evaluate(bench: Bench) -> None:
+    """``evaluate`` returns the promised numbers, always the same, and leaves no trace."""
+    model = bench.fresh()
+    before = Snapshot(model)
+    reseed(5)
+    result = cast(Any, bench.problem.evaluate(model))
+    changed = before.changed()
+    advice = {
+        "parameters": "Do not train in evaluate.",
+        "buffers": "Evaluate under `with evaluating(model):` of anyorder.problems; in training "
+        "mode batch norm updates its statistics.",
+        "modes": "Evaluate under `with evaluating(model):` of anyorder.problems; it puts the mode "
+        "back.",
+        "flags": "Use torch.no_grad() instead of requires_grad_(False).",
+        "gradients": "Evaluate under torch.no_grad(), or use torch.autograd.grad, which leaves "
+        "no .grad behind.",
+    }
+    kinds = {"flags": "requires_grad", "modes": "the mode", "gradients": ".grad"}
+    for kind, names in changed.items():
+        found = f"changes {kinds.get(kind, kind)} of {some(names)}"
+        bench.add("error", "evaluate", found, advice[kind])
+    before.restore()
+    if not _is_result(bench, "evaluate", result):
+        return
+    reseed(6)
+    start = time.perf_counter()
+    again = bench.problem.evaluate(model)
+    bench.seconds["evaluate"] = time.perf_counter() - start
+    differing = [key for key in result if not close(result[key], again.get(key, math.nan))]
+    if differing:
+        bench.add(
+            "error",
+            "evaluate",
+            f"two evaluations of the same model differ in {some(differing)}",
+            "Use a fixed part of the validation data and the model in evaluation mode.",
+        )
+    if bench.seconds["evaluate"] > _SLOW_EVALUATION:
+        bench.add(
+            "info",
+            "evaluate",
+            f"takes {bench.seconds['evaluate']:.1f} s, and is called many times in a comparison",
+            "Use a fixed part of the validation data.",
+        )
+    _judge_result(bench, result)
+
+
+def _is_result(bench: Bench, topic: str, result: Any) -> bool:
+    """Report what keeps a result from being numbers by name; say whether it is that."""
+    if not isinstance(result, dict):
+        bench.add(
+            "error", topic, f"returned {describe(result)}", 'Return a dict: {"loss": ..., ...}.'
+        )
+        return False
+    numbers = cast(dict[Any, Any], result)
+    names = [key for key in numbers if not isinstance(key, str)]
+    if names:
+        bench.add("error", topic, f"has keys that are not text: {names}", "Name the numbers.")
+        return False
+    wrong = [key for key, number in numbers.items() if not _is_number(number, finite=False)]
+    if wrong:
+        kinds = [f"{key} is {describe(numbers[key])}" for key in wrong]
+        bench.add("error", topic, some(kinds), "Return Python numbers; tensors have .item().")
+        return False
+    infinite = [key for key, number in numbers.items() if not math.isfinite(number)]
+    if infinite:
+        bench.add("error", topic, f"{some(infinite)} is not finite for the untrained model")
+    return not infinite
+
+
+def _judge_result(bench: Bench, result: dict[str, float]) -> None:
+    """The result has what was promised, and fits target and optimum."""
+    problem = bench.problem
+    for key in dict.fromkeys(("loss", problem.metric)):
+        if key not in result:
+            bench.add(
+                "error",
+                "evaluate",
+                f"lacks '{key}'; it has {', '.join(result) or 'nothing'}",
+                f'Return {{"{key}": ..., ...}}'
+                + ("." if key == "loss" else ", or set metric to a number that is returned."),
+            )
+    optimum, target = problem.optimum, problem.target
+    if _is_number(optimum) and "loss" in result:
+        slack = 1e-6 * max(1.0, abs(cast(float, optimum)))
+        if result["loss"] < cast(float, optimum) - slack:
+            bench.add(
+                "error",
+                "optimum",
+                f"is {optimum:.8g}, but the untrained model has a loss of {result['loss']:.8g}",
+                "optimum is the smallest loss that evaluate can return.",
+            )
+    if _is_number(target) and problem.metric in result:
+        value, goal = result[problem.metric], cast(float, target)
+        if value <= goal if problem.goal == "min" else value >= goal:
+            bench.add(
+                "warning",
+                "target",
+                f"is {goal:g}, which the untrained model reaches with {value:g}",
+                "Choose a harder target, or correct goal.",
+            )
+
+
+def test(bench: Bench) -> None:
+    """``test`` returns None or numbers; its values are not looked at."""
+    result = cast(Any, bench.problem.test(bench.fresh()))
+    if result is not None:
+        _is_result(bench, "test", result)
+
+
+def _is_number(value: object, *, finite: bool = True) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return not finite or math.isfinite(value)

@@ -1,0 +1,262 @@
+"""The contract of a problem: a model, its data, its loss, and how the result is judged.
+
+A problem answers every question from its arguments alone. ``build(seed)`` and
+``batch(seed, step)`` are functions in the mathematical sense, so two methods that are given the
+same seed start at the same point and see the same data in the same order, and a run can be
+continued at any step without replaying what came before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, TypeVar, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from anyorder.errors import AnyOrderError
+
+T = TypeVar("T")
+
+GOALS = ("min", "max")
+SCHEDULES = ("constant", "cosine")
+
+
+class ProblemError(AnyOrderError, ValueError):
+    """A problem cannot be found, loaded or used; the message says what to write instead."""
+
+
+class Problem(ABC):
+    """What is to be minimised, on which data, and how it is judged.
+
+    A subclass writes ``build``, ``batch``, ``loss`` and ``evaluate``. Options are keyword
+    arguments of its constructor, each with a default; ``options()`` lists them.
+
+    Attributes:
+        name: How the problem is called in results; the class name when it is not set.
+        metric: The key of ``evaluate()`` that is reported beside the loss.
+        goal: Whether a small (``"min"``) or a large (``"max"``) metric is good.
+        target: The value of ``metric`` that counts as reached, or None. It may be set in the
+            constructor where it depends on an option.
+        schedule: How the learning rate runs over the budget unless somebody says otherwise.
+        optimum: The smallest possible value of the evaluated loss, or None if nobody knows it.
+    """
+
+    name: ClassVar[str] = "Problem"
+    metric: ClassVar[str] = "loss"
+    goal: ClassVar[Literal["min", "max"]] = "min"
+    schedule: ClassVar[Literal["constant", "cosine"]] = "constant"
+    target: float | None = None
+    optimum: float | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Name the class and refuse attributes that cannot mean anything."""
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+        if "closure" in cls.__dict__:
+            raise ProblemError(
+                f"{cls.__name__} overrides closure(), which is derived from loss(). "
+                "Write the loss in loss(self, model, batch) and remove closure()."
+            )
+        require_choice("goal", cls.goal, GOALS, owner=cls.__name__)
+        require_choice("schedule", cls.schedule, SCHEDULES, owner=cls.__name__)
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """Names of the constructor's keyword arguments and their defaults.
+
+        An option without a default has the value ``inspect.Parameter.empty``.
+        """
+        if cls.__init__ is object.__init__:
+            return {}
+        return options_of(cls)
+
+    @abstractmethod
+    def build(self, seed: int) -> nn.Module:
+        """Return a freshly initialised model that depends on ``seed`` and on nothing else."""
+
+    @abstractmethod
+    def batch(self, seed: int, step: int) -> Any:
+        """Return the training batch of one step, a pure function of ``(seed, step)``.
+
+        Tensors are on the CPU; whoever runs the problem moves them with ``move``.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of the batch: a 0-dimensional tensor, without calling ``backward``."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Judge the model on held-out validation data, on the device where the model is.
+
+        Returns:
+            Numbers by name, among them ``"loss"`` and ``metric``. The same model must always get
+            the same numbers, and must be left as it was (see ``evaluating``).
+        """
+
+    def test(self, model: nn.Module) -> dict[str, float] | None:
+        """Judge the model on data that no choice has seen; used once, at the very end."""
+        return None
+
+    @final
+    def closure(self, model: nn.Module, batch: Any) -> Callable[[], Tensor]:
+        """Return the function without arguments that an optimiser's ``step`` takes."""
+        return lambda: self.loss(model, batch)
+
+
+# --- Options -----------------------------------------------------------------------------------
+
+
+def options_of(maker: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword arguments that a class or function accepts, by name, with their defaults."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(maker).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind in named}
+
+
+def require_choice(name: str, value: object, allowed: tuple[str, ...], *, owner: str) -> None:
+    """Raise ``ProblemError`` unless ``value`` is one of the ``allowed`` words."""
+    if value not in allowed:
+        words = ", ".join(repr(word) for word in allowed)
+        raise ProblemError(f"{owner}: {name} must be one of {words}; got {value!r}.")
+
+
+def require_int(name: str, value: object, *, at_least: int, owner: str) -> None:
+    """Raise ``ProblemError`` unless ``value`` is an integer of at least ``at_least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ProblemError(
+            f"{owner}: {name} must be an integer of at least {at_least}; got {value!r}."
+        )
+
+
+def require_number(name: str, value: object, *, at_least: float, owner: str) -> None:
+    """Raise ``ProblemError`` unless ``value`` is a finite number of at least ``at_least``."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not at_least <= cast(float, value) < float("inf"):
+        raise ProblemError(
+            f"{owner}: {name} must be a finite number of at least {at_least:g}; got {value!r}."
+        )
+
+
+# --- Seeds -------------------------------------------------------------------------------------
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """Return a CPU generator that is a function of ``key``; nearby keys give unrelated streams."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None, None, None]:
+    """Run a block under a seeded global CPU generator and put the old state back afterwards.
+
+    Use it in ``build``: layers of ``torch.nn`` draw their start from the global generator.
+    """
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+@lru_cache(maxsize=8)
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """Order of the samples in one pass; cached because every step of the pass asks for it."""
+    return torch.randperm(n, generator=generator("minibatch", seed, epoch))
+
+
+def minibatch(n: int, size: int, *, seed: int, step: int) -> Tensor:
+    """Indices of the samples of one step, without repetition within a pass over the data.
+
+    Args:
+        n: Number of samples.
+        size: Samples per batch; the last ``n % size`` samples of each pass are left out.
+        seed: Seed of the run.
+        step: Step of the run, from 0.
+
+    Returns:
+        Integer tensor of shape ``(size,)``, a pure function of the four arguments.
+
+    Raises:
+        ProblemError: If the batch is empty or larger than the data.
+
+    Example:
+        >>> from anyorder.problems import minibatch
+        >>> first = minibatch(10, 5, seed=0, step=0)
+        >>> second = minibatch(10, 5, seed=0, step=1)
+        >>> sorted(first.tolist() + second.tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    if not 1 <= size <= n:
+        raise ProblemError(f"a batch of {size} cannot be drawn from {n} samples; use 1 to {n}.")
+    epoch, place = divmod(step, n // size)
+    return _permutation(n, seed, epoch)[place * size : (place + 1) * size].clone()
+
+
+# --- Devices and modes -------------------------------------------------------------------------
+
+
+def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the tree with every leaf changed and its containers rebuilt.
+
+    Containers are dicts and other mappings, lists, tuples, named tuples and dataclasses. Whatever
+    has a ``to`` method counts as a leaf even if it is a container too: it knows how to move itself.
+    """
+    if callable(getattr(tree, "to", None)):
+        return change(tree)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = (field.name for field in dataclasses.fields(tree) if field.init)
+        changed = {name: map_tree(getattr(tree, name), change) for name in names}
+        return dataclasses.replace(tree, **changed)
+    if isinstance(tree, Mapping):
+        mapping = cast(Any, tree)
+        items = {key: map_tree(value, change) for key, value in mapping.items()}
+        return items if type(mapping) is dict else type(mapping)(items)
+    if isinstance(tree, tuple | list):
+        sequence = cast(Any, tree)
+        parts = [map_tree(part, change) for part in sequence]
+        kind: Any = type(sequence)
+        return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+    return change(tree)
+
+
+def move(batch: T, device: torch.device | str) -> T:
+    """Return the batch with every tensor in it on ``device``.
+
+    Walks through dicts, lists, tuples, named tuples and dataclasses; an object of another kind is
+    moved by its own ``to(device)`` if it has one and is returned as it is otherwise.
+    """
+    return cast(T, map_tree(batch, lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the model's first parameter or buffer; the CPU if it has neither."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None, None, None]:
+    """Run a block without gradients and with the model in evaluation mode.
+
+    Afterwards every submodule is in the mode it had before, also where the modes were mixed.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

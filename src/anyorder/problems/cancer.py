@@ -1,0 +1,155 @@
+"""Logistic regression on the breast-cancer data: convex, full batch, minimum known."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyorder.problems._data import sklearn_datasets, split
+from anyorder.problems.base import (
+    Problem,
+    ProblemError,
+    device_of,
+    evaluating,
+    require_number,
+    seeded,
+)
+
+
+class _Split(NamedTuple):
+    """Standardised features of shape ``(n, 30)`` and answers 0 or 1 of shape ``(n,)``, float64."""
+
+    features: Tensor
+    answers: Tensor
+
+
+class Cancer(Problem):
+    r"""Fit a logistic regression with an L2 penalty on the weights, in float64.
+
+    With standardised features :math:`a_i`, answers :math:`y_i \in \{-1, 1\}` and :math:`n = 456`
+    training samples, the loss is
+
+    .. math:: f(w, b) = \frac1n \sum_i \log(1 + e^{-y_i (a_i^\top w + b)}) + \frac{l_2}{2} |w|^2.
+
+    Here the question is optimisation and not learning: ``evaluate`` returns the training
+    objective and its ``regret``, the distance to the minimum. The minimum is found by Newton's
+    method the first time it is asked for, to less than 1e-10. ``test`` returns the accuracy on
+    113 samples that took no part. Features are standardised by the training part.
+
+    Args:
+        l2: Weight of the penalty, positive.
+
+    Raises:
+        ProblemError: If an option has a wrong value or scikit-learn is not installed.
+    """
+
+    name = "cancer"
+    metric = "regret"
+    target = 1e-4
+
+    def __init__(self, *, l2: float = 1e-3) -> None:
+        """Check and keep the options."""
+        # A smaller penalty leaves a minimum too flat to be certified to 1e-10 in float64.
+        require_number("l2", l2, at_least=1e-8, owner=self.name)
+        self.l2 = l2
+
+    @cached_property
+    def _parts(self) -> tuple[_Split, _Split]:
+        """Training and test data."""
+        table: Any = sklearn_datasets(self.name).load_breast_cancer()
+        features = torch.tensor(table.data, dtype=torch.float64)
+        answers = torch.tensor(table.target, dtype=torch.float64)
+        test, train = split(len(answers), (113,), key=self.name)
+        mean, std = features[train].mean(0), features[train].std(0, correction=0)
+        features = (features - mean) / std
+        return _Split(features[train], answers[train]), _Split(features[test], answers[test])
+
+    @cached_property
+    def optimum(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride] -- computed
+        """Smallest value of the loss, to less than 1e-10."""
+        train = self._parts[0]
+        return _minimum(train.features, train.answers, self.l2)
+
+    def build(self, seed: int) -> nn.Module:
+        """Return a linear layer 30-1 in float64 with the default start of ``torch.nn``."""
+        with seeded(seed):
+            return nn.Linear(30, 1, dtype=torch.float64)
+
+    def batch(self, seed: int, step: int) -> _Split:
+        """Return the whole training part, whatever the seed and the step."""
+        return self._parts[0]
+
+    def loss(self, model: nn.Module, batch: _Split) -> Tensor:
+        """Return the objective; it is deterministic."""
+        scores = model(batch.features).squeeze(1)
+        # The penalty is taken over matrices, so it stays off the bias under any wrapper.
+        weights = [p for p in model.parameters() if p.ndim > 1]
+        penalty = torch.stack([w.square().sum() for w in weights]).sum()
+        data_term = F.binary_cross_entropy_with_logits(scores, batch.answers)
+        return data_term + 0.5 * self.l2 * penalty
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the training objective and its distance to the minimum."""
+        device = device_of(model)
+        train = _Split(*(part.to(device) for part in self._parts[0]))
+        with evaluating(model):
+            loss = self.loss(model, train).item()
+        return {"loss": loss, "regret": loss - self.optimum}
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Return the data term of the loss and the accuracy on the test samples."""
+        device = device_of(model)
+        features, answers = (part.to(device) for part in self._parts[1])
+        with evaluating(model):
+            scores = model(features).squeeze(1)
+            return {
+                "loss": F.binary_cross_entropy_with_logits(scores, answers).item(),
+                "accuracy": ((scores > 0) == (answers > 0)).double().mean().item(),
+            }
+
+
+def _minimum(features: Tensor, answers: Tensor, l2: float) -> float:
+    """Minimise the objective by damped Newton steps; return its value there.
+
+    The loop ends when a full step promises less than 1e-13, half the squared Newton decrement:
+    close to the minimum that is the remaining distance in the loss up to a factor near one.
+
+    Args:
+        features: Float64 of shape ``(n, d)``.
+        answers: Float64 zeros and ones of shape ``(n,)``.
+        l2: Weight of the penalty on all but the bias.
+
+    Raises:
+        ProblemError: If 100 steps do not get there.
+    """
+    n, d = features.shape
+    table = torch.cat([features, features.new_ones(n, 1)], dim=1)
+    ridge = features.new_full((d + 1,), l2)
+    ridge[-1] = 0.0
+    point = features.new_zeros(d + 1)
+
+    def value(at: Tensor) -> float:
+        data_term = F.binary_cross_entropy_with_logits(table @ at, answers)
+        return (data_term + 0.5 * (ridge * at.square()).sum()).item()
+
+    current = value(point)
+    for _ in range(100):
+        chance = torch.sigmoid(table @ point)
+        slope = table.T @ (chance - answers) / n + ridge * point
+        curvature = (table.T * (chance * (1 - chance))) @ table / n + ridge.diag()
+        newton: Tensor = torch.linalg.solve(curvature, slope)
+        promise = 0.5 * (slope @ newton).item()
+        if promise < 1e-13:
+            return current
+        length = 1.0
+        while value(point - length * newton) > current - 0.5 * length * promise:
+            length /= 2
+            if length < 1e-12:
+                raise ProblemError(f"cancer: no descent found for l2={l2!r}; use a larger l2.")
+        point = point - length * newton
+        current = value(point)
+    raise ProblemError(f"cancer: the minimum was not found for l2={l2!r}; use a larger l2.")

@@ -1,0 +1,167 @@
+"""Fashion-MNIST: a small convolutional network on images of clothing."""
+
+from __future__ import annotations
+
+import gzip
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyorder.problems._data import data_files, split
+from anyorder.problems.base import (
+    Problem,
+    ProblemError,
+    device_of,
+    evaluating,
+    minibatch,
+    require_int,
+    seeded,
+)
+
+_FILES = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+# Mean and standard deviation of the training pixels divided by 255.
+_MEAN, _STD = 0.28604, 0.35302
+_VALIDATION = 5_000
+_EVALUATED = 1_000
+_CHUNK = 1_000
+
+
+class _Split(NamedTuple):
+    """Images, uint8 of shape ``(n, 1, 28, 28)``, and labels, int64 of shape ``(n,)``."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Fashion(Problem):
+    """Classify 28 x 28 images of clothing with a convolutional network of 20,490 parameters.
+
+    Two 3 x 3 convolutions (16 and 32 channels), each followed by ReLU and 2 x 2 pooling, and one
+    linear layer. A fixed seed keeps 5,000 of the 60,000 training images back; ``evaluate`` uses
+    1,000 of these to be quick. ``test`` uses the 10,000 images of the published test part. The
+    loss is the mean cross-entropy in nats.
+
+    Args:
+        batch_size: Images per training batch.
+
+    Raises:
+        ProblemError: If an option has a wrong value, ``ANYORDER_DATA`` is not set, or a file is
+            missing or not in idx format.
+
+    References:
+        H. Xiao, K. Rasul, R. Vollgraf (2017), Fashion-MNIST. arXiv:1708.07747.
+    """
+
+    name = "fashion"
+    metric = "accuracy"
+    goal: ClassVar[Literal["min", "max"]] = "max"
+    schedule: ClassVar[Literal["constant", "cosine"]] = "cosine"
+    target = 0.85
+
+    def __init__(self, *, batch_size: int = 64) -> None:
+        """Check and keep the options."""
+        require_int("batch_size", batch_size, at_least=1, owner=self.name)
+        self.batch_size = batch_size
+
+    @cached_property
+    def _train_and_validation(self) -> tuple[_Split, _Split]:
+        data = _read("train")
+        held_out, train = split(len(data.labels), (_VALIDATION,), key=self.name)
+        evaluated = held_out[:_EVALUATED]
+        return (
+            _Split(data.images[train], data.labels[train]),
+            _Split(data.images[evaluated], data.labels[evaluated]),
+        )
+
+    def build(self, seed: int) -> nn.Module:
+        """Return the network with the default start of ``torch.nn``."""
+        with seeded(seed):
+            return nn.Sequential(
+                nn.Conv2d(1, 16, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(16, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Linear(32 * 7 * 7, 10),
+            )
+
+    def batch(self, seed: int, step: int) -> _Split:
+        """Return ``batch_size`` training images, without repetition within a pass."""
+        data = self._train_and_validation[0]
+        rows = minibatch(len(data.labels), self.batch_size, seed=seed, step=step)
+        return _Split(data.images[rows], data.labels[rows])
+
+    def loss(self, model: nn.Module, batch: _Split) -> Tensor:
+        """Return the mean cross-entropy of the batch."""
+        return F.cross_entropy(model(_standardise(batch.images, model)), batch.labels)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return loss and accuracy on 1,000 validation images."""
+        return _judge(model, self._train_and_validation[1])
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Return loss and accuracy on the 10,000 test images."""
+        return _judge(model, _read("test"))
+
+
+def _standardise(images: Tensor, model: nn.Module) -> Tensor:
+    """Turn bytes into numbers of mean 0 and deviation 1, in the model's own precision."""
+    return (images.to(next(model.parameters()).dtype) / 255 - _MEAN) / _STD
+
+
+def _judge(model: nn.Module, data: _Split) -> dict[str, float]:
+    device = device_of(model)
+    loss, right = 0.0, 0
+    with evaluating(model):
+        for images, labels in zip(
+            data.images.split(_CHUNK), data.labels.to(device).split(_CHUNK), strict=True
+        ):
+            scores = model(_standardise(images.to(device), model))
+            loss += F.cross_entropy(scores, labels, reduction="sum").item()
+            right += int((scores.argmax(1) == labels).sum().item())
+    return {"loss": loss / len(data.labels), "accuracy": right / len(data.labels)}
+
+
+def _read(part: str) -> _Split:
+    """Read images and labels of one published part."""
+    images, labels = data_files("fashion", "fashion_mnist", _FILES[part])
+    pixels = torch.from_numpy(_read_idx(images, ndim=3))
+    answers = torch.from_numpy(_read_idx(labels, ndim=1)).long()
+    return _Split(pixels.unsqueeze(1), answers)
+
+
+def _read_idx(path: Path, *, ndim: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Read a gzipped idx file: a magic number, the sizes, the bytes, all big-endian.
+
+    Args:
+        path: File to read.
+        ndim: Number of dimensions that the file must have.
+
+    Returns:
+        A writable uint8 array of the shape that the header states.
+
+    Raises:
+        ProblemError: If the file is damaged or of another kind.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ProblemError(f"{path} is not a complete gzip file: {error}.") from error
+    header = np.frombuffer(content[: 4 * (ndim + 1)], dtype=">u4").tolist()
+    # 0x08 says unsigned bytes; the last byte of the magic number is the number of dimensions.
+    if len(header) != ndim + 1 or header[0] != 0x0800 + ndim:
+        raise ProblemError(f"{path} is not an idx file of unsigned bytes with {ndim} dimensions.")
+    pixels = np.frombuffer(content, dtype=np.uint8, offset=4 * (ndim + 1))
+    if pixels.size != np.prod(header[1:]):
+        raise ProblemError(f"{path} has {pixels.size} bytes of data; its header says {header[1:]}.")
+    return pixels.reshape(header[1:]).copy()
