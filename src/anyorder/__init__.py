@@ -1,3 +1,48 @@
-"""Optimise with whatever your problem can tell you: a ranking, a value, a gradient, a product."""
+"""Optimise with whatever your problem can tell you: a ranking, a value, a gradient, a product.
+
+Every method is used in the same way, ``loss = optimizer.step(closure)``; see
+:mod:`anyorder.optimizer`. Every answer is counted; see :mod:`anyorder.oracle`. The classes of all
+methods are here too (``anyorder.AdamW``), found by scanning :mod:`anyorder.methods`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyorder.curvature import Composite
+from anyorder.errors import AnyOrderError
+from anyorder.ledger import Budget, BudgetExhausted, Calls
+from anyorder.minimize import Result, minimize
+from anyorder.optimizer import Optimizer, Population
+from anyorder.oracle import Oracle
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AnyOrderError",
+    "Budget",
+    "BudgetExhausted",
+    "Calls",
+    "Composite",
+    "Optimizer",
+    "Oracle",
+    "Population",
+    "Result",
+    "minimize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from anyorder import methods
+
+    if not name.startswith("_"):
+        for method in map(methods.get, methods.names()):
+            if method.__name__ == name:
+                return method
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    from anyorder import methods
+
+    return sorted([*globals(), *(methods.get(name).__name__ for name in methods.names())])

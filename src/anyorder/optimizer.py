@@ -35,7 +35,15 @@ from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, hyper, refuse_unknown
 from anyorder.layout import Stretch, stretches
 from anyorder.ledger import Budget, Calls
-from anyorder.oracle import Closure, NonFiniteError, Nonfinite, Oracle, Ranker, SkipStep
+from anyorder.oracle import (
+    Closure,
+    NonFiniteError,
+    Nonfinite,
+    Oracle,
+    Ranker,
+    SkipStep,
+    refuse_sparse,
+)
 from anyorder.params import named_groups
 from anyorder.shifts import in_place
 from anyorder.tensors import all_finite
@@ -318,11 +326,9 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
         """``x += scale(group) * direction`` in place, for every trainable parameter."""
         for group in self.param_groups:
-            for name, param in zip(group["param_names"], group["params"], strict=True):
-                if param.requires_grad and param.is_contiguous():
-                    direction.add_(name, param, scale(group), self.engine)
-                elif param.requires_grad:
-                    param.copy_(direction.shifted(name, param, scale(group), self.engine))
+            named = zip(group["param_names"], group["params"], strict=True)
+            targets = {name: param for name, param in named if param.requires_grad}
+            direction.add_all_(targets, scale(group), self.engine)
 
     # Inside --------------------------------------------------------------------------------
 
@@ -390,12 +396,7 @@ class _Given:
         if owner.budget is not None:
             owner.budget.check(owner.calls, {"grads": 1})
         grads = [p.grad for p in named.values()]
-        for name, grad in zip(named, grads, strict=True):
-            if grad is not None and grad.layout is not torch.strided:
-                raise NeedsError(
-                    f"the gradient of {name} is sparse; expected a dense one. Create the embedding "
-                    "with sparse=False"
-                )
+        refuse_sparse(named, grads)
         found = [g for g in grads if g is not None]
         owner.calls.grads += 1
         if owner.nonfinite != "ignore" and not all_finite(found):

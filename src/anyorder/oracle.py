@@ -71,6 +71,10 @@ class NonFiniteError(AnyOrderError, ValueError):
     """A loss or a gradient is NaN or infinite. Raised before any parameter was changed."""
 
 
+class SparseGradientError(AnyOrderError, TypeError):
+    """A gradient is sparse; methods here take dense ones."""
+
+
 class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by Optimizer.step
     """This step is left out: a loss or gradient was not finite and the policy is to go on."""
 
@@ -182,6 +186,7 @@ class Oracle:
                 else:
                     self._backward(loss)
             grads = [p.grad for p in self.params.values()]
+        refuse_sparse(self.params, grads)
         self._finite(loss, grads)
         if self._sign < 0:
             grads = [None if g is None else -g for g in grads]
@@ -341,6 +346,16 @@ class Oracle:
             dist.all_reduce(tensor, group=self._group)
             tensor.div_(dist.get_world_size(self._group))
             self.calls.bytes_sent += tensor.numel() * tensor.element_size()
+
+
+def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) -> None:
+    """Raise :class:`SparseGradientError` at the first gradient that is not dense."""
+    for name, grad in zip(params, grads, strict=True):
+        if grad is not None and grad.layout is not torch.strided:
+            raise SparseGradientError(
+                f"the gradient of {name} is sparse; expected a dense one. Create the embedding "
+                "with sparse=False"
+            )
 
 
 def _checked_order(order: Sequence[int], count: int) -> list[int]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from anyorder.directions import Shift
+from anyorder.directions import SMALL, Seeded, Shift, shifted_by
 from anyorder.engine import Engine
 
 
@@ -50,6 +50,7 @@ class _Substitute(TorchFunctionMode):
         self.names = {id(param): name for name, param in params.items()}
         self.params, self.shift, self.engine = params, shift, engine
         self.seen: set[str] = set()
+        self.small = _small(params, shift, engine)
 
     def __torch_function__(
         self,
@@ -70,13 +71,30 @@ class _Substitute(TorchFunctionMode):
             if name is None:
                 return value
             self.seen.add(name)
+            if name in self.small:
+                return self.small[name]
             assert self.shift.direction is not None
             return self.shift.direction.shifted(
                 name, value.detach(), self.shift.scale, self.engine
-            ).requires_grad_(False)
+            )
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list)) for v in value):  # pyright: ignore[reportUnknownVariableType]
             return type(value)(self._swap(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return value
+
+
+def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[str, Tensor]:
+    """Shifted values of the small parameters, made together: the calls would cost the most."""
+    if not isinstance(shift.direction, Seeded):
+        return {}
+    devices: dict[torch.device, dict[str, Tensor]] = {}
+    for name, param in params.items():
+        if param.numel() <= SMALL:
+            devices.setdefault(param.device, {})[name] = param.detach()
+    found: dict[str, Tensor] = {}
+    for chosen in devices.values():
+        for name, z in shift.direction.many(chosen, engine).items():
+            found[name] = shifted_by(chosen[name], z, shift.scale)
+    return found
 
 
 @contextlib.contextmanager

@@ -107,11 +107,12 @@ class RankSGD(Population):
         for rank, point in enumerate(order):
             weights[point] = 2.0 * rank - (m - 1)
         self._averaged = self._averaged + 1 if self.line_search else 1
-        for name, held in self.buffer("estimate").items():
-            fresh = torch.zeros_like(held)
-            for index, weight in enumerate(weights):
-                self.direction(index).add_(name, fresh, weight / edges, self.engine)
-            held.copy_(held + (fresh - held) / self._averaged)
+        held = self.buffer("estimate")
+        fresh = {name: torch.zeros_like(estimate) for name, estimate in held.items()}
+        for index, weight in enumerate(weights):
+            self.direction(index).add_all_(fresh, weight / edges, self.engine)
+        for name, estimate in held.items():
+            estimate.add_((fresh[name] - estimate) / self._averaged)
 
     def extra_state(self) -> dict[str, Any]:
         """Where between the two questions we are."""

@@ -1,0 +1,623 @@
+"""What every method promises, one test each. Nothing is sampled or left out.
+
+Subclass :class:`MethodContract`, set ``method``, and run pytest.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import random
+import subprocess
+import sys
+import textwrap
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from anyorder import layout
+from anyorder.checkpoint import CheckpointError
+from anyorder.hyper import HyperError, UnknownOptionError
+from anyorder.ledger import Budget, BudgetExhausted, Calls
+from anyorder.optimizer import NeedsError, Optimizer, Population
+from anyorder.oracle import ClosureError, NonFiniteError, SparseGradientError
+from anyorder.params import ParamsError, ParamsTypeError
+from anyorder.testing.worlds import bits, bowl, net, same
+
+#: Which ledger entries each need may use.
+_LEDGER = {
+    "value": {"values"},
+    "grad": {"grads"},
+    "hessian": {"products"},
+    "ggn": {"values", "products"},
+    "rank": {"rankings", "ranked"},
+}
+_COUNTS = ("values", "grads", "products", "rankings", "ranked")
+
+
+class MethodContract:
+    """Tests of one method.
+
+    Attributes:
+        method: the class under test.
+        options: settings used throughout, where the defaults do not suit a tiny problem.
+    """
+
+    method: ClassVar[type[Optimizer]]
+    options: ClassVar[dict[str, Any]] = {}
+
+    # Helpers -------------------------------------------------------------------------------
+
+    def make(self, params: Any, **options: Any) -> Optimizer:
+        """An optimizer with the settings of this contract."""
+        settings = {"engine": "eager", **self.options, **options}
+        return self.method(params, **settings)
+
+    def _rates(self) -> list[float]:
+        declared = self.method.hypers["lr"]
+        if declared.low is None or declared.high is None:
+            return [float(declared.default)]
+        return [float(x) for x in np.geomspace(declared.low, declared.high, 9)]
+
+    def _rate(self) -> float:
+        """A step size from the middle of the search range: large enough to move every weight."""
+        rates = self._rates()
+        return rates[2 * len(rates) // 3]
+
+    # It works ------------------------------------------------------------------------------
+
+    def test_descends(self) -> None:
+        """Some step size of the declared range brings a quadratic below a tenth of its start."""
+        reached: list[float] = []
+        for lr in self._rates():
+            params, closure = bowl()
+            start = closure().item()
+            optimizer = self.make(params.items(), lr=lr, nonfinite="skip")
+            for _ in range(300):
+                optimizer.step(closure)
+            reached.append(closure().item() / start)
+        assert min(r for r in reached if r == r) < 0.1, dict(zip(self._rates(), reached, strict=True))
+
+    def test_moves_every_trainable_parameter(self) -> None:
+        """One step moves every parameter (a population may first have to see a win)."""
+        model, closure = net()
+        before = bits(model)
+        optimizer = self.make(model, lr=self._rate())
+        for _ in range(5 if isinstance(optimizer, Population) else 1):
+            optimizer.step(closure)
+        moved = [name for name, p in model.named_parameters() if not torch.equal(p, before[name])]
+        assert moved == list(before)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_dtypes(self, dtype: torch.dtype) -> None:
+        """Every dtype descends, keeps its dtype, and keeps state in at least float32."""
+        best = float("inf")
+        for lr in self._rates():
+            params, closure = bowl(dtype)
+            start = closure().item()
+            optimizer = self.make(params.items(), lr=lr, nonfinite="skip")
+            for _ in range(100):
+                optimizer.step(closure)
+            best = min(best, closure().item() / start)
+            assert all(p.dtype == dtype for p in params.values())
+            for state in optimizer.state.values():
+                floats = [v for v in state.values() if isinstance(v, Tensor)]
+                assert all(v.dtype == torch.promote_types(dtype, torch.float32) for v in floats)
+        assert best < 0.5
+
+    def test_maximize_is_minimising_minus(self) -> None:
+        """Climbing minus f is descending f, bit for bit; the returned loss is the closure's own."""
+        down, closure = bowl()
+        up, other = bowl()
+        first, second = self.make(down.items(), lr=0.01), self.make(up.items(), lr=0.01, maximize=True)
+        for _ in range(4):
+            a, b = first.step(closure), second.step(lambda: -other())
+        assert same(bits(down), bits(up))
+        assert a is not None and b is not None
+        assert torch.equal(a.nan_to_num(), (-b).nan_to_num())
+
+    # It asks what it says ------------------------------------------------------------------
+
+    def test_asks_only_what_it_declares(self) -> None:
+        """The ledger holds what ``needs`` names and nothing else."""
+        params, closure = bowl()
+        optimizer = self.make(params.items())
+        for _ in range(3):
+            optimizer.step(closure)
+        used = {name for name in _COUNTS if getattr(optimizer.calls, name)}
+        allowed = set().union(*(_LEDGER[need] for need in self.method.needs))
+        assert used and used <= allowed
+        assert all(used & _LEDGER[need] for need in self.method.needs)
+
+    def test_ledger_counts_what_was_run(self) -> None:
+        """Evaluations counted by the closure itself equal those in the ledger."""
+        params, inner = bowl()
+        evaluations = 0
+
+        def closure() -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            return inner()
+
+        optimizer = self.make(params.items())
+        for _ in range(4):
+            optimizer.step(closure)
+        calls = optimizer.calls
+        assert evaluations == calls.values + calls.grads + calls.ranked
+        assert calls.seconds > 0
+
+    def test_budget_stops_before_the_question(self) -> None:
+        """A budget is never exceeded, and a refused step changes nothing."""
+        params, closure = bowl()
+        optimizer = self.make(params.items(), budget=Budget(forwards=40))
+        with pytest.raises(BudgetExhausted):
+            for _ in range(100):
+                before = bits(params)
+                optimizer.step(closure)
+        assert optimizer.calls.forwards() <= 40
+        assert same(bits(params), before)
+
+    # The engine ----------------------------------------------------------------------------
+
+    def _run(self, steps: int = 4, **options: Any) -> dict[str, Tensor]:
+        model, closure = net()
+        model.dropout.p = 0.0
+        optimizer = self.make(model, lr=self._rate(), **options)
+        for _ in range(steps):
+            optimizer.step(closure)
+        return bits(model)
+
+    def test_eager_equals_compiled(self) -> None:
+        """Compiled rules give the same bits as eager ones."""
+        assert same(self._run(engine="eager"), self._run(engine="compiled"))
+
+    def test_packed_equals_one_tensor_at_a_time(self) -> None:
+        """Small parameters updated together get the bits they get alone."""
+        together = self._run()
+        with mock.patch.dict(layout.SMALL, cpu=0):
+            assert same(together, self._run())
+
+    def test_two_groups_equal_one(self) -> None:
+        """Dividing the parameters into groups of equal settings changes nothing."""
+        results: list[dict[str, Tensor]] = []
+        for split in (False, True):
+            params, closure = bowl()
+            pairs = list(params.items())
+            groups = [{"params": pairs[:1]}, {"params": pairs[1:]}] if split else pairs
+            optimizer = self.make(groups)
+            for _ in range(4):
+                optimizer.step(closure)
+            results.append(bits(params))
+        assert same(*results)
+
+    def test_schedule_takes_effect_without_compiling_again(self) -> None:
+        """A scheduler's step size is used, and no kernel is added after the first step."""
+        params, closure = bowl()
+        optimizer = self.make(params.items(), engine="compiled", lr=self._rate())
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+        optimizer.step(closure)
+        kernels = len(optimizer.engine._kernels)  # pyright: ignore[reportPrivateUsage]
+        for _ in range(6):
+            scheduler.step()
+            optimizer.step(closure)
+        assert len(optimizer.engine._kernels) == kernels  # pyright: ignore[reportPrivateUsage]
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(self._rate() * 0.9**6)
+
+    def test_zero_step_size_changes_nothing(self) -> None:
+        """With ``lr=0`` the weights stay as they are, bit for bit, in every dtype.
+
+        A ranking may still walk to the best of the points it was shown.
+        """
+        if self.method.needs == {"rank"}:
+            return
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            params, closure = bowl(dtype)
+            before = bits(params)
+            optimizer = self.make(params.items(), lr=0.0)
+            for _ in range(3):
+                optimizer.step(closure)
+            assert same(bits(params), before)
+
+    # Checkpoints ---------------------------------------------------------------------------
+
+    def test_resumes_bit_for_bit_in_a_new_process(self) -> None:
+        """Saved after three steps and continued elsewhere, the run ends in the same bits."""
+        model, closure = net()
+        optimizer = self.make(model, lr=self._rate())
+        for _ in range(3):
+            optimizer.step(closure)
+        saved = io.BytesIO()
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}, saved)
+        for _ in range(3):
+            optimizer.step(closure)
+        path = f"{self.method.__module__}:{self.method.__qualname__}"
+        options = {"engine": "eager", **self.options}
+        script = textwrap.dedent(f"""
+            import importlib, io, sys, torch
+            from anyorder.testing.worlds import net
+            module, _, name = {path!r}.partition(":")
+            method = getattr(importlib.import_module(module), name)
+            saved = torch.load(io.BytesIO(sys.stdin.buffer.read()))
+            model, closure = net()
+            optimizer = method(model, **{options!r})
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            torch.set_rng_state(saved["random"])
+            for _ in range(3):
+                optimizer.step(closure)
+            out = io.BytesIO()
+            torch.save((dict(model.state_dict()), optimizer.calls.to_dict()), out)
+            sys.stdout.buffer.write(out.getvalue())
+        """)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script], input=saved.getvalue(), capture_output=True,
+            check=False, env=_environment(),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        state, calls = torch.load(io.BytesIO(done.stdout))
+        assert same(state, dict(model.state_dict()))
+        for name in _COUNTS:
+            assert calls[name] == getattr(optimizer.calls, name)
+
+    def test_state_is_matched_by_name(self) -> None:
+        """Parameters given in another order get their own state back."""
+        params, closure = bowl()
+        optimizer = self.make(params.items())
+        for _ in range(2):
+            optimizer.step(closure)
+        other, closure2 = bowl()
+        for name, p in other.items():
+            p.data.copy_(params[name].data)
+        turned = self.make(list(reversed(list(other.items()))))
+        turned.load_state_dict(optimizer.state_dict())
+        for _ in range(2):
+            optimizer.step(closure)
+            turned.step(closure2)
+        assert all(torch.allclose(params[n], other[n], rtol=1e-6) for n in params)
+
+    def test_refuses_foreign_and_damaged_checkpoints(self) -> None:
+        """Each is refused by a clear error and nothing is changed."""
+        params, closure = bowl()
+        optimizer = self.make(params.items())
+        optimizer.step(closure)
+        good = optimizer.state_dict()
+        x = nn.Parameter(torch.ones(3))
+        foreign = torch.optim.SGD([x]).state_dict()
+        renamed = copy.deepcopy(good)
+        renamed["param_groups"][0]["param_names"][0] = "other"
+        method = copy.deepcopy(good)
+        method["anyorder"]["method"] = "Another"
+        version = copy.deepcopy(good)
+        version["anyorder"]["format"] = 0
+        bad: list[Any] = [foreign, renamed, method, version, {}, {"state": {}}, None]
+        if self.method.buffers and good["state"]:
+            wrong = copy.deepcopy(good)
+            wrong["state"][0][self.method.buffers[0]] = torch.zeros(77)
+            missing = copy.deepcopy(good)
+            del missing["state"][0][self.method.buffers[0]]
+            bad += [wrong, missing]
+        for state in bad:
+            with pytest.raises(CheckpointError):
+                optimizer.load_state_dict(state)
+        now = optimizer.state_dict()
+        assert now["anyorder"] == good["anyorder"]
+        for index, entries in good["state"].items():
+            for key, value in entries.items():
+                assert not isinstance(value, Tensor) or torch.equal(value, now["state"][index][key])
+
+    def test_copies_and_pickles(self) -> None:
+        """A deep copy and a pickle go on as the original does."""
+        params, closure = bowl()
+        holder = nn.ParameterDict(params)
+        optimizer = self.make(holder.items())
+        optimizer.step(closure)
+        twin, twin_optimizer = copy.deepcopy((holder, optimizer))
+        again, again_optimizer = pickle.loads(pickle.dumps((holder, optimizer)))
+        for held, stepper in ((holder, optimizer), (twin, twin_optimizer), (again, again_optimizer)):
+            stepper.step(lambda h=held: torch.stack([(p * p).sum() for p in h.values()]).sum())
+        assert same(bits(dict(holder.items())), bits(dict(twin.items())))
+        assert same(bits(dict(holder.items())), bits(dict(again.items())))
+
+    # The user's world ----------------------------------------------------------------------
+
+    def test_leaves_the_world_as_one_evaluation_would(self) -> None:
+        """``.grad``, ``requires_grad``, modes stay; buffers and random state move as by one call."""
+        model, closure = net()
+        twin, twin_closure = net()
+        model.conv.weight.grad = torch.full_like(model.conv.weight, 7.0)
+        kept = model.conv.weight.grad
+        model.dropout.eval()
+        twin.dropout.eval()
+        _seed_all(3)
+        twin_closure()
+        expected = (_random_states(), bits(dict(twin.named_buffers())))
+        _seed_all(3)
+        optimizer = self.make(model, lr=0.0)
+        optimizer.step(closure)
+        assert model.conv.weight.grad is kept and bool((kept == 7.0).all())
+        assert all(p.grad is None for n, p in model.named_parameters() if n != "conv.weight")
+        assert all(p.requires_grad for p in model.parameters())
+        assert model.training and not model.dropout.training
+        assert _random_states() == expected[0]
+        buffers = bits(dict(model.named_buffers()))
+        for name, value in expected[1].items():  # a shifted evaluation differs by its shift alone
+            assert torch.allclose(buffers[name].double(), value.double(), atol=0.5), name
+
+    def test_same_dropout_at_every_evaluation_of_a_step(self) -> None:
+        """Two evaluations in one step see the same random numbers, two steps do not."""
+        params, inner = bowl()
+        seen: list[float] = []
+
+        def closure() -> Tensor:
+            seen.append(torch.rand(()).item() + random.random() + float(np.random.rand()))  # noqa: NPY002
+            return inner()
+
+        optimizer = self.make(params.items())
+        per_step: list[set[float]] = []
+        for _ in range(2):
+            seen.clear()
+            optimizer.step(closure)
+            per_step.append(set(seen))
+        assert len(per_step[0]) == len(per_step[1]) == 1
+        assert per_step[0] != per_step[1]
+
+    def test_closure_that_raises_leaves_everything(self) -> None:
+        """An exception at any evaluation restores weights, gradients, buffers and random state."""
+        for fatal in (1, 2, 3):
+            model, inner = net()
+            before = (bits(model), bits(dict(model.named_buffers())))
+            count = 0
+
+            def closure(inner: Any = inner, fatal: int = fatal) -> Tensor:
+                nonlocal count
+                count += 1
+                loss = inner()
+                if count == fatal:
+                    raise RuntimeError("boom")
+                return loss
+
+            optimizer = self.make(model)
+            states = _random_states()
+            try:
+                optimizer.step(closure)
+            except RuntimeError as error:
+                assert "boom" in str(error)
+                assert same(bits(model), before[0])
+                assert all(p.grad is None for p in model.parameters())
+                if fatal == 1:
+                    assert same(bits(dict(model.named_buffers())), before[1])
+                    assert _random_states() == states
+
+    # Bad input -----------------------------------------------------------------------------
+
+    def test_refuses_parameters_it_cannot_take(self) -> None:
+        """Empty, repeated, complex, integer, computed, frozen or no parameters at all."""
+        x = nn.Parameter(torch.ones(2))
+        bad: list[tuple[Any, type[Exception]]] = [
+            ([], ParamsError),
+            ([x, x], ParamsError),
+            ([torch.ones(2, dtype=torch.complex64, requires_grad=True)], ParamsError),
+            ([torch.ones(2, dtype=torch.int64)], ParamsError),
+            ([x * 2], ParamsError),
+            ([nn.Parameter(torch.ones(2), requires_grad=False)], ParamsError),
+            (x, ParamsTypeError),
+            (3, ParamsTypeError),
+            ({x}, ParamsTypeError),
+            (["x"], ParamsTypeError),
+        ]
+        for params, error in bad:
+            with pytest.raises(error):
+                self.make(params)
+
+    def test_refuses_options_it_does_not_know(self) -> None:
+        """An unknown keyword names the nearest one; values out of range name the range."""
+        x = nn.Parameter(torch.ones(2))
+        with pytest.raises(UnknownOptionError, match="Known options"):
+            self.make([x], learningrate=1.0)
+        with pytest.raises(UnknownOptionError, match="'lr'"):
+            self.make([x], lrr=1.0)
+        for value in (-1.0, float("nan"), "fast", None):
+            with pytest.raises(HyperError, match="lr"):
+                self.make([x], lr=value)
+        with pytest.raises(UnknownOptionError):
+            self.make([{"params": [x], "lrr": 1.0}])
+        optimizer = self.make([x])
+        with pytest.raises(HyperError):
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": -1.0})
+        with pytest.raises(ParamsError):
+            optimizer.add_param_group({"params": [x]})
+        assert len(optimizer.param_groups) == 1
+
+    def test_refuses_closures_that_do_not_return_a_loss(self) -> None:
+        """Wrong closures are named, and nothing is changed."""
+        params, closure = bowl()
+        before = bits(params)
+        optimizer = self.make(params.items())
+        wrong: list[Any] = [
+            lambda: closure().item(),
+            lambda: None,
+            lambda: next(iter(params.values())) * 2,
+            lambda: closure().long(),
+            closure(),
+        ]
+        for bad in wrong:
+            with pytest.raises(ClosureError):
+                optimizer.step(bad)
+        assert same(bits(params), before)
+
+    def test_closure_that_calls_backward(self) -> None:
+        """Methods of gradients alone take it as torch.optim does; others say what to change."""
+        params, closure = bowl()
+        plain, plain_closure = bowl()
+        optimizer, other = self.make(params.items()), self.make(plain.items())
+
+        def legacy() -> Tensor:
+            optimizer.zero_grad()
+            loss = closure()
+            loss.backward()
+            return loss
+
+        before = bits(params)
+        if self.method.needs == {"grad"}:
+            for _ in range(3):
+                a, b = optimizer.step(legacy), other.step(plain_closure)
+                assert a is not None and b is not None and torch.equal(a, b)
+            assert same(bits(params), bits(plain))
+        else:
+            with pytest.raises(ClosureError, match="must not call backward"):
+                optimizer.step(legacy)
+            assert same(bits(params), before)
+            assert all(p.grad is None for p in params.values())
+
+    def test_step_without_closure(self) -> None:
+        """``backward(); step()`` works for methods of gradients alone and says so otherwise."""
+        params, closure = bowl()
+        plain, plain_closure = bowl()
+        optimizer, other = self.make(params.items()), self.make(plain.items())
+        if self.method.needs != {"grad"}:
+            with pytest.raises(NeedsError, match="closure"):
+                optimizer.step()
+            return
+        for _ in range(3):
+            optimizer.zero_grad()
+            closure().backward()
+            assert optimizer.step() is None
+            other.step(plain_closure)
+        assert same(bits(params), bits(plain))
+        assert optimizer.calls.grads == 3
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_loss_that_is_not_finite(self, value: float) -> None:
+        """Raised before anything changes, or skipped and counted; rankings put it last."""
+        params, closure = bowl()
+        optimizer = self.make(params.items())
+        optimizer.step(closure)
+        before, steps = bits(params), optimizer.steps
+        if self.method.needs == {"rank"}:
+            optimizer.step(lambda: closure() * value)
+            return
+        with pytest.raises(NonFiniteError, match="no parameter was changed"):
+            optimizer.step(lambda: closure() * value)
+        assert same(bits(params), before) and optimizer.steps == steps
+        optimizer.nonfinite = "skip"
+        optimizer.step(lambda: closure() * value)
+        assert same(bits(params), before) and optimizer.calls.skipped == 1
+        optimizer.step(closure)
+        assert not same(bits(params), before)
+
+    def test_gradient_that_is_not_finite(self) -> None:
+        """A finite loss with an infinite slope is caught too."""
+        if "grad" not in self.method.needs:
+            return
+        x = nn.Parameter(torch.zeros(2))
+        optimizer = self.make([("x", x)])
+        with pytest.raises(NonFiniteError, match="x"):
+            optimizer.step(lambda: x.abs().sqrt().sum() + 1.0)
+        assert bool((x == 0).all())
+
+    def test_frozen_unused_and_late_parameters(self) -> None:
+        """Frozen ones stay, unused ones do no harm, unfrozen ones join."""
+        params, closure = bowl()
+        frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        unused = nn.Parameter(torch.ones(3))
+        optimizer = self.make([*params.items(), ("frozen", frozen), ("unused", unused)], lr=self._rate())
+        for _ in range(2):
+            optimizer.step(closure)
+        assert bool((frozen == 1).all())
+        frozen.requires_grad_(True)
+        both = lambda: closure() + (frozen**2).sum()  # noqa: E731
+        for _ in range(4):
+            optimizer.step(both)
+        assert not bool((frozen == 1).all())
+        optimizer.load_state_dict(optimizer.state_dict())
+
+    def test_strided_and_scalar_parameters(self) -> None:
+        """Non-contiguous and 0-dim parameters move as contiguous ones do."""
+        plain = nn.Parameter(torch.linspace(0.5, 1.5, 12).reshape(3, 4).clone())
+        turned = nn.Parameter(plain.detach().t().contiguous().t())
+        assert not turned.is_contiguous()
+        for x in (plain, turned):
+            optimizer = self.make([("x", x), ("s", nn.Parameter(torch.tensor(1.0)))])
+            for _ in range(4):
+                optimizer.step(lambda x=x: (x * x).sum())
+        assert torch.equal(plain, turned)
+
+    def test_sparse_gradients_are_refused(self) -> None:
+        """A sparse gradient is named with the remedy."""
+        if self.method.needs != {"grad"}:
+            return
+        table = nn.Embedding(5, 2, sparse=True)
+        optimizer = self.make(table)
+        table(torch.tensor([1])).sum().backward()
+        with pytest.raises(SparseGradientError, match="sparse=False"):
+            optimizer.step()
+        with pytest.raises(SparseGradientError, match="sparse=False"):
+            optimizer.step(lambda: table(torch.tensor([1])).sum())
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.lists(
+            st.lists(st.integers(0, 5), max_size=3).map(tuple), min_size=1, max_size=5
+        ).filter(lambda shapes: any(torch.Size(s).numel() for s in shapes))
+    )
+    def test_any_shapes(self, shapes: list[tuple[int, ...]]) -> None:
+        """Empty, scalar and odd shapes: steps run, and packing changes no bit."""
+        results: list[dict[str, Tensor]] = []
+        for small in (0, 1 << 20):
+            params, closure = bowl(shapes=tuple(shapes))
+            with mock.patch.dict(layout.SMALL, cpu=small):
+                optimizer = self.make(params.items())
+                for _ in range(2):
+                    optimizer.step(closure)
+                optimizer.load_state_dict(optimizer.state_dict())
+                optimizer.step(closure)
+            results.append(bits(params))
+        assert same(*results)
+
+    # Words ---------------------------------------------------------------------------------
+
+    def test_explains_itself(self) -> None:
+        """``explain`` names every parameter and setting; the docstring says what it costs."""
+        model, _ = net()
+        text = self.make(model).explain()
+        assert all(name in text for name, _ in model.named_parameters())
+        assert all(name in text for name in self.method.hypers)
+        words = self.method.__doc__ or ""
+        assert all(part in words for part in ("Oracle calls per step", "State:", "References:", "Example"))
+        assert all(h.doc for h in self.method.hypers.values())
+
+    def test_ledger_is_whole(self) -> None:
+        """A fresh optimizer has asked nothing."""
+        params, _ = bowl()
+        assert self.make(params.items()).calls == Calls()
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    import anyorder
+
+    root = os.path.dirname(os.path.dirname(anyorder.__file__))
+    known = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path, known])}
+
+
+def _seed_all(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+def _random_states() -> tuple[bytes, Any, bytes]:
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        np.random.get_state()[1].tobytes(),  # type: ignore[union-attr] # noqa: NPY002
+    )

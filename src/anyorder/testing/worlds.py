@@ -1,0 +1,61 @@
+"""Small models and closures on which the contract is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    """A little of everything: matrices, vectors, a convolution kernel, a scalar, batch-norm."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 3, 3, dtype=dtype)
+        self.norm = nn.BatchNorm1d(3, dtype=dtype)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(18, 2, dtype=dtype)
+        self.scale = nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (batch, 8) to (batch, 2)."""
+        hidden = torch.tanh(self.norm(self.conv(x.unsqueeze(1))))
+        return self.scale * self.head(self.dropout(hidden.flatten(1)))
+
+
+def net(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Net, Callable[[], Tensor]]:
+    """A fresh network and the closure of one fixed batch."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    model = Net(dtype)
+    x, y = torch.randn(16, 8, dtype=dtype), torch.randn(16, 2, dtype=dtype)
+    torch.set_rng_state(state)
+    return model, lambda: ((model(x) - y) ** 2).mean()
+
+
+def bowl(
+    dtype: torch.dtype = torch.float32, shapes: tuple[tuple[int, ...], ...] = ((3, 2), (4,), ())
+) -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    """A convex quadratic over parameters of the given shapes, its minimum 0 at 0."""
+    params = {
+        f"p{i}": nn.Parameter(torch.linspace(0.5, 1.5, max(torch.Size(s).numel(), 1)).reshape(s).to(dtype))
+        for i, s in enumerate(shapes)
+    }
+    return params, lambda: torch.stack([(p * p).sum() for p in params.values()]).sum()
+
+
+def bits(tensors: Mapping[str, Tensor] | nn.Module) -> dict[str, Tensor]:
+    """Copies to compare with later."""
+    named = dict(tensors.named_parameters()) if isinstance(tensors, nn.Module) else tensors
+    return {name: tensor.detach().clone() for name, tensor in named.items()}
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors agree in every bit (NaN equals NaN)."""
+    return a.keys() == b.keys() and all(
+        x.dtype == y.dtype and torch.equal(x.isnan(), y.isnan())
+        and torch.equal(x.nan_to_num(), y.nan_to_num())
+        for x, y in zip(a.values(), b.values(), strict=True)
+    )  # fmt: skip
