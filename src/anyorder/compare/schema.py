@@ -59,15 +59,6 @@ class Point(TypedDict):
     peak_bytes: int
 
 
-class RunError(TypedDict):
-    """Why a run ended early."""
-
-    type: str
-    message: str
-    where: str
-    traceback: str
-
-
 class Final(TypedDict):
     """Validation numbers at the end of a run; ``null`` after a divergence."""
 
@@ -81,9 +72,10 @@ class RunRecord(TypedDict):
     seed: int
     config: dict[str, Any]
     start_hash: str
-    status: Literal["ok", "diverged", "failed"]
+    status: Literal["done", "diverged", "failed"]
     stop_reason: Literal["budget", "diverged", "error", "crashed"]
-    error: RunError | None
+    error: str | None
+    traceback: str | None
     curve: list[Point]
     final: Final
     test: dict[str, float | None] | None
@@ -103,8 +95,8 @@ class Trial(TypedDict):
     value: float | None
     loss: float | None
     cost: dict[str, float]
-    status: Literal["ok", "diverged", "failed"]
-    error: RunError | None
+    status: Literal["done", "diverged", "failed"]
+    error: str | None
 
 
 class Dimension(TypedDict):
