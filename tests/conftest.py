@@ -1,0 +1,85 @@
+"""What all tests share: their own folders, the same random numbers, skips with reasons."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+#: Variables of the package that say where to find things; tests may use them. All others are
+#: taken away, so that a developer's settings change no result.
+KEPT = {"ANYORDER_DATA", "ANYORDER_SEEDS", "ANYORDER_TEST_POSTGRES"}
+
+hypothesis.settings.register_profile(
+    "anyorder",
+    deadline=None,  # two busy cores; the timeout of pytest is the limit
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("anyorder")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled rules are kept between runs of the tests, apart from those of the user."""
+    for name in [n for n in os.environ if n.startswith("ANYORDER_") and n not in KEPT]:
+        del os.environ[name]
+    if config.cache is not None:
+        os.environ["ANYORDER_CACHE"] = str(config.cache.mkdir("anyorder"))
+    os.environ["MPLBACKEND"] = "agg"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` are skipped where there is none."""
+    if torch.cuda.is_available():
+        return
+    reason = pytest.mark.skip(reason="needs an NVIDIA card")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(reason)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - code under test may draw from the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test stores for the user lands in its own folder."""
+    monkeypatch.setenv("ANYORDER_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder of real data sets."""
+    folder = os.environ.get("ANYORDER_DATA")
+    if not folder:
+        pytest.skip("ANYORDER_DATA does not name a folder of data sets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium under Playwright, with no connection to anywhere."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("needs Chromium")
+    quiet = "quic first-run background-networking component-update sync".split()
+    switches = ["no-sandbox", "disable-gpu", "no-first-run", *(f"disable-{q}" for q in quiet)]
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=[f"--{switch}" for switch in switches]
+        )
+        yield chromium
+        chromium.close()
