@@ -1,4 +1,4 @@
-"""``anyorder papers``: find papers, show one, import more.
+"""``anyorder papers``: find papers, show one, import more; and the site's commands.
 
 A question needs no command: ``anyorder papers "little memory"`` is ``anyorder papers search
 "little memory"``. Exit codes: 0 if something was found or done, 1 if nothing was found, 2 if the
@@ -42,6 +42,8 @@ from anyorder_papers.search import ENGINES, Engine, search
 DEFAULT = "search"
 FOUND, NOTHING, UNUSABLE = 0, 1, 2
 NO_VOTES: Mapping[int, int] = MappingProxyType({})
+SITE_COMMANDS = ("serve", "export", "digest")
+SITE_NEEDS = ("starlette", "uvicorn", "jinja2", "sqlalchemy", "multipart")
 SHOWN = 10  # papers that a question shows unless told otherwise
 
 
@@ -54,14 +56,33 @@ class Sort(StrEnum):
 
 
 class QuestionGroup(TyperGroup):
-    """A group whose command may be left out: then it is ``search``."""
+    """A group whose command may be left out: then it is ``search``.
+
+    The site's commands are imported when one of them, or the help, is asked for: finding a paper
+    must not need a web server's libraries.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put ``search`` in front of arguments that name no command and ask for no help."""
         first = args[0] if args else ""
-        if first not in self.commands and first not in ctx.help_option_names:
+        if first not in (*self.commands, *SITE_COMMANDS, *ctx.help_option_names):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands that can be run here."""
+        if _site_is_installed():
+            self.commands.update(_site_commands())
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name."""
+        if cmd_name in SITE_COMMANDS and cmd_name not in self.commands:
+            if not _site_is_installed():
+                typer.echo(f"Error: {cmd_name} needs: pip install 'anyorder[papers]'", err=True)
+                raise typer.Exit(UNUSABLE)
+            self.commands.update(_site_commands())
+        return super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
@@ -127,6 +148,8 @@ def search_(
         if text.strip():
             kept = kept[: limit or SHOWN]
         kept = _sorted(kept, sort or (None if text.strip() else Sort.DATE), votes)[:limit]
+    if sort is Sort.VOTES and not votes:
+        typer.echo("Nobody has voted yet; newest first.", err=True)
     if as_json:
         rows = [_row(paper, votes, scores.get(paper.id)) for paper in kept]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -196,6 +219,18 @@ def import_(
 def main() -> None:
     """Run the commands without the ``anyorder`` program around them."""
     app()
+
+
+def _site_is_installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in SITE_NEEDS)
+
+
+def _site_commands() -> Mapping[str, Any]:
+    from anyorder_papers.site.cli import register
+
+    site = typer.Typer()
+    register(site)
+    return cast(TyperGroup, typer.main.get_command(site)).commands
 
 
 def _check_filter(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -277,7 +312,7 @@ def _details(paper: Paper, votes: Mapping[int, int]) -> list[tuple[str, str]]:
     rerun = f"anyorder study run {paper.study}" if paper.study else ""
     rows = [
         ("topic", TOPICS.get(paper.topic, paper.topic)),
-        ("order", f"{paper.order}: {ORDERS[paper.order]}"),
+        ("order", "" if paper.order == "none" else f"{paper.order}: {ORDERS[paper.order]}"),
         ("state", f"{paper.state} ({paper.kind})" if paper.kind else paper.state),
         ("module", paper.module),
         ("study", paper.study),

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -61,10 +62,12 @@ def study_exists(key: str) -> bool:
     return any((root / key / "study.py").is_file() for root in _roots(STUDIES))
 
 
+@cache
 def results() -> Mapping[str, Stored]:
     """The stored results of all studies by key; empty where the studies are not installed.
 
-    A ``result.json`` that is not what a study writes is logged and hides no other.
+    Read once in a process. A ``result.json`` that is not what a study writes is logged and hides
+    no other.
     """
     found: dict[str, Stored] = {}
     for path in (path for root in _roots(STUDIES) for path in sorted(root.glob("*/result.json"))):

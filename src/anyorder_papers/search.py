@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 from anyorder_papers.catalogue import TOPICS, Paper, load
@@ -168,7 +168,8 @@ def search(
     return hits[:limit]
 
 
-@cache
+# A few, not all: a long-lived server meets a new tuple with every import.
+@lru_cache(maxsize=8)
 def _scorer(papers: tuple[Paper, ...], engine: Engine) -> Callable[[str], list[float]]:
     words = WordIndex(papers)
     if engine == "words":

@@ -114,6 +114,7 @@ def test_votes_sort_first_and_are_shown(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_the_sites_database_nobody_has_voted(own_home: Path) -> None:
     assert all(row["votes"] == 0 for row in rows("--sort", "votes"))
+    assert "Nobody has voted yet; newest first." in run("--sort", "votes")
     assert not own_home.exists()
 
 
@@ -242,6 +243,21 @@ def test_the_seed_listings_hold_nothing_new() -> None:
     found = json.loads(run("import", folder, "--year", "2025", "--year", "000=2026", "--json"))
     assert found["added"] == []
     assert found["known"] == list(range(1, 134))
+
+
+def test_the_sites_commands_are_there_when_its_libraries_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not cli._site_is_installed():
+        pytest.skip("the site's libraries are not installed")
+    assert set(cli._site_commands()) == set(cli.SITE_COMMANDS)
+    output = run("--help")
+    for name in cli.SITE_COMMANDS:
+        assert f" {name} " in output
+        assert name in run(name, "--help")
+    monkeypatch.setattr(cli, "SITE_NEEDS", ("no_such_library",))
+    monkeypatch.setattr(cli, "SITE_COMMANDS", ("unbuilt",))
+    assert "unbuilt needs: pip install 'anyorder[papers]'" in run("unbuilt", code=2)
 
 
 def test_below_another_program() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ from anyorder_papers.evidence import (
 )
 
 RESULT = {"key": "doe2020x", "paper": 7, "verdict": "refuted", "seconds": 1.5, "scale": "small"}
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Results are read once in a process; here each test has its own."""
+    results.cache_clear()
+    yield
+    results.cache_clear()
 
 
 @pytest.fixture
