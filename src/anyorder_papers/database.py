@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -58,6 +59,7 @@ tokens = sa.Table(
     sa.Column("purpose", sa.String(12), nullable=False),
     sa.Column(
         "subscriber",
+        sa.Integer,
         sa.ForeignKey(subscribers.c.id, ondelete="CASCADE"),
         nullable=False,
         index=True,
@@ -81,6 +83,7 @@ deliveries = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column(
         "subscriber",
+        sa.Integer,
         sa.ForeignKey(subscribers.c.id, ondelete="CASCADE"),
         nullable=False,
         index=True,
@@ -199,6 +202,9 @@ def _engine(text: str) -> sa.Engine:
         raise DatabaseError(f"expected a sqlite:// or postgresql:// URL, got {backend}://")
     if backend == "sqlite":
         return _sqlite_engine(url)
+    if url.drivername == "postgresql":
+        # The driver of our extra, whichever SQLAlchemy would take by itself.
+        url = url.set(drivername="postgresql+psycopg2")
     try:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
     except (ImportError, NoSuchModuleError) as error:
@@ -227,8 +233,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         write = connection.get_execution_options().get("write", True)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
-    sa.event.listen(engine, "connect", prepare)
-    sa.event.listen(engine, "begin", begin)
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
     return engine
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from anyorder_papers.letters import digest_letter
-from anyorder_papers.mail import Lost, MailSettings, Refused, Session
 from anyorder_papers.database import Database, deliveries, insert_new, items, meta, subscribers
+from anyorder_papers.letters import digest_letter
+from anyorder_papers.mail import LostError, MailSettings, RefusedError, Session
 from anyorder_papers.subscriptions import purge, unsubscribe_token
 
 log = logging.getLogger("anyorder_papers.digest")
@@ -98,12 +98,11 @@ def due(database: Database, announced: Mapping[str, Item], now: int) -> list[Dig
     when there is something to tell.
     """
     with database.read() as connection:
-        numbered = [
-            (int(seq), announced[key])
+        known = [
+            (int(seq), str(key))
             for seq, key in connection.execute(
                 sa.select(items.c.seq, items.c.key).order_by(items.c.seq)
             )
-            if key in announced
         ]
         people = connection.execute(
             sa.select(
@@ -115,6 +114,12 @@ def due(database: Database, announced: Mapping[str, Item], now: int) -> list[Dig
             .where(subscribers.c.confirmed.is_not(None))
             .order_by(subscribers.c.id)
         ).all()
+    # Not seen before: numbered as `sync_items` will number them.
+    last = max((seq for seq, _ in known), default=0)
+    seen = {key for _, key in known}
+    unseen = [item for key, item in announced.items() if key not in seen]
+    numbered = [(seq, announced[key]) for seq, key in known if key in announced]
+    numbered += [(last + place, item) for place, item in enumerate(unseen, 1)]
     digests: list[Digest] = []
     for person in people:
         fresh = [(seq, item) for seq, item in numbered if seq > person.cursor]
@@ -177,11 +182,11 @@ def send_due(
                         clock(),
                     )
                 )
-            except Refused as error:
+            except RefusedError as error:
                 _release(database, digest, claim)
                 log.warning("digest of subscriber %d: %s", digest.subscriber, error)
                 refused += 1
-            except Lost as error:
+            except LostError as error:
                 log.warning("digest of subscriber %d: %s", digest.subscriber, error)
                 lost += 1
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from functools import cache
 from typing import TYPE_CHECKING
@@ -83,5 +83,5 @@ def _environment() -> Environment:
     )
 
 
-def _render(name: str, values: dict[str, object]) -> str:
+def _render(name: str, values: Mapping[str, object]) -> str:
     return _environment().get_template(name).render(values)

@@ -1,7 +1,7 @@
 """E-mail: settings, messages whose headers nobody can add to, and an SMTP session.
 
 An SMTP server either refused a message for certain or the answer was lost on the way. The two are
-kept apart (:class:`Refused`, :class:`Lost`): only the first may be tried again without the risk of
+kept apart (:class:`RefusedError`, :class:`LostError`): only the first may be tried again without the risk of
 sending twice. No error or log line of this module holds an address.
 """
 
@@ -38,11 +38,11 @@ class MailError(AnyOrderError, RuntimeError):
     """Mail is not set up, or the server cannot be used."""
 
 
-class Refused(MailError):
+class RefusedError(MailError):
     """The server did not take the message, for certain."""
 
 
-class Lost(MailError):
+class LostError(MailError):
     """The connection broke while the message was on its way: it may have arrived."""
 
 
@@ -177,6 +177,7 @@ class Session:
         self._smtp: smtplib.SMTP | None = None
 
     def __enter__(self) -> Session:
+        """Start; the connection is made by :meth:`ready`."""
         return self
 
     def __exit__(
@@ -185,6 +186,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Close the connection."""
         self._drop()
 
     def ready(self) -> None:
@@ -215,26 +217,28 @@ class Session:
         """Hand over one message; call :meth:`ready` first.
 
         Raises:
-            Refused: If the server said no.
-            Lost: If the connection broke before its answer came.
+            RefusedError: If the server said no.
+            LostError: If the connection broke before its answer came.
         """
         assert self._smtp is not None, "ready() comes before send()"
         try:
             self._smtp.send_message(message)
         except smtplib.SMTPServerDisconnected:
             self._drop()
-            raise Lost("the connection to the mail server broke") from None
+            raise LostError("the connection to the mail server broke") from None
         except smtplib.SMTPRecipientsRefused as error:
             # The exception's own text holds the address.
             code = next((code for code, _ in error.recipients.values()), "")
-            raise Refused(f"the mail server refused the recipient ({code})") from None
+            raise RefusedError(f"the mail server refused the recipient ({code})") from None
         except smtplib.SMTPResponseException as error:
-            raise Refused(f"the mail server refused the message ({error.smtp_code})") from None
+            raise RefusedError(f"the mail server refused the message ({error.smtp_code})") from None
         except smtplib.SMTPException as error:
-            raise Refused(f"the mail server refused the message ({type(error).__name__})") from None
+            raise RefusedError(
+                f"the mail server refused the message ({type(error).__name__})"
+            ) from None
         except OSError as error:
             self._drop()
-            raise Lost(
+            raise LostError(
                 f"the connection to the mail server broke ({type(error).__name__})"
             ) from None
 

@@ -13,8 +13,8 @@ import secrets
 
 import sqlalchemy as sa
 
-from anyorder_papers.mail import check_address
 from anyorder_papers.database import Database, deliveries, insert_new, items, subscribers, tokens
+from anyorder_papers.mail import check_address
 
 FREQUENCIES = ("daily", "weekly")
 CONFIRM_SECONDS = 48 * 3600

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from anyorder.errors import AnyOrderError
 from anyorder_papers import subscriptions, votes
+from anyorder_papers.database import Database, DatabaseError
 from anyorder_papers.digest import sync_items
 from anyorder_papers.letters import confirmation_letter
 from anyorder_papers.mail import AddressError, MailError, MailSettings, Session
@@ -34,9 +35,16 @@ from anyorder_papers.site.guard import (
     client_key,
     visitor_hash,
 )
-from anyorder_papers.site.listing import FILTERS, Query, Search, choices, listing, select, verdict_choices
+from anyorder_papers.site.listing import (
+    FILTERS,
+    Query,
+    Search,
+    choices,
+    listing,
+    select,
+    verdict_choices,
+)
 from anyorder_papers.site.render import FIGURE_TYPES, STATIC, STATIC_TYPES, Links, render
-from anyorder_papers.database import Database, DatabaseError
 
 log = logging.getLogger("anyorder_papers.site")
 
@@ -102,7 +110,12 @@ class Site:
         search: Search,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.library, self.database, self.settings, self.search = library, database, settings, search
+        self.library, self.database, self.settings, self.search = (
+            library,
+            database,
+            settings,
+            search,
+        )
         self.visitors = Visitors(settings.secret)
         self.links = Links(settings.prefix)
         self._clock = clock
@@ -272,9 +285,7 @@ class Site:
             log.error("%s in %s", type(error).__name__, request.scope.get("endpoint"))
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse({"status": status}, status, headers)
-        html = render(
-            "error.html", self.links, status=status, mail=self.settings.mail is not None
-        )
+        html = render("error.html", self.links, status=status, mail=self.settings.mail is not None)
         return HTMLResponse(html, status, headers)
 
     # -- helpers -------------------------------------------------------------------------------

@@ -59,9 +59,10 @@ def search_index(papers: tuple[Paper, ...]) -> dict[str, Any]:
 
     Returns:
         ``terms``: for each stem, the papers that have it with the stem's BM25F weight there;
-        ``stems``: the stem of each word in the catalogue; ``stop``: words without weight; ``related``: for each phrase of the
-        thesaurus, the stems that it also asks for; ``relatedWeight``: what those count;
-        ``weakest``: the part of the best score below which a paper is left out.
+        ``stems``: the stem of each word in the catalogue; ``stop``: words without weight;
+        ``related``: for each phrase of the thesaurus, the stems that it also asks for;
+        ``relatedWeight``: what those count; ``weakest``: the part of the best score below which a
+        paper is left out.
     """
     texts = {paper.id: _fields(paper) for paper in papers}
     lengths = Counter[str]()

@@ -103,9 +103,7 @@ def verdict_choices(library: Library) -> list[tuple[str, int]]:
     return [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]]
 
 
-def select(
-    library: Library, query: Query, votes: Mapping[int, int], search: Search
-) -> list[Entry]:
+def select(library: Library, query: Query, votes: Mapping[int, int], search: Search) -> list[Entry]:
     """The entries that a query asks for, in its order.
 
     Args:

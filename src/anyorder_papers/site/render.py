@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ STATIC_TYPES = {
 }
 FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 # Not strftime's, which would follow the server's language.
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 # A sign beside every colour: colour alone tells nothing to many readers.
 SIGNS = {
     "reproduced": "\N{CHECK MARK}",
@@ -92,13 +91,12 @@ def environment() -> Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "day": day,
-        "sign": lambda name: SIGNS.get(name, ""),
+        "sign": sign,
         "value_name": value_name,
-        "slug": lambda text: "".join(c if c.isalnum() else "-" for c in text.lower()),
+        "slug": slug,
         "plural": plural,
-        "minutes": lambda seconds: max(1, math.ceil(seconds / 60)),
     }
-    made.filters.update(filters)
+    made.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]: untyped in Jinja
     return made
 
 
@@ -116,6 +114,16 @@ def value_name(value: str, filter_name: str) -> str:
     if filter_name == "topic":
         return topic_name(value)
     return value
+
+
+def sign(name: str) -> str:
+    """The sign of a state or verdict; empty where there is none."""
+    return SIGNS.get(name, "")
+
+
+def slug(text: str) -> str:
+    """A text as the name of a style: small letters, digits and hyphens."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())
 
 
 def plural(count: int, one: str, many: str = "") -> str:
