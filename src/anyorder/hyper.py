@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,14 +69,15 @@ class Hyper:
         self._check_number(name, value)
 
     def _check_number(self, name: str, value: Any) -> None:
-        whole = isinstance(self.default, int) and not isinstance(self.default, bool)
-        kind = "a whole number" if whole else "a number"
+        kind = "a whole number" if self._whole else "a number"
         try:
-            number = float(value)
-        except (TypeError, ValueError, RuntimeError):
+            number = float(operator.index(value)) if self._whole else float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise HyperError(f"{name}: expected {kind}, got {value!r}") from None
-        if isinstance(value, (bool, str)) or math.isnan(number) or (whole and number % 1 != 0):
+        if isinstance(value, (bool, str, bytes)) or math.isnan(number):
             raise HyperError(f"{name}: expected {kind}, got {value!r}")
+        if math.isinf(number) and self.default != number:
+            raise HyperError(f"{name}: expected a finite number, got {value!r}")
         bounds = (
             (self.gt, ">", number.__gt__),
             (self.ge, ">=", number.__ge__),
@@ -86,8 +88,12 @@ class Hyper:
             if bound is not None and not holds(float(bound)):
                 raise HyperError(f"{name}: expected a value {sign} {bound:g}, got {value!r}")
 
+    @property
+    def _whole(self) -> bool:
+        return isinstance(self.default, int) and not isinstance(self.default, bool)
+
     def range(self) -> str:
-        """The allowed values in words, such as ``> 0`` or ``0 <= x < 1``."""
+        """The allowed values in words, such as ``> 0`` or ``>= 0, < 1``."""
         if self.choices is not None:
             return " | ".join(str(choice) for choice in self.choices)
         low = f"> {self.gt:g}" if self.gt is not None else ""
@@ -105,8 +111,12 @@ class Hyper:
             value = {"true": True, "false": False}.get(text.lower(), text)
         elif isinstance(self.default, tuple):
             value = tuple(_number(part) for part in text.strip("()[]").split(","))
+        elif self.default is None and text.lower() == "none":
+            value = None
         else:
             value = _number(text)
+            if self._whole and isinstance(value, float) and value.is_integer():
+                value = int(value)
         self.check(name, value)
         return value
 
@@ -149,8 +159,12 @@ def hyper(
         doc: one line for people.
     """
     chosen = None if choices is None else tuple(choices)
-    if search in ("log", "linear") and (low is None or high is None):
-        raise HyperError("a searched hyper-parameter needs low and high")
+    if search in ("log", "linear") and (low is None or high is None or not low < high):
+        raise HyperError(f"search={search!r} needs low and high with low < high")
+    if search == "log" and low is not None and low <= 0:
+        raise HyperError(f"search='log' needs low > 0, got {low!r}")
+    if search == "choice" and chosen is None and not isinstance(default, bool):
+        raise HyperError("search='choice' needs choices")
     declared = Hyper(default, gt, ge, lt, le, chosen, search, low, high, unit, doc)
     declared.check("default", default)
     return declared

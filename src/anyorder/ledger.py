@@ -99,7 +99,7 @@ class Budget:
     steps: int | None = None
     seconds: float | None = None
     rates: dict[str, float] = field(default_factory=lambda: dict(NOMINAL_RATES))
-    _began: float | None = field(default=None, repr=False)
+    _began: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse limits that are not positive numbers."""
@@ -122,7 +122,9 @@ class Budget:
         """
         limits: dict[str, float] = {}
         for part in text.split(","):
-            match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[0-9]+)?)\s*([a-z]+)\s*", part)
+            match = re.fullmatch(
+                r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([a-z]+)\s*", part
+            )
             unit = match.group(2) if match else ""
             if match is None or (unit not in _UNITS and unit not in _SCALED):
                 raise BudgetError(
@@ -133,6 +135,8 @@ class Budget:
             name = _UNITS.get(unit, "seconds")
             if name in limits:
                 raise BudgetError(f"the budget {text!r} limits {name} twice; keep one")
+            if name not in ("seconds", "forwards") and not amount.is_integer():
+                raise BudgetError(f"expected a whole number of {name}, got {part.strip()!r}")
             limits[name] = amount if name in ("seconds", "forwards") else int(amount)
         return cls(**limits)  # type: ignore[arg-type]
 
@@ -166,9 +170,16 @@ class Budget:
     @staticmethod
     def _compare(name: str, needed: float, limit: float) -> None:
         if needed > limit:
-            raise BudgetExhausted(f"budget of {limit:g} {name} is used up ({needed:g} needed)")
+            raise BudgetExhausted(
+                f"budget of {_plain(limit)} {name} is used up ({_plain(needed)} needed)"
+            )
 
     def __str__(self) -> str:
         """The text :meth:`parse` reads."""
         short = {"seconds": "s"}
-        return ",".join(f"{limit:g}{short.get(n, n)}" for n, limit in self.limits().items())
+        return ",".join(f"{limit!r}{short.get(n, n)}" for n, limit in self.limits().items())
+
+
+def _plain(number: float) -> str:
+    """A count in full, seconds to the hundredth."""
+    return f"{number:.2f}".rstrip("0").rstrip(".")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
 
+_UNORDERED = "parameters need an order to be found again; pass a list, not a set"
+
 
 class ParamsError(AnyOrderError, ValueError):
     """Parameters a method cannot take."""
@@ -30,11 +32,18 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
         Groups whose ``params`` is a list of ``(name, tensor)``.
 
     Raises:
-        ParamsError: empty, repeated, not floating, complex, not leaves.
+        ParamsError: empty, repeated, not floating, complex, sparse, not leaves.
         ParamsTypeError: not parameters at all.
     """
     seen = {id(p) for group in taken for p in group["params"]}
     names = {name for group in taken for name in group["param_names"]}
+    if isinstance(params, (set, frozenset)):
+        raise ParamsTypeError(_UNORDERED)
+    if isinstance(params, Mapping):
+        raise ParamsTypeError(
+            "expected a module or a list of parameters, got a dict; write Optimizer([{'params': "
+            "...}]) for a group, or Optimizer(named.items()) for parameters by name"
+        )
     if isinstance(params, (Tensor, str, bytes)) or not isinstance(params, (nn.Module, Iterable)):
         raise ParamsTypeError(
             f"expected a module or a list of parameters, got {type(params).__name__}; write "
@@ -63,8 +72,13 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
 def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
     if isinstance(params, nn.Module):
         return list(params.named_parameters())
-    if isinstance(params, set):
-        raise ParamsTypeError("parameters need an order to be found again; pass a list, not a set")
+    if isinstance(params, (set, frozenset)):
+        raise ParamsTypeError(_UNORDERED)
+    if not isinstance(params, Iterable):
+        raise ParamsTypeError(
+            f"expected the 'params' of a group to be a list of parameters, got "
+            f"{type(params).__name__}"
+        )
     entries = [params] if isinstance(params, Tensor) else list(params)
     pairs: list[tuple[str, Tensor]] = []
     for entry in entries:
@@ -94,7 +108,8 @@ def _check(name: str, param: Tensor, seen: set[int], names: set[str]) -> None:
             f"{name} is complex; expected real parameters. Keep torch.view_as_real(z) as the "
             "parameter and use torch.view_as_complex on it in the model"
         )
-    if not param.is_floating_point():
+    # A module's whole-number parameters are quantised weights, frozen for good and left alone.
+    if not param.is_floating_point() and not isinstance(param, nn.Parameter):
         raise ParamsError(f"{name} has dtype {param.dtype}; expected a floating-point parameter")
     if param.layout is not torch.strided:
         raise ParamsError(f"{name} is sparse; expected a dense parameter")
