@@ -5,7 +5,9 @@ from __future__ import annotations
 from anyorder import methods
 from anyorder.testing import MethodContract
 
+#: A perturbation must be larger than the distance between neighbouring half-precision numbers.
+HALF = {"mezo": {"eps": 0.05}}
+
 for _name in methods.names():
-    _class = type(f"Test_{_name}", (MethodContract,), {"method": methods.get(_name)})
-    globals()[_class.__name__] = _class
-del _class
+    _members = {"method": methods.get(_name), "half": HALF.get(_name, {})}
+    globals()[f"Test_{_name}"] = type(f"Test_{_name}", (MethodContract,), _members)

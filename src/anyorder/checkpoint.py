@@ -55,11 +55,9 @@ def load_into(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, 
         group.update({k: v for k, v in found.items() if k not in ("params", "param_names")})
         names = dict(zip(group["params"], group["param_names"], strict=True))
         held = [p for p in group["params"] if names[p] in by_name]
-        for param in [p for p in group["params"] if p in optimizer.state and p not in held]:
-            for value in optimizer.state[param].values():
-                if isinstance(value, Tensor):
-                    value.zero_()
-            optimizer.state[param]["step"] = 0
+        for param in group["params"]:
+            if param in optimizer.state and names[param] not in by_name:
+                _reset(optimizer.state[param])
         optimizer._arranged(position, held)  # pyright: ignore[reportPrivateUsage]
         for param in held:
             mine = optimizer.state[param]
@@ -69,6 +67,13 @@ def load_into(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, 
                 else:
                     mine[name] = value
     return extra
+
+
+def _reset(entries: dict[str, Any]) -> None:
+    for value in entries.values():
+        if isinstance(value, Tensor):
+            value.zero_()
+    entries["step"] = 0
 
 
 def _checked_header(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:

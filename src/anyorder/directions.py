@@ -31,6 +31,8 @@ BLOCK = 1 << 17
 #: Parameters with at most this many elements are made together: their calls would cost the most,
 #: and all of them weigh less than one layer of a model large enough for memory to matter.
 SMALL = 4_096
+#: Directions over small parameters of at most this many elements in all are kept for a moment.
+CACHED = 1 << 16
 
 
 def _mix(x: Tensor, key: Tensor) -> Tensor:
@@ -220,14 +222,11 @@ class Seeded:
             like: parameters of at most ``BLOCK`` elements each, on one device.
             engine: runs the rule.
         """
-        sizes = tuple(t.numel() for t in like.values())
-        counter, owner, index = _pack(sizes, next(iter(like.values())).device)
-        keys = torch.tensor([self.keys(name) for name in like], dtype=torch.int32)
-        low, high = (k[owner] for k in keys.to(owner.device).unbind(1))
-        pair = torch.empty(2, counter.numel(), device=counter.device)
-        engine.run(_PUT[self.law], (pair[0], pair[1], counter, low, high), {})
-        pieces = pair.view(-1)[index].split(sizes)
-        named = zip(like.items(), pieces, strict=True)
+        names, sizes = tuple(like), tuple(t.numel() for t in like.values())
+        device = next(iter(like.values())).device
+        make = _few if sum(sizes) <= CACHED else _few.__wrapped__
+        flat = make(self, names, sizes, device, engine)
+        named = zip(like.items(), flat.split(sizes), strict=True)
         return {name: piece.view(t.shape) for (name, t), piece in named}
 
     def _add_block(
@@ -289,6 +288,23 @@ def shifted_by(tensor: Tensor, vector: Tensor, scale: float) -> Tensor:
     """``tensor + scale * vector``, computed in the wider dtype and rounded once to the tensor's."""
     wide = torch.promote_types(tensor.dtype, vector.dtype)
     return (tensor.to(wide) + scale * vector.to(wide)).to(tensor.dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def _few(
+    direction: Seeded,
+    names: tuple[str, ...],
+    sizes: tuple[int, ...],
+    device: torch.device,
+    engine: Engine,
+) -> Tensor:
+    """A direction at small parameters, end to end; kept for the few uses a step makes of it."""
+    counter, owner, index = _pack(sizes, device)
+    keys = torch.tensor([direction.keys(name) for name in names], dtype=torch.int32)
+    low, high = (k[owner] for k in keys.to(device).unbind(1))
+    pair = torch.empty(2, counter.numel(), device=device)
+    engine.run(_PUT[direction.law], (pair[0], pair[1], counter, low, high), {})
+    return pair.view(-1)[index]
 
 
 @functools.lru_cache(maxsize=64)

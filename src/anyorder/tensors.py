@@ -24,8 +24,9 @@ def sqrt(x: Tensor) -> Tensor:
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no element is NaN or infinite. One pass over the data, one number to the host."""
-    if not tensors:
+    full = [t for t in tensors if t.numel()]
+    if not full:
         return True
     # The largest magnitude is NaN or infinite exactly when some element is, and cannot overflow.
-    largest = torch._foreach_norm(list(tensors), math.inf)
+    largest = torch._foreach_norm(full, math.inf)
     return bool(torch.isfinite(torch.stack([n.float() for n in largest])).all())

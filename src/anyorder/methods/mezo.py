@@ -29,6 +29,10 @@ class MeZO(Optimizer):
     State: none. Oracle calls per step: ``2 * directions`` values. The returned loss is the mean of
     the values seen. Both sides see the same dropout masks.
 
+    In half precision ``eps`` must exceed the distance between neighbouring numbers at the size of
+    the weights (2^-8 of them in bfloat16), or most perturbations round to nothing; ``explain``
+    warns of it.
+
     Departures from the paper's code: weight decay skips biases and normalisation layers as there
     (here: all parameters with fewer than two axes), perturbing and restoring in place is not done.
 
@@ -54,6 +58,13 @@ class MeZO(Optimizer):
     eps: float = hyper(1e-3, gt=0, unit="parameter", doc="distance of the two points")
     directions: int = hyper(1, ge=1, doc="directions per step")
     weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="decay of matrices")
+
+    def note(self, name: str, param: Tensor) -> str:
+        """Warn of perturbations that the parameter's dtype cannot hold."""
+        spacing = float(param.detach().abs().float().mean()) * torch.finfo(param.dtype).eps
+        if self.eps >= spacing:
+            return ""
+        return f"eps is below the resolution of these weights (about {spacing:.1g}); raise it"
 
     def update(self, oracle: Oracle) -> Tensor:
         """Ask for two values per direction, then move along all of them."""

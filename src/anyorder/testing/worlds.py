@@ -13,7 +13,7 @@ class Net(nn.Module):
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(1, 3, 3, dtype=dtype)
+        self.conv = nn.Conv1d(1, 3, 3, bias=False, dtype=dtype)  # a bias would not outlive the norm
         self.norm = nn.BatchNorm1d(3, dtype=dtype)
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(18, 2, dtype=dtype)
@@ -40,7 +40,7 @@ def bowl(
 ) -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     """A convex quadratic over parameters of the given shapes, its minimum 0 at 0."""
     params = {
-        f"p{i}": nn.Parameter(torch.linspace(0.5, 1.5, max(torch.Size(s).numel(), 1)).reshape(s).to(dtype))
+        f"p{i}": nn.Parameter(torch.linspace(0.5, 1.5, torch.Size(s).numel()).reshape(s).to(dtype))
         for i, s in enumerate(shapes)
     }
     return params, lambda: torch.stack([(p * p).sum() for p in params.values()]).sum()
