@@ -1,8 +1,8 @@
 """E-mail: settings, messages whose headers nobody can add to, and an SMTP session.
 
 An SMTP server either refused a message for certain or the answer was lost on the way. The two are
-kept apart (:class:`RefusedError`, :class:`LostError`): only the first may be tried again without the risk of
-sending twice. No error or log line of this module holds an address.
+kept apart (:class:`RefusedError`, :class:`LostError`): only the first may be tried again without
+the risk of sending twice. No error or log line of this module holds an address.
 """
 
 from __future__ import annotations

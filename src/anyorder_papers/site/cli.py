@@ -22,6 +22,7 @@ from anyorder_papers.site.app import Settings, SettingsError, create_app
 from anyorder_papers.site.entries import load_library
 from anyorder_papers.site.export import export as write_export
 from anyorder_papers.site.guard import load_secret
+from anyorder_papers.site.render import plural
 from anyorder_papers.store import home
 
 DatabaseOption = Annotated[
@@ -140,7 +141,7 @@ def digest(
         report = send_due(
             opened, announced, _mail(smtp_url, mail_from), address, lambda: int(time.time())
         )
-    typer.echo(f"Sent {report.sent} digests.")
+    typer.echo(f"Sent {plural(report.sent, 'digest')}.")
     for count, what in (
         (report.refused, "were refused by the mail server; the next run tries them again"),
         (report.lost, "broke off on their way; they may have arrived and are not sent again"),
@@ -158,7 +159,7 @@ def digest(
 def _tell(digests: list[Digest]) -> None:
     counts = Counter(digest.frequency for digest in digests)
     split = f" ({counts['daily']} daily, {counts['weekly']} weekly)" if digests else ""
-    typer.echo(f"Would send {len(digests)} digests{split}; --send sends them.")
+    typer.echo(f"Would send {plural(len(digests), 'digest')}{split}; --send sends them.")
     items: dict[str, Item] = {item.key: item for digest in digests for item in digest.items}
     for item in items.values():
         typer.echo(f"  {item.kind}: {item.title}")

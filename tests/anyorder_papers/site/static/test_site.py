@@ -1,0 +1,259 @@
+"""The site in a real browser: search, filter, vote, subscribe, confirm, leave; and the export."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from anyorder_papers import votes
+from anyorder_papers.catalogue import load
+from anyorder_papers.database import Database
+from anyorder_papers.digest import send_due
+from anyorder_papers.search import search
+from anyorder_papers.site.app import Settings, create_app
+from anyorder_papers.site.entries import Library, library
+from anyorder_papers.site.export import export
+from anyorder_papers.site.listing import Query, select
+
+if TYPE_CHECKING:
+    from conftest import Sink
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on the path")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of a fresh visitor; any error or request to elsewhere fails the test."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    page.on(
+        "request",
+        lambda request: None if "//127.0.0.1:" in request.url else wrong.append(request.url),
+    )
+    yield page
+    context.close()
+    assert wrong == []
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def address(small_library: Library, database: Database, sink: Sink) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    app = create_app(small_library, database, Settings(url, b"s" * 32, sink.settings), search)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, access_log=False, log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield url
+    server.should_exit = True
+    thread.join(10)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def shown(page: Any) -> list[int]:
+    return [int(card.get_attribute("data-id")) for card in page.locator(".card:visible").all()]
+
+
+def test_a_visit(
+    page: Any, address: str, database: Database, sink: Sink, small_library: Library
+) -> None:
+    expect = sync_api.expect
+    page.goto(address)
+    expect(page.locator("#found")).to_have_text("5 papers")
+
+    # Search while typing, then filter, then back to everything.
+    page.get_by_label("Search by meaning").fill("little memory")
+    expect(page.locator(".card h3").first).to_have_text("Tuning with little memory")
+    page.wait_for_url(re.compile("q=little"))
+    page.get_by_role("link", name="Show all").click()
+    page.get_by_label("Verdict").select_option("refuted")
+    expect(page.locator("#found")).to_have_text("1 paper")
+    assert shown(page) == [100]
+    page.get_by_role("link", name="Show all").click()
+    expect(page.locator("#found")).to_have_text("5 papers")
+
+    # Vote by keyboard, twice; then from the paper's own page.
+    button = page.get_by_role("button", name="Upvote Tuning with little memory")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button.locator(".count")).to_have_text("1")
+    expect(button).to_be_focused()
+    page.keyboard.press("Space")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    page.get_by_role("link", name="Tuning with little memory").click()
+    page.get_by_role("button", name="Upvote").click()
+    expect(page.get_by_role("button", name="Upvote")).to_have_attribute("aria-pressed", "true")
+    assert votes.counts(database) == {12: 1}
+
+    # Subscribe, confirm, get a digest, leave.
+    page.get_by_role("link", name="Digest").click()
+    page.get_by_label("E-mail address").fill("reader@example.org")
+    page.get_by_label("At most once a day").check()
+    page.get_by_role("button", name="Send me a confirmation").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mailbox")
+    wait_for(lambda: len(sink.letters) == 1)
+    page.goto(linked(sink, 0, "confirm"))
+    page.get_by_role("button", name="Start the digest").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The digest is on")
+
+    grown = library([*small_library.papers, load()[70]], [])
+    now = int(time.time())
+    settings = sink.settings
+    assert send_due(database, grown.announced(), settings, address, lambda: now).sent == 0
+    fresh = library([*small_library.papers, load()[70], load()[0]], [])
+    assert send_due(database, fresh.announced(), settings, address, lambda: now).sent == 1
+    page.goto(linked(sink, 1, "unsubscribe"))
+    page.get_by_role("button", name="Unsubscribe").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("You are unsubscribed")
+    assert send_due(database, grown.announced(), settings, address, lambda: now).sent == 0
+
+
+def linked(sink: Sink, place: int, action: str) -> str:
+    body = sink.letters[place].get_body(("plain",))
+    assert body is not None
+    found = re.search(rf"http://\S+/{action}/\S+", body.get_content())
+    assert found is not None
+    return found[0]
+
+
+def test_hostile_titles_run_nothing_and_nothing_is_wider_than_the_page(
+    page: Any, address: str
+) -> None:
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    for path in ("/", "/paper/1001", "/paper/71", "/gallery", "/subscribe", "/confirm/x"):
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.goto(f"{address}/paper/71")
+    # The figure is drawn, under the policy that lets it do nothing else.
+    image = page.locator("figure img")
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_reading_needs_no_script(browser: Any, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_label("Search by meaning").fill("little memory")
+    page.get_by_role("button", name="Apply").click()
+    assert page.locator(".card h3").first.text_content() == "Tuning with little memory"
+    page.get_by_role("button", name="Upvote Tuning with little memory").click()
+    assert "q=little" in page.url
+    assert page.locator(".card .count").first.text_content() == "1"
+    context.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def files() -> Iterator[Callable[[Path], str]]:
+    servers: list[http.server.ThreadingHTTPServer] = []
+
+    def serve(folder: Path) -> str:
+        handler = partial(Quiet, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_export_searches_and_filters_by_itself(
+    page: Any, small_library: Library, tmp_path: Path, files: Callable[[Path], str]
+) -> None:
+    expect = sync_api.expect
+    export(small_library, tmp_path / "out")
+    page.goto(f"{files(tmp_path / 'out')}/index.html")
+    assert shown(page) == [12, 104, 1001, 71, 100]
+    page.get_by_label("Order").select_option("0")
+    expect(page.locator("#found")).to_have_text("1 paper")
+    assert shown(page) == [12]
+    page.get_by_role("link", name="Show all").click()
+    page.get_by_label("Sort").select_option("title")
+    expect(page.locator(".card h3").nth(1)).to_have_text("A review")
+    page.get_by_label("Sort").select_option("")
+    assert shown(page) == [12, 104, 1001, 71, 100]
+    page.goto(re.sub("index.html.*", "gallery.html?verdict=refuted", page.url))
+    assert page.locator("#gallery > li:visible").count() == 1
+    page.locator("#pills a").first.click()
+    assert page.locator("#gallery > li:visible").count() == 2
+
+
+QUERIES = [
+    "fine-tune with little memory",
+    "Bayesian optimisation of hyperparameters",
+    "pruning large language models",
+    "optimizers that use curvature",
+    "zeroth-order",
+    "rank candidates by a human",
+]
+
+
+def test_the_export_finds_what_the_server_finds(
+    page: Any, tmp_path: Path, files: Callable[[Path], str]
+) -> None:
+    everything = library(load(), [])
+    export(everything, tmp_path / "out")
+    address = files(tmp_path / "out")
+    for query in QUERIES:
+        page.goto(f"{address}/index.html?q={query.replace(' ', '+')}")
+        sync_api.expect(page.locator("#clear")).to_be_visible()
+        first = shown(page)[:5]
+        server = select(everything, Query(q=query), {}, search)[:5]
+        assert first == [entry.paper.id for entry in server], query
