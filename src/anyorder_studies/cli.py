@@ -49,7 +49,9 @@ def list_(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json({"studies": rows, "broken": studies.broken})
         return
-    table = Table("study", "paper", "title", "verdict", "scale", "seconds", box=None)
+    table = Table(box=None)
+    for heading in ("study", "paper", "title", "verdict", "scale", "seconds"):
+        table.add_column(heading, no_wrap=heading != "title")
     for row in rows:
         table.add_row(
             row["key"],
@@ -164,7 +166,7 @@ def gallery(folder: Annotated[Path, typer.Argument(help="Where index.html is wri
     """Write the gallery of all stored figures as one self-contained page."""
     entries = gallery_entries()
     path = write_gallery(folder, entries)
-    typer.echo(f"{len(entries)} studies in {path}")
+    typer.echo(f"{len(entries)} {'study' if len(entries) == 1 else 'studies'} in {path}")
     _report_broken(discover())
 
 

@@ -33,7 +33,7 @@ background:var(--card);font-size:14px;font-variant-numeric:tabular-nums}
 .filter input:checked+span{background:var(--ink);color:var(--ground);border-color:var(--ink)}
 .filter input:disabled+span{opacity:.45}
 .filter input:focus-visible+span{outline:2px solid var(--focus);outline-offset:2px}
-.grid{display:grid;gap:18px;grid-template-columns:repeat(auto-fill,minmax(min(100%,370px),1fr));
+.grid{display:grid;gap:18px;grid-template-columns:repeat(auto-fill,minmax(min(100%,390px),1fr));
 list-style:none;margin:0;padding:0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px;
 display:flex;flex-direction:column;gap:10px;min-width:0}
@@ -44,12 +44,24 @@ h2{font-size:16px;line-height:1.3;margin:0}
 border:1px solid currentColor;white-space:nowrap}
 .reproduced{color:var(--good)}.partly{color:var(--half)}
 .not-at-this-scale{color:var(--open)}.refuted{color:var(--bad)}
-.figure svg{display:block;width:100%;height:auto;color:var(--ink)}
-.figure:focus-visible,summary:focus-visible{outline:2px solid var(--focus);outline-offset:2px}
+.figure{display:block;width:100%;padding:0;border:0;border-radius:6px;background:none;
+cursor:zoom-in;color:var(--ink)}
+.figure svg,dialog svg{display:block;width:100%;height:auto}
+dialog{width:min(1100px,94vw);max-height:94vh;padding:22px;border:1px solid var(--line);
+border-radius:12px;background:var(--card);color:var(--ink)}
+dialog::backdrop{background:rgb(0 0 0/.55)}
+dialog form{display:flex;justify-content:space-between;align-items:flex-start;gap:16px;
+margin-bottom:12px}
+dialog button{font:inherit;font-size:14px;padding:4px 13px;border:1px solid var(--line);
+border-radius:99px;background:var(--ground);color:inherit;cursor:pointer}
+details{margin:0 0 18px;color:var(--soft);max-width:76ch;font-size:14px}
+details dl{margin-top:8px}details dt{color:var(--ink);white-space:nowrap}
+summary{cursor:pointer;width:fit-content}
+button:focus-visible,summary:focus-visible{outline:2px solid var(--focus);outline-offset:2px}
 .claim{margin:0}dl{display:grid;grid-template-columns:auto 1fr;gap:2px 12px;margin:0;
 font-size:14px;font-variant-numeric:tabular-nums}dt{color:var(--soft)}dd{margin:0;min-width:0}
 .again{margin-top:auto;padding-top:4px}
-code{display:block;overflow-x:auto;white-space:nowrap;padding:7px 10px;border-radius:7px;
+code{display:block;overflow-wrap:anywhere;padding:7px 10px;border-radius:7px;
 background:var(--ground);font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .meta{color:var(--soft);font-size:13px;margin:0}
 footer{color:var(--soft);font-size:13px;padding-top:24px;padding-bottom:40px}
@@ -66,7 +78,21 @@ for(const box of document.querySelectorAll('input[name=verdict]')){
 box.addEventListener('change',apply);
 if(location.hash&&location.hash.slice(1)===box.value.replaceAll(' ','-')&&!box.disabled)
 box.checked=true}apply();
+const large=document.querySelector('dialog'),frame=large.querySelector('div');let home=null;
+for(const button of document.querySelectorAll('.figure'))button.addEventListener('click',()=>{
+home=button;large.querySelector('h2').textContent=button.dataset.title;
+frame.append(button.firstElementChild);large.showModal()});
+large.addEventListener('close',()=>home.append(frame.firstElementChild));
+large.addEventListener('click',event=>{if(event.target===large)large.close()});
 """
+
+RULE = {
+    Verdict.REPRODUCED: "the central effect exists in the claimed size, and every other claimed "
+    "effect exists",
+    Verdict.PARTLY: "the central effect exists, but its size or another claim does not",
+    Verdict.NOT_AT_THIS_SCALE: "the measured interval contains the value of no effect",
+    Verdict.REFUTED: "the measured interval lies on the other side of that value",
+}
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -97,11 +123,16 @@ def gallery_page(entries: Sequence[Entry], figures: Sequence[str]) -> str:
 <h1>Claims of papers, measured</h1>
 <p>Each study states a claim as numbers, measures it at a size that runs on an ordinary computer,
 and a fixed rule gives the verdict. What failed is shown like what held.</p>
+<details><summary>How a verdict is reached</summary><dl>
+{"".join(f"<dt>{verdict}</dt><dd>{RULE[verdict]}</dd>" for verdict in Verdict)}
+</dl></details>
 {_filter(counts, len(entries))}
 </header>
 <main><ul class="grid">
 {cards}
 </ul></main>
+<dialog aria-labelledby="large-title"><form method="dialog"><h2 id="large-title"></h2>
+<button>Close</button></form><div></div></dialog>
 <footer><span id="state" role="status"></span></footer>
 <script>{SCRIPT}</script>
 </body>
@@ -125,8 +156,8 @@ def _card(entry: Entry, figure: str) -> str:
     return f"""<li class="card" data-verdict="{escape(entry.verdict)}" id="{escape(entry.key)}">
 <div class="top"><h2>{escape(entry.title)}</h2>
 <span class="badge {badge}">{escape(entry.verdict)}</span></div>
-<div class="figure" role="img" aria-label="Figure: {escape(entry.title)}">
-{inline_svg(figure, entry.key)}</div>
+<button class="figure" data-title="{escape(entry.title)}"
+aria-label="Enlarge the figure: {escape(entry.title)}">{inline_svg(figure, entry.key)}</button>
 <p class="claim">{escape(entry.claim)}</p>
 <dl><dt>Claimed</dt><dd>{escape(entry.claimed)}</dd>
 <dt>Measured</dt><dd>{escape(entry.measured)}</dd></dl>

@@ -172,6 +172,22 @@ def bootstrap_interval(
     return Measurement(value, min(float(low), value), max(float(high), value), data.size)
 
 
+def range_interval(values: Sequence[float], confidence: float = 0.95) -> Measurement:
+    """Mean with the central range of repetitions that are not independent.
+
+    Random splits or resamples of one data set overlap: a t interval over them would shrink with
+    their number and promise too much, while their range stays what it is.
+
+    Args:
+        values: One number per split or resample.
+        confidence: Share of the repetitions inside the interval, in (0, 1).
+    """
+    data = _checked(values, confidence)
+    mean, tail = float(data.mean()), 50.0 * (1.0 - confidence)
+    low, high = np.percentile(data, [tail, 100.0 - tail])
+    return Measurement(mean, min(float(low), mean), max(float(high), mean), data.size)
+
+
 def jackknife_interval(
     value: float, left_out: Sequence[float], confidence: float = 0.95
 ) -> Measurement:

@@ -43,6 +43,12 @@ def command(result: StudyResult) -> str:
     return f"anyorder study run {result.key} --scale {result.scale}"
 
 
+def _run_of(seeds: tuple[int, ...]) -> str:
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds)) or "none"
+
+
 def study_page(study: Study, result: StudyResult) -> str:
     """Markdown page of a study; the same study and result always give the same text."""
     rows = [
@@ -52,7 +58,7 @@ def study_page(study: Study, result: StudyResult) -> str:
     ]
     others = sorted(set(result.measurements) - {claim.quantity for claim in study.claims})
     more = [f"| `{name}` | {interval(result.measurements[name])} |" for name in others]
-    seeds = ", ".join(map(str, result.seeds)) or "none"
+    seeds = _run_of(result.seeds)
     used = "; ".join(f"{name} {value}" for name, value in result.environment.items())
     lines = [
         f"# {study.title}",

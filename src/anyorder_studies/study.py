@@ -19,6 +19,7 @@ from anyorder_studies.measurement import (
     exact,
     jackknife_interval,
     mean_interval,
+    range_interval,
     ratio_interval,
 )
 from anyorder_studies.verdict import Claim, Direction, Status, Verdict, judge, judge_claim
@@ -46,6 +47,7 @@ __all__ = [
     "judge",
     "judge_claim",
     "mean_interval",
+    "range_interval",
     "ratio_interval",
 ]
 

@@ -120,8 +120,9 @@ def judge_claim(claim: Claim, measurement: Measurement) -> Status:
     sign = 1.0 if claim.direction == "higher" else -1.0
     if sign * (measurement.value - claim.threshold) < 0:
         return Status.OPPOSITE
-    short_by = sign * (claim.expected - measurement.value)
-    return Status.MET if short_by <= claim.slack else Status.EFFECT_ONLY
+    smallest = claim.expected - sign * claim.slack
+    met = sign * (measurement.value - smallest) >= 0
+    return Status.MET if met else Status.EFFECT_ONLY
 
 
 def judge(claims: Sequence[Claim], measurements: Mapping[str, Measurement]) -> Verdict:

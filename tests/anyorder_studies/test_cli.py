@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from anyorder_studies import cli, discovery, gallery, harness
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def invoke(toy_package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
+    """Run the commands on a package of one toy study, in an empty folder."""
+    monkeypatch.setattr(cli, "discover", lambda: discovery.discover(toy_package))
+    monkeypatch.setattr(cli, "gallery_entries", lambda: gallery.gallery(toy_package))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return lambda *words: CliRunner().invoke(cli.app, list(words))
+
+
+def test_list_before_and_after_a_stored_run(invoke: Invoke) -> None:
+    assert "not run yet" in invoke("list").output
+    assert invoke("run", "doe2020toy", "--store").exit_code == 0
+    listed = json.loads(invoke("list", "--json").stdout)
+    assert listed["broken"] == {}
+    (row,) = listed["studies"]
+    assert (row["key"], row["verdict"], row["scale"]) == ("doe2020toy", "reproduced", "small")
+    assert row["stale"] is False
+    assert "reproduced" in invoke("list").output
+
+
+def test_run_writes_below_the_current_folder_only(invoke: Invoke, toy_package: str) -> None:
+    done = invoke("run", "doe2020toy", "--scale", "smoke", "--seeds", "3", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["seeds"] == [0, 1, 2]
+    assert Path("studies/doe2020toy/smoke/result.json").exists()
+    folder = discovery.discover(toy_package).folders["doe2020toy"]
+    assert not (folder / "result.json").exists()
+
+
+def test_out_is_respected(invoke: Invoke, tmp_path: Path) -> None:
+    assert invoke("run", "doe2020toy", "--out", str(tmp_path / "there")).exit_code == 0
+    assert (tmp_path / "there/doe2020toy/small/figure.svg").exists()
+    assert not Path("studies").exists()
+
+
+def test_show_tells_claim_measurement_and_command(invoke: Invoke) -> None:
+    before = invoke("show", "doe2020toy").output
+    assert "It gains & wins." in before
+    assert "anyorder study run doe2020toy" in before
+    invoke("run", "doe2020toy", "--store")
+    after = invoke("show", "doe2020toy").output
+    assert "reproduced" in after
+    assert "2.015" in after
+    shown = json.loads(invoke("show", "doe2020toy", "--json").stdout)
+    assert shown["claims"][0]["source"] == "table 1"
+    assert shown["result"]["verdict"] == "reproduced"
+
+
+def test_verify_holds_and_differs_with_exit_codes(invoke: Invoke, toy_package: str) -> None:
+    assert invoke("verify").exit_code == 1  # nothing is stored yet
+    invoke("run", "doe2020toy", "--store")
+    held = invoke("verify", "doe2020toy")
+    assert held.exit_code == 0
+    assert "holds" in held.output
+    path = discovery.discover(toy_package).folders["doe2020toy"] / "result.json"
+    stored = json.loads(path.read_text())
+    stored["measurements"]["gain"] = {"value": 9.0, "low": 8.0, "high": 10.0, "n": 4}
+    path.write_text(json.dumps(stored))
+    differs = invoke("verify", "--json")
+    assert differs.exit_code == 1
+    found = json.loads(differs.stdout)["studies"]["doe2020toy"]
+    assert found["holds"] is False
+    assert found["claims"][0]["again"]["value"] == pytest.approx(2.015)
+
+
+def test_verify_reads_results_from_elsewhere(invoke: Invoke, tmp_path: Path) -> None:
+    invoke("run", "doe2020toy", "--out", str(tmp_path))
+    (tmp_path / "doe2020toy/small").rename(tmp_path / "mine")
+    (tmp_path / "doe2020toy").rmdir()
+    (tmp_path / "mine").rename(tmp_path / "doe2020toy")
+    assert invoke("verify", "--results", str(tmp_path)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "doe2020tyo"), "did you mean 'doe2020toy'"),
+        (("run", "doe2020toy", "--scale", "tiny"), "unknown scale 'tiny'"),
+        (("run", "doe2020toy", "--seeds", "0"), "at least one seed"),
+        (("show", "nothing"), "unknown study"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    invoke: Invoke, words: tuple[str, ...], message: str
+) -> None:
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness, "run_units", interrupt)
+    done = invoke("run", "doe2020toy")
+    assert done.exit_code == 130
+    assert "run the same command again" in done.stderr
+
+
+def test_broken_studies_are_reported(
+    invoke: Invoke,
+    make_package: Callable[..., str],
+    toy: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = make_package(doe2020toy=toy(), roe2021crash="1 / 0")
+    monkeypatch.setattr(cli, "discover", lambda: discovery.discover(both))
+    listed = invoke("list")
+    assert listed.exit_code == 0
+    assert "doe2020toy" in listed.stdout
+    assert "broken study roe2021crash: ZeroDivisionError" in listed.stderr
+    invoke("run", "doe2020toy", "--store")
+    assert invoke("verify", "doe2020toy").exit_code == 0
+    assert invoke("verify").exit_code == 1
+
+
+def test_gallery_is_written(invoke: Invoke, tmp_path: Path) -> None:
+    invoke("run", "doe2020toy", "--store")
+    done = invoke("gallery", str(tmp_path / "site"))
+    assert done.exit_code == 0
+    assert done.output.startswith("1 study in ")
+    assert (tmp_path / "site/index.html").exists()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from anyorder_studies.discovery import discover
+from anyorder_studies.harness import run_study
+from anyorder_studies.study import Measurement, StudyError
+from anyorder_studies.verify import compare, verify_study, within
+
+
+def test_a_run_holds_against_itself(toy_package: str, tmp_path: Path) -> None:
+    study = discover(toy_package).get("doe2020toy")
+    stored = run_study(study(seeds=3), "small", tmp_path / "a")
+    checks, again = verify_study(study, stored, tmp_path / "b")
+    assert [check.holds for check in checks] == [True]
+    assert again.seeds == stored.seeds == (0, 1, 2)
+    assert again.measurements == stored.measurements
+
+
+def test_verifying_never_trusts_an_old_checkpoint(
+    make_package: Callable[..., str], toy: Callable[..., str], tmp_path: Path
+) -> None:
+    source = toy(run="from pathlib import Path; p = Path(__file__).with_name('count'); "
+                 "p.write_text(p.read_text() + '.' if p.exists() else '.')")  # fmt: skip
+    studies = discover(make_package(doe2020toy=source))
+    study = studies.get("doe2020toy")
+    stored = run_study(study(), "small", tmp_path)
+    verify_study(study, stored, tmp_path)
+    assert len((studies.folders["doe2020toy"] / "count").read_text()) == 8
+
+
+def test_a_moved_value_differs(toy_package: str, tmp_path: Path) -> None:
+    study = discover(toy_package).get("doe2020toy")
+    result = run_study(study(), "small", tmp_path)
+    moved = replace(result, measurements={"gain": Measurement(5.0, 4.0, 6.0, 4)})
+    (check,) = compare(study(), moved, result)
+    assert not check.holds
+    assert check.again.value == pytest.approx(2.015)
+
+
+@pytest.mark.parametrize(
+    ("stored", "value", "holds"),
+    [
+        (Measurement(1.0, 0.5, 1.5, 3), 1.5, True),
+        (Measurement(1.0, 0.5, 1.5, 3), 1.51, False),
+        (Measurement(1.0, 0.5, 1.5, 3), 0.49, False),
+        (Measurement(1.0, 1.0, 1.0, 1), 1.0 + 5e-7, True),  # other processors round differently
+        (Measurement(1.0, 1.0, 1.0, 1), 1.0 + 5e-6, False),
+        (Measurement(0.0, 0.0, 0.0, 1), 0.0, True),
+    ],
+)
+def test_within_the_stated_spread(stored: Measurement, value: float, holds: bool) -> None:
+    assert within(stored, value) is holds
+
+
+def test_a_result_of_other_claims_is_refused(toy_package: str, tmp_path: Path) -> None:
+    study = discover(toy_package).get("doe2020toy")()
+    result = run_study(study, "smoke", tmp_path)
+    with pytest.raises(StudyError, match="does not hold 'gain'"):
+        compare(study, replace(result, measurements={}), result)
