@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from typing import Any
 
-from anyorder.problems import _loss_trials, _trials
+from anyorder.problems import _derivative_trials, _loss_trials, _trials
 from anyorder.problems._probe import Bench, Finding, kept_random_state
 from anyorder.problems.base import Problem
 from anyorder.problems.registry import describe
@@ -102,10 +102,10 @@ _TRIALS = (
     ("batch", set[str](), _trials.batch),
     ("loss", {"build", "batch"}, _loss_trials.loss),
     ("loss", {"loss", "repeatable"}, _loss_trials.without_graph),
-    ("loss", {"loss"}, _loss_trials.gradients),
-    ("loss", {"gradients", "repeatable"}, _loss_trials.finite_differences),
-    ("loss", {"gradients"}, _loss_trials.second_derivative),
-    ("loss", {"gradients"}, _loss_trials.speed),
+    ("loss", {"loss"}, _derivative_trials.gradients),
+    ("loss", {"gradients", "repeatable"}, _derivative_trials.finite_differences),
+    ("loss", {"gradients", "repeatable"}, _derivative_trials.second_derivative),
+    ("loss", {"gradients"}, _derivative_trials.speed),
     ("evaluate", {"build"}, _trials.evaluate),
     ("test", {"build"}, _trials.test),
 )

@@ -82,15 +82,15 @@ def _unknown(spec: str) -> str:
     if Path(f"{spec}.py").is_file():
         return f"unknown problem '{spec}'; for the file of that name write '{spec}.py'."
     return (
-        f"unknown problem '{spec}'{nearest(spec, known)}. Built-in problems: {', '.join(known)}. "
+        f"unknown problem '{spec}'{nearest(spec, known)} Built-in problems: {', '.join(known)}. "
         "For a problem of your own give the path of its .py file."
     )
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return ``"; did you mean 'x' or 'y'?"`` for near spellings, and nothing if there is none."""
+    """End a sentence: ``"; did you mean 'x' or 'y'?"``, or ``"."`` if nothing is spelt nearly."""
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
 # --- Files -------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def _from_module(
         if not hasattr(module, attribute):
             known = list(found)
             offers = f"; it offers {', '.join(known)}" if known else "; it defines no problem"
-            raise ProblemError(f"'{path}' has no '{attribute}'{offers}{nearest(attribute, known)}.")
+            raise ProblemError(f"'{path}' has no '{attribute}'{offers}{nearest(attribute, known)}")
         return _make(getattr(module, attribute), attribute, spec, module, options)
     if not found:
         raise ProblemError(
@@ -310,7 +310,7 @@ def _require_options(
     for option in options:
         if option not in known and not takes_all:
             raise ProblemError(
-                f"unknown option '{option}' of {spec}{nearest(option, list(known))}. "
+                f"unknown option '{option}' of {spec}{nearest(option, list(known))} "
                 + (f"Its options: {listed}." if known else f"'{name}' takes no options.")
             )
     needed = [
