@@ -223,6 +223,8 @@ class Site:
         address, frequency = _text(form, "address"), _text(form, "frequency")
         if frequency not in subscriptions.FREQUENCIES:
             frequency = "weekly"
+        # Here too, so that addresses are forgotten in time where no digest is ever sent.
+        await run_in_threadpool(subscriptions.purge, self.database, self.now())
         try:
             token = await run_in_threadpool(
                 subscriptions.request, self.database, address, frequency, self.now()
@@ -266,7 +268,8 @@ class Site:
         No cookie and no form token are asked for: RFC 8058 has mail programs post here without
         either, and the token in the path is the proof. The answer does not depend on it.
         """
-        self._limit(self.changes, request)
+        # Large mail services post for many people from few addresses.
+        self._limit(self.reads, request)
         token = request.path_params["token"]
         await run_in_threadpool(subscriptions.unsubscribe, self.database, token)
         return await run_in_threadpool(self._message, request, "left")

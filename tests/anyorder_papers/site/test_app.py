@@ -420,6 +420,17 @@ def test_an_old_link_does_nothing(client: TestClient, sink: Sink, clock: Clock) 
     assert "This link no longer works" in answer.text
 
 
+def test_addresses_never_confirmed_are_forgotten_without_any_digest(
+    client: TestClient, database: Database, clock: Clock
+) -> None:
+    ask(client)
+    clock.now += CONFIRM_SECONDS
+    ask(client, "b@example.org")
+    with database.read() as connection:
+        stored = list(connection.scalars(sa.select(subscribers.c.address)))
+    assert stored == ["b@example.org"]
+
+
 def test_the_answer_is_the_same_for_known_new_and_throttled_addresses(
     client: TestClient, sink: Sink, clock: Clock
 ) -> None:
@@ -484,8 +495,12 @@ def people(database: Database) -> int:
         return connection.scalar(sa.select(sa.func.count()).select_from(subscribers)) or 0
 
 
+@pytest.mark.parametrize(
+    "body",
+    [{"data": {"List-Unsubscribe": "One-Click"}}, {"files": {"List-Unsubscribe": "One-Click"}}],
+)
 def test_one_click_leaves_without_cookie_or_token(
-    client: TestClient, open_site: Open, database: Database
+    client: TestClient, open_site: Open, database: Database, body: dict[str, Any]
 ) -> None:
     ask(client)
     path = f"/unsubscribe/{leave_token(database)}"
@@ -493,7 +508,7 @@ def test_one_click_leaves_without_cookie_or_token(
     assert program.get(path).status_code == 200
     assert people(database) == 1
     program.cookies.clear()
-    answer = program.post(path, data={"List-Unsubscribe": "One-Click"})
+    answer = program.post(path, **body)
     assert answer.status_code == 200
     assert people(database) == 0
     with database.read() as connection:

@@ -62,6 +62,15 @@ function asked() {
   return new URLSearchParams(values.filter(([, value]) => value));
 }
 
+// Without a question the best match is the newest.
+function nameOrders() {
+  const question = filters.elements.namedItem("q").value.trim() !== "";
+  const sort = document.getElementById("sort");
+  sort.options[0].textContent = question ? "Best match" : "Newest";
+  sort.options[1].hidden = !question;
+  if (!question && sort.value === "date") sort.value = "";
+}
+
 function address(parameters) {
   const text = parameters.toString();
   return filters.action.split("?")[0] + (text ? "?" + text : "");
@@ -172,7 +181,10 @@ async function refreshExport() {
 }
 
 if (filters) {
-  const act = live ? refresh : refreshExport;
+  const act = () => {
+    nameOrders();
+    return live ? refresh() : refreshExport();
+  };
   let timer = 0;
   filters.addEventListener("change", (event) => {
     if (event.target.matches("select")) act();
