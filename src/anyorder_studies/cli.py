@@ -21,7 +21,7 @@ from anyorder_studies.gallery import gallery as gallery_entries
 from anyorder_studies.gallery import write_gallery
 from anyorder_studies.page import claimed, command, interval
 from anyorder_studies.result import StudyResult, load_result
-from anyorder_studies.study import SCALES, Study
+from anyorder_studies.study import SCALES, Study, StudyError
 from anyorder_studies.verify import Check, verify_study
 
 app = typer.Typer(
@@ -101,6 +101,8 @@ def run(
 ) -> None:
     """Run a study; an interrupted run goes on where it stopped."""
     with _plain_errors():
+        if store and (scale != "small" or seeds is not None):
+            raise StudyError("stored results are those of scale 'small' with its own seeds")
         studies = discover()
         study = studies.get(key)(seeds=seeds)
         folder = out / key / scale

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("anyorder", "torch", "numpy", "scipy")
+import anyorder
+
+PACKAGES = ("torch", "numpy", "scipy")
 
 
 def environment() -> dict[str, str | int]:
     """Versions, processor model, number of threads and platform of this process."""
     import torch
 
-    found: dict[str, str | int] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
+    found: dict[str, str | int] = {
+        "python": platform.python_version(),
+        "anyorder": anyorder.__version__,
+        **{name: version(name) for name in PACKAGES},
+    }
     found["cpu"] = cpu_model()
     found["threads"] = torch.get_num_threads()
     found["platform"] = f"{platform.system()} {platform.machine()}"

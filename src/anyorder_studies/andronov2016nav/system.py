@@ -191,12 +191,13 @@ class NAVModel:
 
         Returns:
             The fit, with parameters C1..C7, ``half_width`` (C8, in periods), ``beta1``, ``beta2``,
-            ``primary`` (phase or time of minimum nearest to the data's beginning) and ``period``
-            if that was fitted too. Depths C6 and C7 are in magnitudes.
+            ``primary`` (phase or time of a primary minimum: the first from 0 on, or the one nearest
+            to the mean time when the period is fitted too) and, if fitted, ``period``. The depths
+            C6 and C7 are in magnitudes.
 
         Raises:
             LightCurveError: If the period is not positive, there are fewer than 20 observations,
-                they do not vary, or the given ``primary`` is not the deeper minimum.
+                they do not vary, no dip was found, or the given ``primary`` is not the deeper one.
         """
         if not (math.isfinite(period) and period > 0):
             raise LightCurveError(f"expected a positive period, got {period}")
@@ -209,7 +210,25 @@ class NAVModel:
         start = self._grid(curve, period, primary, middle)
         theta = self._refine(curve, start, period, middle)
         coefficients = _solve(self._columns(curve.phase, theta, period, middle), curve)[0]
+        theta = self._ordered(theta, coefficients, searched=primary is None)
+        coefficients = _solve(self._columns(curve.phase, theta, period, middle), curve)[0]
         return self._describe(curve, theta, coefficients, period, middle)
+
+    def _ordered(self, theta: Array, coefficients: Array, *, searched: bool) -> Array:
+        """Let the primary minimum be the deeper one, at its first place."""
+        if max(coefficients[5:]) <= 0:
+            raise LightCurveError("found no dip that repeats with the period: check the period")
+        if coefficients[6] > coefficients[5]:
+            if not searched:
+                raise LightCurveError(
+                    "expected the deeper minimum at `primary`, but the one half a period later is "
+                    "deeper: move it by half a period, or leave it out to search for it"
+                )
+            theta = theta[[0, 2, 1, *range(3, theta.size)]]
+            theta[3] += 0.5
+        # From phase 0 on, or nearest to the middle of the data, from which the period is measured.
+        theta[3] = (theta[3] + 0.5) % 1.0 - 0.5 if self.refine_period else theta[3] % 1.0
+        return theta
 
     def _columns(self, time: Array, theta: Array, period: float, middle: float) -> Array:
         width, beta1, beta2, shift = theta[:4]
@@ -228,11 +247,8 @@ class NAVModel:
 
         def left_over(shift: float, width: float, beta1: float, beta2: float) -> float:
             theta = np.array([width, beta1, beta2, shift, *scale])
-            columns = self._columns(curve.phase, theta, period, middle)
-            coefficients, rest = _solve(columns, curve)
-            # The primary minimum is the deeper one, and both are dips.
-            upside_down = coefficients[5] < max(coefficients[6], 0.0)
-            return math.inf if upside_down else float(rest @ rest)
+            rest = _solve(self._columns(curve.phase, theta, period, middle), curve)[1]
+            return float(rest @ rest)
 
         coarse = [(left_over(s, w, 1.5, 1.5), s) for s in shifts for w in WIDTHS[1::2]]
         shift = min(coarse)[1]
@@ -240,11 +256,6 @@ class NAVModel:
             (left_over(shift, w, b1, b2), w, b1, b2)
             for w, b1, b2 in product(WIDTHS, SHAPES, SHAPES)
         )
-        if not math.isfinite(found[0]):
-            raise LightCurveError(
-                "expected a primary minimum deeper than the one half a period later; check the "
-                "period, and leave `primary` out to search for it"
-            )
         return np.array([*found[1:], shift, *scale])
 
     def _refine(self, curve: LightCurve, start: Array, period: float, middle: float) -> Array:

@@ -154,8 +154,12 @@ def test_bad_requests_are_refused() -> None:
 
 
 def test_what_has_no_primary_minimum_is_refused() -> None:
-    with pytest.raises(LightCurveError, match="leave `primary` out"):
+    with pytest.raises(LightCurveError, match="the one half a period later is deeper"):
         NAVModel().fit(nav_curve(), primary=TRUE["primary"] + 0.5)
+    peak = nav_curve(200)
+    spike = 5.0 - np.exp(-((((peak.phase - 0.4 + 0.25) % 0.5 - 0.25) / 0.02) ** 2))
+    with pytest.raises(LightCurveError, match="found no dip"):
+        NAVModel().fit(LightCurve(peak.phase, spike, peak.error), primary=0.4)
     curve = nav_curve(30)
     with pytest.raises(LightCurveError, match="the same one everywhere"):
         NAVModel().fit(LightCurve(curve.phase, np.full(30, 5.0), curve.error))
