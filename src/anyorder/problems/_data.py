@@ -67,4 +67,4 @@ def split(n: int, sizes: Sequence[int], *, key: str) -> list[Tensor]:
         One index tensor per part, ``len(sizes) + 1`` in all.
     """
     order = torch.randperm(n, generator=generator("split", key))
-    return list(order.split([*sizes, n - sum(sizes)]))
+    return list(torch.split(order, [*sizes, n - sum(sizes)]))

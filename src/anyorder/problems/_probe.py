@@ -133,20 +133,21 @@ def _advice(topic: str, error: BaseException) -> str:
 def reseed(seed: int) -> None:
     """Seed the global CPU generator of PyTorch, NumPy's old global one and Python's own."""
     torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 -- the state that users' code may draw from
     random.seed(seed)
 
 
 @contextmanager
 def kept_random_state() -> Generator[None, None, None]:
     """Put the global random states back after the block."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    old = np.random.get_state()  # noqa: NPY002 -- see reseed
+    states = torch.get_rng_state(), random.getstate()
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+        np.random.set_state(old)  # noqa: NPY002
+        random.setstate(states[1])
 
 
 # --- Model -------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ class Snapshot:
         self._model = model
         self._parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
         self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
-        self._modes: dict[str, bool] = {name: m.training for name, m in model.named_modules()}
+        self._modes = {name: module.training for name, module in _modules(model)}
         self._flags = {n: p.requires_grad for n, p in model.named_parameters()}
         self._gradients = {
             n: None if p.grad is None else p.grad.detach().clone()
@@ -207,8 +208,12 @@ class Snapshot:
             for name, buffer in self._model.named_buffers():
                 if name in self._buffers:
                     buffer.copy_(self._buffers[name])
-        for name, module in self._model.named_modules():
+        for name, module in _modules(self._model):
             module.training = self._modes.get(name, module.training)
+
+
+def _modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(cast(Any, model.named_modules()))
 
 
 def some(names: list[str]) -> str:

@@ -223,9 +223,9 @@ def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
         items = {key: map_tree(value, change) for key, value in mapping.items()}
         return items if type(mapping) is dict else type(mapping)(items)
     if isinstance(tree, tuple | list):
-        sequence = cast(Any, tree)
+        sequence = cast(list[Any], tree)
         parts = [map_tree(part, change) for part in sequence]
-        kind: Any = type(sequence)
+        kind = cast(Any, sequence).__class__
         return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
     return change(tree)
 

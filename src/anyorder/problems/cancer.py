@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -141,7 +141,7 @@ def _minimum(features: Tensor, answers: Tensor, l2: float) -> float:
         chance = torch.sigmoid(table @ point)
         slope = table.T @ (chance - answers) / n + ridge * point
         curvature = (table.T * (chance * (1 - chance))) @ table / n + ridge.diag()
-        newton: Tensor = torch.linalg.solve(curvature, slope)
+        newton = cast(Tensor, torch.linalg.solve(curvature, slope))  # pyright: ignore
         promise = 0.5 * (slope @ newton).item()
         if promise < 1e-13:
             return current

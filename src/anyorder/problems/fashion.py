@@ -124,7 +124,9 @@ def _judge(model: nn.Module, data: _Split) -> dict[str, float]:
     loss, right = 0.0, 0
     with evaluating(model):
         for images, labels in zip(
-            data.images.split(_CHUNK), data.labels.to(device).split(_CHUNK), strict=True
+            torch.split(data.images, _CHUNK),
+            torch.split(data.labels.to(device), _CHUNK),
+            strict=True,
         ):
             scores = model(_standardise(images.to(device), model))
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
@@ -135,8 +137,8 @@ def _judge(model: nn.Module, data: _Split) -> dict[str, float]:
 def _read(part: str) -> _Split:
     """Read images and labels of one published part."""
     images, labels = data_files("fashion", "fashion_mnist", _FILES[part])
-    pixels = torch.from_numpy(_read_idx(images, ndim=3))
-    answers = torch.from_numpy(_read_idx(labels, ndim=1)).long()
+    pixels = torch.as_tensor(_read_idx(images, ndim=3))
+    answers = torch.as_tensor(_read_idx(labels, ndim=1)).long()
     return _Split(pixels.unsqueeze(1), answers)
 
 

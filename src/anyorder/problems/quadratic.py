@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -32,9 +34,8 @@ class Quadratic(Landscape):
         require_number("condition", condition, at_least=1, owner=self.name)
         self.condition = condition
         fixed = generator(self.name, "matrix")
-        axes: Tensor = torch.linalg.qr(
-            torch.randn(dim, dim, dtype=torch.float64, generator=fixed)
-        ).Q
+        square = torch.randn(dim, dim, dtype=torch.float64, generator=fixed)
+        axes = cast(Tensor, torch.linalg.qr(square).Q)  # pyright: ignore
         powers = torch.linspace(-1, 0, dim, dtype=torch.float64)
         eigenvalues = torch.tensor(condition, dtype=torch.float64) ** powers
         self.matrix = (axes * eigenvalues) @ axes.T

@@ -142,7 +142,8 @@ class StdlibLM(Problem):
         device = device_of(model)
         with evaluating(model):
             losses = [
-                self.loss(model, part.to(device)).item() * len(part) for part in windows.split(64)
+                self.loss(model, part.to(device)).item() * len(part)
+                for part in torch.split(windows, 64)
             ]
         loss = sum(losses) / len(windows)
         return {"loss": loss, "bits_per_byte": loss / math.log(2)}
