@@ -143,9 +143,9 @@ class SimplicialClosure(Study):
     def run(self, unit: Unit) -> Result:
         """Score all open triangles, with everybody and without each person in turn."""
         past, future = _data().split(PAST)
-        people = sorted({node for simplex in past for node in simplex})
+        people = sorted(set[int]().union(*past))
         if unit["score"] == TIES:
-            return _tie_result(past, future, people)
+            return tie_counts(past, future, people)
         graph, triangles = project(past), open_triangles(past)
         scores = _scores(unit["score"], graph, triangles)
         labels = closes(triangles, future)
@@ -208,7 +208,7 @@ def _scores(name: str, graph: ProjectedGraph, triangles: Triangles) -> Scores:
     return supervised(earlier, later, past, triangles)
 
 
-def _tie_result(
+def tie_counts(
     past: Sequence[frozenset[int]], future: Sequence[frozenset[int]], people: list[int]
 ) -> Result:
     """Open triples and closures by their ties, over all triples of people.
@@ -217,11 +217,17 @@ def _tie_result(
         By group, two lists: open triples and closures, first with everybody and then without each
         person in turn.
     """
-    before = closed_triples(past)
-    every = combinations(people, 3)
-    triples = np.array([triple for triple in every if triple not in before], np.int64)
-    closed = closes(triples, future)
-    ties = np.sort(np.minimum(project(past).edge_weights(triples), 2), axis=1)
+    # Half a million triples: a triple becomes one number, and a tie one entry of a matrix.
+    size = max(set[int]().union(*past, *future)) + 1
+    weights = np.zeros((size, size))
+    for node, neighbours in project(past).weights.items():
+        weights[node, list(neighbours)] = list(neighbours.values())
+    every = np.array(list(combinations(people, 3)), np.int64)
+    before, after = (_codes(sorted(closed_triples(part)), size) for part in (past, future))
+    triples = every[~np.isin(_codes(every, size), before)]
+    closed = np.isin(_codes(triples, size), after)
+    a, b, c = triples.T
+    ties = np.sort(np.minimum([weights[a, b], weights[a, c], weights[b, c]], 2), axis=0).T
     groups = {f"{number} ties": (ties > 0).sum(axis=1) == number for number in range(4)}
     groups["two strong ties"] = (ties == [0, 2, 2]).all(axis=1)
     groups["two weak ties"] = (ties == [0, 1, 1]).all(axis=1)
@@ -232,6 +238,11 @@ def _tie_result(
         ]
         for name, group in groups.items()
     }
+
+
+def _codes(triples: Triangles | list[tuple[int, int, int]], size: int) -> Triangles:
+    """One number per ascending triple of numbers below ``size``."""
+    return np.array(triples, np.int64).reshape(-1, 3) @ np.array([size**2, size, 1])
 
 
 def _without_each(triples: Triangles, people: list[int]) -> list[int]:

@@ -12,7 +12,12 @@ from anyorder_studies.benson2018simplicial.simplices import (
     open_triangles,
     project,
 )
-from anyorder_studies.benson2018simplicial.study import DATA, SimplicialClosure, published_labels
+from anyorder_studies.benson2018simplicial.study import (
+    DATA,
+    SimplicialClosure,
+    published_labels,
+    tie_counts,
+)
 from anyorder_studies.data import data_folder, missing_data
 
 needs_data = pytest.mark.skipif(missing_data([DATA]) is not None, reason=str(missing_data([DATA])))
@@ -64,6 +69,15 @@ def test_published_labels_need_the_first_node_to_be_the_lowest() -> None:
     even = ProjectedGraph(weights, dict.fromkeys(weights, 1))
     assert published_labels(even, triangles, labels).tolist() == [True]
     assert published_labels(even, triangles, ~labels).tolist() == [False]
+
+
+def test_somebody_new_is_not_taken_for_an_old_triple() -> None:
+    past = [frozenset(pair) for pair in ((0, 1), (1, 2), (0, 2))]
+    for newcomer in range(3, 40):
+        counts = tie_counts(past, [frozenset({0, 1, newcomer})], [0, 1, 2])
+        assert counts["3 ties"] == [[1, 0, 0, 0], [0, 0, 0, 0]]
+    counts = tie_counts(past, [frozenset({0, 1, 2, 9})], [0, 1, 2])
+    assert counts["3 ties"] == [[1, 0, 0, 0], [1, 0, 0, 0]]
 
 
 @needs_data
