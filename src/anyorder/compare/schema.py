@@ -107,6 +107,7 @@ class Dimension(TypedDict):
     low: float | None
     high: float | None
     choices: list[Any] | None
+    whole: bool
     assumed: bool
 
 

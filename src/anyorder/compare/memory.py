@@ -1,0 +1,92 @@
+"""Bytes: of a process at its worst, of an optimiser's state; and hashes of a model's bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import hashlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_STATUS = "/proc/self/status"
+
+
+def reset_peak(device: torch.device | str = "cpu") -> None:
+    """Forget the peak so far, and give memory that is not needed back to the system first."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc only
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def peak_bytes(device: torch.device | str = "cpu") -> int:
+    """Most memory since :func:`reset_peak`: of the process, or allocated on a GPU.
+
+    Where the system cannot reset the peak (anything but Linux) it is that of the whole process
+    life; 0 where it cannot be read at all.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        with open(_STATUS) as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return _lifetime_peak()
+
+
+def _lifetime_peak() -> int:
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of all tensors an optimizer keeps, each storage counted once.
+
+    Parameters and their gradients are not state, even where an optimizer refers to them.
+    """
+    own = {p.untyped_storage().data_ptr() for g in optimizer.param_groups for p in g["params"]}
+    sizes: dict[int, int] = {}
+    for tensor in _tensors(dict(optimizer.state)):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for part in tree.values():  # pyright: ignore[reportUnknownVariableType]
+            yield from _tensors(part)
+    elif isinstance(tree, (list, tuple)):
+        for part in tree:  # pyright: ignore[reportUnknownVariableType]
+            yield from _tensors(part)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers of a model."""
+    digest = hashlib.sha256()
+    named = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        held = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
+        digest.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

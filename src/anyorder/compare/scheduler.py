@@ -1,0 +1,333 @@
+"""Doing the runs: claims one after another, hands them to workers, stores what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from anyorder.compare import results
+from anyorder.compare.entrants import Entrant
+from anyorder.compare.mirror import Mirror
+from anyorder.compare.plan import Item, Limits, Plan, grid, items
+from anyorder.compare.pool import Event, Pool
+from anyorder.compare.progress import Silent
+from anyorder.compare.space import Config, configuration
+from anyorder.compare.storage import BEAT, Storage, StorageError
+from anyorder.compare.worker import failure
+from anyorder.errors import AnyOrderError
+
+#: A run whose process died is tried so many times.
+TRIES = 2
+#: Seconds between two looks at what other processes have done.
+LOOK = 1.0
+#: Share of the evaluations that a tuning run gets: its curve is not reported.
+TUNING_EVALUATIONS = 4
+
+
+class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - it was asked for, it is no fault
+    """The user or the system asked to stop; everything finished is stored."""
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may say what a signal does
+        return
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield asked
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+class Keeper:
+    """A thread that keeps claims alive and the Optuna studies up to date.
+
+    Args:
+        storage: whose claims.
+        mirror: what is updated.
+    """
+
+    def __init__(self, storage: Storage, mirror: Mirror) -> None:
+        self._storage, self._mirror = storage, mirror
+        self._stop = threading.Event()
+        self._trouble: Exception | None = None
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread."""
+        if self._trouble is not None:
+            raise self._trouble
+
+    def __enter__(self) -> Keeper:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(BEAT):
+            try:
+                self._storage.beat()
+                self._mirror.update()
+            except Exception as error:  # raised where it can be answered
+                self._trouble = error
+                return
+
+
+@dataclass
+class _Flight:
+    """A run in hand."""
+
+    item: Item
+    config: Config
+    task: dict[str, Any]
+    crashes: int
+
+
+class Scheduler:
+    """Does all runs of a plan that nobody else does.
+
+    Args:
+        plan: what to do.
+        entrants: the methods.
+        storage: where claims and outcomes are kept.
+        facts: what was found before the first run.
+        progress: whom to tell.
+        out: folder of the comparison; curves go to ``runs`` in it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        entrants: Sequence[Entrant],
+        storage: Storage,
+        facts: Mapping[str, Any],
+        progress: Silent,
+        out: Path,
+    ) -> None:
+        self.plan, self.storage, self.facts = plan, storage, facts
+        self.progress, self.out = progress, out
+        self.entrants = {entrant.name: entrant for entrant in entrants}
+        self.entries = {method["name"]: method for method in plan.methods}
+        self.items = items(plan)
+        self.rates = results.rates_of(plan, facts)
+        self.goal = facts["problem"]["goal"]
+        self._flying: dict[str, _Flight] = {}
+        self._chosen: dict[str, Config] = {}
+        self._next_look = 0.0
+
+    def prepare(self) -> None:
+        """Add the runs to the storage, with every configuration that is known before the start."""
+        early = self.plan.sampler != "tpe"
+        self.storage.add(
+            [
+                (item, self._draw(item) if item.kind == "tune" and early else None)
+                for item in self.items
+            ]
+        )
+
+    def work(self, pool: Pool, asked: threading.Event, check: Callable[[], None]) -> None:
+        """Go on until every run of the plan is done, here or elsewhere.
+
+        Raises:
+            Interrupted: ``asked`` was set; runs in hand were given back.
+            StorageError: something could not be stored.
+        """
+        try:
+            while True:
+                if asked.is_set():
+                    raise Interrupted("interrupted")
+                check()
+                if self._fill(pool) and not self._flying:
+                    return
+                for event in pool.wait(0.2):
+                    self._handle(event)
+        finally:
+            self._give_back()
+
+    # Choosing ------------------------------------------------------------------------------
+
+    def _fill(self, pool: Pool) -> bool:
+        """Give work to idle workers; True if every run is done."""
+        if not pool.idle or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK  # unless something ends here before
+        states = self.storage.states()
+        done = sum(states[item.key] == "done" for item in self.items)
+        for item in self.items:
+            if not pool.idle:
+                break
+            if states[item.key] == "done" or item.key in self._flying:
+                continue
+            if self._ready(item, states) and self._take(item, pool):
+                self.progress.started(item)
+        self.progress.waiting(done, len(self.items) - done - len(self._flying))
+        return done == len(self.items)
+
+    def _ready(self, item: Item, states: Mapping[str, str]) -> bool:
+        """Whether the configuration of a run can be known by now."""
+        if item.kind == "tune":
+            needed = range(item.index if self.plan.sampler == "tpe" else 0)
+        else:
+            needed = range(self.plan.trials(self.entries[item.method]))
+        keys = (Item("tune", item.method, index, 0).key for index in needed)
+        return all(states[key] == "done" for key in keys)
+
+    def _take(self, item: Item, pool: Pool) -> bool:
+        claim = self.storage.claim(item)
+        if claim is None:
+            return False
+        config = claim["config"] or self._config(item)
+        if item.kind == "default" and config == self._tuned(item.method):
+            # Not a run of its own: the reported runs are runs of the default.
+            self._store(item, config, None)
+            return False
+        task = self._task(item, config)
+        self._flying[item.key] = _Flight(item, config, task, claim["crashes"])
+        self._note(item, {"run": item.key, "config": config, "seed": item.seed})
+        message = {
+            "problem": self.plan.problem,
+            "options": self.plan.options,
+            "method": self.entries[item.method],
+            "task": task,
+        }
+        pool.submit("run", message, item.key)
+        return True
+
+    def _config(self, item: Item) -> Config:
+        if item.kind == "tune":
+            return self._draw(item)
+        if item.kind == "report":
+            return self._tuned(item.method)
+        return self._draw(Item("tune", item.method, 0, 0))
+
+    def _draw(self, item: Item) -> Config:
+        past: list[tuple[Config, float]] = []
+        if self.plan.sampler == "tpe":
+            keys = [Item("tune", item.method, index, 0).key for index in range(item.index)]
+            found = self.storage.outcomes(keys)
+            past = [
+                (found[key]["config"], results.score(found[key]["record"], self.goal)[0])
+                for key in keys
+            ]
+        space = self.entrants[item.method].space
+        return configuration(space, item.index, sampler=self.plan.sampler, seed=0, past=past)
+
+    def _tuned(self, method: str) -> Config:
+        """The configuration that is reported: the best of the tuning runs."""
+        if method not in self._chosen:
+            entry = self.entries[method]
+            keys = [Item("tune", method, i, 0).key for i in range(self.plan.trials(entry))]
+            found = self.storage.outcomes(keys)
+            index = results.chosen(self.plan, entry, found, self.goal)
+            default = self._draw(Item("tune", method, 0, 0))
+            self._chosen[method] = found[keys[index]]["config"] if keys else default
+        return self._chosen[method]
+
+    def _task(self, item: Item, config: Config) -> dict[str, Any]:
+        evaluations = self.plan.evaluations
+        if item.kind == "tune":
+            evaluations = max(1, evaluations // TUNING_EVALUATIONS)
+        return {
+            "config": config,
+            "seed": item.seed,
+            "limits": asdict(Limits.read(self.plan.budget, self.rates)),
+            "rates": self.rates,
+            "schedule": self.plan.schedule,
+            "grid": grid(evaluations),
+            "device": self.plan.device,
+            "autocast": self.plan.autocast,
+            "test": item.kind != "tune",
+        }
+
+    # Storing -------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        flight = self._flying.get(event.tag)
+        if flight is None:
+            return
+        item = flight.item
+        if event.kind == "point":
+            self._note(item, event.content)
+            self.progress.point(item, event.content)
+            return
+        record: dict[str, Any]
+        if event.kind == "done":
+            record = event.content
+        elif event.kind == "error":
+            record = failure(flight.task, "error", event.content["text"])
+            record["traceback"] = event.content["traceback"]
+        elif flight.crashes + 1 < TRIES:
+            self.progress.say([f"{item}: its process {event.content}; trying once more"])
+            self.storage.release(item, crashed=True)
+            del self._flying[item.key]
+            self._next_look = 0.0
+            return
+        else:
+            text = f"the process {event.content}, in each of {TRIES} attempts"
+            record = failure(flight.task, "crashed", text)
+        del self._flying[item.key]
+        self._store(item, flight.config, record)
+
+    def _store(self, item: Item, config: Config, record: dict[str, Any] | None) -> None:
+        self._next_look = 0.0
+        entrant = self.entrants[item.method]
+        outcome = {
+            "config": config,
+            "settings": results.plain(entrant.settings(config)),
+            "record": record,
+            "machine": platform.node() if record is not None else "",
+        }
+        if record is not None:
+            end = {name: part for name, part in record.items() if name != "curve"}
+            self._note(item, {"end": end})
+        if self.storage.finish(item, outcome):
+            self.progress.finished(item, record)
+        else:
+            self.progress.say([f"{item}: another process had taken it over and its result counts"])
+
+    def _give_back(self) -> None:
+        """Release what is still in hand."""
+        for key, flight in list(self._flying.items()):
+            with contextlib.suppress(StorageError):
+                self.storage.release(flight.item)
+            del self._flying[key]
+
+    def _note(self, item: Item, content: Mapping[str, Any]) -> None:
+        """Append a line to the run's own file."""
+        name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", item.key)
+        path = self.out / "runs" / f"{name}.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(content)) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {path}: {error.strerror or error}. Make room and run the same "
+                "command again; finished runs are kept"
+            ) from error
