@@ -89,7 +89,8 @@ def minimize(
         A :class:`Result`. One value is set aside from the budget to ask for at the end point.
 
     Raises:
-        MinimizeError: ``x0`` is not finite numbers, or a gradient is needed and there is none.
+        MinimizeError: ``x0`` is not finite numbers, a derivative is needed and there is none, the
+            function does not return one number, or an option means nothing to the method.
 
     Example:
         >>> import numpy as np
@@ -104,6 +105,7 @@ def minimize(
     point = torch.nn.Parameter(start.clone())
     limits = Budget.parse(budget) if isinstance(budget, str) else replace(budget)
     chosen = get(method)
+    _check_use(chosen, options, ranker=ranker is not None, jac=jac is not None, tol=tol is not None)
     closure = _closure(fun, jac, args, point, wrap, chosen.needs)
     shown = None if ranker is None else _shown(ranker, point, wrap)
     optimizer = chosen([("x", point)], budget=_reserved(limits), ranker=shown, **options)
@@ -186,9 +188,27 @@ def _reserved(limits: Budget) -> Budget:
     return limits
 
 
+def _check_use(
+    chosen: type[Optimizer], options: dict[str, Any], *, ranker: bool, jac: bool, tol: bool
+) -> None:
+    """Refuse what the method would have to ignore, or could only get wrong."""
+    if ranker and "rank" not in chosen.needs:
+        raise MinimizeError(f"ranker: {chosen.__name__} never asks for an order; leave it out")
+    if tol and chosen.needs == frozenset({"rank"}):
+        raise MinimizeError(f"tol: {chosen.__name__} never sees a value; use callback to stop it")
+    exact = options.get("products", "exact") == "exact"
+    if jac and "hessian" in chosen.needs and exact:
+        raise MinimizeError(
+            f"{chosen.__name__} needs second derivatives, which jac does not give; pass "
+            "products='finite' for differences of gradients, or start from a tensor, without jac"
+        )
+
+
 def _start(x0: Point) -> Tensor:
     if isinstance(x0, Tensor):
         start = x0.detach()
+    elif np.iscomplexobj(x0):
+        raise MinimizeError(f"x0: expected real numbers, got {x0!r}")
     else:
         try:
             start = torch.from_numpy(np.array(x0, dtype=np.float64))
@@ -226,10 +246,17 @@ def _closure(
         )
 
     def number(x: Tensor) -> Tensor:
-        return torch.as_tensor(fun(wrap(x).copy() if not native else x, *args), dtype=x.dtype)
+        value = fun(x if native else wrap(x).copy(), *args)
+        try:
+            found = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise MinimizeError(f"fun: expected one number, got {value!r}") from error
+        if found.numel() != 1:
+            raise MinimizeError(f"fun: expected one number, got the shape {tuple(found.shape)}")
+        return found.reshape(())
 
     if jac is None:
-        return lambda: number(point.detach()).reshape(())
+        return lambda: number(point.detach())
 
     class Known(torch.autograd.Function):
         """A function whose gradient the user supplies."""
@@ -237,7 +264,7 @@ def _closure(
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
             ctx.save_for_backward(x)
-            return number(x.detach()).reshape(())
+            return number(x.detach())
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Tensor:

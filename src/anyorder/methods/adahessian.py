@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -36,7 +37,8 @@ class AdaHessian(Optimizer):
 
     Departures from the paper: the paper averages the signed diagonal, the authors' code (which made
     all published numbers) absolute values; ``average`` chooses, by default as the code. With
-    ``every > 1`` the second moment's bias correction counts its own updates.
+    ``every > 1`` the second moment's bias correction counts its own updates, and a parameter that
+    joins between two estimates waits for the next one.
 
     Example:
         >>> import torch
@@ -69,6 +71,11 @@ class AdaHessian(Optimizer):
         "exact", choices=("exact", "finite"), doc="second derivatives, or differences of gradients"
     )
 
+    def __init__(self, params: Any, **options: Any) -> None:
+        self._estimates: dict[str, int] = {}  # curvature estimates taken, by parameter
+        self._taken = 0  # how many those parameters have that are being updated
+        super().__init__(params, **options)
+
     def check_group(self, group: dict[str, Any]) -> None:
         """One curvature estimate serves all groups, so how it is made is common to them."""
         for name in ("every", "probes", "products"):
@@ -81,7 +88,6 @@ class AdaHessian(Optimizer):
     def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols. Between estimates the curvature stays as it is."""
         (beta1, beta2), lr = group["betas"], float(group["lr"])
-        estimates = (step - 1) // group["every"] + 1
         due = self._due()
         return {
             "decay": 1.0 - lr * group["weight_decay"],
@@ -89,24 +95,29 @@ class AdaHessian(Optimizer):
             "keep2": beta2 if due else 1.0,
             "take2": 1.0 - beta2 if due else 0.0,
             "step_size": lr / (1.0 - beta1**step),
-            "root": 1.0 / math.sqrt(1.0 - beta2**estimates),
+            "root": 1.0 / math.sqrt(1.0 - beta2**self._taken),
             "power": group["hessian_power"],
             "eps": group["eps"],
         }
 
     def update(self, oracle: Oracle) -> Tensor:
         """A gradient, and curvature when it is due."""
+        names = list(self.named_params())
         if self._due():
             with oracle.hessian(products=self.products) as hessian:
                 loss, grads = hessian.loss, hessian.grads
                 curved = self._averaged(self._diagonal(hessian))
+            for name, grad in zip(names, grads, strict=True):
+                self._estimates[name] = self._estimates.get(name, 0) + (grad is not None)
         else:
             loss, grads = oracle.grad()
             curved = [None if g is None else torch.zeros_like(g) for g in grads]
-        self.apply(adahessian_, grads, curved, where=lambda group: group["hessian_power"] == 1.0)
-        self.apply(
-            adahessian_power_, grads, curved, where=lambda group: group["hessian_power"] != 1.0
-        )
+        taken = [self._estimates.get(name, 0) for name in names]
+        for count in sorted(set(taken) - {0}):  # one, but for parameters that joined late
+            self._taken = count
+            chosen = [g if n == count else None for g, n in zip(grads, taken, strict=True)]
+            self.apply(adahessian_, chosen, curved, where=_plain)
+            self.apply(adahessian_power_, chosen, curved, where=_powered)
         return loss
 
     def _due(self) -> bool:
@@ -126,6 +137,22 @@ class AdaHessian(Optimizer):
             for name in group["param_names"]
             if name in named
         ]
+
+    def extra_state(self) -> dict[str, Any]:
+        """How many estimates each parameter's second moment holds."""
+        return {"estimates": dict(self._estimates)}
+
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Go on counting."""
+        self._estimates = dict(extra["estimates"])
+
+
+def _plain(group: dict[str, Any]) -> bool:
+    return group["hessian_power"] == 1.0
+
+
+def _powered(group: dict[str, Any]) -> bool:
+    return group["hessian_power"] != 1.0
 
 
 def spatial_average(diagonal: Tensor, block: int, average: str) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from anyorder.directions import Shift
-from anyorder.hyper import hyper
+from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
 
@@ -59,8 +61,19 @@ class MeZO(Optimizer):
     directions: int = hyper(1, ge=1, doc="directions per step")
     weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="decay of matrices")
 
+    def check_group(self, group: dict[str, Any]) -> None:
+        """All groups move along one direction at once, so how it is measured is common to them."""
+        for name in ("eps", "directions"):
+            if self.param_groups and group[name] != self.param_groups[0][name]:
+                raise HyperError(
+                    f"{name}: expected {self.param_groups[0][name]!r} as in the first group, got "
+                    f"{group[name]!r}; it cannot differ between groups"
+                )
+
     def note(self, name: str, param: Tensor) -> str:
         """Warn of perturbations that the parameter's dtype cannot hold."""
+        if not param.numel():
+            return ""
         spacing = float(param.detach().abs().float().mean()) * torch.finfo(param.dtype).eps
         if self.eps >= spacing:
             return ""

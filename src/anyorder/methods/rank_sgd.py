@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from anyorder.directions import Dense, Shift
+from anyorder.directions import Dense, Seeded, Shift
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Population
+from anyorder.oracle import _checked_order  # pyright: ignore[reportPrivateUsage]
 
 
 class RankSGD(Population):
@@ -62,6 +63,7 @@ class RankSGD(Population):
     shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between the step sizes tried (gamma)")
 
     def __init__(self, params: Any, **options: Any) -> None:
+        self._round = 0  # completed rounds; not ``steps``, which a person's answers never pass
         self._best: int | None = None  # number of the best point of part 1, when that is done
         self._averaged = 0  # estimates averaged since something last won
         super().__init__(params, **options)
@@ -77,28 +79,39 @@ class RankSGD(Population):
     def ask(self) -> list[Shift]:
         """Part 1's points, or part 2's once part 1 is told."""
         if self._best is None:
-            return [Shift(self.mu, self.direction(i)) for i in range(self.points)]
+            return [Shift(self.mu, self._drawn(i)) for i in range(self.points)]
         estimate = Dense(self.buffer("estimate"))
         steps = [Shift(-self.lr * self.shrink**i, estimate) for i in range(self.line_search)]
-        return [Shift(), Shift(self.mu, self.direction(self._best)), *steps]
-
-    def tell(self, answer: Sequence[int]) -> bool:
-        """Positions in :meth:`ask`'s list, best first; the best ``top`` are enough."""
-        if self._best is None:
-            self._estimate(list(answer)[: self.top or self.points])
-            if self.line_search:
-                self._best = int(answer[0])
-                return False
-            self.move_(Dense(self.buffer("estimate")), lambda group: -float(group["lr"]))
-            return True
-        won = self.ask()[answer[0]]
-        if won.direction is not None:
-            self.move_(won.direction, lambda group: won.scale)
-            self._averaged = 0
-        self._best = None
-        return True
+        return [Shift(), Shift(self.mu, self._drawn(self._best)), *steps]
 
     @torch.no_grad()
+    def tell(self, answer: Sequence[int]) -> bool:
+        """Positions in :meth:`ask`'s list, best first; the best ``top`` are enough.
+
+        Raises:
+            RankingError: not positions of that list, each at most once; nothing was changed.
+        """
+        shown = self.ask()
+        order = _checked_order(answer, len(shown))
+        if self._best is None:
+            self._estimate(order[: self.top or self.points])
+            if self.line_search:
+                self._best = order[0]
+                return False
+            self.move_(Dense(self.buffer("estimate")), lambda group: -float(group["lr"]))
+        else:
+            won = shown[order[0]]
+            if won.direction is not None:
+                self.move_(won.direction, lambda group: won.scale)
+                self._averaged = 0
+            self._best = None
+        self._round += 1
+        return True
+
+    def _drawn(self, index: int) -> Seeded:
+        """The direction of point ``index`` of the present round."""
+        return Seeded(self.seed, self._round, index)
+
     def _estimate(self, order: list[int]) -> None:
         """Fold the comparisons that follow from ``order`` into the estimate."""
         m, k = self.points, len(order)
@@ -110,14 +123,14 @@ class RankSGD(Population):
         held = self.buffer("estimate")
         fresh = {name: torch.zeros_like(estimate) for name, estimate in held.items()}
         for index, weight in enumerate(weights):
-            self.direction(index).add_all_(fresh, weight / edges, self.engine)
+            self._drawn(index).add_all_(fresh, weight / edges, self.engine)
         for name, estimate in held.items():
             estimate.add_((fresh[name] - estimate) / self._averaged)
 
     def extra_state(self) -> dict[str, Any]:
         """Where between the two questions we are."""
-        return {"best": self._best, "averaged": self._averaged}
+        return {"round": self._round, "best": self._best, "averaged": self._averaged}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Go on between the two questions."""
-        self._best, self._averaged = extra["best"], extra["averaged"]
+        self._round, self._best, self._averaged = extra["round"], extra["best"], extra["averaged"]
