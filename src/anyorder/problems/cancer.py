@@ -147,9 +147,7 @@ def _minimum(features: Tensor, answers: Tensor, l2: float) -> float:
             return current
         length = 1.0
         while value(point - length * newton) > current - 0.5 * length * promise:
-            length /= 2
-            if length < 1e-12:
-                raise ProblemError(f"cancer: no descent found for l2={l2!r}; use a larger l2.")
+            length /= 2  # ends at the latest when the promise drowns in rounding
         point = point - length * newton
         current = value(point)
     raise ProblemError(f"cancer: the minimum was not found for l2={l2!r}; use a larger l2.")

@@ -153,6 +153,13 @@ class TestFiniteDifferences:
         report = check(faulty(loss))
         assert any("not its derivative" in f.found for f in report.of("warning")), str(report)
 
+    def test_half_precision_is_left_alone(self, faulty):
+        def loss(self, model, batch):
+            x, y = batch["x"].float(), batch["y"].float()
+            return WrongSquare.apply(model(x) - y).mean().bfloat16()
+
+        assert not check(faulty(loss)).of("warning")
+
     def test_float32_inside_a_float64_copy(self, faulty):
         def loss(self, model, batch):
             return F.mse_loss(model(batch["x"]).float(), batch["y"].float())

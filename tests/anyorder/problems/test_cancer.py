@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -76,6 +78,30 @@ def test_optimum_has_no_slope():
     features = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
     answers = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
     assert _minimum(features, answers, 0.1) == pytest.approx(0.6931471805599453, abs=1e-15)
+
+
+def test_full_newton_steps_may_go_up():
+    """Few points of very different size, hardly any penalty: the first steps must be cut."""
+    chance = torch.Generator().manual_seed(53)
+    n, d = (int(torch.randint(*ends, (), generator=chance)) for ends in ((4, 30), (1, 4)))
+    sizes = torch.randn(n, d, dtype=torch.float64, generator=chance)
+    spread = torch.randn(n, 1, dtype=torch.float64, generator=chance)
+    features = sizes * torch.exp(3 * spread)
+    answers = (torch.rand(n, generator=chance) < 0.3).double()
+    assert (n, d) == (5, 3)
+
+    def plain(point):
+        scores = features @ point[:-1] + point[-1]
+        penalty = 0.5e-8 * point[:-1].square().sum()
+        return torch.nn.functional.softplus((1 - 2 * answers) * scores).mean() + penalty
+
+    point, values = torch.zeros(4, dtype=torch.float64), []
+    for _ in range(60):
+        values.append(plain(point).item())
+        hessian = torch.autograd.functional.hessian(plain, point)
+        point = point - torch.linalg.solve(hessian, torch.func.grad(plain)(point))
+    assert any(after > before for before, after in itertools.pairwise(values))
+    assert _minimum(features, answers, 1e-8) <= min(v for v in values if v == v) + 1e-12
 
 
 def test_optimum_is_computed_once(cancer, monkeypatch):

@@ -302,6 +302,26 @@ class TestFile:
         with pytest.raises(ProblemError, match=r"is not valid Python|cannot be read"):
             load(str(path))
 
+    def test_unreadable(self, write, monkeypatch):
+        path = write(MINE)
+
+        def refuse(self):
+            raise PermissionError("not yours")
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(ProblemError, match="cannot be read as Python: not yours"):
+            load(path)
+
+    def test_a_callable_without_a_signature(self, write):
+        with pytest.raises(ProblemError, match="making 'problem' of .* failed: TypeError"):
+            load(write("problem = max\n"))
+
+    def test_a_file_that_breaks_leaves_what_was_loaded_before(self, write):
+        problem = load(write(MINE))
+        with pytest.raises(ProblemError):
+            load(write(MINE + "\n1 / 0\n"))
+        assert type(pickle.loads(pickle.dumps(problem))) is type(problem)
+
     @pytest.mark.parametrize(
         ("line", "message"),
         [
