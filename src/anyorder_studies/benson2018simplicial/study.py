@@ -72,9 +72,10 @@ class SimplicialClosure(Study):
     accuracies do not follow from them: the authors' code looks up each triangle by an unsorted
     triple in a set of sorted ones, so that 83 of the 119 closures count as misses. With that
     labelling all 35 published accuracies of generalised means come out, to within 0.002
-    (`as_published` below: our scores with those labels). With the right labels the harmonic mean falls from 1.78 to 1.31 times chance, and the arithmetic mean
-    is as good. Whether local scores beat walks cannot be asked of this one data set: PageRank
-    leads here under either labelling. Simplicial PageRank is left out.
+    (`as_published` below: our scores with those labels). With the right labels the harmonic mean
+    falls from 1.78 to 1.31 times chance, and the arithmetic mean is as good. Whether local scores
+    beat walks cannot be asked of this one data set: PageRank leads here under either labelling.
+    Simplicial PageRank is left out.
     """
 
     key: ClassVar[str] = "benson2018simplicial"
