@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -19,7 +17,6 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from anyorder.errors import AnyOrderError
 from anyorder_papers import subscriptions, votes
 from anyorder_papers.database import Database, DatabaseError
 from anyorder_papers.digest import sync_items
@@ -45,50 +42,11 @@ from anyorder_papers.site.listing import (
     verdict_choices,
 )
 from anyorder_papers.site.render import FIGURE_TYPES, STATIC, STATIC_TYPES, Links, render
+from anyorder_papers.site.settings import Settings
 
 log = logging.getLogger("anyorder_papers.site")
 
 MAX_BODY = 16 * 1024
-
-
-class SettingsError(AnyOrderError, ValueError):
-    """A setting of the site is not what it must be."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the site is run.
-
-    Args:
-        base_url: The address under which visitors reach it, e.g. ``https://papers.example.org``.
-            Links in letters come from here and never from a request.
-        secret: At least 32 random bytes; signs cookies and forms.
-        mail: The mail server, or ``None``: then nobody can subscribe.
-    """
-
-    base_url: str
-    secret: bytes = field(repr=False)
-    mail: MailSettings | None = None
-
-    def __post_init__(self) -> None:
-        """Check the address once."""
-        parts = urlsplit(self.base_url)
-        plain = not (parts.query or parts.fragment or "@" in parts.netloc)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-            raise SettingsError(
-                f"expected an address such as https://papers.example.org, got {self.base_url!r}"
-            )
-        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
-
-    @property
-    def prefix(self) -> str:
-        """The path part of the address, without a slash at its end."""
-        return urlsplit(self.base_url).path
-
-    @property
-    def cookie(self) -> str:
-        """The cookie's name; over HTTPS one that no other host and no plain page can set."""
-        return "__Host-anyorder" if self.base_url.startswith("https:") else "anyorder"
 
 
 class Site:

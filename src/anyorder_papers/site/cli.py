@@ -18,11 +18,12 @@ from anyorder_papers.database import Database
 from anyorder_papers.digest import Digest, Item, due, send_due
 from anyorder_papers.mail import MailError, MailSettings
 from anyorder_papers.search import search
-from anyorder_papers.site.app import Settings, SettingsError, create_app
+from anyorder_papers.site.app import create_app
 from anyorder_papers.site.entries import load_library
 from anyorder_papers.site.export import export as write_export
 from anyorder_papers.site.guard import load_secret
 from anyorder_papers.site.render import plural
+from anyorder_papers.site.settings import Settings, SettingsError
 from anyorder_papers.store import home
 
 DatabaseOption = Annotated[

@@ -14,8 +14,9 @@ from starlette.testclient import TestClient
 from anyorder_papers.catalogue import Paper
 from anyorder_papers.database import Database
 from anyorder_papers.search import search
-from anyorder_papers.site.app import Settings, create_app
+from anyorder_papers.site.app import create_app
 from anyorder_papers.site.entries import ClaimRow, Library, StudyView, library
+from anyorder_papers.site.settings import Settings
 
 if TYPE_CHECKING:
     from conftest import Sink

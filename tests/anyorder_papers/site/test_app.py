@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from anyorder_papers import votes
 from anyorder_papers.database import Database, DatabaseError, subscribers, tokens
-from anyorder_papers.site.app import MAX_BODY, Settings, SettingsError
+from anyorder_papers.site.app import MAX_BODY
 from anyorder_papers.subscriptions import CONFIRM_SECONDS, PAUSE_SECONDS
 
 if TYPE_CHECKING:
@@ -589,15 +589,3 @@ def test_a_bug_is_a_page_without_details(
     assert answer.status_code == 500
     assert "details" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-@pytest.mark.parametrize(
-    "url", ["", "papers.example.org", "ftp://x", "https://", "https://u:p@x", "https://x/?a=b"]
-)
-def test_a_wrong_base_url_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError, match="expected an address such as"):
-        Settings(url, b"")
-
-
-def test_settings_never_show_the_secret() -> None:
-    assert "hush" not in repr(Settings("http://x", b"hush"))

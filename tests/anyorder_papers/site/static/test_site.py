@@ -21,10 +21,11 @@ from anyorder_papers.catalogue import load
 from anyorder_papers.database import Database
 from anyorder_papers.digest import send_due
 from anyorder_papers.search import search
-from anyorder_papers.site.app import Settings, create_app
+from anyorder_papers.site.app import create_app
 from anyorder_papers.site.entries import Library, library
 from anyorder_papers.site.export import export
 from anyorder_papers.site.listing import Query, select
+from anyorder_papers.site.settings import Settings
 
 if TYPE_CHECKING:
     from conftest import Sink
