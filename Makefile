@@ -1,0 +1,79 @@
+# On a machine with Python >= 3.11 and pip, `make demo` and `make test` set up what they need.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first interpreter that is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+PYTEST := $(BIN)/python -m pytest
+METHODS := sgd,adamw,lion,adahessian,mezo,rank_sgd
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMP)  ## Set up .venv with everything, at the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "AnyOrder needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once; PyTorch is large) ..."
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP)  ## Compare the six methods on two problems, into ./demo
+	@mkdir -p demo
+	$(BIN)/anyorder compare digits --methods $(METHODS) --out demo/digits
+	$(BIN)/anyorder compare stdlib-lm --methods $(METHODS) --out demo/stdlib-lm
+
+.PHONY: test
+test: $(STAMP)  ## Run the tests (under ten minutes on two cores)
+	@$(PYTEST)
+
+.PHONY: test-slow
+test-slow: $(STAMP)  ## Run the tests that take long
+	@$(PYTEST) -m "slow and not gpu"
+
+.PHONY: lint
+lint: $(STAMP)  ## Style, formatting, types, who imports whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(STAMP)  ## Build the documentation into ./site
+	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/zensical build --clean --strict
+
+.PHONY: generate
+generate: $(STAMP)  ## Write the generated parts of README and documentation anew
+	@$(BIN)/python docs/generate.py
+
+.PHONY: check
+check: lint docs test  ## Everything a change must pass: lint, docs, tests with doctests
+
+.PHONY: bench
+bench: $(STAMP)  ## Measure speed and memory, as JSON into benchmarks/results
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+.PHONY: constraints
+constraints: $(STAMP)  ## Pin the versions that are installed now
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
+		| sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; } > constraints.new
+	@mv constraints.new constraints.txt
+
+.PHONY: clean
+clean:  ## Remove what the other targets made, .venv included
+	rm -rf $(VENV) build dist site demo .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

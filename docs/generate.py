@@ -1,0 +1,253 @@
+"""Write the parts of README and documentation that are read off the code, or check them.
+
+    python docs/generate.py            write
+    python docs/generate.py --check    write nothing; exit with 1 if something is out of date
+
+What each method asks and keeps is measured: one is made, takes a step, and its ledger is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import textwrap
+from pathlib import Path
+
+import torch
+
+from anyorder import methods
+from anyorder.optimizer import Optimizer
+
+ROOT = Path(__file__).parent.parent
+SIDE = 64  # the parameter that is measured on is a square matrix with this side
+UNITS = {
+    "values": ("value", "values"),
+    "grads": ("gradient", "gradients"),
+    "products": ("Hessian product", "Hessian products"),
+    "rankings": ("ranking", "rankings"),
+}
+NOTE = "<!-- Written by docs/generate.py; change the code, not this file. -->"
+
+
+def main() -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if stale")
+    check: bool = parser.parse_args().check
+    stale: list[str] = []
+    for path, text in wanted().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    for path in left_over():
+        stale.append(path.relative_to(ROOT).as_posix())
+        if not check:
+            path.unlink()
+    if check and stale:
+        print(f"out of date: {', '.join(stale)}; run python docs/generate.py", file=sys.stderr)
+        return 1
+    print("\n".join(f"wrote {name}" for name in stale) or "everything is up to date")
+    return 0
+
+
+def wanted() -> dict[Path, str]:
+    """All generated files with the text they should have."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    site = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    mark = "    # {}\n"
+    for folder in ("methods", "decisions"):
+        site = region(site, folder, navigation(folder), mark)
+    files = {
+        ROOT / "README.md": region(readme, "methods", f"\n\n{table('docs/methods/')}\n\n"),
+        ROOT / "zensical.toml": site,
+        ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
+    }
+    for name in methods.names():
+        files[ROOT / f"docs/methods/{name}.md"] = page(name)
+    return files
+
+
+def left_over() -> list[Path]:
+    """Pages of methods that are no more."""
+    known = {*methods.names(), "index"}
+    return [p for p in (ROOT / "docs/methods").glob("*.md") if p.stem not in known]
+
+
+def region(text: str, name: str, content: str, mark: str = "<!-- {} -->") -> str:
+    """``text`` with ``content`` between the marks called ``name``."""
+    start, end = mark.format(f"generated: {name}"), mark.format(f"end: {name}")
+    assert start in text, f"no {start}"
+    before, _, rest = text.partition(start)
+    _, found, after = rest.partition(end)
+    assert found, f"no {end}"
+    return f"{before}{start}{content}{end}{after}"
+
+
+def navigation(folder: str) -> str:
+    """The pages of a folder as entries of zensical.toml."""
+    pages = sorted((ROOT / "docs" / folder).glob("*.md"))
+    names = [p.name for p in pages if p.name != "index.md"]
+    if folder == "methods":  # some pages may have to be written first
+        names = [f"{name}.md" for name in methods.names()]
+    return "".join(f'    "{folder}/{name}",\n' for name in ["index.md", *names])
+
+
+# Tables -----------------------------------------------------------------------------------------
+
+
+def table(prefix: str) -> str:
+    """All methods: one row each, linked with pages below ``prefix``."""
+    rows = [
+        "| method | order | asks for | oracle calls per step | state | what it is |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in methods.names():
+        kind = methods.get(name)
+        calls, state = measured(kind)
+        rows.append(
+            f"| [`{name}`]({prefix}{name}.md) | {kind.order} | {', '.join(sorted(kind.needs))} | "
+            f"{calls} | {state} B | {first_line(kind)} |"
+        )
+    return "\n".join(rows)
+
+
+def measured(kind: type[Optimizer]) -> tuple[str, str]:
+    """What one step of a float32 matrix asked for, and the state it left, in words."""
+    torch.manual_seed(0)
+    x = torch.nn.Parameter(torch.randn(SIDE, SIDE))
+    optimizer = kind([x], engine="eager")
+    optimizer.step(lambda: (x**2).sum())
+    calls = optimizer.calls
+    words: list[str] = []
+    for unit, (one, many) in UNITS.items():
+        if count := getattr(calls, unit):
+            words.append(f"{count} {one if count == 1 else many}")
+    if calls.ranked:
+        words[-1] += f" of {calls.ranked} points in all"
+    state = sum(
+        value.numel() * value.element_size()
+        for value in optimizer.state[x].values()
+        if isinstance(value, torch.Tensor)
+    )
+    return " + ".join(words), f"{state / x.numel():g}"
+
+
+def first_line(kind: type[Optimizer]) -> str:
+    """The first line of the docstring, without the full stop."""
+    return (inspect.getdoc(kind) or "").splitlines()[0].rstrip(".")
+
+
+def options(kind: type[Optimizer]) -> str:
+    """The hyper-parameters of a method as a table."""
+    rows = [
+        "| option | default | allowed | tuned over | unit | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, declared in kind.hypers.items():
+        search = ""
+        if declared.search in ("log", "linear"):
+            search = f"{declared.low:g} to {declared.high:g}, {declared.search}"
+        elif declared.search == "choice":
+            search = declared.range() or "True | False"
+        allowed = declared.range().replace("|", "\\|")
+        rows.append(
+            f"| `{name}` | `{declared.default!r}` | {allowed} | {search} | {declared.unit} | "
+            f"{declared.doc} |"
+        )
+    return "\n".join(rows)
+
+
+# Pages ------------------------------------------------------------------------------------------
+
+INDEX = """{note}
+
+# Methods
+
+One file each in `src/anyorder/methods`; the file's name is the method's name in the registry, on
+the command line and here. Calls, and state in bytes per parameter, are measured with the default
+options on a float32 matrix.
+
+{table}
+
+*Order* is what a method takes from the problem: `rank` an order of candidates, `0` values, `1`
+gradients, `2` curvature. `anyorder list` prints this table, `anyorder show NAME` a page of it.
+[Writing a method](../writing-a-method.md) of your own takes one file.
+"""
+
+PAGE = """{note}
+
+# {name}
+
+- Order **{order}**; asks for {needs}.
+- Each step costs {calls} with the default options.
+- State: {state} bytes per float32 parameter.
+- On the command line: `--methods {name}`.
+
+```python
+anyorder.{signature}
+```
+
+::: anyorder.methods.{name}.{cls}
+    options:
+      members: false
+      show_root_heading: false
+      show_root_toc_entry: false
+      show_signature: false
+
+## Options
+
+The method's own settings. The [common options](../reference/optimizer.md) are `engine`, `seed`,
+`maximize`, `nonfinite`, `budget`, `ranker`, `scaler` and `process_group`.
+
+{options}
+{rules}"""
+
+RULE = """
+## Arithmetic
+
+What [the engine](../engine.md) runs, on flat pieces of the parameters and their state.
+
+{code}
+"""
+
+
+def page(name: str) -> str:
+    """The page of one method."""
+    kind = methods.get(name)
+    calls, state = measured(kind)
+    return PAGE.format(
+        note=NOTE,
+        name=name,
+        order=kind.order,
+        needs=", ".join(f"`{need}`" for need in sorted(kind.needs)),
+        calls=calls,
+        state=state,
+        cls=kind.__name__,
+        signature=signature(kind),
+        options=options(kind),
+        rules=rules(kind),
+    )
+
+
+def signature(kind: type[Optimizer]) -> str:
+    """The call with the method's own settings, in lines that fit."""
+    parts = ["params", "*", *(f"{name}={h.default!r}" for name, h in kind.hypers.items()), "..."]
+    return f"{kind.__name__}(\n    " + "\n    ".join(textwrap.wrap(", ".join(parts), 90)) + "\n)"
+
+
+def rules(kind: type[Optimizer]) -> str:
+    """The source of the method's rules, if it has its own."""
+    module = sys.modules[kind.__module__]
+    found = [
+        inspect.getsource(value).rstrip()
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and name.endswith("_")
+    ]
+    return RULE.format(code="\n\n".join(f"```python\n{code}\n```" for code in found)) * bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

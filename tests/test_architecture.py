@@ -1,0 +1,345 @@
+"""The shape of the house: what lies where, who knows whom, how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import anyorder
+from anyorder import methods, problems
+from anyorder.optimizer import Optimizer, Population
+
+ROOT = Path(__file__).parent.parent
+SRC, TESTS = ROOT / "src", ROOT / "tests"
+PACKAGES = ("anyorder", "anyorder_studies", "anyorder_papers")
+FILE_LINES, FUNCTION_LINES = 400, 60
+
+#: Files without a test of their own, and why.
+NO_TEST: dict[str, str] = {
+    "anyorder/errors.py": "one class; tests/anyorder/test_errors.py checks all errors against it",
+}
+#: Tests that stand for no single file, and why.
+NO_FILE: dict[str, str] = {
+    "anyorder_studies/test_contract.py": "the contract that every study keeps",
+}
+#: Files above the limit of lines, and why they are better whole.
+LONG_FILES: dict[str, str] = {}
+#: Functions above the limit of lines (docstring not counted), and why.
+LONG_FUNCTIONS: dict[str, str] = {}
+#: Where PyTorch's private operations on lists may be named.
+FOREACH = {"anyorder/tensors.py", "anyorder/layout.py"}
+
+
+def sources(*packages: str) -> list[Path]:
+    return sorted(p for name in packages or PACKAGES for p in (SRC / name).rglob("*.py"))
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(SRC).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def tracked() -> list[Path]:
+    """The files under version control."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [p for name in listed.split("\0") if name and (p := ROOT / name).is_file()]
+
+
+# Where things lie -----------------------------------------------------------------------------
+
+
+def test_every_file_has_its_test() -> None:
+    missing = [
+        shown(path)
+        for path in sources()
+        if path.name != "__init__.py"
+        and not (TESTS / path.parent.relative_to(SRC) / f"test_{path.name}").exists()
+    ]
+    unexplained = [name for name in missing if name not in NO_TEST]
+    assert not unexplained, f"write tests/.../test_NAME.py for: {unexplained}"
+
+
+def test_every_test_has_its_file() -> None:
+    strays: list[str] = []
+    for package in PACKAGES:
+        for path in (TESTS / package).rglob("test_*.py"):
+            folder = SRC / path.parent.relative_to(TESTS)
+            name = path.name.removeprefix("test_")
+            if name in ("init.py", "__init__.py") and folder.is_dir():
+                continue
+            if not list(folder.glob(f"{name.removesuffix('.py')}.*")):
+                strays.append(path.relative_to(TESTS).as_posix())
+    assert sorted(strays) == sorted(NO_FILE), "a test lies where the file lies that it tests"
+
+
+def test_exceptions_are_still_exceptions() -> None:
+    for name in NO_TEST:
+        assert (SRC / name).exists(), f"{name} is gone; take it off the list"
+
+
+def test_a_methods_name_is_its_files_name() -> None:
+    files = {p.stem for p in (SRC / "anyorder/methods").glob("*.py")} - {"__init__"}
+    assert set(methods.names()) == {name for name in files if not name.startswith("_")}
+    for name in methods.names():
+        kind = methods.get(name)
+        assert kind.__name__.lower() == name.replace("_", "")
+        assert kind.__module__ == f"anyorder.methods.{name}"
+
+
+def test_a_problems_name_is_its_files_name() -> None:
+    for name in problems.names():
+        assert (SRC / "anyorder/problems" / f"{name.replace('-', '_')}.py").exists()
+        assert problems.load(name).name == name
+
+
+def test_one_class_per_method_and_no_family_trees() -> None:
+    for name in methods.names():
+        kind = methods.get(name)
+        assert kind.__bases__ in ((Optimizer,), (Population,)), f"{name} derives from a method"
+        assert not inspect.isabstract(kind)
+        defined = [n.name for n in tree(SRC / f"anyorder/methods/{name}.py").body
+                   if isinstance(n, ast.ClassDef)]  # fmt: skip
+        assert defined == [kind.__name__], f"{name}.py defines {defined}; one class, rules beside"
+
+
+# Who knows whom -------------------------------------------------------------------------------
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_nobody_imports_upwards() -> None:
+    linter = pytest.importorskip("importlinter.cli")
+    assert linter.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_methods_do_not_cross_machines() -> None:
+    for path in sources("anyorder"):
+        if path.parent.name in ("methods", "rules", "linalg"):
+            assert not [m for m in imported(path) if "distributed" in m], shown(path)
+
+
+def test_the_library_starts_without_its_extras() -> None:
+    code = (
+        "import sys, anyorder, anyorder.cli, anyorder.problems, anyorder.testing\n"
+        "for name in anyorder.methods.names(): anyorder.methods.get(name)\n"
+        "heavy = 'optuna sklearn scipy plotly jinja2 matplotlib starlette sqlalchemy pytest'\n"
+        "print(*sorted(set(heavy.split()) & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(SRC)},
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [], "import extras inside the functions that need them"
+
+
+def test_lists_of_tensors_are_handled_in_one_place() -> None:
+    found = {shown(p) for p in sources() if "_foreach_" in p.read_text(encoding="utf-8")}
+    assert found <= FOREACH
+
+
+def test_rules_are_compiled_in_one_place() -> None:
+    uses = {
+        shown(path)
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.compile"
+    }
+    assert uses == set(), "rules are run by anyorder.engine"
+
+
+# How large things grow ------------------------------------------------------------------------
+
+
+def test_files_stay_readable() -> None:
+    long = {shown(p) for p in sources() if len(p.read_text("utf-8").splitlines()) > FILE_LINES}
+    assert long == set(LONG_FILES), f"above {FILE_LINES} lines: split, or say why in LONG_FILES"
+
+
+def test_functions_stay_readable() -> None:
+    long: set[str] = set()
+    for path in sources():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                last = node.end_lineno or node.lineno
+                if body and last - body[0].lineno + 1 > FUNCTION_LINES:
+                    long.add(f"{shown(path)}:{node.name}")
+    assert long == set(LONG_FUNCTIONS), f"above {FUNCTION_LINES} lines: see LONG_FUNCTIONS"
+
+
+# Words ----------------------------------------------------------------------------------------
+
+
+def test_the_library_does_not_print() -> None:
+    printing = [
+        f"{shown(path)}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert not printing, "the command line writes through rich or typer, the library not at all"
+
+
+def test_every_public_symbol_says_what_it_is() -> None:
+    mute: list[str] = []
+    for path in sources():
+        nodes: list[tuple[str, ast.AST]] = [(shown(path), tree(path))]
+        while nodes:
+            name, node = nodes.pop()
+            public = not name.rsplit(":", 1)[-1].startswith("_") or node is tree(path)
+            if not public:
+                continue
+            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            if documented and ast.get_docstring(node) is None:  # type: ignore[arg-type]
+                decorators = getattr(node, "decorator_list", [])
+                if not any("overload" in ast.unparse(d) for d in decorators):
+                    mute.append(name)
+            if isinstance(node, ast.Module | ast.ClassDef):
+                nodes += [
+                    (f"{name}:{child.name}", child)
+                    for child in node.body
+                    if isinstance(child, ast.ClassDef | ast.FunctionDef)
+                ]
+    assert not mute, f"without a docstring: {mute}"
+
+
+def test_the_public_names_exist_and_are_described() -> None:
+    for name in anyorder.__all__:
+        value = getattr(anyorder, name)
+        assert name.startswith("__") or inspect.ismodule(value) or inspect.getdoc(value), name
+
+
+FORBIDDEN = {
+    "a path of one machine": r"(?<![\w./~-])/(?:work|root|home|Users)/\w",
+    "a package registry's host": r"\b(?:files\.pythonhosted|pypi|registry\.npmjs)\.org\b",
+    "unfinished work": r"\b(?:TODO|FIXME|XXX)\b",
+    "a conflict": r"^(?:<{7}|>{7}) ",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_tracked_files_hold_nothing_of(what: str) -> None:
+    pattern = re.compile(FORBIDDEN[what], re.MULTILINE)
+    found: list[str] = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        if path == Path(__file__):
+            text = text.replace(FORBIDDEN[what], "")
+        for match in pattern.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(f"{path.relative_to(ROOT)}:{line}: {match.group()}")
+    assert not found, found[:20]
+
+
+# Packaging ------------------------------------------------------------------------------------
+
+
+@cache
+def project() -> dict[str, object]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_there_is_one_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", changelog, re.MULTILINE)
+    assert newest is not None
+    assert anyorder.__version__ == newest.group(1)
+    try:
+        installed = importlib.metadata.distribution("anyorder")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    assert installed.version == anyorder.__version__
+
+
+def requirements() -> Iterator[Requirement]:
+    described = project()["project"]
+    groups = project()["dependency-groups"]
+    assert isinstance(described, dict)
+    assert isinstance(groups, dict)
+    listed = [*described["dependencies"], *groups["dev"]]
+    for extra in described["optional-dependencies"].values():
+        listed += extra
+    for line in listed:
+        if (requirement := Requirement(line)).name != "anyorder":
+            yield requirement
+
+
+def test_the_pinned_versions_satisfy_the_ranges() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+    versions = {pin.name.lower(): str(pin.specifier).removeprefix("==") for pin in pins}
+    for requirement in requirements():
+        assert requirement.name.lower() in versions, f"{requirement.name} is not pinned"
+        assert requirement.specifier.contains(versions[requirement.name.lower()]), requirement
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    described = project()["project"]
+    assert isinstance(described, dict)
+    declared = {r.name.lower().replace("-", "_") for r in requirements()}
+    declared |= {"sklearn", "multipart", "psycopg2", "markupsafe", "cycler"}  # names that differ,
+    # and parts of jinja2 and matplotlib
+    known = set(sys.stdlib_module_names) | set(PACKAGES) | declared
+    for path in sources():
+        for module in imported(path):
+            top = module.split(".")[0]
+            assert top in known or _optional(path, top), f"{shown(path)} imports {top}"
+
+
+def _optional(path: Path, module: str) -> bool:
+    """Whether ``module`` is imported inside a function only, for those who have it."""
+    return module not in {
+        name.split(".")[0]
+        for node in tree(path).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import)
+                     else [node.module or ""])
+    }  # fmt: skip
+
+
+def test_entry_points_lead_somewhere() -> None:
+    described = project()["project"]
+    assert isinstance(described, dict)
+    targets = [*described["scripts"].values()]
+    targets += described["entry-points"]["anyorder.commands"].values()
+    for target in targets:
+        module, name = target.split(":")
+        assert hasattr(importlib.import_module(module), name), target
