@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RATIOS = {
     "error_ratio_narrow": "narrow, simulated:\nerror to the truth",
+    "error_ratio_total": "total, simulated:\nerror to the truth",
     "error_ratio_wide": "wide, simulated:\nerror to the truth",
     "accuracy_ratio_asas_sn": "ASAS-SN:\nstandard error",
     "held_out_ratio_asas_sn": "ASAS-SN:\nheld-out error",

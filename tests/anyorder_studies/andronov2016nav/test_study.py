@@ -11,8 +11,8 @@ REASON = missing_data([DATA])
 
 def test_every_scale_pairs_each_curve_with_each_seed() -> None:
     units = plan(NavLightCurves(seeds=3), "small")
-    assert len(units) == 12
-    assert {unit["curve"] for unit in units} == {"asas_sn", "tess", "narrow", "wide"}
+    assert len(units) == 15
+    assert {unit["curve"] for unit in units} == {"asas_sn", "tess", "narrow", "total", "wide"}
 
 
 def test_a_simulated_unit_compares_both_models_with_the_truth() -> None:
