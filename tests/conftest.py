@@ -75,7 +75,7 @@ def browser() -> Iterator[Any]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs Chromium")
-    quiet = "quic first-run background-networking component-update sync".split()
+    quiet = ["quic", "first-run", "background-networking", "component-update", "sync"]
     switches = ["no-sandbox", "disable-gpu", "no-first-run", *(f"disable-{q}" for q in quiet)]
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(

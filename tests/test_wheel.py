@@ -18,11 +18,11 @@ import anyorder
 from anyorder import methods
 
 ROOT = Path(__file__).parent.parent
-#: Modules of the extras; a blocked one behaves as if it were not installed.
-EXTRAS = (
-    "optuna sklearn scipy jinja2 plotly matplotlib starlette uvicorn sqlalchemy latex2mathml "
-    "psycopg2 multipart"
-).split()
+#: What the extras bring, as it lies in site-packages (jinja2 comes with PyTorch anyway).
+EXTRAS = {
+    *("optuna", "sklearn", "scipy", "plotly", "matplotlib", "starlette", "uvicorn", "sqlalchemy"),
+    *("latex2mathml", "psycopg2", "multipart", "python_multipart"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +40,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Environment:
     """A clean virtual environment with the wheel in it; the dependencies are lent by this one."""
 
-    def __init__(self, folder: Path, wheel: Path) -> None:
+    def __init__(self, folder: Path, wheel: Path, without: set[str]) -> None:
         venv.create(folder, with_pip=False, symlinks=os.name != "nt")
         self.bin = folder / ("Scripts" if os.name == "nt" else "bin")
-        self.python = self.bin / "python"
         paths = {"base": str(folder), "platbase": str(folder)}
         self.site = Path(sysconfig.get_path("purelib", "venv", vars=paths))
-        install = ["pip", "--python", str(self.python), "install", "--quiet", "--no-deps"]
-        subprocess.run([sys.executable, "-m", *install, "--no-index", str(wheel)], check=True)
-        lent = sysconfig.get_path("purelib")
-        (self.site / "lent.pth").write_text(lent + "\n")
-
-    def block(self, modules: list[str]) -> None:
-        """Make imports of ``modules`` fail as they do where nothing is installed."""
-        (self.site / "sitecustomize.py").write_text(
-            "import sys\n"
-            "class Blocked:\n"
-            "    def find_spec(self, name, path=None, target=None):\n"
-            f"        if name.split('.')[0] in {modules!r}:\n"
-            "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-            "sys.meta_path.insert(0, Blocked())\n"
-        )
+        target = ["--python", str(self.bin / "python")]
+        install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+        subprocess.run([sys.executable, "-m", "pip", *target, *install], check=True)
+        lent = folder / "lent"
+        lent.mkdir()
+        for scheme in ("purelib", "platlib"):
+            for entry in Path(sysconfig.get_path(scheme)).iterdir():
+                ours = "anyorder" in entry.name or entry.suffix == ".pth"
+                if not ours and entry.name not in without and not (lent / entry.name).exists():
+                    (lent / entry.name).symlink_to(entry)
+        (self.site / "lent.pth").write_text(f"{lent}\n")
 
     def run(self, *command: str, expect: int = 0) -> str:
         """Run a command of the environment in an empty folder; returns what it prints."""
@@ -79,15 +74,13 @@ class Environment:
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """As after `pip install anyorder`: no extra is there."""
-    environment = Environment(tmp_path_factory.mktemp("bare"), wheel)
-    environment.block(EXTRAS)
-    return environment
+    return Environment(tmp_path_factory.mktemp("bare"), wheel, without=EXTRAS)
 
 
 @pytest.fixture(scope="module")
 def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """As after `pip install anyorder[all]`."""
-    return Environment(tmp_path_factory.mktemp("whole"), wheel)
+    return Environment(tmp_path_factory.mktemp("whole"), wheel, without=set())
 
 
 # The file ---------------------------------------------------------------------------------------
