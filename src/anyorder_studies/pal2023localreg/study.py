@@ -180,7 +180,7 @@ class LocalRegStudy(Study):
         figure = Figure()
         panels = figure.subplots(1, 2)
         for axes, problem in zip(panels, ("digits", "trajectories"), strict=True):
-            for colour, arm in zip(("C6", "C0", "C1"), ARMS, strict=True):
+            for colour, marker, arm in zip(("C6", "C0", "C1"), "os^", ARMS, strict=True):
                 chosen = [
                     result
                     for unit, result in results
@@ -188,12 +188,13 @@ class LocalRegStudy(Study):
                 ]
                 cost = [result["evaluations"] for result in chosen]
                 score = [result["score"] for result in chosen]
-                axes.scatter(cost, score, s=14, color=colour, alpha=0.55)
+                axes.scatter(cost, score, s=14, marker=marker, color=colour, alpha=0.55)
                 middle = (sum(cost) / len(cost), sum(score) / len(score))
                 axes.scatter(*middle, s=110, marker="+", color=colour, label=NAMES[arm])
+            most = max(r["evaluations"] for u, r in results if u["problem"] == problem)
+            axes.set_xlim(0.0, 1.12 * most)
             axes.set_title(problem)
             axes.set_xlabel("evaluations to solve")
-            axes.set_xlim(left=0)
         panels[0].set_ylabel("test accuracy")
         panels[1].set_ylabel("squared error, test trajectories")
         panels[1].set_ylim(bottom=0)
