@@ -25,7 +25,6 @@ import functools
 import hashlib
 import inspect
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -189,8 +188,6 @@ def _compile(
     names: tuple[str, ...],
     threads: int,
 ) -> Kernel:
-    from torch._inductor import aoti_compile_and_package  # heavy; only compiled runs need it
-
     _written(rule, len(dtypes))  # found before tracing, not inside it
     example = tuple(torch.ones(1 << 16, dtype=dtype, device=device) for dtype in dtypes)
     scalars = tuple(torch.ones((), dtype=torch.float64) for _ in names)
@@ -202,25 +199,33 @@ def _compile(
             _Traced(rule, len(dtypes), names), example + scalars, dynamic_shapes=shapes
         )
         path = cache_folder() / f"{rule.__name__}-{_digest(program, dtypes, device, threads)}.pt2"
-        if not path.exists():
-            scratch = Path(tempfile.mkdtemp(dir=path.parent))
-            try:
-                built = aoti_compile_and_package(
-                    program,
-                    package_path=str(scratch / path.name),
-                    inductor_configs={
-                        "aot_inductor.compile_wrapper_opt_level": "O0",
-                        "aot_inductor.precompile_headers": False,
-                    },
-                )
-                os.replace(built, path)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        return _load(path)
+        try:
+            return _load(path)
+        except (OSError, RuntimeError):  # not there yet, or damaged
+            _build(program, path)
+            return _load(path)
+
+
+def _build(program: Any, path: Path) -> None:
+    """Compile an exported rule and put it in its place in one move."""
+    from torch._inductor import aoti_compile_and_package  # heavy; only compiled runs need it
+
+    settings = {
+        "aot_inductor.compile_wrapper_opt_level": "O0",
+        "aot_inductor.precompile_headers": False,
+    }
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        target = str(Path(scratch) / path.name)
+        built = aoti_compile_and_package(program, package_path=target, inductor_configs=settings)
+        os.replace(built, path)
 
 
 def _load(path: Path) -> Kernel:
-    package = torch._inductor.aoti_load_package(str(path))  # pyright: ignore[reportPrivateUsage]
+    from torch._inductor import aoti_load_package  # heavy; only compiled runs need it
+
+    if not path.exists():
+        raise FileNotFoundError(path)
+    package = aoti_load_package(str(path))
     loader = getattr(package, "loader", None)
     # The package's own __call__ rebuilds nested arguments and costs 10 us more than its loader.
     return loader.run if hasattr(loader, "run") else lambda arguments: package(*arguments)

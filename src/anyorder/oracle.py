@@ -88,7 +88,8 @@ class Oracle:
 
     Args:
         closure: returns the scalar loss of one fixed batch.
-        params: parameters by name; the point at which questions are asked.
+        params: parameters by name; the point at which questions are asked. Frozen ones are left
+            out, unless all are (plain tensors).
         calls: ledger to count in (default: a new one).
         budget: limits checked before each question.
         ranker: answers :meth:`rank`; by default the order of the values.
@@ -128,7 +129,8 @@ class Oracle:
                 f"expected a closure, a function that returns the loss, got {closure!r}; write "
                 "optimizer.step(lambda: criterion(model(x), y))"
             )
-        self.params = dict(params)
+        trainable = {name: p for name, p in params.items() if p.requires_grad}
+        self.params = trainable or dict(params)
         self.calls = Calls() if calls is None else calls
         self.budget = budget
         self._closure, self._ranker, self._module = closure, ranker, module

@@ -70,48 +70,77 @@ class World:
     def evaluation(self, *, keep: bool) -> Iterator[None]:
         """Run one evaluation on the random numbers of the first one.
 
-        Afterwards buffers, module modes and random state are put back, unless ``keep`` and the
+        Afterwards buffers, module modes and random state are as before, unless ``keep`` and the
         evaluation succeeded.
         """
-        found, buffers, modes = self._random(), self._buffers(), self._modes()
+        found, modes = self._random(), self._modes()
         if self._replay is None:
             self._replay = found
         else:
             self._set_random(self._replay)
         done = False
         try:
-            yield
+            with self._guarded() if keep else self._lent():
+                yield
             done = True
         finally:
             if not (keep and done):
-                self._put_back(found, buffers, modes)
+                self._put_back(found, modes)
 
     @contextlib.contextmanager
     def unmoved(self) -> Iterator[None]:
-        """Put buffers, module modes and random state back at the end, come what may."""
-        found, buffers, modes = self._random(), self._buffers(), self._modes()
+        """Put buffers, module modes and random state back at the end, come what may.
+
+        For backward passes, which move them only where a forward is computed again.
+        """
+        found, modes = self._random(), self._modes()
+        copies = [(b, b.detach().clone()) for b in self._buffers()]
         try:
             yield
         finally:
-            self._put_back(found, buffers, modes)
+            self._put_back(found, modes)
+            _copy_back(copies)
 
-    def _put_back(
-        self,
-        found: Random,
-        buffers: list[tuple[Tensor, Tensor]],
-        modes: list[tuple[nn.Module, bool]],
-    ) -> None:
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Let buffers change, but put them back if the block fails."""
+        copies = [(b, b.detach().clone()) for b in self._buffers()]
+        try:
+            yield
+        except BaseException:
+            _copy_back(copies)
+            raise
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[None]:
+        """Put copies in the place of the module's buffers for the length of a block.
+
+        Writing old values back would spoil the graph of the evaluation, which remembers the
+        buffers it used; with copies the graph keeps those and the originals are never touched.
+        """
+        copies = {id(b): b.detach().clone() for b in self._buffers()}
+        lent: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        for part in [] if self.module is None else self.module.modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    lent.append((part._buffers, name, buffer))
+        try:
+            for holder, name, buffer in lent:
+                holder[name] = copies[id(buffer)]
+            yield
+        finally:
+            for holder, name, buffer in lent:
+                holder[name] = buffer
+
+    def _put_back(self, found: Random, modes: list[tuple[nn.Module, bool]]) -> None:
         self._set_random(found)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
         for part, training in modes:
             part.training = training
 
-    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
-        if self.module is None:
-            return []
-        return [(buffer, buffer.detach().clone()) for buffer in self.module.buffers()]
+    def _buffers(self) -> list[Tensor]:
+        return [] if self.module is None else list(self.module.buffers())
 
     def _modes(self) -> list[tuple[nn.Module, bool]]:
         if self.module is None:
@@ -132,3 +161,11 @@ class World:
         torch.set_rng_state(state.cpu)
         for device, cuda in zip(self.devices, state.cuda, strict=True):
             torch.cuda.set_rng_state(cuda, device)
+
+
+@torch.no_grad()
+def _copy_back(copies: list[tuple[Tensor, Tensor]]) -> None:
+    """Write old values where they differ (batch-norm kernels leave no trace in ``_version``)."""
+    for buffer, value in copies:
+        if not torch.equal(buffer, value):
+            buffer.copy_(value)

@@ -1,0 +1,181 @@
+"""The engine: eager and compiled agree bit for bit, kernels are kept, and nothing crashes."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from anyorder import engine as module
+from anyorder.engine import AUTO_ELEMENTS, SLICE, Engine, EngineError, EngineWarning, cache_folder
+from anyorder.tensors import sqrt
+
+
+def mix_(param: Tensor, mean: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor) -> None:
+    mean.copy_(mean * keep + grad * (1.0 - keep))
+    param.sub_(mean / (sqrt(mean * mean) + 1e-3) * lr)
+
+
+def scalars(lr: float = 0.1, keep: float = 0.9) -> dict[str, Tensor]:
+    given = {"lr": lr, "keep": keep}
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items()}
+
+
+def tensors(n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    made = [torch.randn(n, generator=generator) for _ in range(3)]
+    return [made[0].to(dtype), made[1].to(torch.promote_types(dtype, torch.float32)), made[2].to(dtype)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_gives_the_bits_of_eager(dtype: torch.dtype) -> None:
+    eager, compiled = Engine("eager"), Engine("compiled")
+    for n in (1, 2, 7, 16, 1001, SLICE + 3):
+        a, b = tensors(n, dtype), tensors(n, dtype)
+        for step in range(3):
+            eager.run(mix_, a, scalars(0.1 / (step + 1)))
+            compiled.run(mix_, b, scalars(0.1 / (step + 1)))
+        for x, y in zip(a, b, strict=True):
+            assert torch.equal(x, y), n
+
+
+def test_one_kernel_for_all_lengths_and_all_scalars() -> None:
+    compiled = Engine("compiled")
+    for n in (3, 50, 7000):
+        for lr in (0.1, 0.2):
+            compiled.run(mix_, tensors(n), scalars(lr))
+    assert len(compiled._kernels) == 1
+
+
+def test_slices_change_nothing() -> None:
+    whole, parts = tensors(3 * SLICE + 5), tensors(3 * SLICE + 5)
+    Engine("eager").run(mix_, whole, scalars())
+    mix_(*parts, **scalars())
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_half_precision_is_rounded_once() -> None:
+    param, mean, grad = tensors(1000, torch.bfloat16)
+    wide = [param.double(), mean.double(), grad.double()]
+    Engine("eager").run(mix_, [param, mean, grad], scalars())
+    mix_(*wide, **scalars())
+    assert bool(((param.double() - wide[0]).abs() <= wide[0].abs() * 2.0**-8 + 1e-30).all())
+    assert torch.allclose(mean.double(), wide[1], rtol=1e-6)
+
+
+def test_inputs_are_not_written() -> None:
+    param, mean, grad = tensors(50, torch.bfloat16)
+    before, version = grad.clone(), grad._version
+    Engine("eager").run(mix_, [param, mean, grad], scalars())
+    assert torch.equal(grad, before)
+    assert grad._version == version
+
+
+def test_compiled_writes_are_seen_by_autograd() -> None:
+    param, mean, grad = tensors(10)
+    x = torch.ones(10, requires_grad=True)
+    loss = (x * param).sum()
+    Engine("compiled").run(mix_, [param, mean, grad], scalars())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_auto_starts_eagerly_and_compiles_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    monkeypatch.setattr(module, "kernel_for", lambda *_: used.append("compiled") or (lambda _: None))
+    auto = Engine("auto")
+    auto.run(mix_, tensors(10), scalars())
+    assert not used
+    auto.work[mix_.__qualname__] = AUTO_ELEMENTS
+    auto.run(mix_, tensors(10), scalars())
+    assert used == ["compiled"]
+
+
+def test_without_a_compiler_rules_run_eagerly_with_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no C++ compiler was found")
+
+    monkeypatch.setattr(module, "_compile", fails)
+    module.kernel_for.cache_clear()
+    try:
+        a, b = tensors(20), tensors(20)
+        with pytest.warns(EngineWarning, match="C\\+\\+ compiler") as seen:
+            for _ in range(2):
+                Engine("compiled").run(mix_, a, scalars())
+        assert len(seen) == 1
+        for _ in range(2):
+            Engine("eager").run(mix_, b, scalars())
+        assert torch.equal(a[0], b[0])
+    finally:
+        module.kernel_for.cache_clear()
+
+
+def test_kernels_are_kept_on_disk_and_made_anew_when_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYORDER_CACHE", str(tmp_path))
+    expected = tensors(20)
+    Engine("eager").run(mix_, expected, scalars())
+    kernels = tmp_path / "kernels"
+
+    def run() -> int:
+        module.kernel_for.cache_clear()
+        made = tensors(20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Engine("compiled").run(mix_, made, scalars())
+        assert torch.equal(made[0], expected[0])
+        (kept,) = kernels.iterdir()
+        return kept.stat().st_mtime_ns
+
+    try:
+        kernels.mkdir(mode=0o700)
+        monkeypatch.setattr(module, "_digest", lambda *_: "fixed")
+        (kernels / "mix_-fixed.pt2").write_bytes(b"not a kernel")
+        first = run()
+        assert run() == first
+    finally:
+        module.kernel_for.cache_clear()
+
+
+def test_unwritable_cache_falls_back_to_a_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("ANYORDER_CACHE", str(blocked))
+    folder = cache_folder()
+    assert folder.is_dir() and tmp_path not in folder.parents
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(EngineError, match="auto"):
+        Engine("fast")  # type: ignore[arg-type]
+
+
+def test_copies_share_no_work() -> None:
+    first = Engine("eager")
+    first.work["x"] = 1
+    second = copy.deepcopy(first)
+    second.work["x"] = 2
+    assert first.work == {"x": 1} and second.mode == "eager"
+
+
+def test_empty_tensors_are_no_work() -> None:
+    for mode in ("eager", "compiled", "auto"):
+        Engine(mode).run(mix_, tensors(0), scalars())  # type: ignore[arg-type]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=50))
+def test_square_roots_are_correctly_rounded(values: list[float]) -> None:
+    x = torch.tensor(values, dtype=torch.float32)
+    assert sqrt(x).tolist() == torch.from_numpy(x.numpy() ** 0.5).tolist()
