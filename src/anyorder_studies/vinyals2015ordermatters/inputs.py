@@ -65,7 +65,7 @@ class SetEncoder(nn.Module):
         Returns:
             Embeddings (n, m, width) and summaries :math:`q^*_T` (n, 2 width).
         """
-        mask = checked_mask(items, mask)
+        check_sets(items, mask)
         memory = self.read(items)
         summary = memory.new_zeros(len(items), 2 * self.width)
         query = state = memory.new_zeros(len(items), self.width)
@@ -139,7 +139,7 @@ class PointerModel(nn.Module):
     def _write(
         self, items: Tensor, mask: Tensor | None, length: int, target: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        mask = checked_mask(items, mask)
+        check_sets(items, mask)
         memory, summary = self._encode(items, mask)
         hidden, state = self.start(summary).chunk(2, dim=1)
         hidden = torch.tanh(hidden)
@@ -156,42 +156,44 @@ class PointerModel(nn.Module):
             chosen.append(index)
             given = memory[rows, index]
             if not self.repeats:
-                mask = mask.clone()
+                mask = (
+                    torch.ones_like(log_probs, dtype=torch.bool) if mask is None else mask.clone()
+                )
                 mask[rows, index] = False
         return torch.stack(chosen, dim=1), total
 
-    def _encode(self, items: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, items: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.reader is None:
             return cast(tuple[Tensor, Tensor], self.encoder(items, mask))
-        if not bool(mask.all()):
+        if mask is not None and not bool(mask.all()):
             raise OrderError("encoder='sequence' needs sets of one size: leave the mask out")
         states, (last, cell) = self.reader(self.encoder.read(items))
         return states, torch.cat([last[0], cell[0]], dim=1)
 
-    def _point(self, memory: Tensor, keys: Tensor, query: Tensor, mask: Tensor) -> Tensor:
+    def _point(self, memory: Tensor, keys: Tensor, query: Tensor, mask: Tensor | None) -> Tensor:
         for look in self.looks:
             # What was read is added to the query, so that the pointer keeps its place.
             query = query + attend(memory, look(query), mask)
         scores = self.score(torch.tanh(keys + self.query(query)[:, None]))[..., 0]
-        return scores.masked_fill(~mask, float("-inf")).log_softmax(dim=1)
+        return _masked(scores, mask).log_softmax(dim=1)
 
 
-def attend(memory: Tensor, query: Tensor, mask: Tensor) -> Tensor:
+def attend(memory: Tensor, query: Tensor, mask: Tensor | None = None) -> Tensor:
     """Content-based read: embeddings (n, m, w) weighted by softmax of dot products, (n, w)."""
-    scores = torch.einsum("nmw,nw->nm", memory, query).masked_fill(~mask, float("-inf"))
-    return torch.einsum("nm,nmw->nw", scores.softmax(dim=1), memory)
+    scores = _masked((memory @ query[:, :, None])[:, :, 0], mask)
+    return (scores.softmax(dim=1)[:, None] @ memory)[:, 0]
 
 
-def checked_mask(items: Tensor, mask: Tensor | None) -> Tensor:
-    """The mask, all true by default.
+def check_sets(items: Tensor, mask: Tensor | None) -> None:
+    """Refuse sets (n, m, dim) and masks (n, m) that do not fit together.
 
     Raises:
-        OrderError: If the shapes do not fit or a set is empty.
+        OrderError: If a shape is wrong, the mask is not boolean, or a set is empty.
     """
     if items.dim() != 3 or 0 in items.shape:
         raise OrderError(f"expected sets of shape (n, m, dim), got {tuple(items.shape)}")
     if mask is None:
-        return torch.ones(items.shape[:2], dtype=torch.bool)
+        return
     if mask.shape != items.shape[:2] or mask.dtype != torch.bool:
         raise OrderError(
             f"expected a boolean mask of shape {tuple(items.shape[:2])}, got {mask.dtype} of "
@@ -199,4 +201,7 @@ def checked_mask(items: Tensor, mask: Tensor | None) -> Tensor:
         )
     if not bool(mask.any(dim=1).all()):
         raise OrderError("expected at least one element in every set")
-    return mask
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))

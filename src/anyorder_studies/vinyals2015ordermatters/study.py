@@ -112,6 +112,13 @@ class OrderMattersStudy(Study):
             "The set encoder with one step sorts better than an LSTM that reads in given order.",
         ),
         _claim(
+            "five_process_steps_gain",
+            8.0,
+            "percentage points",
+            f"{TABLE}: 92 against 84 with one step; more steps are said to gain more",
+            "Five process steps raise it at least as much.",
+        ),
+        _claim(
             "search_gain",
             0.1,
             "nats per set",
@@ -131,15 +138,15 @@ class OrderMattersStudy(Study):
         },
         "small": {
             "seeds": 5,
-            "star_steps": 500,
-            "sort_steps": 500,
+            "star_steps": 400,
+            "sort_steps": 400,
             "few": 1000,
             "many": 10_000,
             "test": 2000,
         },
         "full": {
             "seeds": 20,
-            "star_steps": 5000,
+            "star_steps": 4000,
             "sort_steps": 10_000,
             "few": 1000,
             "many": 10_000,
@@ -212,7 +219,7 @@ class OrderMattersStudy(Study):
         from matplotlib.figure import Figure
 
         figure = Figure()
-        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.35, 1)})
+        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.6, 1)})
         for place, (arm, data) in enumerate(STAR_ARMS):
             values = _column(results, "excess", arm, data)
             colour = {"head first": "C0", "head last": "C6", "random": "C1", "searched": "C2"}[arm]
@@ -221,7 +228,7 @@ class OrderMattersStudy(Study):
         names = [arm.replace(" ", "\n") for arm, _ in STAR_ARMS]
         left.set_xticks(range(len(STAR_ARMS)), names)
         left.axvline(1.5, color="#8a8f98", linewidth=0.8)
-        top = left.get_ylim()[1]
+        top = 1.1 * left.get_ylim()[1]
         for place, text in ((0.5, "few data"), (3.5, "many data")):
             left.annotate(text, (place, top), ha="center", va="top", fontsize=8)
         left.set_ylim(0.0, top)
@@ -232,13 +239,16 @@ class OrderMattersStudy(Study):
             colour = "C6" if place == 0 else "C0"
             right.scatter([place] * len(values), values, s=12, color=colour, alpha=0.5)
             right.scatter(place, sum(values) / len(values), s=220, marker="_", color=colour)
-        right.set_xticks(range(len(SORT_ARMS)), ["LSTM", "set\n0 steps", "set\n1 step", "set\n5"])
+        right.set_xticks(
+            range(len(SORT_ARMS)), ["LSTM", "set\n0 steps", "set\n1 step", "set\n5 steps"]
+        )
         right.set_ylim(0.0, 100.0)
         right.set_ylabel("lists sorted exactly, %")
         right.set_title("order of inputs: sorting")
         for axes in (left, right):
             axes.grid(axis="x", visible=False)
-            axes.tick_params(axis="x", length=0)
+            axes.tick_params(axis="x", length=0, labelsize=7)
+            axes.margins(x=0.1)
         return figure
 
 

@@ -31,7 +31,7 @@ def results(
         "LSTM in given order": one - encoder,
         "set, 0 steps": one - process,
         "set, 1 step": one,
-        "set, 5 steps": one,
+        "set, 5 steps": one + 1.0,
     }
     made = []
     for seed in range(5):
