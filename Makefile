@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
 METHODS := sgd,adamw,lion,adahessian,mezo,rank_sgd
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -26,15 +27,23 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "AnyOrder needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; PyTorch is large) ..."
-	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
+	@$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[all]" --group dev
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP)  ## Compare the six methods on two problems, into ./demo
-	@mkdir -p demo
-	$(BIN)/anyorder compare digits --methods $(METHODS) --out demo/digits
-	$(BIN)/anyorder compare stdlib-lm --methods $(METHODS) --out demo/stdlib-lm
+demo: $(STAMP)  ## Compare six methods on two problems, into ./demo (under six minutes)
+	$(BIN)/anyorder compare digits --methods $(METHODS) --budget 400grads --jobs $(JOBS) --out demo/digits
+	$(BIN)/anyorder compare stdlib-lm --option size=tiny --methods $(METHODS) --budget 80grads \
+		--jobs $(JOBS) --out demo/stdlib-lm
+	@echo
+	@echo "Two reports to open in a browser:"
+	@echo "  $(CURDIR)/demo/digits/report.html       handwritten digits, a small network"
+	@echo "  $(CURDIR)/demo/stdlib-lm/report.html    a language model on Python's own source"
+	@echo "What more there is:"
+	@echo "  $(BIN)/anyorder study gallery gallery   claims of papers, measured, as pages in ./gallery"
+	@echo "  $(BIN)/anyorder papers                  the catalogue of the papers behind it"
+	@echo "  $(BIN)/anyorder compare --help          your own problem, your own limits"
 
 .PHONY: test
 test: $(STAMP)  ## Run the tests (under ten minutes on two cores)
