@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import importlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,9 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
+import click
 import pytest
+import typer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -62,6 +66,40 @@ def test_readme_shows_a_loop_and_a_function() -> None:
     assert len(loop.splitlines()) <= 10
     assert "anyorder.minimize(" in function
     assert len([line for line in function.splitlines() if line.strip()]) <= 6
+
+
+# Commands ---------------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for _, code in blocks(page, "console"):
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.startswith("$ anyorder"):
+                    yield name_of(page), line.removeprefix("$ ")
+
+
+@pytest.mark.parametrize(("page", "line"), list(commands()))
+def test_commands_in_pages_exist(page: str, line: str) -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    plugins = described["entry-points"]["anyorder.commands"]
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] in plugins:
+        module, name = plugins[words.pop(0)].split(":")
+    else:
+        module, name = "anyorder.cli", "app"
+    command = typer.main.get_command(getattr(importlib.import_module(module), name))
+    _parse(command, words)
+
+
+def _parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
+    """Read a command line as the command would, without running anything."""
+    context = command.make_context(command.name, words, parent=parent)
+    if isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        _, inner, rest = command.resolve_command(context, rest)
+        assert inner is not None
+        _parse(inner, rest, context)
 
 
 # Generated parts --------------------------------------------------------------------------------
