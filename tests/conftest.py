@@ -31,8 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compiled rules are kept between runs of the tests, apart from those of the user."""
     for name in [n for n in os.environ if n.startswith("ANYORDER_") and n not in KEPT]:
         del os.environ[name]
-    if config.cache is not None:
-        os.environ["ANYORDER_CACHE"] = str(config.cache.mkdir("anyorder"))
+    cache = getattr(config, "cache", None)
+    if cache is not None:
+        os.environ["ANYORDER_CACHE"] = str(cache.mkdir("anyorder"))
     os.environ["MPLBACKEND"] = "agg"
 
 

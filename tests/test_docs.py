@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
-import click
 import pytest
 import typer
 
@@ -92,14 +91,18 @@ def test_commands_in_pages_exist(page: str, line: str) -> None:
     _parse(command, words)
 
 
-def _parse(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
+def _parse(command: Any, words: list[str], parent: Any = None) -> None:
     """Read a command line as the command would, without running anything."""
     context = command.make_context(command.name, words, parent=parent)
-    if isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]
-        _, inner, rest = command.resolve_command(context, rest)
-        assert inner is not None
+    if hasattr(command, "resolve_command"):
+        _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         _parse(inner, rest, context)
+
+
+def test_wrong_commands_would_be_found() -> None:
+    for line in ("anyorder compare digits --no-such-option", "anyorder no-such-command"):
+        with pytest.raises(Exception, match=r"[Nn]o such"):
+            test_commands_in_pages_exist("", line)
 
 
 # Generated parts --------------------------------------------------------------------------------
