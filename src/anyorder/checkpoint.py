@@ -78,7 +78,7 @@ def _reset(entries: dict[str, Any]) -> None:
 
 def _checked_header(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     parts = ("state", "param_groups")
-    if not isinstance(state_dict, Mapping) or any(part not in state_dict for part in parts):
+    if not isinstance(state_dict, Mapping) or any(part not in state_dict for part in parts):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise CheckpointError("expected the state_dict() of an optimizer; this is not one")
     extra = state_dict.get(_KEY)
     if not isinstance(extra, Mapping):

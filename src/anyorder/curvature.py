@@ -53,7 +53,9 @@ class Hessian:
         self._params = list(params.values())
         self._product, self._average = product, average
         self._graph = _second(
-            lambda: torch.autograd.grad(loss, self._params, create_graph=True, allow_unused=True)
+            lambda: torch.autograd.grad(  # pyright: ignore
+                [loss], self._params, create_graph=True, allow_unused=True
+            )
         )
         self.grads = [None if g is None else g.detach() for g in self._graph]
         average([g for g in self.grads if g is not None])
@@ -119,7 +121,9 @@ class FiniteHessian:
         ahead, behind = self._grad_at(step, vector), self._grad_at(-step, vector)
         return [
             (a - b) / (2 * step)
-            for a, b in zip(_filled(ahead, self._params), _filled(behind, self._params), strict=True)
+            for a, b in zip(
+                _filled(ahead, self._params), _filled(behind, self._params), strict=True
+            )
         ]
 
     def __enter__(self) -> Self:

@@ -237,7 +237,12 @@ class Seeded:
         half = stretch.numel() // 2
         scalars = {
             key: torch.tensor(value, dtype=torch.float64)
-            for key, value in (("scale", scale), ("start", start // 2), ("low", low), ("high", high))
+            for key, value in (
+                ("scale", scale),
+                ("start", start // 2),
+                ("low", low),
+                ("high", high),
+            )
         }
         if half:
             engine.run(rule, (stretch[:half], stretch[half : 2 * half]), scalars)

@@ -228,7 +228,7 @@ def _load(path: Path) -> Kernel:
     package = aoti_load_package(str(path))
     loader = getattr(package, "loader", None)
     # The package's own __call__ rebuilds nested arguments and costs 10 us more than its loader.
-    return loader.run if hasattr(loader, "run") else lambda arguments: package(*arguments)
+    return getattr(loader, "run", None) or (lambda arguments: package(*arguments))
 
 
 def _digest(program: Any, dtypes: Any, device: torch.device, threads: int) -> str:

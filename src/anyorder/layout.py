@@ -62,7 +62,7 @@ class Stretch:
         flat = _gather(self.params)
         run([flat, *self.buffers.values(), *(_gather(given) for given in inputs)])
         views = torch._utils._unflatten_dense_tensors(flat, self.params)  # pyright: ignore
-        torch._foreach_copy_(self.params, list(views))
+        torch._foreach_copy_(self.params, list(views))  # pyright: ignore
 
 
 def _gather(tensors: Sequence[Tensor]) -> Tensor:

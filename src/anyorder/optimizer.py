@@ -37,8 +37,8 @@ from anyorder.layout import Stretch, stretches
 from anyorder.ledger import Budget, Calls
 from anyorder.oracle import (
     Closure,
-    NonFiniteError,
     Nonfinite,
+    NonFiniteError,
     Oracle,
     Ranker,
     SkipStep,
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointError", "NeedsError", "Optimizer", "Population"]
 
+#: The needs of methods that also work after a plain ``loss.backward()``.
+GRADIENT_ONLY = frozenset({"grad"})
 _POLICIES = ("raise", "skip", "ignore")
 
 
@@ -192,7 +194,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
             scaler=self.scaler,
             group=self._group_for_answers(),
             advance=advance,
-            legacy=self.needs == {"grad"},
+            legacy=self.needs == GRADIENT_ONLY,
             nonfinite=self.nonfinite,
             opaque=self._opaque,
         )
@@ -218,14 +220,18 @@ class Optimizer(torch.optim.Optimizer, ABC):
             for name, param in zip(group["param_names"], group["params"], strict=True):
                 kind = "x".join(map(str, param.shape)) or "scalar"
                 note = self.note(name, param) if param.requires_grad else "frozen: left alone"
-                lines.append(f"  {name}  {kind} {str(param.dtype)[6:]}" + (f"  {note}" * bool(note)))
+                lines.append(
+                    f"  {name}  {kind} {str(param.dtype)[6:]}" + (f"  {note}" * bool(note))
+                )
         return "\n".join(lines)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its hyper-parameters are checked before anything is changed."""
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
         known = {"params", "initial_lr", "param_names"}
-        refuse_unknown(set(group) - known, self.hypers, f"a parameter group of {type(self).__name__}")
+        refuse_unknown(
+            set(group) - known, self.hypers, f"a parameter group of {type(self).__name__}"
+        )
         for name, declared in self.hypers.items():
             declared.check(name, group.get(name, self.defaults[name]))
         self.check_group({**self.defaults, **group})
@@ -367,7 +373,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     def _given(self) -> Oracle:
         """An oracle over gradients that ``backward()`` has already put into ``.grad``."""
-        if self.needs != {"grad"}:
+        if self.needs != GRADIENT_ONLY:
             raise NeedsError(
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
                 "closure; write optimizer.step(lambda: criterion(model(x), y))"
@@ -376,7 +382,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     def _group_for_answers(self) -> Any:
         # Gradients of a DistributedDataParallel model are averaged by its own hooks already.
-        return None if self.needs == {"grad"} else self.process_group
+        return None if self.needs == GRADIENT_ONLY else self.process_group
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything, for copies and pickles; compiled kernels are looked up again."""
@@ -400,7 +406,11 @@ class _Given:
         found = [g for g in grads if g is not None]
         owner.calls.grads += 1
         if owner.nonfinite != "ignore" and not all_finite(found):
-            bad = [n for n, g in zip(named, grads, strict=True) if g is not None and not all_finite([g])]
+            bad = [
+                n
+                for n, g in zip(named, grads, strict=True)
+                if g is not None and not all_finite([g])
+            ]
             if owner.nonfinite == "skip":
                 raise SkipStep(torch.tensor(float("nan")))
             raise NonFiniteError(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -203,12 +203,16 @@ class Oracle:
         if products == "finite":
             loss, grads = self.grad()
             return FiniteHessian(loss, grads, self.params, self._grad_at)
-        with self._asking(grads=1), torch.enable_grad(), self._world.grads_put_aside() as before:
-            with self._evaluation():
-                loss = self._checked(self._closure())
-                if self._world.grads_changed(before):
-                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
-                operator = Hessian(loss * self._sign, self.params, self._product, self._average)
+        with (
+            self._asking(grads=1),
+            torch.enable_grad(),
+            self._world.grads_put_aside() as before,
+            self._evaluation(),
+        ):
+            loss = self._checked(self._closure())
+            if self._world.grads_changed(before):
+                raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+            operator = Hessian(loss * self._sign, self.params, self._product, self._average)
         self._finite(operator.loss, operator.grads)
         return operator
 
@@ -233,7 +237,7 @@ class Oracle:
     # Counting ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _asking(self, **asked: int) -> Iterator[None]:
+    def _asking(self, **asked: int) -> Generator[None]:
         """Check the budget, then time and count one question."""
         if self.budget is not None:
             self.budget.check(self.calls, asked)
@@ -248,14 +252,14 @@ class Oracle:
             self.calls.peak_bytes = max(self.calls.peak_bytes, peak)
 
     @contextlib.contextmanager
-    def _product(self) -> Iterator[None]:
+    def _product(self) -> Generator[None]:
         with self._asking(products=1), self._world.unmoved():
             yield
 
     # Evaluating ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _evaluation(self) -> Iterator[None]:
+    def _evaluation(self) -> Generator[None]:
         """One run of the closure; buffers, modes and random state are put back afterwards.
 
         With ``advance`` the first run of the step is let through: after the step the world is as

@@ -14,7 +14,7 @@ then shifted in place from a saved copy and put back from it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
@@ -74,9 +74,7 @@ class _Substitute(TorchFunctionMode):
             if name in self.small:
                 return self.small[name]
             assert self.shift.direction is not None
-            return self.shift.direction.shifted(
-                name, value.detach(), self.shift.scale, self.engine
-            )
+            return self.shift.direction.shifted(name, value.detach(), self.shift.scale, self.engine)
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list)) for v in value):  # pyright: ignore[reportUnknownVariableType]
             return type(value)(self._swap(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return value
@@ -100,7 +98,7 @@ def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[s
 @contextlib.contextmanager
 def shifted(
     params: Mapping[str, Tensor], shift: Shift, engine: Engine, opaque: frozenset[str] = frozenset()
-) -> Iterator[set[str]]:
+) -> Generator[set[str]]:
     """While open, operations see ``params`` shifted. Yields the names asked for so far.
 
     Args:
@@ -123,7 +121,7 @@ def shifted(
 
 @contextlib.contextmanager
 @torch.no_grad()
-def in_place(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> Iterator[None]:
+def in_place(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> Generator[None]:
     """While open, ``params`` hold their shifted values; then the saved ones, bit for bit.
 
     Needs memory for a copy of these parameters.

@@ -28,5 +28,5 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     if not full:
         return True
     # The largest magnitude is NaN or infinite exactly when some element is, and cannot overflow.
-    largest = torch._foreach_norm(full, math.inf)
+    largest = torch._foreach_norm(full, math.inf)  # pyright: ignore
     return bool(torch.isfinite(torch.stack([n.float() for n in largest])).all())

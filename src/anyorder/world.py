@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class PutAside:
         self.kept = False
 
     def keep(self) -> None:
+        """Leave the new gradients where they are."""
         self.kept = True
 
 
@@ -45,7 +46,7 @@ class World:
         self._replay: Random | None = None
 
     @contextlib.contextmanager
-    def grads_put_aside(self) -> Iterator[PutAside]:
+    def grads_put_aside(self) -> Generator[PutAside]:
         """Give every parameter's ``.grad`` back in the end unless told to keep the new one."""
         before = PutAside(self.params)
         try:
@@ -67,7 +68,7 @@ class World:
         return changed
 
     @contextlib.contextmanager
-    def evaluation(self, *, keep: bool) -> Iterator[None]:
+    def evaluation(self, *, keep: bool) -> Generator[None]:
         """Run one evaluation on the random numbers of the first one.
 
         Afterwards buffers, module modes and random state are as before, unless ``keep`` and the
@@ -88,7 +89,7 @@ class World:
                 self._put_back(found, modes)
 
     @contextlib.contextmanager
-    def unmoved(self) -> Iterator[None]:
+    def unmoved(self) -> Generator[None]:
         """Put buffers, module modes and random state back at the end, come what may.
 
         For backward passes, which move them only where a forward is computed again.
@@ -102,7 +103,7 @@ class World:
             _copy_back(copies)
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _guarded(self) -> Generator[None]:
         """Let buffers change, but put them back if the block fails."""
         copies = [(b, b.detach().clone()) for b in self._buffers()]
         try:
@@ -112,7 +113,7 @@ class World:
             raise
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[None]:
+    def _lent(self) -> Generator[None]:
         """Put copies in the place of the module's buffers for the length of a block.
 
         Writing old values back would spoil the graph of the evaluation, which remembers the
@@ -123,9 +124,8 @@ class World:
         for part in [] if self.module is None else self.module.modules():
             if isinstance(part, torch.jit.ScriptModule):
                 continue
-            for name, buffer in part._buffers.items():
-                if buffer is not None:
-                    lent.append((part._buffers, name, buffer))
+            held: dict[str, Tensor | None] = part._buffers  # pyright: ignore[reportPrivateUsage]
+            lent += [(held, name, b) for name, b in held.items() if b is not None]
         try:
             for holder, name, buffer in lent:
                 holder[name] = copies[id(buffer)]

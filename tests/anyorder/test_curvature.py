@@ -51,7 +51,7 @@ def dense(model: nn.Module, closure: Composite) -> Tensor:
 
     torch.manual_seed(0)
     nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
-    X, Y = torch.randn(6, 3).double(), torch.randint(3, (6,))  # noqa: N806
+    X, Y = torch.randn(6, 3).double(), torch.randint(3, (6,))
     result = dense_hessian(loss, flat([p.detach() for p in named.values()]))
     assert isinstance(result, Tensor)
     return result
@@ -91,7 +91,10 @@ def test_linear_losses_and_unused_parameters_have_zero_curvature() -> None:
     oracle = Oracle(lambda: x.sum() * 2, {"x": x, "unused": unused})
     with oracle.hessian() as hessian:
         assert hessian.grads[1] is None
-        assert [v.tolist() for v in hessian @ [torch.ones(2), torch.ones(3)]] == [[0.0] * 2, [0.0] * 3]
+        assert [v.tolist() for v in hessian @ [torch.ones(2), torch.ones(3)]] == [
+            [0.0] * 2,
+            [0.0] * 3,
+        ]
 
 
 def test_a_closed_operator_says_so_and_holds_no_graph() -> None:

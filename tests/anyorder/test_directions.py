@@ -115,7 +115,9 @@ def test_law_of_the_normal_direction() -> None:
 
 
 def test_probe_statistics_of_the_signs() -> None:
-    z = torch.stack([Seeded(0, s, 0, "rademacher").tensor("w", torch.zeros(64)) for s in range(4000)])
+    z = torch.stack(
+        [Seeded(0, s, 0, "rademacher").tensor("w", torch.zeros(64)) for s in range(4000)]
+    )
     assert set(z.unique().tolist()) == {-1.0, 1.0}
     second = (z.T @ z / len(z)).double()
     assert float((second - torch.eye(64)).abs().max()) < 6 / math.sqrt(len(z))

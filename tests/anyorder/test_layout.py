@@ -56,7 +56,11 @@ def test_apply_writes_parameters_back_in_every_layout() -> None:
         param.add_(given)
 
     contiguous, turned = torch.zeros(2, 3), torch.zeros(3, 2).t()
-    for params in ([contiguous], [turned], [torch.zeros(2, 3), torch.zeros(3, 2).t(), torch.zeros(())]):
+    for params in (
+        [contiguous],
+        [turned],
+        [torch.zeros(2, 3), torch.zeros(3, 2).t(), torch.zeros(())],
+    ):
         for stretch in stretches(params, ("m",)):
             inputs = [torch.arange(p.numel(), dtype=torch.float32).reshape(p.shape) for p in params]
             stretch.apply(add, [inputs])

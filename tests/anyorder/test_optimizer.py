@@ -44,7 +44,9 @@ def test_parameters_that_miss_a_gradient_stand_still_and_keep_their_own_count() 
     c, d = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     theirs = torch.optim.AdamW([c, d], lr=0.1)
     for step in range(6):
-        ours.step(lambda step=step: (a**2).sum() + (b**2).sum() * (step % 2) if step % 2 else (a**2).sum())
+        ours.step(
+            lambda step=step: (a**2).sum() + (b**2).sum() * (step % 2) if step % 2 else (a**2).sum()
+        )
         theirs.zero_grad()
         ((c**2).sum() + (d**2).sum() if step % 2 else (c**2).sum()).backward()
         theirs.step()
@@ -54,7 +56,7 @@ def test_parameters_that_miss_a_gradient_stand_still_and_keep_their_own_count() 
 
 def test_signature_is_shown_whole() -> None:
     shown = inspect.signature(AdamW).parameters
-    assert list(shown)[0] == "params" and {"lr", "betas", "engine", "nonfinite"} <= set(shown)
+    assert next(iter(shown)) == "params" and {"lr", "betas", "engine", "nonfinite"} <= set(shown)
     assert shown["lr"].default == 1e-3
     assert all(p.kind is p.KEYWORD_ONLY for name, p in shown.items() if name != "params")
 
@@ -62,7 +64,9 @@ def test_signature_is_shown_whole() -> None:
 def test_schedulers_of_torch_work() -> None:
     x = nn.Parameter(torch.ones(1))
     optimizer = SGD([x], lr=1.0, engine="eager")
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=10, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=10, cycle_momentum=False
+    )
     seen: list[float] = []
     for _ in range(9):
         optimizer.step(quadratic(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Callable
@@ -47,7 +48,11 @@ def test_answers_have_their_closed_forms() -> None:
         (product,) = hessian @ [v]
         assert torch.allclose(product, matrix @ v)
         assert hessian.grads[0] is not None and torch.allclose(hessian.grads[0], grad)
-    assert oracle.rank([Shift(), Shift(1.0, along(-1.0, 2.0)), Shift(9.0, along(1.0, 1.0))]) == [1, 0, 2]
+    assert oracle.rank([Shift(), Shift(1.0, along(-1.0, 2.0)), Shift(9.0, along(1.0, 1.0))]) == [
+        1,
+        0,
+        2,
+    ]
     calls = oracle.calls
     assert (calls.values, calls.grads, calls.products) == (3, 2, 1)
     assert (calls.rankings, calls.ranked) == (1, 3)
@@ -190,10 +195,12 @@ def test_every_question_leaves_the_world_as_found(question: str, fatal: int | No
 
     found = world(model)
     oracle = Oracle(closure, dict(model.named_parameters()), module=model)
-    try:
-        QUESTIONS[question](oracle, model)
-    except RuntimeError as error:
-        assert str(error) == "boom" and fatal
+    with pytest.raises(RuntimeError, match="boom") if fatal == 1 else contextlib.nullcontext():
+        if fatal == 2:
+            with contextlib.suppress(RuntimeError):  # some questions are answered by one evaluation
+                QUESTIONS[question](oracle, model)
+        else:
+            QUESTIONS[question](oracle, model)
     assert unchanged(found, world(model))
 
 
@@ -275,7 +282,10 @@ def test_attention_without_second_derivative_names_the_operation_and_the_way_out
     with oracle.hessian(products="finite") as hessian:
         finite = hessian @ ones
     assert oracle.calls.products == 0 and oracle.calls.grads == 4
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), oracle.hessian() as exact:
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        oracle.hessian() as exact,
+    ):
         for a, b in zip(finite, exact @ ones, strict=True):
             assert torch.allclose(a, b, atol=2e-3)
     assert all(torch.equal(p, before[n]) for n, p in params.items())

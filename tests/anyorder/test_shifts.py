@@ -57,7 +57,9 @@ WORLDS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]]
         lambda m: m(torch.linspace(-1, 1, 24).reshape(2, 4, 3))[0].pow(2).sum(),
     ),
     "convolution": (
-        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(16, 2)),
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(16, 2)
+        ),
         lambda m: m(torch.linspace(-1, 1, 32).reshape(2, 1, 4, 4)).pow(2).sum(),
     ),
     "large": (lambda: nn.Linear(300, 200), lambda m: m(torch.ones(2, 300)).pow(2).sum()),

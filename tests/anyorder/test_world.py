@@ -1,4 +1,4 @@
-"""Putting the user's world back: copies of buffers, replayed random numbers, gradients set aside."""
+"""Putting the user's world back: buffers, random numbers and gradients."""
 
 from __future__ import annotations
 

@@ -58,15 +58,23 @@ class AdaHessian(Optimizer):
     needs = frozenset({"grad", "hessian"})
     buffers = ("exp_avg", "exp_hessian_diag_sq")
 
-    lr: float = hyper(0.15, ge=0, search="log", low=1e-3, high=1.0, unit="share of a Newton step", doc="step size")
-    betas: tuple[float, float] = hyper((0.9, 0.999), ge=0, lt=1, doc="memory of gradient and curvature")
+    lr: float = hyper(
+        0.15, ge=0, search="log", low=1e-3, high=1.0, unit="share of a Newton step", doc="step size"
+    )
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.999), ge=0, lt=1, doc="memory of gradient and curvature"
+    )
     eps: float = hyper(1e-4, ge=0, unit="curvature", doc="added to the denominator")
     hessian_power: float = hyper(1.0, gt=0, le=1, doc="power k of the curvature")
     weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="decoupled decay")
     every: int = hyper(1, ge=1, doc="steps between two curvature estimates")
     probes: int = hyper(1, ge=1, doc="probes per estimate")
-    block: int = hyper(0, ge=0, doc="entries of a matrix row averaged together; 0 is the whole row, 1 none")
-    average: Literal["abs", "signed"] = hyper("abs", choices=("abs", "signed"), doc="what is averaged")
+    block: int = hyper(
+        0, ge=0, doc="entries of a matrix row averaged together; 0 is the whole row, 1 none"
+    )
+    average: Literal["abs", "signed"] = hyper(
+        "abs", choices=("abs", "signed"), doc="what is averaged"
+    )
     products: Literal["exact", "finite"] = hyper(
         "exact", choices=("exact", "finite"), doc="second derivatives, or differences of gradients"
     )
@@ -191,7 +199,7 @@ def adahessian_(
     root: Tensor,
     eps: Tensor,
 ) -> None:
-    """``m <- m + take1 (g - m)``; ``v <- keep2 v + take2 D^2``; ``x <- decay x - a m / (sqrt v r + e)``."""
+    """Mean of the gradient, mean of the squared curvature, decay and move."""
     exp_avg.copy_(exp_avg + (grad - exp_avg) * take1)
     square.copy_(square * keep2 + curvature * curvature * take2)
     param.copy_(param * decay - exp_avg / (sqrt(square) * root + eps) * step_size)

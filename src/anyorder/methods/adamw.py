@@ -42,7 +42,9 @@ class AdamW(Optimizer):
     needs = frozenset({"grad"})
     buffers = ("exp_avg", "exp_avg_sq")
 
-    lr: float = hyper(1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size")
+    lr: float = hyper(
+        1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+    )
     betas: tuple[float, float] = hyper((0.9, 0.999), ge=0, lt=1, doc="memory of mean and square")
     eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator")
     weight_decay: float = hyper(
@@ -83,7 +85,7 @@ def adamw_(
     root: Tensor,
     eps: Tensor,
 ) -> None:
-    """``m <- m + take1 (g - m)``; ``v <- b2 v + take2 g^2``; ``x <- decay x - a m / (sqrt v r + e)``."""
+    """Mean, mean square, decay and move."""
     exp_avg.copy_(exp_avg + (grad - exp_avg) * take1)
     exp_avg_sq.copy_(exp_avg_sq * beta2 + grad * grad * take2)
     param.copy_(param * decay - exp_avg / (sqrt(exp_avg_sq) * root + eps) * step_size)

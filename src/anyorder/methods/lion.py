@@ -43,7 +43,9 @@ class Lion(Optimizer):
     needs = frozenset({"grad"})
     buffers = ("exp_avg",)
 
-    lr: float = hyper(1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="step size")
+    lr: float = hyper(
+        1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="step size"
+    )
     betas: tuple[float, float] = hyper((0.9, 0.99), ge=0, lt=1, doc="memory seen, memory kept")
     weight_decay: float = hyper(
         0.0, ge=0, search="log", low=1e-3, high=10.0, unit="1 / step size", doc="decoupled decay"

@@ -56,7 +56,9 @@ class MeZO(Optimizer):
     order = 0
     needs = frozenset({"value"})
 
-    lr: float = hyper(1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / slope", doc="step size")
+    lr: float = hyper(
+        1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / slope", doc="step size"
+    )
     eps: float = hyper(1e-3, gt=0, unit="parameter", doc="distance of the two points")
     directions: int = hyper(1, ge=1, doc="directions per step")
     weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="decay of matrices")

@@ -16,8 +16,8 @@ from anyorder.oracle import _checked_order  # pyright: ignore[reportPrivateUsage
 class RankSGD(Population):
     r"""ZO-RankSGD: a person, a judge or a simulator puts candidates in order, best first.
 
-    1. Show :math:`m` points :math:`x + \mu z_i` with Gaussian :math:`z_i`; learn the ``top`` best in
-       order. Each pair (:math:`i` better than :math:`j`) that follows is an edge of a graph
+    1. Show :math:`m` points :math:`x + \mu z_i` with Gaussian :math:`z_i`; learn the ``top`` best
+       in order. Each pair (:math:`i` better than :math:`j`) that follows is an edge of a graph
        :math:`E`; the estimate is
 
        .. math:: \hat g = \frac{1}{|E|} \sum_{(i, j) \in E} (z_j - z_i)
@@ -55,8 +55,12 @@ class RankSGD(Population):
     needs = frozenset({"rank"})
     buffers = ("estimate",)
 
-    lr: float = hyper(0.1, ge=0, search="log", low=1e-3, high=10.0, unit="parameter", doc="first step tried")
-    mu: float = hyper(0.1, gt=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="spread of the points")
+    lr: float = hyper(
+        0.1, ge=0, search="log", low=1e-3, high=10.0, unit="parameter", doc="first step tried"
+    )
+    mu: float = hyper(
+        0.1, gt=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="spread of the points"
+    )
     points: int = hyper(10, ge=2, doc="points shown at a time (m)")
     top: int = hyper(0, ge=0, doc="how many of the best come in order (k); 0 is all")
     line_search: int = hyper(5, ge=0, doc="step sizes tried (L); 0 moves by lr")
@@ -66,15 +70,19 @@ class RankSGD(Population):
         self._round = 0  # completed rounds; not ``steps``, which a person's answers never pass
         self._best: int | None = None  # number of the best point of part 1, when that is done
         self._averaged = 0  # estimates averaged since something last won
-        super().__init__(params, **options)
+        super().__init__(params, **options)  # pyright: ignore[reportCallIssue]
 
     def check_group(self, group: dict[str, Any]) -> None:
         """The order of all candidates is one answer, so groups may differ in nothing."""
         if group["top"] > group["points"]:
-            raise HyperError(f"top: expected at most points = {group['points']}, got {group['top']}")
+            raise HyperError(
+                f"top: expected at most points = {group['points']}, got {group['top']}"
+            )
         for name in self.hypers:
             if self.param_groups and group[name] != self.param_groups[0][name]:
-                raise HyperError(f"{name}: cannot differ between groups; a ranking judges all at once")
+                raise HyperError(
+                    f"{name}: cannot differ between groups; a ranking judges all at once"
+                )
 
     def ask(self) -> list[Shift]:
         """Part 1's points, or part 2's once part 1 is told."""

@@ -26,7 +26,7 @@ from anyorder import layout
 from anyorder.checkpoint import CheckpointError
 from anyorder.hyper import HyperError, UnknownOptionError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
-from anyorder.optimizer import NeedsError, Optimizer, Population
+from anyorder.optimizer import GRADIENT_ONLY, NeedsError, Optimizer, Population
 from anyorder.oracle import ClosureError, NonFiniteError, SparseGradientError
 from anyorder.params import ParamsError, ParamsTypeError
 from anyorder.testing.worlds import bits, bowl, net, same
@@ -59,7 +59,7 @@ class MethodContract:
 
     def make(self, params: Any, **options: Any) -> Optimizer:
         """An optimizer with the settings of this contract."""
-        settings = {"engine": "eager", **self.options, **options}
+        settings: dict[str, Any] = {"engine": "eager", **self.options, **options}
         return self.method(params, **settings)
 
     def _rates(self) -> list[float]:
@@ -123,12 +123,15 @@ class MethodContract:
         """Climbing minus f is descending f, bit for bit; the returned loss is the closure's own."""
         down, closure = bowl()
         up, other = bowl()
-        first, second = self.make(down.items(), lr=0.01), self.make(up.items(), lr=0.01, maximize=True)
+        first, second = (
+            self.make(down.items(), lr=0.01),
+            self.make(up.items(), lr=0.01, maximize=True),
+        )
         for _ in range(4):
             a, b = first.step(closure), second.step(lambda: -other())
+            assert a is not None and b is not None
+            assert torch.equal(a.nan_to_num(), (-b).nan_to_num())
         assert same(bits(down), bits(up))
-        assert a is not None and b is not None
-        assert torch.equal(a.nan_to_num(), (-b).nan_to_num())
 
     # It asks what it says ------------------------------------------------------------------
 
@@ -164,11 +167,15 @@ class MethodContract:
         """A budget is never exceeded, and a refused step changes nothing."""
         params, closure = bowl()
         optimizer = self.make(params.items(), budget=Budget(forwards=40))
-        with pytest.raises(BudgetExhausted):
-            for _ in range(100):
-                before = bits(params)
+        before: dict[str, Tensor] = {}
+        ended = False
+        while not ended:
+            before = bits(params)
+            try:
                 optimizer.step(closure)
-        assert optimizer.calls.forwards() <= 40
+            except BudgetExhausted:
+                ended = True
+        assert 0 < optimizer.calls.forwards() <= 40
         assert same(bits(params), before)
 
     # The engine ----------------------------------------------------------------------------
@@ -222,7 +229,7 @@ class MethodContract:
 
         A ranking may still walk to the best of the points it was shown.
         """
-        if self.method.needs == {"rank"}:
+        if self.method.needs == frozenset({"rank"}):
             return
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             params, closure = bowl(dtype)
@@ -241,7 +248,14 @@ class MethodContract:
         for _ in range(3):
             optimizer.step(closure)
         saved = io.BytesIO()
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}, saved)
+        torch.save(
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            saved,
+        )
         for _ in range(3):
             optimizer.step(closure)
         path = f"{self.method.__module__}:{self.method.__qualname__}"
@@ -327,7 +341,11 @@ class MethodContract:
         optimizer.step(closure)
         twin, twin_optimizer = copy.deepcopy((holder, optimizer))
         again, again_optimizer = pickle.loads(pickle.dumps((holder, optimizer)))
-        for held, stepper in ((holder, optimizer), (twin, twin_optimizer), (again, again_optimizer)):
+        for held, stepper in (
+            (holder, optimizer),
+            (twin, twin_optimizer),
+            (again, again_optimizer),
+        ):
             stepper.step(lambda h=held: torch.stack([(p * p).sum() for p in h.values()]).sum())
         assert same(bits(dict(holder.items())), bits(dict(twin.items())))
         assert same(bits(dict(holder.items())), bits(dict(again.items())))
@@ -394,8 +412,7 @@ class MethodContract:
             states = _random_states()
             try:
                 optimizer.step(closure)
-            except RuntimeError as error:
-                assert "boom" in str(error)
+            except RuntimeError:  # the closure's own; a method may ask fewer times than that
                 assert same(bits(model), before[0])
                 assert all(p.grad is None for p in model.parameters())
                 if fatal == 1:
@@ -472,7 +489,7 @@ class MethodContract:
             return loss
 
         before = bits(params)
-        if self.method.needs == {"grad"}:
+        if self.method.needs == GRADIENT_ONLY:
             for _ in range(3):
                 a, b = optimizer.step(legacy), other.step(plain_closure)
                 assert a is not None and b is not None and torch.equal(a, b)
@@ -488,7 +505,7 @@ class MethodContract:
         params, closure = bowl()
         plain, plain_closure = bowl()
         optimizer, other = self.make(params.items()), self.make(plain.items())
-        if self.method.needs != {"grad"}:
+        if self.method.needs != GRADIENT_ONLY:
             with pytest.raises(NeedsError, match="closure"):
                 optimizer.step()
             return
@@ -507,7 +524,7 @@ class MethodContract:
         optimizer = self.make(params.items())
         optimizer.step(closure)
         before, steps = bits(params), optimizer.steps
-        if self.method.needs == {"rank"}:
+        if self.method.needs == frozenset({"rank"}):
             optimizer.step(lambda: closure() * value)
             return
         with pytest.raises(NonFiniteError, match="no parameter was changed"):
@@ -534,7 +551,9 @@ class MethodContract:
         params, closure = bowl()
         frozen = nn.Parameter(torch.ones(3), requires_grad=False)
         unused = nn.Parameter(torch.ones(3))
-        optimizer = self.make([*params.items(), ("frozen", frozen), ("unused", unused)], lr=self._rate())
+        optimizer = self.make(
+            [*params.items(), ("frozen", frozen), ("unused", unused)], lr=self._rate()
+        )
         for _ in range(2):
             optimizer.step(closure)
         assert bool((frozen == 1).all())
@@ -558,7 +577,7 @@ class MethodContract:
 
     def test_sparse_gradients_are_refused(self) -> None:
         """A sparse gradient is named with the remedy."""
-        if self.method.needs != {"grad"}:
+        if self.method.needs != GRADIENT_ONLY:
             return
         table = nn.Embedding(5, 2, sparse=True)
         optimizer = self.make(table)
@@ -568,11 +587,11 @@ class MethodContract:
         with pytest.raises(SparseGradientError, match="sparse=False"):
             optimizer.step(lambda: table(torch.tensor([1])).sum())
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore
     @given(
-        st.lists(
-            st.lists(st.integers(0, 5), max_size=3).map(tuple), min_size=1, max_size=5
-        ).filter(lambda shapes: any(torch.Size(s).numel() for s in shapes))
+        st.lists(st.lists(st.integers(0, 5), max_size=3).map(tuple), min_size=1, max_size=5).filter(
+            lambda shapes: any(torch.Size(s).numel() for s in shapes)
+        )
     )
     def test_any_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         """Empty, scalar and odd shapes: steps run, and packing changes no bit."""
@@ -597,7 +616,9 @@ class MethodContract:
         assert all(name in text for name, _ in model.named_parameters())
         assert all(name in text for name in self.method.hypers)
         words = self.method.__doc__ or ""
-        assert all(part in words for part in ("Oracle calls per step", "State:", "References:", "Example"))
+        assert all(
+            part in words for part in ("Oracle calls per step", "State:", "References:", "Example")
+        )
         assert all(h.doc for h in self.method.hypers.values())
 
     def test_ledger_is_whole(self) -> None:
