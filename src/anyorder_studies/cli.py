@@ -19,7 +19,7 @@ from anyorder_studies import harness
 from anyorder_studies.discovery import Studies, discover
 from anyorder_studies.gallery import gallery as gallery_entries
 from anyorder_studies.gallery import write_gallery
-from anyorder_studies.page import claimed, command, interval
+from anyorder_studies.page import claimed, command, interval, origin
 from anyorder_studies.result import StudyResult, load_result
 from anyorder_studies.study import SCALES, Study, StudyError
 from anyorder_studies.verify import Check, verify_study
@@ -55,7 +55,7 @@ def list_(as_json: JsonOption = False) -> None:
     for row in rows:
         table.add_row(
             row["key"],
-            f"\\[{row['paper']}]",
+            "-" if row["paper"] is None else f"\\[{row['paper']}]",
             row["title"],
             _coloured(row["verdict"]),
             row["scale"] or "-",
@@ -76,7 +76,7 @@ def show(key: str, as_json: JsonOption = False) -> None:
             _print_json({"claims": _claims(study), "result": result and result.to_json()})
             return
         console = Console()
-        console.print(f"[bold]{study.title}[/bold]  (paper {study.paper}, {key})")
+        console.print(f"[bold]{study.title}[/bold]  ({origin(study.paper)}, {key})")
         console.print((study.__doc__ or "").strip(), style="dim", markup=False)
         if result is None:
             console.print(f"Not run yet: anyorder study run {key}")

@@ -18,7 +18,7 @@ class Entry:
 
     Args:
         key: The study's key.
-        paper: The paper's number in the catalogue.
+        paper: The paper's number in the catalogue; ``None`` for background.
         title: The study's title.
         verdict: The stored verdict.
         figure: Path of the stored SVG figure.
@@ -31,7 +31,7 @@ class Entry:
     """
 
     key: str
-    paper: int
+    paper: int | None
     title: str
     verdict: str
     figure: Path

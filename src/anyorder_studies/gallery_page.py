@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from anyorder_studies.page import origin
 from anyorder_studies.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ aria-label="Enlarge the figure: {escape(entry.title)}">{inline_svg(figure, entry
 <dl><dt>Claimed</dt><dd>{escape(entry.claimed)}</dd>
 <dt>Measured</dt><dd>{escape(entry.measured)}</dd></dl>
 <div class="again"><code>{escape(entry.command)}</code></div>
-<p class="meta">Paper [{entry.paper}], scale {escape(entry.scale)}, {entry.seconds:.1f} s</p>
+<p class="meta">{origin(entry.paper)}, scale {escape(entry.scale)}, {entry.seconds:.1f} s</p>
 </li>"""
 
 

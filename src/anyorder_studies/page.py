@@ -38,6 +38,11 @@ def claimed(claim: Claim) -> str:
     return f"{number(claim.expected)} {claim.unit} (effect: {sign} {number(claim.threshold)})"
 
 
+def origin(paper: int | None) -> str:
+    """Where a study comes from: its paper's number, or the background of the catalogue."""
+    return "Background" if paper is None else f"Paper [{paper}]"
+
+
 def command(result: StudyResult) -> str:
     """The command that runs the study again."""
     return f"anyorder study run {result.key} --scale {result.scale}"
@@ -63,7 +68,7 @@ def study_page(study: Study, result: StudyResult) -> str:
     lines = [
         f"# {study.title}",
         "",
-        f"Paper [{study.paper}] · **{result.verdict}** · scale `{result.scale}` · "
+        f"{origin(study.paper)} · **{result.verdict}** · scale `{result.scale}` · "
         f"{number(round(result.seconds, 1))} s",
         "",
         inspect.getdoc(type(study)) or "",

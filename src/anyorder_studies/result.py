@@ -19,7 +19,7 @@ class StudyResult:
 
     Args:
         key: The study's key.
-        paper: The paper's number in the catalogue.
+        paper: The paper's number in the catalogue; ``None`` for background.
         title: The study's title.
         scale: Scale of the run.
         seeds: The seeds that its units name, in order.
@@ -34,7 +34,7 @@ class StudyResult:
     """
 
     key: str
-    paper: int
+    paper: int | None
     title: str
     scale: str
     seeds: tuple[int, ...]

@@ -67,7 +67,8 @@ class Study(ABC):
     what the paper proposes and what this experiment does. Class attributes:
 
     - ``key``: the folder's name, ``<firstauthor><year><key>``.
-    - ``paper``: the number in the catalogue, 1 to 133.
+    - ``paper``: the number in the catalogue, 1 to 133; ``None`` for a work that the catalogue
+      builds on without listing it (its background).
     - ``title``: short title of the study.
     - ``claims``: the first is the central one.
     - ``scales``: settings by scale. ``"smoke"`` takes under 20 s, ``"small"`` under five minutes
@@ -80,7 +81,7 @@ class Study(ABC):
     """
 
     key: ClassVar[str]
-    paper: ClassVar[int]
+    paper: ClassVar[int | None]
     title: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -104,8 +105,11 @@ class Study(ABC):
                 f"expected a key like benson2018simplicial (first author, year, word), got "
                 f"{cls.key!r}"
             )
-        if not 1 <= cls.paper <= PAPERS:
-            raise StudyError(f"{cls.key}: expected a paper number 1..{PAPERS}, got {cls.paper}")
+        if cls.paper is not None and not 1 <= cls.paper <= PAPERS:
+            raise StudyError(
+                f"{cls.key}: expected a paper number 1..{PAPERS}, or None for background, got "
+                f"{cls.paper}"
+            )
         if not cls.claims:
             raise StudyError(f"{cls.key}: expected at least one claim")
         if set(cls.scales) != set(SCALES):

@@ -43,6 +43,17 @@ def test_run_writes_below_the_current_folder_only(invoke: Invoke, toy_package: s
     assert not (folder / "result.json").exists()
 
 
+def test_background_works_are_listed_without_a_number(
+    make_package: Callable[..., str], toy: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = make_package(doe2020toy=toy().replace("[int] = 7", "[int | None] = None"))
+    monkeypatch.setattr(cli, "discover", lambda: discovery.discover(package))
+    listed = CliRunner().invoke(cli.app, ["list", "--json"])
+    assert json.loads(listed.stdout)["studies"][0]["paper"] is None
+    assert "None" not in CliRunner().invoke(cli.app, ["list"]).output
+    assert "(Background, doe2020toy)" in CliRunner().invoke(cli.app, ["show", "doe2020toy"]).output
+
+
 def test_out_is_respected(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("run", "doe2020toy", "--out", str(tmp_path / "there")).exit_code == 0
     assert (tmp_path / "there/doe2020toy/small/figure.svg").exists()

@@ -7,7 +7,7 @@ import pytest
 
 from anyorder_studies.discovery import discover
 from anyorder_studies.harness import run_study
-from anyorder_studies.page import claimed, command, interval, number, study_page
+from anyorder_studies.page import claimed, command, interval, number, origin, study_page
 from anyorder_studies.study import Claim, Measurement
 
 CLAIM = Claim(
@@ -32,6 +32,10 @@ def test_intervals_and_claims_as_text() -> None:
     assert claimed(replace(CLAIM, expected=1.0)) == "< 1 x (direction only)"
     equal = replace(CLAIM, direction="equal", threshold=0.5)
     assert claimed(equal) == "= 0.5 +- 0.05 x"
+
+
+def test_background_works_have_no_number() -> None:
+    assert (origin(7), origin(None)) == ("Paper [7]", "Background")
 
 
 def test_the_page_says_everything_and_is_a_function_of_its_inputs(

@@ -49,6 +49,12 @@ def test_an_incomplete_declaration_says_what_is_missing(
         define(**change)
 
 
+def test_a_background_work_has_no_number_and_says_so() -> None:
+    assert type("Toy", (Study,), {**GOOD, "paper": None})().paper is None
+    with pytest.raises(StudyError, match="does not declare paper"):
+        define(paper=None)
+
+
 def test_seeds_override_every_scale_that_has_them() -> None:
     study = define()(seeds=5)
     assert study.settings("smoke") == {"seeds": 5}

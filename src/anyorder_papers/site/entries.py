@@ -45,7 +45,7 @@ class StudyView:
 
     Args:
         key: The study's key.
-        paper: Number of the paper whose claims it measures.
+        paper: Number of the paper whose claims it measures; ``None`` for a background work.
         title: Its title.
         verdict: One of :data:`VERDICTS`, computed by the studies' rule.
         seconds: How long the run took.
@@ -57,7 +57,7 @@ class StudyView:
     """
 
     key: str
-    paper: int
+    paper: int | None
     title: str
     verdict: str
     seconds: float
@@ -182,7 +182,8 @@ def library(papers: Iterable[Paper], studies: Sequence[StudyView]) -> Library:
     """Join papers and study results; newest first, and by number within a day."""
     of_paper: defaultdict[int, list[StudyView]] = defaultdict(list)
     for study in studies:
-        of_paper[study.paper].append(study)
+        if study.paper is not None:
+            of_paper[study.paper].append(study)
     entries: list[Entry] = []
     for paper in papers:
         own = sorted(of_paper[paper.id], key=lambda study: (study.key != paper.study, study.key))

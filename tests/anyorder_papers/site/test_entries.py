@@ -43,6 +43,14 @@ def test_the_catalogues_own_study_comes_first(
     assert [study.key for study in entry.studies] == ["z2020y", "a2020x"]
 
 
+def test_studies_of_background_works_belong_to_no_paper(
+    make_paper: Callable[..., Paper], make_study: Callable[..., StudyView]
+) -> None:
+    studies = [make_study(key="b2020x", paper=None), make_study(key="a2020x", paper=1)]
+    found = library([make_paper(1), make_paper(2)], studies)
+    assert [study.key for _, study in found.studied] == ["a2020x"]
+
+
 def test_verdicts_of_entries(make_paper: Callable[..., Paper], small_library: Library) -> None:
     assert small_library.by_id[71].verdict == "reproduced"
     assert Entry(make_paper(1, study="x2020y")).verdict == "not run yet"
