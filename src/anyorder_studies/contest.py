@@ -1,0 +1,98 @@
+"""Fair contests between methods: equal tuning budgets, and seeds that tuning has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from anyorder import Optimizer
+from anyorder.oracle import NonFiniteError
+from anyorder.problems import Problem, load
+from anyorder_studies.measurement import StudyError
+
+T = TypeVar("T")
+
+# Seeds of tuning count from here, those of a report from 0.
+FIRST_TUNING_SEED = 1000
+# What a run counts that diverged or ended above this, in nats: four times a guess among ten.
+WORST = 4 * math.log(10.0)
+_DIGITS_TRAIN = 1_197
+
+
+def choose(grid: Sequence[T], score: Callable[[T, int], float], seeds: int) -> T:
+    """The setting with the smallest mean score over tuning seeds; the first of equals.
+
+    Args:
+        grid: Settings to try. Give every method of a contest equally many.
+        score: What a setting reaches with a seed, smaller is better; not finite counts as worst.
+        seeds: Number of tuning seeds, from :data:`FIRST_TUNING_SEED` on.
+
+    Raises:
+        StudyError: If there is no setting or no seed, or no setting has finite scores.
+    """
+    if not grid or seeds < 1:
+        raise StudyError(f"expected settings and seeds to choose by, got {len(grid)} and {seeds}")
+    chosen = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
+    means = [sum(score(setting, seed) for seed in chosen) / seeds for setting in grid]
+    finite = [mean if math.isfinite(mean) else math.inf for mean in means]
+    if min(finite) == math.inf:
+        raise StudyError(f"no setting of {list(grid)} had finite scores: choose a wider grid")
+    return grid[finite.index(min(finite))]
+
+
+def descend(
+    problem: Problem,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    steps: int,
+    seed: int,
+    cosine: bool = True,
+    after: Callable[[int], None] | None = None,
+) -> bool:
+    """Train a model.
+
+    Args:
+        problem: Gives batches and losses.
+        model: What is trained, in place.
+        optimizer: How, with the learning rate it starts with.
+        steps: Number of steps.
+        seed: Seed of the batches.
+        cosine: Let the learning rate fall to zero along half a cosine.
+        after: Told the number of completed steps after each one.
+
+    Returns:
+        Whether it came to the end; ``False`` if a loss or gradient was not finite.
+    """
+    starts = [group["lr"] for group in optimizer.param_groups]
+    for step in range(steps):
+        if cosine:
+            for group, start in zip(optimizer.param_groups, starts, strict=True):
+                group["lr"] = start * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+        try:
+            optimizer.step(problem.closure(model, problem.batch(seed, step)))
+        except NonFiniteError:
+            return False
+        if after is not None:
+            after(step + 1)
+    return True
+
+
+@cache
+def all_digits() -> tuple[Problem, Any]:
+    """The problem ``digits`` whose batch is the whole training part, and that batch."""
+    problem = load("digits", batch_size=_DIGITS_TRAIN)
+    return problem, problem.batch(0, 0)
+
+
+def digits_training_loss(model: nn.Module) -> float:
+    """Mean cross-entropy over all training digits in nats, at most :data:`WORST`."""
+    problem, everything = all_digits()
+    with torch.no_grad():
+        loss = float(problem.loss(model, everything))
+    return min(loss, WORST) if math.isfinite(loss) else WORST
