@@ -53,9 +53,7 @@ class Hessian:
         self._params = list(params.values())
         self._product, self._average = product, average
         self._graph = _second(
-            lambda: torch.autograd.grad(  # pyright: ignore
-                [loss], self._params, create_graph=True, allow_unused=True
-            )
+            lambda: torch.autograd.grad([loss], self._params, create_graph=True, allow_unused=True)
         )
         self.grads = [None if g is None else g.detach() for g in self._graph]
         average([g for g in self.grads if g is not None])
@@ -68,7 +66,7 @@ class Hessian:
         with self._product(), torch.enable_grad():
             if pairs:
                 found = _second(
-                    lambda: torch.autograd.grad(
+                    lambda: torch.autograd.grad(  # pyright: ignore[reportCallIssue]
                         [g for g, _ in pairs],  # pyright: ignore[reportArgumentType]
                         self._params,
                         [v for _, v in pairs],

@@ -278,7 +278,9 @@ class MethodContract:
             sys.stdout.buffer.write(out.getvalue())
         """)
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script], input=saved.getvalue(), capture_output=True,
+            [sys.executable, "-W", "ignore", "-c", script],
+            input=saved.getvalue(),
+            capture_output=True,
             check=False, env=_environment(),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
@@ -353,7 +355,7 @@ class MethodContract:
     # The user's world ----------------------------------------------------------------------
 
     def test_leaves_the_world_as_one_evaluation_would(self) -> None:
-        """``.grad``, ``requires_grad``, modes stay; buffers and random state move as by one call."""
+        """``.grad``, ``requires_grad`` and modes stay; the rest moves as by one plain call."""
         model, closure = net()
         twin, twin_closure = net()
         model.conv.weight.grad = torch.full_like(model.conv.weight, 7.0)
