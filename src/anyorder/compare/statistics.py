@@ -29,6 +29,7 @@ from anyorder.compare.estimators import (
     interval,
     iqm,
     median,
+    seeds_needed,
     sign_flip_test,
     signed_sizes,
 )
@@ -122,7 +123,7 @@ class Pair:
         p: Chance of a mean at least as far from zero if the two were the same; NaN if unknown.
         adjusted: ``p`` after Holm's correction for all pairs.
         verdict: The word.
-        why: Reason why they are not comparable; else empty.
+        why: Reason why they are not comparable, or why no verdict is possible; else empty.
     """
 
     a: str
@@ -147,8 +148,10 @@ def compare_pairs(results: Mapping[str, Any], level: float = LEVEL) -> list[Pair
     key, goal = judged_by(results)
     pairs = [_pair(a, b, key, goal) for a, b in combinations(methods_of(results), 2)]
     adjusted = holm([pair.p for pair, _ in pairs])
+    tested = sum(not pair.why for pair, _ in pairs)
+    needed = seeds_needed(tested, level)
     return [
-        pair if pair.why else _judged(pair, differences, after, level, goal)
+        pair if pair.why else _judged(pair, differences, after, level, goal, needed)
         for (pair, differences), after in zip(pairs, adjusted, strict=True)
     ]
 
@@ -174,7 +177,9 @@ def _pair(a: Mapping[str, Any], b: Mapping[str, Any], key: str, goal: Goal) -> t
     return Pair(*names, len(shared), p=sign_flip_test(differences)), differences
 
 
-def _judged(pair: Pair, differences: Floats, adjusted: float, level: float, goal: Goal) -> Pair:
+def _judged(
+    pair: Pair, differences: Floats, adjusted: float, level: float, goal: Goal, needed: int
+) -> Pair:
     verdict: Verdict = "not separable"
     if adjusted <= 1 - level + 1e-12:
         lower = math.fsum(signed_sizes(differences)) < 0
@@ -186,6 +191,7 @@ def _judged(pair: Pair, differences: Floats, adjusted: float, level: float, goal
         interval=interval(differences, partial(np.mean, axis=-1)) if known else None,
         adjusted=adjusted,
         verdict=verdict,
+        why=f"too few seeds, {needed} are needed" if pair.seeds < needed else "",
     )
 
 
