@@ -241,7 +241,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 def _create(engine: sa.Engine) -> None:
     """Create what is missing, and prove that the database can be written."""
     if engine.dialect.name == "sqlite":
-        file = Path(str(engine.url.database))
+        # A path may be written as a URI (file:/path?mode=ro).
+        file = Path(str(engine.url.database).removeprefix("file:").partition("?")[0])
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Addresses are in it: for its owner only.
         file.touch(mode=0o600)
