@@ -1,0 +1,1 @@
+"""AdaHessian against AdamW, with and without averaging its estimate over rows."""
