@@ -37,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MPLBACKEND"] = "agg"
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by their number: some hold a time, and names must not change between runs."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` are skipped where there is none."""
     if torch.cuda.is_available():
