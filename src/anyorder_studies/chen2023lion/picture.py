@@ -11,16 +11,17 @@ from anyorder_studies.study import Measurement, Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LABELS = {"512_longer": "512,\n9 x the steps"}
 PANELS = {"loss": "Training loss", "validation_loss": "Validation loss"}
 
 
 def draw_ratios(
     found: Mapping[str, tuple[list[Result], list[Result]]], measurements: Mapping[str, Measurement]
 ) -> Figure:
-    """Ratios of Lion to AdamW by batch size.
+    """Ratios of Lion to AdamW by contest.
 
     Args:
-        found: Results of Lion and of AdamW by batch size, paired by seed.
+        found: Results of Lion and of AdamW by contest, paired by seed.
         measurements: All measurements of the study.
     """
     from matplotlib.figure import Figure
@@ -29,10 +30,10 @@ def draw_ratios(
     figure = Figure(figsize=(7.2, 3.3))
     axes: Any = figure.subplots(1, 2, sharey=True)
     for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
-        for place, (batch, (lion, adamw)) in enumerate(found.items()):
+        for place, (contest, (lion, adamw)) in enumerate(found.items()):
             ratios = [a[key] / b[key] for a, b in zip(lion, adamw, strict=True)]
             axis.plot([place + 0.12] * len(ratios), ratios, ".", color=PALETTE[6], markersize=5)
-            total = measurements[f"{key}_ratio_{batch}"]
+            total = measurements[f"{key}_ratio_{contest}"]
             colour = PALETTE[0] if total.value < 1 else PALETTE[1]
             if total.n > 1:
                 axis.plot([place, place], [total.low, total.high], color=colour, linewidth=2)
@@ -43,8 +44,8 @@ def draw_ratios(
             )  # fmt: skip
         axis.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")
         axis.set_xlim(-0.5, len(found) - 0.5)
-        axis.set_xticks(range(len(found)), list(found))
-        axis.set_xlabel("images per batch (equal epochs)")
+        axis.set_xticks(range(len(found)), [LABELS.get(name, name) for name in found])
+        axis.set_xlabel("images per batch")
         axis.set_title(title, loc="left")
     axes[0].set_yscale("log")
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.chen2023lion.study import BATCHES, GRIDS, LionAgainstAdamW
+from anyorder_studies.chen2023lion.study import CONTESTS, GRIDS, LionAgainstAdamW
 from anyorder_studies.contest import FIRST_TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
@@ -23,10 +23,12 @@ def result(loss: float, **changes: Any) -> dict[str, Any]:
 
 def test_every_seed_meets_both_methods_at_every_batch_with_equal_budgets() -> None:
     units = plan(LionAgainstAdamW(seeds=3), "small")
-    assert len(units) == 3 * 2 * len(BATCHES)
+    assert len(units) == 3 * 2 * len(CONTESTS)
     assert {len(unit["grid"]) for unit in units} == {6}
     assert {unit["tuning_seeds"] for unit in units} == {2}
     assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    steps = {u["contest"]: u["epochs"] * (1_197 // u["batch"]) for u in units}
+    assert steps["512_longer"] == steps["64"] == 9 * steps["512"]
     assert len(GRIDS["lion"]) == len(GRIDS["adamw"])
 
 
@@ -41,9 +43,9 @@ def test_a_unit_trains_with_the_step_size_that_tuning_chose(method: str, buffers
 
 def test_measurements_are_ratios_of_pairs() -> None:
     results: Results = []
-    for batch, lion in zip(BATCHES, (3.0, 2.0, 1.0), strict=True):
+    for contest, lion in zip(CONTESTS, (3.0, 2.0, 1.0, 9.0), strict=True):
         for seed in range(2):
-            unit = {"batch": batch, "seed": seed, "grid": [0.1, 0.2, 0.3]}
+            unit = {"contest": contest, "seed": seed, "grid": [0.1, 0.2, 0.3]}
             factor = 1.0 + seed  # a seed that is twice as hard for both
             results.append(({**unit, "method": "lion"}, result(lion * factor, accuracy=0.6)))
             results.append(
@@ -55,5 +57,5 @@ def test_measurements_are_ratios_of_pairs() -> None:
     assert measured["trend"].value == pytest.approx(1 / 3)
     assert measured["state_ratio"].value == 0.5
     assert measured["accuracy_gain_64"].value == pytest.approx(10.0)
-    assert measured["lr_at_edge"].value == 3  # Lion's, at each batch size
+    assert measured["lr_at_edge"].value == len(CONTESTS)  # Lion's, in each
     assert (measured["lr_lion_16"].value, measured["lr_adamw_16"].value) == (0.1, 0.2)
