@@ -28,7 +28,12 @@ class Native:
     """A method of this library: it has its own oracle, ledger and budget."""
 
     def __init__(
-        self, entrant: Entrant, model: nn.Module, config: Mapping[str, Any], budget: Budget, seed: int
+        self,
+        entrant: Entrant,
+        model: nn.Module,
+        config: Mapping[str, Any],
+        budget: Budget,
+        seed: int,
     ) -> None:
         cls = entrant.cls
         assert issubclass(cls, Optimizer)

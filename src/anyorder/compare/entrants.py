@@ -17,7 +17,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -223,7 +223,7 @@ def _import(name: str, spec: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _working_folder() -> Iterator[None]:
+def _working_folder() -> Generator[None]:
     """Let modules in the working folder be imported, as ``python -m`` would."""
     added = os.getcwd()
     sys.path.insert(0, added)

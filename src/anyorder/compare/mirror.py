@@ -1,5 +1,4 @@
-"""Finished runs as trials of Optuna studies, for ``optuna-dashboard`` and everything else that
-reads Optuna's storage.
+"""Finished runs as trials of Optuna studies, for ``optuna-dashboard`` and other readers.
 
 Each method has a study of its tuning runs, with the searched hyper-parameters as parameters, and
 one of its reported runs, with the seed as parameter. The value is the metric at the end, the
@@ -52,15 +51,19 @@ class Mirror:
             if not won:
                 return
             try:
-                for key, outcome in self._storage.unmirrored(most).items():
-                    self._add(Item.from_key(key), outcome)
-                    self._storage.mirrored(key)
+                with self._storage.trouble():
+                    for key, outcome in self._storage.unmirrored(most).items():
+                        self._add(Item.from_key(key), outcome)
+                        self._storage.mirrored(key)
             except self._optuna.exceptions.StorageInternalError as error:
-                raise StorageError(f"the Optuna studies cannot be written: {error}") from error
+                text = " ".join(str(error.__cause__ or error).split())
+                raise StorageError(f"{text}. Finished runs are kept") from error
 
     def _add(self, item: Item, outcome: Mapping[str, Any]) -> None:
         record = outcome["record"]
-        if record is None:  # the default configuration was chosen, so its runs are the reported ones
+        if (
+            record is None
+        ):  # the default configuration was chosen, so its runs are the reported ones
             return
         study = self._study(item)
         # A process may have died between adding a trial and noting it.

@@ -99,8 +99,9 @@ class Plan:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
         """The plan that :meth:`to_dict` stored."""
-        known = {name: value for name, value in stored.items() if name != "fingerprint"}
-        return cls(**{**known, "methods": tuple(known["methods"])})
+        known: dict[str, Any] = {n: value for n, value in stored.items() if n != "fingerprint"}
+        known["methods"] = tuple(known["methods"])
+        return cls(**known)
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Literal
@@ -179,7 +179,7 @@ def _ending(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
+def _environment(threads: int) -> Generator[None]:
     """Variables a child inherits and the parent does not keep."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
@@ -194,7 +194,7 @@ def _environment(threads: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def _interrupts_held_back() -> Generator[None]:
     """Start a process in which Ctrl-C is blocked until it can say what to do about it."""
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or not hasattr(signal, "pthread_sigmask"):

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,13 +24,16 @@ NOISE_BATCHES = 16
 LEAST, MOST, PATIENCE = 5, 50, 1.0
 
 
-def probe(problem: Problem, device: str = "cpu", autocast: str = "none") -> dict[str, Any]:
+def probe(
+    problem: Problem, device: str = "cpu", autocast: str = "none", report: Any = None
+) -> dict[str, Any]:
     """Check the problem, and measure noise and the cost of each kind of answer.
 
     Args:
         problem: what is to be compared on.
         device: where the runs will be.
         autocast: type of ``torch.autocast`` around losses, or ``none``.
+        report: the check's report, if it is there already.
 
     Returns:
         ``ok``, ``findings`` and ``parameters`` of the check; and where there was no error
@@ -39,9 +42,11 @@ def probe(problem: Problem, device: str = "cpu", autocast: str = "none") -> dict
         ``second_derivative`` (None, or why there is none), ``evaluation_seconds`` and
         ``measured`` (exchange rates in forward passes).
     """
-    report = check(problem)
+    report = report or check(problem)
     found: dict[str, Any] = {
-        name: part for name, part in report.to_dict().items() if name in ("ok", "findings", "parameters")
+        name: part
+        for name, part in report.to_dict().items()
+        if name in ("ok", "findings", "parameters")
     }
     found["evaluation_seconds"] = report.seconds.get("evaluate", 0.0)
     if not report.ok:
@@ -119,7 +124,9 @@ class _Bench:
         """A gradient whose graph is kept, and one product with its Hessian."""
         params = list(self.params.values())
         grads = torch.autograd.grad(self.loss(), params, create_graph=True, allow_unused=True)
-        curved = [g for g in grads if g is not None and g.requires_grad]
+        curved = [
+            g for g in cast("tuple[Tensor | None, ...]", grads) if g is not None and g.requires_grad
+        ]
         if curved:
             ones = [torch.ones_like(g) for g in curved]
             torch.autograd.grad(curved, params, ones, allow_unused=True)
@@ -129,7 +136,7 @@ class _Bench:
         ones = [torch.ones_like(p) for p in self.params.values()]
         try:
             with Oracle(self.loss, self.params, nonfinite="ignore").hessian() as hessian:
-                hessian @ ones
+                _ = hessian @ ones
         except SecondDerivativeError as error:
             return " ".join(str(error).split())
         return ""
@@ -220,7 +227,8 @@ def describe(found: Mapping[str, Any], rates: Mapping[str, float], used: str) ->
         f"one answer costs: {'; '.join(seconds)}",
         f"in forward passes, measured: {measured}; used ({used}): gradient "
         f"{rates['grads']:.2f}, product {rates['products']:.2f}",
-        f"loss over {noise['batches']} batches at the start: {noise['mean']:.4g}, spread {spread:.1%}",
+        f"loss over {noise['batches']} batches at the start: {noise['mean']:.4g}, "
+        f"spread {spread:.1%}",
     ]
     return lines + [
         f"{each['level']}: {each['topic']}: {each['found']}"

@@ -7,7 +7,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -147,7 +147,7 @@ def explain(error: BaseException) -> str:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of PyTorch, NumPy and Python."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what problems may draw from
     random.seed(seed)
 
 
@@ -257,7 +257,7 @@ class Training:
         return self.adapted.optimizer.param_groups
 
     @contextlib.contextmanager
-    def _charged(self) -> Iterator[None]:
+    def _charged(self) -> Generator[None]:
         """Put the time of the block on the clock."""
         began = time.perf_counter()
         try:
@@ -301,19 +301,19 @@ class Training:
                 group["lr"] = base * factor
 
     @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
+    def _quiet(self) -> Generator[None]:
         """Leave the global random state of training alone."""
         devices = [torch.device(self.task.device)] if self._cuda else []
-        states = np.random.get_state(), random.getstate()
+        states = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:
             with torch.random.fork_rng(devices):
                 yield
         finally:
-            np.random.set_state(states[0])
+            np.random.set_state(states[0])  # noqa: NPY002
             random.setstate(states[1])
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _averaged(self) -> Generator[None]:
         """Let methods that keep averaged weights put them in place; that time is charged.
 
         By the convention of schedule-free optimizers: ``eval()`` before and ``train()`` after.
@@ -363,7 +363,9 @@ class Training:
         self._blown_up = self._blown_up + 1 if loss > bound else 0
         last = self.clock.fraction >= 1.0
         if self._blown_up >= PATIENCE or (self._blown_up and last):
-            raise Diverged(f"the validation loss rose to {loss:g}, from {self.curve[0]['val_loss']:g}")
+            raise Diverged(
+                f"the validation loss rose to {loss:g}, from {self.curve[0]['val_loss']:g}"
+            )
 
 
 def finite(value: Any) -> float | None:

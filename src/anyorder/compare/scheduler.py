@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,7 +40,7 @@ class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - it was asked for
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Generator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once."""
     asked = threading.Event()
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import anyorder
 from anyorder.compare import probe, results
-from anyorder.compare.entrants import Entrant, resolve_all
+from anyorder.compare.entrants import Entrant, resolve, resolve_all
 from anyorder.compare.environment import cores, environment
 from anyorder.compare.extras import require
 from anyorder.compare.mirror import Mirror
@@ -23,8 +24,14 @@ from anyorder.compare.plan import Limits, Plan, PlanError, items, joined, method
 from anyorder.compare.pool import Pool, WorkerError
 from anyorder.compare.progress import Silent
 from anyorder.compare.results import rates_of, write_whole
+from anyorder.compare.scheduler import (
+    TUNING_EVALUATIONS,
+    Interrupted,
+    Keeper,
+    Scheduler,
+    interrupts,
+)
 from anyorder.compare.schema import Results
-from anyorder.compare.scheduler import TUNING_EVALUATIONS, Keeper, Scheduler, interrupts
 from anyorder.compare.storage import Storage, StorageError, embedded_url
 from anyorder.problems import ProblemError
 
@@ -103,29 +110,32 @@ def compare(
     _prepare_folder(request.out)
     threads = request.threads or max(1, cores() // request.jobs)
     log = str((request.out / "output.log").resolve())
-    with interrupts() as asked, Pool(request.jobs, threads, log) as pool:
+    storage = Storage(request.storage or embedded_url(request.out))
+    with interrupts() as asked, Pool(request.jobs, threads, log) as pool, closing(storage):
         facts: dict[str, Any] = {"problem": _ask(pool, "describe", request)}
         plan = _plan(request, entrants, facts["problem"]["schedule"])
-        plan = _agree_with_folder(request, plan)
-        storage = Storage(request.storage or embedded_url(request.out))
+        _agree_with_folder(request, plan)
+        plan = storage.begin(plan, extend=request.extend)
+        entrants = [resolve(each["spec"], each["name"], each["fixed"]) for each in plan.methods]
+        write_whole(request.out / "plan.json", json.dumps(plan.to_dict(), indent=1) + "\n")
+        progress.say([each.describe() for each in entrants])
+        facts = storage.facts() or _examine(request, pool, storage, facts, threads)
+        progress.say(_found(plan, facts, entrants))
+        scheduler = Scheduler(plan, entrants, storage, facts, progress, request.out)
+        scheduler.prepare()
+        mirror = _mirror(storage, plan, facts, entrants)
         try:
-            plan = storage.begin(plan, extend=request.extend)
-            entrants = _entrants_of(plan)
-            _remember_plan(request.out, plan)
-            progress.say([each.describe() for each in entrants])
-            facts = storage.facts() or _examine(request, pool, storage, facts, threads)
-            progress.say(_found(plan, facts, entrants))
-            scheduler = Scheduler(plan, entrants, storage, facts, progress, request.out)
-            scheduler.prepare()
-            mirror = _mirror(storage, plan, facts, entrants)
             _work(scheduler, pool, asked, Keeper(storage, mirror), progress)
-            while storage.unmirrored(1):
-                mirror.update()
-            found = results.build(
-                plan, facts, entrants, storage.outcomes(), command(request, plan)
-            )
-        finally:
-            storage.close()
+        except Interrupted:
+            done = sum(state == "done" for state in storage.states().values())
+            raise Interrupted(
+                f"interrupted; {done} of {len(scheduler.items)} runs are finished and kept, go on "
+                f"with: {command(request, plan)}"
+            ) from None
+        while storage.unmirrored(1):
+            mirror.update()
+        outcomes = storage.outcomes()
+        found = results.build(plan, facts, entrants, outcomes, command(request, plan))
     results.write(found, request.out / "results.json")
     (report or _report)(found, request.out)
     return found
@@ -140,7 +150,16 @@ def command(request: Request, plan: Plan) -> str:
     for each in request.sets:
         words += ["--set", each]
     usual = Request("", (), Path())
-    for name in ("sampler", "schedule", "evaluations", "rates", "device", "autocast", "jobs", "threads"):
+    for name in (
+        "sampler",
+        "schedule",
+        "evaluations",
+        "rates",
+        "device",
+        "autocast",
+        "jobs",
+        "threads",
+    ):
         value = getattr(request, name)
         if value is not None and value != getattr(usual, name):
             words += [f"--{name}", str(value)]
@@ -178,20 +197,15 @@ def _plan(request: Request, entrants: Iterable[Entrant], schedule: str) -> Plan:
     )
 
 
-def _entrants_of(plan: Plan) -> list[Entrant]:
-    """The entrants of a plan, which may be more than were asked for."""
-    from anyorder.compare.entrants import resolve
-
-    return [resolve(each["spec"], each["name"], each["fixed"]) for each in plan.methods]
-
-
 def _require_device(device: str) -> None:
     import torch
 
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise PlanError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise PlanError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _prepare_folder(out: Path) -> None:
@@ -210,16 +224,16 @@ def _prepare_folder(out: Path) -> None:
         ) from error
     if free < ROOM:
         raise StorageError(
-            f"{out} has {free / 2**20:.1f} MiB left and a comparison wants {ROOM / 2**20:.0f}. Make "
+            f"{out} has {free / 2**20:.1f} MiB left, a comparison wants {ROOM / 2**20:.0f}. Make "
             "room or choose another folder with --out"
         )
 
 
-def _agree_with_folder(request: Request, plan: Plan) -> Plan:
+def _agree_with_folder(request: Request, plan: Plan) -> None:
     """Refuse a folder that holds results of another plan, wherever its runs are stored."""
     path = request.out / "plan.json"
     if not path.exists():
-        return plan
+        return
     try:
         stored = Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -235,11 +249,6 @@ def _agree_with_folder(request: Request, plan: Plan) -> Plan:
             "folder with --out, or go on with that version"
         )
     joined(stored, plan, extend=request.extend)
-    return plan
-
-
-def _remember_plan(out: Path, plan: Plan) -> None:
-    write_whole(out / "plan.json", json.dumps(plan.to_dict(), indent=1) + "\n")
 
 
 def _ask(pool: Pool, job: str, request: Request) -> dict[str, Any]:
@@ -284,7 +293,10 @@ def _found(plan: Plan, facts: Mapping[str, Any], entrants: Sequence[Entrant]) ->
         f"{value:g} {name}" for name, value in Limits.read(plan.budget, rates).to_dict().items()
     )
     return [
-        *(f"{facts['problem']['name']}: {line}" for line in probe.describe(facts["probe"], rates, plan.rates)),
+        *(
+            f"{facts['problem']['name']}: {line}"
+            for line in probe.describe(facts["probe"], rates, plan.rates)
+        ),
         *probe.troubles(facts["probe"], needs),
         f"each run: {limits}; learning rate {plan.schedule}; {plan.tune} tuning runs and "
         f"{plan.seeds} seeds per method",
@@ -302,9 +314,7 @@ def _mirror(
     return Mirror(storage, title, facts["problem"]["goal"], spaces)
 
 
-def _work(
-    scheduler: Scheduler, pool: Pool, asked: Any, keeper: Keeper, progress: Silent
-) -> None:
+def _work(scheduler: Scheduler, pool: Pool, asked: Any, keeper: Keeper, progress: Silent) -> None:
     plan, facts = scheduler.plan, scheduler.facts
     states = scheduler.storage.states()
     todo = items(plan)

@@ -94,9 +94,7 @@ def assumed(
     }
     decay = defaults.get("weight_decay")
     if isinstance(decay, (int, float)) and decay > 0:
-        guesses["weight_decay"] = Dimension(
-            "weight_decay", "log", decay, 1e-4, 1.0, assumed=True
-        )
+        guesses["weight_decay"] = Dimension("weight_decay", "log", decay, 1e-4, 1.0, assumed=True)
     return tuple(
         guess
         for name, guess in guesses.items()

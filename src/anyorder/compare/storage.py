@@ -20,7 +20,7 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,32 +92,40 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self._sql: Any = require("sqlalchemy")
-        self.url = url
         self.token = uuid.uuid4().hex
         self.key = ""
-        try:
-            self._address = self._sql.make_url(url)
-        except self._sql.exc.ArgumentError:
-            raise StorageError(
-                f"cannot read the storage {url!r}; write sqlite:///FILE or "
-                "postgresql://USER@HOST/DATABASE"
-            ) from None
+        self._address = self._read(url)
         self._kind = self._address.get_backend_name()
-        if self._kind not in ("sqlite", "postgresql"):
-            raise StorageError(
-                f"cannot keep a comparison in {self._kind}; use sqlite or postgresql"
-            )
-        if self._kind == "postgresql" and "+" not in self._address.drivername:
-            require("psycopg2", extra="postgres")
         #: Seconds to wait for another writer, on a database that has but one.
         self.connect_args: dict[str, Any] = {"timeout": 60} if self._kind == "sqlite" else {}
         self._engine = self._sql.create_engine(
             self._address, pool_pre_ping=True, connect_args=self.connect_args
         )
         self._tables()
-        with self._trouble():
+        with self.trouble():
             self._metadata.create_all(self._engine)
             self._quick_check()
+
+    def _read(self, url: str) -> Any:
+        try:
+            address = self._sql.make_url(url)
+        except self._sql.exc.ArgumentError:
+            raise StorageError(
+                f"cannot read the storage {url!r}; write sqlite:///FILE or "
+                "postgresql://USER@HOST/DATABASE"
+            ) from None
+        kind = address.drivername.partition("+")[0]
+        if kind not in ("sqlite", "postgresql"):
+            raise StorageError(f"cannot keep a comparison in {kind}; use sqlite or postgresql")
+        if address.drivername == "postgresql":  # which driver that means depends on SQLAlchemy
+            require("psycopg2", extra="postgres")
+            address = address.set(drivername="postgresql+psycopg2")
+        return address
+
+    @property
+    def url(self) -> str:
+        """The whole address, for Optuna's eyes only."""
+        return self._address.render_as_string(hide_password=False)
 
     @property
     def shown(self) -> str:
@@ -165,7 +173,9 @@ class Storage:
     def facts(self) -> dict[str, Any]:
         """What was measured before the first run; empty until :meth:`keep_facts`."""
         with self._transaction() as do:
-            return json.loads(do(self._sql.select(self._plans.c.facts).where(self._mine)).scalar_one())
+            return json.loads(
+                do(self._sql.select(self._plans.c.facts).where(self._mine)).scalar_one()
+            )
 
     def keep_facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Store what was measured; the first to do so wins, and all go by what is returned."""
@@ -253,7 +263,9 @@ class Storage:
     def outcomes(self, keys: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Outcomes of finished runs by key, of all or of some."""
         t = self._items.c
-        query = self._sql.select(t.key, t.outcome).where(t.comparison == self.key, t.state == "done")
+        query = self._sql.select(t.key, t.outcome).where(
+            t.comparison == self.key, t.state == "done"
+        )
         if keys is not None:
             query = query.where(t.key.in_(list(keys)))
         with self._transaction() as do:
@@ -264,9 +276,11 @@ class Storage:
     def unmirrored(self, most: int | None = None) -> dict[str, dict[str, Any]]:
         """Finished runs that the Optuna studies may not show yet, up to ``most`` of them."""
         t = self._items.c
-        query = self._sql.select(t.key, t.outcome).where(
-            t.comparison == self.key, t.state == "done", t.mirrored == 0
-        ).limit(most)
+        query = (
+            self._sql.select(t.key, t.outcome)
+            .where(t.comparison == self.key, t.state == "done", t.mirrored == 0)
+            .limit(most)
+        )
         with self._transaction() as do:
             return {row.key: json.loads(row.outcome) for row in do(query)}
 
@@ -278,7 +292,7 @@ class Storage:
             do(update.values(mirrored=1))
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
+    def lock(self, name: str) -> Generator[bool]:
         """Be the only process in the block, if the value is True; a dead holder's lock is taken."""
         t = self._locks.c
         mine = (t.comparison == self.key) & (t.name == name)
@@ -360,27 +374,28 @@ class Storage:
         return self._sql.literal_column("extract(epoch from clock_timestamp())")
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Callable[..., Any]]:
-        with self._trouble(), self._connection() as connection:
+    def _transaction(self) -> Generator[Callable[..., Any]]:
+        with self.trouble(), self._connection() as connection:
             yield connection.execute
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[Any]:
-        """A connection in a transaction; connecting is tried again while it fails."""
-        for attempt in range(ATTEMPTS):
-            try:
-                connection = self._engine.connect()
-                break
-            except self._sql.exc.OperationalError:
-                if attempt == ATTEMPTS - 1 or self._kind == "sqlite":
-                    raise
-                time.sleep(PAUSE * 2**attempt)
-        with connection, connection.begin():  # pyright: ignore[reportPossiblyUnboundVariable]
+    def _connection(self) -> Generator[Any]:
+        """A connection in a transaction."""
+        with self._connect() as connection, connection.begin():
             yield connection
 
+    def _connect(self) -> Any:
+        """A connection; a server that is out of reach is given a few moments to come back."""
+        attempts = 1 if self._kind == "sqlite" else ATTEMPTS
+        for attempt in range(attempts - 1):
+            with contextlib.suppress(self._sql.exc.OperationalError):
+                return self._engine.connect()
+            time.sleep(PAUSE * 2**attempt)
+        return self._engine.connect()
+
     @contextlib.contextmanager
-    def _trouble(self) -> Iterator[None]:
-        """Turn what a database says into what to do about it."""
+    def trouble(self) -> Generator[None]:
+        """Turn what a database says into a :class:`StorageError` that says what to do about it."""
         try:
             yield
         except self._sql.exc.DatabaseError as error:
@@ -427,4 +442,3 @@ class Storage:
     def close(self) -> None:
         """Let go of all connections."""
         self._engine.dispose()
-

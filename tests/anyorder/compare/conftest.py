@@ -1,0 +1,216 @@
+"""What tests of comparisons share: small plans, small problems, a report that writes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+import torch
+
+from anyorder.compare import results
+from anyorder.compare.plan import Plan
+from anyorder.compare.session import Request, compare
+
+SRC = Path(results.__file__).parents[2]
+
+HEAD = """
+import torch
+from torch import nn
+from anyorder.problems import Problem
+
+
+class Line(Problem):
+    target = 0.01
+
+    def build(self, seed):
+        model = nn.Linear(3, 1)
+        with torch.no_grad():
+            model.weight.copy_(torch.arange(3.0) + seed % 10)
+            model.bias.zero_()
+        return model
+
+    def batch(self, seed, step):
+        numbers = torch.Generator().manual_seed(1000 * seed + step)
+        return torch.randn(8, 3, generator=numbers)
+
+    def loss(self, model, batch):
+        return model(batch).square().mean()
+
+    def evaluate(self, model):
+        with torch.no_grad():
+            return {"loss": model(torch.eye(3)).square().mean().item()}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small runs on a busy machine: several threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def problem_file(tmp_path: Path) -> Callable[[str], str]:
+    """Write a problem file: a least-squares problem, with ``changes`` in its class body."""
+
+    def write(changes: str = "", name: str = "line.py") -> str:
+        body = textwrap.indent(textwrap.dedent(changes), "    ")
+        path = tmp_path / name
+        path.write_text(HEAD + body + "\n")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def method_file(tmp_path: Path) -> Callable[[str], str]:
+    """Write a file with one ``torch.optim.Optimizer``, whose step has the given body."""
+
+    def write(body: str, name: str = "mine.py") -> str:
+        path = tmp_path / name
+        path.write_text(
+            "import os, torch\n\n\nclass Mine(torch.optim.Optimizer):\n"
+            "    def __init__(self, params, lr=0.1):\n"
+            "        super().__init__(params, {'lr': lr})\n"
+            "        self.count = 0\n\n"
+            "    def step(self, closure):\n"
+            "        self.count += 1\n" + textwrap.indent(textwrap.dedent(body), " " * 8) + "\n"
+        )
+        return f"{path}:Mine"
+
+    return write
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Any]:
+    """Run a small comparison without a report and return its results."""
+
+    def run(problem: str = "quadratic", *methods: str, **changes: Any) -> Any:
+        wanted: dict[str, Any] = {
+            "out": tmp_path / "out",
+            "budget": "20grads",
+            "tune": 2,
+            "seeds": 2,
+            "threads": 1,
+            "evaluations": 5,
+        }
+        request = Request(problem, methods or ("sgd",), **{**wanted, **changes})
+        return compare(request, report=lambda found, out: None)
+
+    return run
+
+
+@pytest.fixture
+def small_plan() -> Plan:
+    """A plan of two methods, one of which has nothing to tune."""
+    entry = {"version": "1", "fixed": {}}
+    methods = (
+        {"name": "a", "spec": "a", "search": True, **entry},
+        {"name": "b", "spec": "b", "search": False, **entry},
+    )
+    return Plan("quadratic", "20grads", methods, tune=3, seeds=2)
+
+
+class Command:
+    """``anyorder`` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Start it and return at once."""
+        environment = {**os.environ, "PYTHONPATH": str(SRC), "COLUMNS": "200", "NO_COLOR": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "anyorder.cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=environment,
+            **options,
+        )
+
+    def run(self, *words: str, **options: Any) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+        process = self.start(*words, **options)
+        out, err = process.communicate(timeout=200)
+        return process.returncode, out, err
+
+    def kill_after(self, runs: int, seconds: float, *words: str) -> bool:
+        """Start it, wait until so many runs are done, and kill it so many seconds later.
+
+        True if it had ended by itself before.
+        """
+        process = self.start(*words)
+        assert process.stdout is not None
+        while runs and (line := process.stdout.readline()):
+            runs -= line.startswith("[")
+        try:
+            process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return False
+        return True
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a PostgreSQL database: the one that is named, or a server of our own."""
+    pytest.importorskip("psycopg2", reason="needs psycopg2")
+    named = os.environ.get("ANYORDER_TEST_POSTGRES")
+    if named:
+        engine = sqlalchemy.create_engine(named)
+        with engine.begin() as connection:  # what an earlier run of the tests left
+            for table in ("comparisons", "items", "locks"):
+                connection.execute(sqlalchemy.text(f"DROP TABLE IF EXISTS anyorder_{table}"))
+        engine.dispose()
+        yield named
+        return
+    if not (shutil.which("initdb") and shutil.which("postgres")):
+        pytest.skip("needs PostgreSQL, or ANYORDER_TEST_POSTGRES to name an empty database")
+    folder = Path(tempfile.mkdtemp(prefix="anyorder-postgres-"))
+    # The server refuses to be run by root.
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if os.getuid() == 0:
+        try:
+            shutil.chown(folder, "postgres")
+        except LookupError:
+            pytest.skip("PostgreSQL cannot be run by root, and there is no user postgres")
+        options["user"] = "postgres"
+    data = str(folder / "data")
+    subprocess.run(["initdb", "-D", data, "-U", "tester", "-A", "trust"], check=True, **options)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
+    server = subprocess.Popen(["postgres", "-D", data, *words], **options)
+    ready = ["pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+    for _ in range(100):
+        if subprocess.run(ready, stdout=subprocess.DEVNULL, check=False).returncode == 0:
+            break
+        time.sleep(0.1)
+    yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+    server.terminate()
+    server.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Runs ``anyorder`` in an empty folder."""
+    return Command(tmp_path)

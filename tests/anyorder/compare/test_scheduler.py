@@ -1,0 +1,347 @@
+"""Order, retries, takeovers and interruptions, with workers that only pretend."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyorder.compare import results, scheduler
+from anyorder.compare.entrants import resolve_all
+from anyorder.compare.plan import Item, Plan, items, method_entry
+from anyorder.compare.pool import Event
+from anyorder.compare.progress import Silent
+from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
+from anyorder.compare.storage import Storage, StorageError, embedded_url
+from anyorder.compare.worker import failure
+
+Answer = Callable[[str, dict[str, Any]], list[Event]]
+
+
+def good(key: str, message: dict[str, Any], metric: float = 1.0) -> list[Event]:
+    point = {"fraction": 1.0, "val_loss": metric, "metric": metric, "steps": 1, "seconds": 0.1}
+    record = {
+        **failure(message["task"], "budget", ""),
+        "status": "done",
+        "error": None,
+        "curve": [point],
+        "final": {"loss": metric, "metric": metric},
+    }
+    return [Event("point", key, point), Event("done", key, record)]
+
+
+class Pretending:
+    """A pool whose workers answer at once, as told."""
+
+    size = 1
+
+    def __init__(self, answer: Answer = good) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[Event] = []
+
+    @property
+    def idle(self) -> int:
+        return 0 if self.events else 1
+
+    def submit(self, job: str, message: dict[str, Any], tag: str) -> None:
+        self.asked.append((tag, message))
+        self.events = self.answer(tag, message)
+
+    def wait(self, timeout: float) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.ended: list[tuple[str, str | None]] = []
+
+    def say(self, lines: Any) -> None:
+        self.lines += lines
+
+    def finished(self, item: Item, record: Any) -> None:
+        self.ended.append((item.key, record and record["status"]))
+
+
+@pytest.fixture
+def plan() -> Plan:
+    entrants = resolve_all(["sgd", "fixed=sgd"], ["fixed.lr=0.1", "fixed.momentum=0"])
+    return Plan(
+        "quadratic", "20grads", tuple(map(method_entry, entrants)), tune=3, seeds=2, evaluations=8
+    )
+
+
+class House:
+    """A scheduler with a real storage and pretending workers."""
+
+    def __init__(self, plan: Plan, folder: Path, **changes: Any) -> None:
+        self.plan = replace(plan, **changes)
+        self.storage = Storage(embedded_url(folder))
+        self.plan = self.storage.begin(self.plan)
+        self.told = Told()
+        self.folder = folder
+        (folder / "runs").mkdir(exist_ok=True)
+        facts = {"problem": {"goal": "min", "metric": "loss"}, "probe": {"measured": {}}}
+        entrants = [
+            resolve_all(
+                [f"{m['name']}={m['spec']}"],
+                [f"{m['name']}.{k}={v}" for k, v in m["fixed"].items()],
+            )[0]
+            for m in self.plan.methods
+        ]
+        self.scheduler = Scheduler(self.plan, entrants, self.storage, facts, self.told, folder)
+        self.scheduler.prepare()
+
+    def work(self, answer: Answer = good, asked: threading.Event | None = None) -> Pretending:
+        pool = Pretending(answer)
+        self.scheduler.work(pool, asked or threading.Event(), lambda: None)  # type: ignore[arg-type]
+        return pool
+
+
+@pytest.fixture
+def house(plan: Plan, tmp_path: Path) -> Any:
+    made: list[House] = []
+
+    def make(**changes: Any) -> House:
+        made.append(House(plan, tmp_path, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.storage.close()
+
+
+def test_all_runs_are_done_in_the_order_of_the_plan(house: Any) -> None:
+    home = house()
+    pool = home.work()
+    assert [key for key, _ in pool.asked] == [item.key for item in items(home.plan)]
+    assert set(home.storage.states().values()) == {"done"}
+    assert [key for key, _ in home.told.ended] == [key for key, _ in pool.asked]
+
+
+def test_tasks_hold_what_runs_need(house: Any) -> None:
+    asked = dict(house().work().asked)
+    tune, report = asked["tune/sgd/0"]["task"], asked["report/sgd/1"]["task"]
+    assert (tune["seed"], report["seed"]) == (1000, 1)
+    assert (tune["test"], report["test"]) == (False, True)
+    assert (len(tune["grid"]), len(report["grid"])) == (3, 9)
+    assert report["limits"] == {"forwards": 60.0, "seconds": None, "steps": None}
+    assert json.loads(json.dumps(report)) == {**report, "grid": list(report["grid"])}
+    assert asked["report/fixed/0"]["task"]["config"] == {}
+    assert asked["report/fixed/0"]["method"]["fixed"] == {"lr": 0.1, "momentum": 0}
+
+
+def test_the_best_configuration_is_reported(house: Any) -> None:
+    values = {"tune/sgd/0": 3.0, "tune/sgd/1": 1.0, "tune/sgd/2": 2.0}
+    pool = house().work(lambda key, message: good(key, message, values.get(key, 9.0)))
+    asked = dict(pool.asked)
+    best = asked["tune/sgd/1"]["task"]["config"]
+    assert (
+        asked["report/sgd/0"]["task"]["config"] == asked["report/sgd/1"]["task"]["config"] == best
+    )
+    assert best != asked["tune/sgd/0"]["task"]["config"]
+
+
+def test_if_all_tuning_fails_the_default_is_reported(house: Any) -> None:
+    def failing(key: str, message: dict[str, Any]) -> list[Event]:
+        return [Event("done", key, failure(message["task"], "error", "no"))]
+
+    asked = dict(house().work(failing).asked)
+    assert asked["report/sgd/0"]["task"]["config"] == asked["tune/sgd/0"]["task"]["config"]
+
+
+def test_the_default_is_not_run_twice(house: Any) -> None:
+    worse = {"tune/sgd/0": 1.0}
+    home = house(defaults=True)
+    pool = home.work(lambda key, message: good(key, message, worse.get(key, 2.0)))
+    assert not [key for key, _ in pool.asked if key.startswith("default/")]
+    assert home.storage.outcomes()["default/sgd/0"]["record"] is None
+
+
+def test_the_default_is_run_where_another_was_chosen(house: Any) -> None:
+    better = {"tune/sgd/2": 0.5}
+    pool = house(defaults=True).work(lambda k, m: good(k, m, better.get(k, 2.0)))
+    asked = dict(pool.asked)
+    assert asked["default/sgd/1"]["task"]["config"] == asked["tune/sgd/0"]["task"]["config"]
+    assert "default/fixed/1" not in asked
+
+
+def test_a_dead_worker_is_given_a_second_chance(house: Any) -> None:
+    died: list[str] = []
+
+    def dying(key: str, message: dict[str, Any]) -> list[Event]:
+        if key == "tune/sgd/1" and not died:
+            died.append(key)
+            return [Event("died", key, "was ended by SIGSEGV")]
+        return good(key, message)
+
+    home = house()
+    pool = home.work(dying)
+    assert [key for key, _ in pool.asked].count("tune/sgd/1") == 2
+    assert home.storage.outcomes()["tune/sgd/1"]["record"]["status"] == "done"
+    assert home.told.lines == ["tune 1  sgd: its process was ended by SIGSEGV; trying once more"]
+
+
+def test_and_no_third_one(house: Any) -> None:
+    def dying(key: str, message: dict[str, Any]) -> list[Event]:
+        return (
+            [Event("died", key, "was ended by SIGSEGV")] if "sgd/1" in key else good(key, message)
+        )
+
+    home = house()
+    pool = home.work(dying)
+    record = home.storage.outcomes()["report/sgd/1"]["record"]
+    assert (record["status"], record["stop_reason"]) == ("failed", "crashed")
+    assert record["error"] == "the process was ended by SIGSEGV, in each of 2 attempts"
+    assert [key for key, _ in pool.asked].count("report/sgd/1") == 2
+    assert home.storage.outcomes()["report/fixed/1"]["record"]["status"] == "done"
+
+
+def test_an_unforeseen_error_is_a_failed_run(house: Any) -> None:
+    def broken(key: str, message: dict[str, Any]) -> list[Event]:
+        return [Event("error", key, {"kind": "", "text": "TypeError: x", "traceback": "Trace"})]
+
+    home = house()
+    home.work(broken)
+    record = home.storage.outcomes()["report/sgd/0"]["record"]
+    assert (record["status"], record["error"], record["traceback"]) == (
+        "failed",
+        "TypeError: x",
+        "Trace",
+    )
+
+
+def test_an_interruption_gives_runs_back(house: Any) -> None:
+    asked = threading.Event()
+
+    def interrupted(key: str, message: dict[str, Any]) -> list[Event]:
+        if key == "tune/sgd/2":
+            asked.set()
+            return [Event("point", key, {"fraction": 0.1, "val_loss": 1.0})]
+        return good(key, message)
+
+    home = house()
+    with pytest.raises(Interrupted):
+        home.work(interrupted, asked)
+    states = home.storage.states()
+    assert states["tune/sgd/1"] == "done"
+    assert states["tune/sgd/2"] == "waiting"
+    pool = house().work()
+    assert pool.asked[0][0] == "tune/sgd/2"
+    assert set(home.storage.states().values()) == {"done"}
+
+
+def test_a_result_that_came_too_late_does_not_count(house: Any) -> None:
+    home = house()
+
+    def overtaken(key: str, message: dict[str, Any]) -> list[Event]:
+        if key == "tune/sgd/0":
+            home.storage.release(Item.from_key(key))
+            other = Storage(home.storage.url)
+            other.key = home.storage.key
+            other.claim(Item.from_key(key))
+            record = good(key, message, 0.25)[-1].content
+            other.finish(
+                Item.from_key(key), {"config": {}, "settings": {}, "record": record, "machine": "x"}
+            )
+            other.close()
+        return good(key, message)
+
+    home.work(overtaken)
+    assert home.storage.outcomes()["tune/sgd/0"]["record"]["final"]["loss"] == 0.25
+    assert "another process had taken it over" in home.told.lines[0]
+
+
+def test_tpe_draws_after_what_it_learns_from(house: Any) -> None:
+    def run(better: str) -> dict[str, Any]:
+        home = house(sampler="tpe", tune=6)
+        pool = home.work(lambda key, message: good(key, message, 0.0 if key == better else 1.0))
+        found = {key: message["task"]["config"] for key, message in pool.asked}
+        home.storage.close()
+        os.unlink(home.folder / "compare.db")
+        return found
+
+    first, again, other = run("tune/sgd/0"), run("tune/sgd/0"), run("tune/sgd/1")
+    assert first == again
+    assert first["tune/sgd/5"] != other["tune/sgd/5"]
+
+
+def test_curves_are_kept_line_by_line(house: Any) -> None:
+    home = house()
+    home.work()
+    lines = (home.folder / "runs" / "report-sgd-0.jsonl").read_text().splitlines()
+    begin, point, end = map(json.loads, lines)
+    assert begin["run"] == "report/sgd/0"
+    assert point["val_loss"] == 1.0
+    assert end["end"]["status"] == "done"
+    assert "curve" not in end["end"]
+
+
+def test_a_folder_that_is_gone_stops_the_work_and_gives_back(house: Any, tmp_path: Path) -> None:
+    home = house()
+    (tmp_path / "runs").rmdir()
+    with pytest.raises(StorageError, match="cannot write .* finished runs are kept"):
+        home.work()
+    assert set(home.storage.states().values()) == {"waiting"}
+
+
+def test_the_keeper_beats_and_mirrors_and_reports_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "BEAT", 0.01)
+    done: list[str] = []
+    again = threading.Event()
+
+    class Fake:
+        def beat(self) -> None:
+            done.append("beat")
+
+        def update(self) -> None:
+            done.append("mirror")
+            if len(done) > 3:
+                again.set()
+                raise StorageError("disk full")
+
+    with Keeper(Fake(), Fake()) as keeper:  # type: ignore[arg-type]
+        assert again.wait(5)
+    assert done[:4] == ["beat", "mirror", "beat", "mirror"]
+    with pytest.raises(StorageError, match="disk full"):
+        keeper.check()
+
+
+def test_ctrl_c_is_a_flag_and_is_given_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts() as asked:
+        assert not asked.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.wait(5)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_have_no_signals() -> None:
+    found: list[bool] = []
+
+    def use() -> None:
+        with interrupts() as asked:
+            found.append(asked.is_set())
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert found == [False]
+
+
+def test_scores() -> None:
+    done = {"status": "done", "final": {"metric": 0.5, "loss": 2.0}}
+    assert results.score(done, "min") == (0.5, 2.0)
+    assert results.score(done, "max") == (-0.5, 2.0)
+    assert results.score({**done, "status": "diverged"}, "max") == (float("inf"), float("inf"))

@@ -1,0 +1,294 @@
+"""Whole comparisons, small ones: what they leave behind, how they go on, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from anyorder.compare import results, session
+from anyorder.compare.entrants import EntrantError
+from anyorder.compare.extras import MissingExtraError
+from anyorder.compare.plan import PlanError
+from anyorder.compare.progress import Silent
+from anyorder.compare.session import RefusedError, Request, compare
+from anyorder.compare.storage import StorageError
+from anyorder.problems import ProblemError
+
+METHODS = ("sgd", "mezo", "torch.optim:LBFGS")
+
+
+class Told(Silent):
+    """Counts the runs that were done here, and keeps what was said."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.lines: list[str] = []
+
+    def say(self, lines: Any) -> None:
+        self.lines += lines
+
+    def started(self, item: Any) -> None:
+        self.runs.append(item.key)
+
+
+def again(request: Request, **changes: Any) -> tuple[Any, Told]:
+    told = Told()
+    found = compare(replace(request, **changes), told, report=lambda found, out: None)
+    return found, told
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Request, Any, Told]:
+    """One comparison for all tests that only look at what it left."""
+    out = tmp_path_factory.mktemp("session") / "out"
+    request = Request(
+        "digits", METHODS, out, budget="12grads", tune=2, seeds=2, threads=1, evaluations=4,
+        defaults=True,
+    )  # fmt: skip
+    return (request, *again(request))
+
+
+def test_results_are_written_as_they_are_returned(finished: Any) -> None:
+    request, found, _ = finished
+    assert results.load(request.out / "results.json") == found
+    assert [method["name"] for method in found["methods"]] == list(METHODS)
+    for method in found["methods"]:
+        assert len(method["tuning"]) == 2
+        assert [run["seed"] for run in method["runs"]] == [0, 1]
+        assert method["failed"] is None
+    assert found["budget"] == {"forwards": 36.0}
+
+
+def test_methods_start_alike_and_seeds_do_not(finished: Any) -> None:
+    _, found, _ = finished
+    by_seed = [{m["runs"][seed]["start_hash"] for m in found["methods"]} for seed in (0, 1)]
+    assert [len(hashes) for hashes in by_seed] == [1, 1]
+    assert by_seed[0] != by_seed[1]
+
+
+def test_default_runs_are_those_of_trial_0(finished: Any) -> None:
+    _, found, told = finished
+    for method in found["methods"]:
+        assert len(method["default_runs"]) == 2
+        assert method["default_runs"][0]["config"] == method["tuning"][0]["config"]
+        if method["chosen"] == 0:
+            assert method["default_runs"] == method["runs"]
+            assert f"default/{method['name']}/0" not in told.runs
+
+
+def test_what_was_said_before_the_start(finished: Any) -> None:
+    text = "\n".join(finished[2].lines)
+    assert "torch.optim:LBFGS: torch.optim.lbfgs.LBFGS torch " in text
+    assert "digits: 17,226 parameters" in text
+    assert "each run: 36 forwards; learning rate cosine" in text
+
+
+def test_optuna_sees_the_runs(finished: Any) -> None:
+    request, found, _ = finished
+    url = f"sqlite:///{request.out / 'compare.db'}"
+    counts = {
+        s.study_name.split(" ", 3)[3]: s.n_trials for s in optuna.get_all_study_summaries(url)
+    }
+    assert counts["sgd tune"] == counts["mezo tune"] == counts["sgd report"] == 2
+    assert found["plan"]["fingerprint"].startswith(
+        optuna.get_all_study_summaries(url)[0].study_name.split(" ")[2]
+    )
+
+
+def test_the_command_repeats_it(finished: Any) -> None:
+    _, found, _ = finished
+    words = found["command"].split()
+    assert words[:5] == ["anyorder", "compare", "digits", "--methods", ",".join(METHODS)]
+    for part in ("--budget 12grads", "--tune 2", "--seeds 2", "--defaults", "--threads 1"):
+        assert part in found["command"]
+
+
+def test_the_same_again_runs_nothing(finished: Any) -> None:
+    request, found, _ = finished
+    repeated, told = again(request)
+    assert told.runs == []
+    assert results.strip_times(repeated) == results.strip_times(found)
+
+
+def test_more_only_if_asked_and_then_only_more(finished: Any) -> None:
+    request, found, _ = finished
+    with pytest.raises(PlanError, match="3 seeds instead of 2.*--extend"):
+        again(request, seeds=3)
+    more, told = again(request, seeds=3, methods=("sgd", "lion"), defaults=False, extend=True)
+    assert [method["name"] for method in more["methods"]] == [*METHODS, "lion"]
+    assert not [key for key in told.runs if key in ("report/sgd/0", "tune/sgd/0", "report/mezo/1")]
+    assert "report/sgd/2" in told.runs
+    assert more["methods"][0]["runs"][:2] == found["methods"][0]["runs"]
+
+
+def test_another_plan_in_the_folder_is_refused(finished: Any) -> None:
+    request, *_ = finished
+    with pytest.raises(PlanError, match=r"budget: '12grads' there, '13grads' now.*--out"):
+        again(request, budget="13grads")
+    os.rename(request.out / "compare.db", request.out / "moved.db")
+    with pytest.raises(PlanError, match="budget"):
+        again(request, budget="13grads")
+    os.rename(request.out / "moved.db", request.out / "compare.db")
+
+
+def test_a_failing_method_does_not_stop_the_others(
+    tiny: Callable[..., Any], method_file: Callable[..., str]
+) -> None:
+    raising = method_file("if self.count > 3: raise ArithmeticError('no more')\nreturn closure()")
+    dying = method_file("if self.count > 3: os._exit(3)\nreturn closure()", "dying.py")
+    found = tiny("quadratic", "sgd", f"raising={raising}", f"dying={dying}", seeds=1, tune=0)
+    sgd, failed, dead = found["methods"]
+    assert sgd["failed"] is None
+    assert failed["failed"].startswith("all 1 runs failed: ArithmeticError at ")
+    assert len(failed["runs"][0]["curve"]) >= 1
+    assert "ended by itself with exit code 3, in each of 2 attempts" in dead["failed"]
+    assert dead["runs"][0]["stop_reason"] == "crashed"
+
+
+def test_a_problem_that_is_refused_costs_nothing(
+    tiny: Callable[..., Any], problem_file: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = problem_file("def loss(self, model, batch): return model(batch).mean() * float('nan')")
+    with pytest.raises(RefusedError, match="loss: is nan at the start"):
+        tiny(path)
+    assert list((tmp_path / "out" / "runs").iterdir()) == []
+    with pytest.raises(ProblemError, match="unknown problem 'digit'; did you mean 'digits'"):
+        tiny("digit")
+
+
+def test_what_is_wrong_is_refused_before_any_work(tmp_path: Path) -> None:
+    def attempt(**changes: Any) -> None:
+        compare(replace(Request("digits", ("sgd",), tmp_path / "out"), **changes))
+
+    for changes, error, says in (
+        ({"methods": ("sdg",)}, ValueError, "Did you mean 'sgd'"),
+        ({"sets": ("sgd.lr=-1",)}, ValueError, "lr: expected a value >= 0"),
+        ({"methods": ()}, EntrantError, "at least one method"),
+        ({"budget": "soon"}, ValueError, "cannot read the budget 'soon'"),
+        ({"device": "cuda:77"}, PlanError, "device 'cuda:77' cannot be used"),
+        ({"device": "toaster"}, PlanError, "device 'toaster' cannot be used"),
+        ({"schedule": "steps"}, PlanError, "schedule: expected one of constant, cosine"),
+    ):
+        with pytest.raises(error, match=says):
+            attempt(**changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'anyorder\[compare\]'"):
+        compare(Request("digits", ("sgd",), tmp_path))
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write into .*file/out: .*--out"):
+        compare(Request("digits", ("sgd",), tmp_path / "file" / "out"))
+    monkeypatch.setattr(session, "ROOM", 2**60)
+    with pytest.raises(StorageError, match=r"MiB left .* Make room"):
+        compare(Request("digits", ("sgd",), tmp_path / "out"))
+
+
+def test_results_of_another_version_are_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    plan: dict[str, Any] = {
+        "problem": "quadratic", "budget": "1s", "methods": [], "versions": {"anyorder": "0.0.1"}
+    }  # fmt: skip
+    (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(StorageError, match=r"holds results of anyorder 0\.0\.1"):
+        tiny()
+    (tmp_path / "out" / "plan.json").write_text("{")
+    with pytest.raises(StorageError, match=r"plan\.json is damaged"):
+        tiny()
+
+
+def test_measured_rates_are_frozen(tiny: Callable[..., Any]) -> None:
+    first = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=1)
+    again = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=2, extend=True)
+    assert first["rates"] == again["rates"]
+    assert first["budget"] == again["budget"]
+    assert first["budget"]["forwards"] == pytest.approx(20 * first["rates"]["measured"]["grads"])
+    assert again["methods"][0]["runs"][1]["curve"][-1]["calls"]["grads"] == 20
+
+
+def test_the_estimate_follows_budget_and_jobs(finished: Any) -> None:
+    request, found, _ = finished
+    plan = session._plan(request, [], "cosine")
+    plan = replace(plan, methods=tuple(found["plan"]["methods"]), defaults=False)
+    facts = {"probe": {**found["probe"], "evaluation_seconds": 0.0}}
+    whole = session.estimate(replace(plan, budget="7s"), facts)
+    assert whole == pytest.approx(7 * (3 * 2 + 3 * 2))
+    assert session.estimate(replace(plan, budget="7s", jobs=2), facts) == pytest.approx(whole / 2)
+    value = found["probe"]["costs"]["value"]["seconds"]
+    assert session.estimate(plan, facts) == pytest.approx(12 * 36 * value)
+
+
+WORDS = [
+    "compare", "quadratic", "--methods", "sgd,adamw", "--budget", "200grads", "--tune", "2",
+    "--seeds", "2", "--threads", "1",
+]  # fmt: skip
+
+
+#: The same as above, for this process, which has PyTorch in memory already.
+REQUEST = Request(
+    "quadratic", ("sgd", "adamw"), Path(), budget="200grads", tune=2, seeds=2, threads=1
+)
+
+
+def same(first: Any, second: Any) -> bool:
+    return results.strip_times(first) == results.strip_times(second)
+
+
+def test_killed_and_begun_again_equals_uninterrupted(command: Any) -> None:
+    assert not command.kill_after(1, 0.0, *WORDS, "--out", "killed")
+    assert not command.kill_after(3, 0.05, *WORDS, "--out", "killed")
+    found, told = again(REQUEST, out=command.folder / "killed")
+    assert len(told.runs) <= 4
+    assert same(found, again(REQUEST, out=command.folder / "whole")[0])
+
+
+def test_two_processes_share_the_work(command: Any) -> None:
+    processes = [command.start(*WORDS, "--out", "shared") for _ in range(2)]
+    said = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    done = [line for out, _ in said for line in out.splitlines() if line.startswith("[")]
+    assert len(done) == 8
+    found = results.load(command.folder / "shared" / "results.json")
+    url = f"sqlite:///{command.folder / 'shared' / 'compare.db'}"
+    assert sum(s.n_trials for s in optuna.get_all_study_summaries(url)) == 8
+    assert all(len(method["runs"]) == 2 for method in found["methods"])
+
+
+@pytest.mark.slow
+def test_killed_many_times_at_any_moment(command: Any) -> None:
+    """Nothing lost, nothing doubled, at the start, between runs and in the middle of them."""
+    draw = random.Random(0)
+    for _ in range(20):
+        runs, seconds = draw.randrange(3), draw.uniform(0.0, 1.5) if draw.random() < 0.7 else 4.0
+        if command.kill_after(runs, seconds, *WORDS, "--out", "killed"):
+            break
+    found, _ = again(REQUEST, out=command.folder / "killed")
+    assert same(found, again(REQUEST, out=command.folder / "whole")[0])
+    url = f"sqlite:///{command.folder / 'killed' / 'compare.db'}"
+    assert sum(s.n_trials for s in optuna.get_all_study_summaries(url)) == 8
+
+
+@pytest.mark.slow
+def test_machines_join_through_a_server(command: Any, postgres: str) -> None:
+    """Two folders, one database: the work is shared and both end with all results."""
+    words = [*WORDS, "--storage", postgres]
+    processes = [command.start(*words, "--out", name) for name in ("one", "two")]
+    said = [process.communicate(timeout=280) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    done = [line for out, _ in said for line in out.splitlines() if line.startswith("[")]
+    assert len(done) == 8
+    one, two = (results.load(command.folder / name / "results.json") for name in ("one", "two"))
+    assert same(one, two)
