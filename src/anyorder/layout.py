@@ -8,7 +8,7 @@ gathered for each call and scattered after it, which costs less than a call for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ class Stretch:
     params: list[Tensor]
     buffers: dict[str, Tensor]
     packed: bool
+    #: What ``optimizer.state`` holds for each parameter: its step count and views of the buffers.
+    entries: list[dict[str, Any]] = field(default_factory=list)
 
     def views(self) -> list[dict[str, Tensor]]:
         """The state of each parameter, in its shape, as views of the flat buffers."""
@@ -44,10 +46,11 @@ class Stretch:
         """The same parameters and state as one stretch each."""
         alone: list[Stretch] = []
         start = 0
-        for param in self.params:
+        entries = self.entries or [{} for _ in self.params]
+        for param, entry in zip(self.params, entries, strict=True):
             end = start + param.numel()
             buffers = {name: flat[start:end] for name, flat in self.buffers.items()}
-            alone.append(Stretch([param], buffers, packed=not param.is_contiguous()))
+            alone.append(Stretch([param], buffers, not param.is_contiguous(), [entry]))
             start = end
         return alone
 

@@ -20,6 +20,7 @@ from the problem and which buffers it keeps, and writes ``update``::
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -304,17 +305,17 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 left alone and its step count stands still.
             where: tells which groups the rule is for (default: all).
         """
-        params = list(self.named_params().values())
-        given: dict[Tensor, tuple[Tensor, ...]] = {
-            param: values  # type: ignore[misc]
-            for param, *values in zip(params, *inputs, strict=True)
+        given = {
+            id(param): values
+            for param, *values in zip(self.named_params().values(), *inputs, strict=True)
             if values[0] is not None
         }
         for index, group in enumerate(self.param_groups):
             if where is not None and not where(group):
                 continue
-            for stretch in self._arranged(index, [p for p in group["params"] if p in given]):
-                self._apply_stretch(rule, group, stretch, given)
+            numbers = functools.cache(lambda step, group=group: self._numbers(rule, group, step))
+            for stretch in self._arranged(index, [p for p in group["params"] if id(p) in given]):
+                self._apply_stretch(rule, stretch, given, numbers)
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
         """Random direction number ``index`` of the present step."""
@@ -344,32 +345,36 @@ class Optimizer(torch.optim.Optimizer, ABC):
         if new:
             made = stretches(new, self.buffers_of(self.param_groups[index]))
             for stretch in made:
-                for param, views in zip(stretch.params, stretch.views(), strict=True):
-                    self.state[param] = {"step": 0, **views}
+                stretch.entries = [{"step": 0, **views} for views in stretch.views()]
+                self.state.update(zip(stretch.params, stretch.entries, strict=True))
             self._stretches[index] = [*self._stretches[index], *made]
         return self._stretches[index]
 
     def _apply_stretch(
         self,
         rule: Rule,
-        group: dict[str, Any],
         stretch: Stretch,
-        given: Mapping[Tensor, tuple[Tensor, ...]],
+        given: Mapping[int, Sequence[Any]],
+        numbers: Callable[[int], dict[str, Tensor]],
     ) -> None:
-        members = [p for p in stretch.params if p in given]
-        steps = {self.state[p]["step"] for p in stretch.params}
-        if len(members) < len(stretch.params) or len(steps) > 1:
-            if len(stretch.params) > 1:  # not all of them move, or not in step with each other
+        moving = [given.get(id(p)) for p in stretch.params]
+        steps = {entries["step"] for entries in stretch.entries}
+        if None in moving or len(steps) > 1:
+            if len(moving) > 1:  # not all of them move, or not in step with each other
                 for alone in stretch.alone():
-                    self._apply_stretch(rule, group, alone, given)
+                    self._apply_stretch(rule, alone, given, numbers)
             return
         step = steps.pop() + 1
-        values = self.scalars(group, step)
-        scalars = {n: torch.tensor(values[n], dtype=torch.float64) for n in scalar_names(rule)}
-        inputs = list(zip(*(given[p] for p in stretch.params), strict=True))
+        scalars = numbers(step)
+        inputs = list(zip(*moving, strict=True))  # type: ignore[arg-type]
         stretch.apply(lambda tensors: self.engine.run(rule, tensors, scalars), inputs)
-        for param in stretch.params:
-            self.state[param]["step"] = step
+        for entries in stretch.entries:
+            entries["step"] = step
+
+    def _numbers(self, rule: Rule, group: dict[str, Any], step: int) -> dict[str, Tensor]:
+        """The scalars of a rule as the 0-dim tensors that the engine takes."""
+        values = self.scalars(group, step)
+        return {n: torch.tensor(values[n], dtype=torch.float64) for n in scalar_names(rule)}
 
     def _given(self) -> Oracle:
         """An oracle over gradients that ``backward()`` has already put into ``.grad``."""

@@ -86,6 +86,7 @@ def adamw_(
     eps: Tensor,
 ) -> None:
     """Mean, mean square, decay and move."""
-    exp_avg.copy_(exp_avg + (grad - exp_avg) * take1)
-    exp_avg_sq.copy_(exp_avg_sq * beta2 + grad * grad * take2)
-    param.copy_(param * decay - exp_avg / (sqrt(exp_avg_sq) * root + eps) * step_size)
+    exp_avg.add_((grad - exp_avg).mul_(take1))
+    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
+    denominator = sqrt(exp_avg_sq).mul_(root).add_(eps)
+    param.mul_(decay).sub_((exp_avg / denominator).mul_(step_size))

@@ -83,6 +83,6 @@ def lion_(
     take2: Tensor,
 ) -> None:
     """``x <- decay x - lr sign(b1 m + take1 g)``; ``m <- b2 m + take2 g``."""
-    mixed = exp_avg * beta1 + grad * take1
-    param.copy_(param * decay - mixed.sign() * lr)
-    exp_avg.copy_(exp_avg * beta2 + grad * take2)
+    mixed = (exp_avg * beta1).add_(grad * take1)
+    param.mul_(decay).sub_(mixed.sign_().mul_(lr))
+    exp_avg.mul_(beta2).add_(grad * take2)

@@ -91,7 +91,7 @@ class SGD(Optimizer):
 
 def descend_(param: Tensor, grad: Tensor, *, lr: Tensor, weight_decay: Tensor) -> None:
     """``x <- x - lr (g + wd x)``."""
-    param.sub_((grad + param * weight_decay) * lr)
+    param.sub_((param * weight_decay).add_(grad).mul_(lr))
 
 
 def descend_with_momentum_(
@@ -106,6 +106,6 @@ def descend_with_momentum_(
     weight_decay: Tensor,
 ) -> None:
     """``v <- mu v + take g``; ``x <- x - lr v``, or ``x - lr (g + mu v)`` when ``ahead`` is 1."""
-    slope = grad + param * weight_decay
-    velocity.copy_(velocity * momentum + slope * take)
+    slope = (param * weight_decay).add_(grad)
+    velocity.mul_(momentum).add_(slope * take)
     param.sub_(((velocity * momentum + slope) * ahead + velocity * (1.0 - ahead)) * lr)
