@@ -7,11 +7,13 @@ SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes at a time, in tests and in the demo.
+JOBS ?= 2
 # The first interpreter that is new enough; PYTHON=... chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
-PYTEST := $(BIN)/python -m pytest
-JOBS ?= 2
+# One process for each core, one thread in each: small tensors gain nothing from more.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
 METHODS := sgd,adamw,lion,adahessian,mezo,rank_sgd
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -64,6 +64,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "README.md": region(readme, "methods", f"\n\n{table('docs/methods/')}\n\n"),
         ROOT / "zensical.toml": site,
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
+        ROOT / "docs/decisions/index.md": DECISIONS.format(note=NOTE, list=decisions()),
     }
     for name in methods.names():
         files[ROOT / f"docs/methods/{name}.md"] = page(name)
@@ -230,6 +231,26 @@ def page(name: str) -> str:
         options=options(kind),
         rules=rules(kind),
     )
+
+
+DECISIONS = """{note}
+
+# Decisions
+
+Choices that shape the house, one page each: what was decided, why, what it costs, and what would
+make us decide again.
+
+{list}
+"""
+
+
+def decisions() -> str:
+    """One line for each decision: its page's heading."""
+    rows: list[str] = []
+    for path in sorted((ROOT / "docs/decisions").glob("[0-9]*.md")):
+        heading = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        rows.append(f"- [{heading}]({path.name})")
+    return "\n".join(rows)
 
 
 def signature(kind: type[Optimizer]) -> str:

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 #: What the extras bring, as it lies in site-packages (jinja2 comes with PyTorch anyway).
 EXTRAS = {
     *("optuna", "sklearn", "scipy", "plotly", "matplotlib", "starlette", "uvicorn", "sqlalchemy"),
-    *("latex2mathml", "psycopg2", "multipart", "python_multipart"),
+    *("latex2mathml", "psycopg2", "multipart", "python_multipart", "pytest", "_pytest"),
+    *("hypothesis",),
 }
 
 
