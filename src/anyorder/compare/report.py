@@ -23,7 +23,7 @@ from anyorder.compare.charts import marks, metric_of
 from anyorder.compare.estimators import seeds_needed
 from anyorder.compare.extras import require
 from anyorder.compare.figures import figures
-from anyorder.compare.formats import listing, plural, show, show_interval
+from anyorder.compare.formats import listing, plural, show, show_interval, show_seconds
 from anyorder.compare.records import (
     AXES,
     cost,
@@ -42,7 +42,10 @@ from anyorder.compare.statistics import Row, compare_pairs, summarise
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _COUNTS = ("values", "grads", "products", "rankings", "ranked")
-_NUMBERS = ("train_loss", "val_loss", "metric", "oracle_seconds", "optimizer_seconds")
+_NUMBERS = (
+    *("train_loss", "val_loss", "metric"),
+    *("oracle_seconds", "optimizer_seconds", "data_seconds", "peak_bytes"),
+)
 
 
 def write(results: Mapping[str, Any], out: Path) -> list[Path]:
@@ -98,10 +101,11 @@ def html(results: Mapping[str, Any]) -> str:
             findings=[
                 fields(each) for each in listed(fields(results.get("probe")).get("findings"))
             ],
-            probed=_flat(_without(fields(results.get("probe")), "findings", "costs", "measured")),
+            probed=_probed(fields(results.get("probe"))),
             settings=[_settings(method) for method in methods],
             plan=_flat(_without(fields(results.get("plan")), "methods")),
             environment=_flat(fields(results.get("environment"))),
+            traces=_traces(methods),
             command=command(results),
             data=_embedded(data),
             styles=styles,
@@ -230,6 +234,41 @@ def _first(row: Row, key: str, name: str) -> str:
     return f"{said} ({how})."
 
 
+def _probed(probe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a look at the problem found, apart from prices and complaints."""
+    noise, found = fields(probe.get("noise")), list[tuple[str, str]]()
+    if probe.get("parameters") is not None:
+        found.append(("parameters", _said(probe["parameters"])))
+    if probe.get("deterministic") is not None:
+        found.append(("same seed, same loss", _said(probe["deterministic"])))
+    if noise:
+        mean, std = number(noise.get("mean")), number(noise.get("std"))
+        said = f"{show(mean)}, standard deviation {show(std, 2)}"
+        found.append((f"loss of {noise.get('batches')} batches at the start", said))
+    if "second_derivative" in probe:
+        found.append(("second derivative", str(probe["second_derivative"] or "available")))
+    if probe.get("evaluation_seconds") is not None:
+        found.append(("one evaluation", show_seconds(number(probe["evaluation_seconds"]))))
+    told = ("parameters", "deterministic", "noise", "second_derivative", "evaluation_seconds")
+    return found + _flat(_without(probe, "ok", "findings", "costs", "measured", *told))
+
+
+def _traces(methods: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The first traceback of every method that has one; the others are most often the same."""
+    found = [
+        next(
+            (
+                (f"{method.get('name')}, seed {run.get('seed')}", str(run["traceback"]))
+                for run in runs_of(method)
+                if run.get("traceback")
+            ),
+            None,
+        )
+        for method in methods
+    ]
+    return [each for each in found if each is not None]
+
+
 def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
     """All that was resolved of one method."""
     spaces = [
@@ -317,7 +356,11 @@ def _rows(table: tables.Table) -> Sequence[str]:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    body = [[_plain(f"{cell.text} {cell.small}".strip()) for cell in row] for row in table.rows]
+    def text(cell: tables.Cell) -> str:
+        small = f"({cell.small})" if cell.small and not cell.small.startswith("[") else cell.small
+        return _plain(f"{cell.text} {small}".strip())
+
+    body = [[text(cell) for cell in row] for row in table.rows]
     head = [_plain(name) for name in table.head]
     return [line(head), line(["---"] * len(head)), *map(line, body)]
 

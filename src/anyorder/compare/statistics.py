@@ -93,7 +93,18 @@ def time_to_target(
     axis: str,
     rates: Mapping[str, float] | None = None,
 ) -> Reach:
-    """When each run's metric reached the target, in the unit of ``axis`` (see :func:`cost`)."""
+    """When each run's metric reached the target, in the unit of ``axis``.
+
+    A run that diverged or failed missed the target, whatever its curve shows: nobody would have
+    kept its weights.
+
+    Args:
+        runs: Reported runs of one method.
+        target: The value to reach.
+        goal: Whether to come down to it or up to it.
+        axis: See :func:`~anyorder.compare.records.cost`.
+        rates: Price of each answer, where the curve does not hold ``forwards``.
+    """
     seeds: list[int] = []
     spent: list[float] = []
     hits: list[bool] = []
@@ -102,7 +113,7 @@ def time_to_target(
         costs = [cost(point, axis, rates) for point in points]
         when = first_hit(costs, [number(point.get("metric")) for point in points], target, goal)
         seeds.append(int(run.get("seed", 0)))
-        hits.append(math.isfinite(when))
+        hits.append(math.isfinite(when) and succeeded(run))
         spent.append(when if hits[-1] else max((c for c in costs if math.isfinite(c)), default=0.0))
     return Reach(tuple(seeds), tuple(spent), tuple(hits))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from anyorder.compare.charts import goal_of, metric_of
-from anyorder.compare.estimators import interval, iqm, median
+from anyorder.compare.estimators import Goal, interval, iqm, median
 from anyorder.compare.figures_tuning import chosen_of, edge, trial_values, trials_of
 from anyorder.compare.formats import show, show_bytes, show_interval, show_seconds
 from anyorder.compare.records import (
@@ -293,14 +293,27 @@ def tuning(results: Mapping[str, Any]) -> Table | None:
                 _number(math.fsum(known) if known else None),
                 _number(sign * values[0], "no result" if math.isinf(values[0]) else None),
                 _number(sign * min(values), "no result" if math.isinf(min(values)) else None),
+                _by_default(method, *judged_by(results)),
                 Cell(", ".join(f"{name} {_setting(value)}" for name, value in config.items())),
                 Cell(edge(method) and f"lr {edge(method)}", word="edge"),
             ]
         )
         numbers.append(index)
     head = ["method", "trials", "without result", f"cost ({UNITS[axis]})"]
-    head += [f"{metric} of the default", f"best {metric}", "chosen", "on the edge"]
+    head += [f"{metric} of the default", f"best {metric}", "default on report seeds"]
+    head += ["chosen", "on the edge"]
     return _used(Table("Tuning", head, rows, numbers)) if rows else None
+
+
+def _by_default(method: Mapping[str, Any], key: str, goal: Goal) -> Cell:
+    """What the default configuration comes to on the report seeds, if it was run there."""
+    runs = [fields(run) for run in listed(method.get("default_runs"))]
+    if not runs:
+        return Cell("")
+    values = [final(run, key, goal) for run in runs]
+    spread = interval(values)
+    ends = show_interval(spread.low, spread.high) if spread else ""
+    return _number(iqm(values), None if math.isfinite(iqm(values)) else "runs lost", ends)
 
 
 def _setting(value: Any) -> str:

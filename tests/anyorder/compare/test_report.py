@@ -126,6 +126,39 @@ def test_every_section_is_there(measured: dict[str, Any]) -> None:
     assert measured["command"] in text
 
 
+def test_what_the_probe_found_is_said_in_words() -> None:
+    text = report.html(
+        {
+            "probe": {
+                "ok": True,
+                "parameters": 17226,
+                "deterministic": False,
+                "noise": {"batches": 16, "mean": 2.31393, "std": 0.009447},
+                "second_derivative": "no double backward for <op>",
+                "evaluation_seconds": 0.0123,
+                "something": {"new": 3},
+            }
+        }
+    )
+    said = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+    assert said["parameters"] == "17,226"
+    assert said["same seed, same loss"] == "no"
+    assert said["loss of 16 batches at the start"] == "2.314, standard deviation 0.0094"
+    assert said["second derivative"] == "no double backward for &lt;op&gt;"
+    assert said["one evaluation"] == "12.3 ms"
+    assert said["something, new"] == "3"
+    assert "ok" not in said
+
+
+def test_the_first_traceback_of_a_method_is_shown() -> None:
+    results = example.hostile()["all failed"]
+    for each in results["methods"][0]["runs"]:
+        each["traceback"] = f"Traceback of seed {each['seed']}\n  File <x>"
+    text = report.html(results)
+    assert "Traceback of seed 0\n  File &lt;x&gt;" in text
+    assert "Traceback of seed 1" not in text
+
+
 def test_the_page_loads_nothing_and_runs_only_its_own_scripts(measured: dict[str, Any]) -> None:
     text = report.html(measured)
     page = _Page(text)

@@ -197,6 +197,13 @@ def test_misses_cost_their_whole_run() -> None:
     assert time_to_target([], 0.5, "max", "seconds").expected == math.inf
 
 
+def test_a_lost_run_missed_the_target_whatever_its_curve_shows() -> None:
+    runs = [run(0, 1.0, metric=1.0), run(1, 1.0, metric=1.0) | LOST]
+    reach = time_to_target(runs, 0.5, "max", "seconds")
+    assert (reach.hit, reach.spent) == ((True, False), (5.0, 10.0))
+    assert reach.expected == 15.0
+
+
 # --- Pairs -------------------------------------------------------------------------------------
 
 

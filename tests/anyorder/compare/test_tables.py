@@ -138,10 +138,16 @@ def test_tuning() -> None:
     }
     table = tables.tuning(results)
     assert table is not None
+    assert "default on report seeds" not in table.head
     ((_, trials, lost, cost, default, best, chosen, edge),) = table.rows
     assert [cell.value for cell in (trials, lost, cost, default, best)] == [3, 1, 61, 0.5, 0.7]
     assert chosen.text == "lr 0.1, n 4"
     assert edge.text == "lr 0.1 lies at the upper end, the best may lie outside"
+    results["methods"][0]["default_runs"] = [example.run(i, [1.0, 0.5]) for i in range(3)]
+    again = tables.tuning(results)
+    assert again is not None
+    (by_default,) = _column(again, "default on report seeds")
+    assert (by_default.value, by_default.small) == (0.5, "[0.5, 0.5]")
     losses = tables.losses(results)
     assert losses is not None
     assert [cell.text for cell in losses.rows[0]] == ["a", "tuning trial 2: lr 9", "failed", "boom"]
