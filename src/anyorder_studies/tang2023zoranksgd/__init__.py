@@ -1,0 +1,1 @@
+"""ZO-RankSGD: what is lost when only the order of candidates is told."""

@@ -1,0 +1,57 @@
+"""How well an order, or values, tell the direction of the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyorder import Optimizer, RankSGD  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder.problems import load
+from anyorder_studies.tang2023zoranksgd.twin import ValueSGD
+
+# Candidates shown, and how many of the best come in order.
+RANKED = ((15, 15), (15, 3), (15, 1), (50, 50))
+VALUED = (15, 50)
+MU = 0.01
+
+
+def mean_cosines(dim: int, draws: int, seed: int) -> dict[str, float]:
+    """Mean cosines between estimates and the gradient of a quadratic at its start.
+
+    Args:
+        dim: Coordinates of the quadratic, of condition 10.
+        draws: Estimates to average over.
+        seed: Seed of the start and of all points; an order and values are told of the same ones.
+
+    Returns:
+        By what is told: ``ranks_M_K`` for an order of the best K of M, ``values_M`` for M values.
+    """
+    told: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
+        f"ranks_{m}_{k}": (RankSGD, {"points": m, "top": k}) for m, k in RANKED
+    }
+    told |= {f"values_{m}": (ValueSGD, {"points": m}) for m in VALUED}
+    return {
+        name: _mean_cosine(method, options, dim, draws, seed)
+        for name, (method, options) in told.items()
+    }
+
+
+def _mean_cosine(
+    method: type[Optimizer], options: dict[str, Any], dim: int, draws: int, seed: int
+) -> float:
+    problem = load("quadratic", dim=dim, condition=10.0)
+    model = problem.build(seed)
+    (x,) = model.parameters()
+    closure = problem.closure(model, None)
+    (gradient,) = torch.autograd.grad(closure(), x)
+    start: Tensor = x.detach().clone()
+    optimizer = method(model, lr=1.0, mu=MU, line_search=0, seed=seed, engine="eager", **options)
+    total = 0.0
+    for _ in range(draws):
+        optimizer.step(closure)
+        with torch.no_grad():
+            total += float(torch.cosine_similarity(start - x, gradient, dim=0))
+            x.copy_(start)
+    return total / draws

@@ -1,0 +1,113 @@
+"""Contests of ranks against values at equal numbers of evaluations."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+
+from anyorder import MeZO, Optimizer, RankSGD  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder.problems import Problem, load
+from anyorder_studies.contest import choose, descend
+from anyorder_studies.tang2023zoranksgd.scales import LengthScales
+from anyorder_studies.tang2023zoranksgd.twin import ValueSGD
+
+POINTS, LINE_SEARCH = 15, 5
+# Evaluations per step: the points, those along the estimate, the present point and the best one.
+PER_STEP = {"ranks": POINTS + LINE_SEARCH + 2, "values": POINTS + LINE_SEARCH + 2, "mezo": 2}
+TASKS = ("quadratic", "rosenbrock", "scales")
+# Six settings for everybody: first step and spread, or step size. MeZO's steps have the unit of
+# the problem, so each problem has its own half decades.
+_SEARCHED = [[lr, mu] for lr in (0.3, 1.0, 3.0) for mu in (0.01, 0.1)]
+GRIDS: dict[str, dict[str, list[list[float]]]] = {
+    "quadratic": {"mezo": [[lr] for lr in (3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)]},
+    "rosenbrock": {"mezo": [[lr] for lr in (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4)]},
+    "scales": {"mezo": [[lr] for lr in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)]},
+}
+for _task in TASKS:
+    GRIDS[_task] = {"ranks": _SEARCHED, "values": _SEARCHED, **GRIDS[_task]}
+
+
+def problem_of(task: str, seed: int) -> Problem:
+    """The problem of a task; a seed gives another start, or another split of the patients."""
+    if task == "scales":
+        return LengthScales(split=seed)
+    options: dict[str, Any] = {"dim": 20, "condition": 10.0} if task == "quadratic" else {"dim": 10}
+    return load(task, **options)
+
+
+def optimizer_of(method: str, model: torch.nn.Module, setting: list[float], seed: int) -> Optimizer:
+    """A contestant with one of its settings."""
+    if method == "mezo":
+        return MeZO(model, lr=setting[0], eps=1e-4, seed=seed, engine="eager")
+    make = {"ranks": RankSGD, "values": ValueSGD}[method]
+    lr, mu = setting
+    return make(
+        model, lr=lr, mu=mu, points=POINTS, line_search=LINE_SEARCH, seed=seed, engine="eager"
+    )
+
+
+def run_task(
+    task: str, method: str, setting: list[float], seed: int, budget: int
+) -> dict[str, Any]:
+    """Minimise with a fixed number of evaluations.
+
+    Args:
+        task: One of :data:`TASKS`.
+        method: ``"ranks"``, ``"values"`` or ``"mezo"``.
+        setting: One of the method's settings for the task.
+        seed: Seed of the start or split, and of all directions.
+        budget: Evaluations, or points shown.
+
+    Returns:
+        ``evaluations`` and ``best`` (lowest loss of the points stepped to, from the start on), and
+        for ``scales`` the ``test_ratio``, the test error after over before.
+    """
+    problem = problem_of(task, seed)
+    model = problem.build(seed)
+    before = problem.test(model)
+    best = [problem.evaluate(model)["loss"]]
+
+    def watch(step: int) -> None:
+        loss = problem.evaluate(model)["loss"]
+        best.append(min(best[-1], loss) if math.isfinite(loss) else best[-1])
+
+    optimizer = optimizer_of(method, model, setting, seed)
+    steps = budget // PER_STEP[method]
+    descend(problem, model, optimizer, steps=steps, seed=seed, cosine=False, after=watch)
+    result: dict[str, Any] = {
+        "evaluations": [PER_STEP[method] * step for step in range(len(best))],
+        "best": best,
+    }
+    after = problem.test(model)
+    if before is not None and after is not None:
+        result["test_ratio"] = after["loss"] / before["loss"]
+    return result
+
+
+@cache
+def tuned(
+    task: str, method: str, grid: tuple[tuple[float, ...], ...], budget: int, seeds: int
+) -> tuple[float, ...]:
+    """The setting that comes lowest, by the mean logarithm of the loss over tuning seeds."""
+
+    def score(setting: tuple[float, ...], seed: int) -> float:
+        return math.log(run_task(task, method, list(setting), seed, budget)["best"][-1])
+
+    return choose(grid, score, seeds)
+
+
+def evaluations_to_the_same(first: dict[str, Any], second: dict[str, Any]) -> tuple[int, int]:
+    """Evaluations after which each run first has the higher of the two final losses, or less."""
+    target = max(first["best"][-1], second["best"][-1])
+
+    def reached(run: dict[str, Any]) -> int:
+        pairs = zip(run["evaluations"], run["best"], strict=True)
+        return next(count for count, loss in pairs if loss <= target)
+
+    # Where one run never left the start, a single step is counted for both.
+    return max(first["evaluations"][1], reached(first)), max(
+        second["evaluations"][1], reached(second)
+    )

@@ -1,0 +1,223 @@
+"""ZO-RankSGD: cosines to the gradient, descents at equal evaluations, and a real tuning task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from anyorder_studies.study import (
+    Claim,
+    Measurement,
+    Result,
+    Results,
+    Study,
+    Unit,
+    exact,
+    mean_interval,
+    range_interval,
+    ratio_interval,
+)
+from anyorder_studies.tang2023zoranksgd.cosines import RANKED, mean_cosines
+from anyorder_studies.tang2023zoranksgd.descents import (
+    GRIDS,
+    TASKS,
+    evaluations_to_the_same,
+    run_task,
+    tuned,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ABSTRACT = "abstract of arXiv:2303.03751"
+SUMMARIES = (
+    "summaries of arXiv:2303.03751: on a par with methods that are told values, on quadratics and "
+    "Rosenbrock's function (not checked in the paper's own text; a quarter more evaluations still "
+    "counts as a par here)"
+)
+
+
+@final
+class RanksAgainstValues(Study):
+    """ZO-RankSGD descends when nothing but an order of candidates is known.
+
+    Three experiments. Cosines: how well does the estimate from an order point along the gradient
+    of a quadratic in 100 dimensions, if all of 15 or 50 candidates are put in order, or only the
+    best 3 or the best one of 15? Descents: a quadratic of 20 dimensions and condition 10 and
+    Rosenbrock's function of 10 are minimised with 880 evaluations. A real task: ten length scales
+    of a kernel regression on the diabetes data are tuned in 440 evaluations, while only the order
+    of validation errors is revealed.
+
+    In the descents the method meets its twin, which visits the same kinds of points and does the
+    same line search, but is told the values: what differs is the information alone. Plain
+    zeroth-order descent (MeZO, two values per step, no line search) is measured as well. All are
+    tuned alike: six settings, chosen by the final loss on seeds, starts or splits of their own.
+    The number of evaluations is read where both runs of a pair have come to the same loss.
+    CMA-ES, which lives on ranks too and is the natural choice for so few dimensions, is not part
+    of the contest.
+    """
+
+    key: ClassVar[str] = "tang2023zoranksgd"
+    paper: ClassVar[int | None] = 109
+    title: ClassVar[str] = "ZO-RankSGD: an order instead of values"
+    claims: ClassVar[tuple[Claim, ...]] = (
+        Claim(
+            quantity="cosine_ranks_15_15",
+            direction="higher",
+            expected=0.0,
+            threshold=0.0,
+            tolerance=0.0,
+            unit="cosine to the gradient",
+            source=f"{ABSTRACT}: the estimate from ranks gives a descent direction (no figure)",
+            text="The order of 15 candidates tells a direction of descent.",
+        ),
+        Claim(
+            quantity="cosine_ranks_15_1",
+            direction="higher",
+            expected=0.0,
+            threshold=0.0,
+            tolerance=0.0,
+            unit="cosine to the gradient",
+            source="definition of the (m, k) oracle in arXiv:2303.03751, which allows k = 1 (no "
+            "figure)",
+            text="So does the single best of 15.",
+        ),
+        Claim(
+            quantity="evaluations_ratio_quadratic",
+            direction="lower",
+            expected=1.25,
+            threshold=1.25,
+            tolerance=0.0,
+            unit="x (evaluations, ranks over values)",
+            source=SUMMARIES,
+            text="On a quadratic, an order needs no more evaluations than values.",
+        ),
+        Claim(
+            quantity="evaluations_ratio_rosenbrock",
+            direction="lower",
+            expected=1.25,
+            threshold=1.25,
+            tolerance=0.0,
+            unit="x (evaluations, ranks over values)",
+            source=SUMMARIES,
+            text="On Rosenbrock's function, an order needs no more evaluations than values.",
+        ),
+        Claim(
+            quantity="validation_ratio_scales",
+            direction="lower",
+            expected=1.0,
+            threshold=1.0,
+            tolerance=0.0,
+            unit="x (validation error, after over before)",
+            source=f"{ABSTRACT}: improves what is known through a ranking only (there: images and "
+            "policies)",
+            text="Ten hyper-parameters can be tuned by the order of validation errors alone.",
+        ),
+    )
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"seeds": 2, "tuning_seeds": 1, "draws": 3, "dim": 100, "budget": 88, "grid": 2},
+        "small": {"seeds": 6, "tuning_seeds": 2, "draws": 30, "dim": 100, "budget": 880, "grid": 6},
+        "full": {
+            "seeds": 20,
+            "tuning_seeds": 5,
+            "draws": 2000,
+            "dim": 100,
+            "budget": 8800,
+            "grid": 6,
+            "need": "simulated robots and people who rank images, as in the paper; for what is "
+            "measured here, some hours on one core",
+        },
+    }
+
+    def runs(self, scale: str) -> Iterable[Unit]:
+        """One unit per seed for the cosines, and one per task, method and seed."""
+        settings = self.settings(scale)
+        for seed in range(settings["seeds"]):
+            yield {
+                "task": "cosines",
+                "seed": seed,
+                "draws": settings["draws"],
+                "dim": settings["dim"],
+            }
+        for task in TASKS:
+            for seed in range(settings["seeds"]):
+                for method, grid in GRIDS[task].items():
+                    middle = (len(grid) - settings["grid"]) // 2
+                    yield {
+                        "task": task,
+                        "method": method,
+                        "seed": seed,
+                        # Each evaluation of the real task is a whole regression.
+                        "budget": settings["budget"] // (2 if task == "scales" else 1),
+                        "grid": grid[middle : middle + settings["grid"]],
+                        "tuning_seeds": settings["tuning_seeds"],
+                    }
+
+    def run(self, unit: Unit) -> Result:
+        """Average cosines; or tune (once for all seeds) and minimise with the best setting."""
+        if unit["task"] == "cosines":
+            return {**mean_cosines(unit["dim"], unit["draws"], unit["seed"])}
+        contest = (unit["task"], unit["method"])
+        grid = tuple(tuple(setting) for setting in unit["grid"])
+        setting = list(tuned(*contest, grid, unit["budget"], unit["tuning_seeds"]))
+        return {**run_task(*contest, setting, unit["seed"], unit["budget"]), "setting": setting}
+
+    def measure(self, results: Results) -> dict[str, Measurement]:
+        """Cosines; ratios of evaluations by task, paired by seed or split."""
+        cosines = [result for unit, result in results if unit["task"] == "cosines"]
+        measured = {
+            f"cosine_{name}": mean_interval([c[name] for c in cosines]) for name in cosines[0]
+        }
+        for m, k in RANKED:
+            tops, bottoms = (
+                [c[name] for c in cosines] for name in (f"ranks_{m}_{k}", f"values_{m}")
+            )
+            # A cosine can be negative by chance if few are averaged; then there is no ratio.
+            if min(*tops, *bottoms) > 0:
+                measured[f"share_of_values_{m}_{k}"] = ratio_interval(tops, bottoms)
+        for task in TASKS:
+            found = by_method(results, task)
+            for peer in ("values", "mezo"):
+                pairs = [
+                    evaluations_to_the_same(a, b)
+                    for a, b in zip(found["ranks"], found[peer], strict=True)
+                ]
+                name = f"evaluations_ratio_{task}" + "_to_mezo" * (peer == "mezo")
+                measured[name] = _ratio(task)([a for a, _ in pairs], [b for _, b in pairs])
+            for method, runs in found.items():
+                name = f"loss_after_over_before_{task}_{method}"
+                measured[name] = _ratio(task)(
+                    [r["best"][-1] for r in runs], [r["best"][0] for r in runs]
+                )
+                for number, value in enumerate(runs[0]["setting"]):
+                    measured[f"{('lr', 'mu')[number]}_{task}_{method}"] = exact(value)
+        measured["validation_ratio_scales"] = measured.pop("loss_after_over_before_scales_ranks")
+        for method, runs in by_method(results, "scales").items():
+            measured[f"test_ratio_scales_{method}"] = range_interval(
+                [r["test_ratio"] for r in runs]
+            )
+        return measured
+
+    def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
+        """Cosines by what is told, and losses over evaluations for each task."""
+        from anyorder_studies.tang2023zoranksgd.picture import draw_ranks_and_values
+
+        return draw_ranks_and_values({t: by_method(results, t) for t in TASKS}, measurements)
+
+
+def by_method(results: Results, task: str) -> dict[str, list[Result]]:
+    """Results of a task by method, in the order of the seeds."""
+    found: dict[str, list[Result]] = {}
+    for unit, result in results:
+        if unit["task"] == task:
+            found.setdefault(unit["method"], []).append(result)
+    return found
+
+
+def _ratio(task: str) -> Callable[[Sequence[float], Sequence[float]], Measurement]:
+    """How to summarise paired ratios: seeds are independent, splits of one data set overlap."""
+    return _range_of_ratios if task == "scales" else ratio_interval
+
+
+def _range_of_ratios(tops: Sequence[float], bottoms: Sequence[float]) -> Measurement:
+    return range_interval([top / bottom for top, bottom in zip(tops, bottoms, strict=True)])

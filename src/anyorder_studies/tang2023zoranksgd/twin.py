@@ -1,0 +1,89 @@
+"""ZO-RankSGD's twin: the same points and the same line search, but told the values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyorder import Optimizer, Oracle
+from anyorder.directions import Dense, Shift
+from anyorder.hyper import hyper
+
+
+class ValueSGD(Optimizer):
+    r"""Descend along differences of values, at the points at which ZO-RankSGD asks for an order.
+
+    With values :math:`f_i` at :math:`x + \mu z_i`, the estimate is :math:`\sum_i w_i z_i` with
+    :math:`w_i \propto f_i - \bar f`, scaled so that :math:`\sum_i w_i^2` is what the full order
+    of as many points gives. All that differs from ZO-RankSGD is hence what is told.
+
+    State: one buffer per parameter. Oracle calls per step: ``points + line_search + 2`` values,
+    ``points`` without line search.
+    """
+
+    order = 0
+    needs = frozenset({"value"})
+    buffers = ("estimate",)
+
+    lr: float = hyper(0.1, ge=0, unit="parameter", doc="first step tried")
+    mu: float = hyper(0.1, gt=0, unit="parameter", doc="spread of the points")
+    points: int = hyper(10, ge=2, doc="points evaluated at a time")
+    line_search: int = hyper(5, ge=0, doc="step sizes tried; 0 moves by lr")
+    shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between the step sizes tried")
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        self._averaged = 0  # estimates averaged since something last won
+        super().__init__(params, **options)
+
+    def update(self, oracle: Oracle) -> Tensor:
+        """Values at the points, then values along the estimate; go to the lowest."""
+        points = [Shift(self.mu, self.direction(i)) for i in range(self.points)]
+        values = oracle.values(points)
+        self._estimate(weights(values))
+        along = Dense(self.buffer("estimate"))
+        if not self.line_search:
+            self.move_(along, lambda group: -float(group["lr"]))
+            return values.mean()
+        steps = [Shift(-self.lr * self.shrink**i, along) for i in range(self.line_search)]
+        shown = [Shift(), points[int(values.argmin())], *steps]
+        won = shown[int(oracle.values(shown).argmin())]
+        if won.direction is not None:
+            self.move_(won.direction, lambda group: won.scale)
+            self._averaged = 0
+        return values.mean()
+
+    def _estimate(self, given: list[float]) -> None:
+        """Fold what the values say into the estimate."""
+        self._averaged = self._averaged + 1 if self.line_search else 1
+        held = self.buffer("estimate")
+        fresh = {name: torch.zeros_like(estimate) for name, estimate in held.items()}
+        for index, weight in enumerate(given):
+            self.direction(index).add_all_(fresh, weight, self.engine)
+        for name, estimate in held.items():
+            estimate.add_((fresh[name] - estimate) / self._averaged)
+
+    def extra_state(self) -> dict[str, Any]:
+        """How many estimates the average holds."""
+        return {"averaged": self._averaged}
+
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Go on averaging."""
+        self._averaged = extra["averaged"]
+
+
+def weights(values: Tensor) -> list[float]:
+    """Centred values with the sum of squares that the full order's weights have.
+
+    Args:
+        values: Losses at the points, shape ``(m,)``.
+    """
+    m = len(values)
+    centred = values.double() - values.double().mean()
+    size = float(centred.norm())
+    # A full order weighs rank r by (2 r - (m - 1)) over m (m - 1) / 2 pairs.
+    full = math.sqrt((m * m - 1) * m / 3) / (m * (m - 1) / 2)
+    return (centred * (full / size if size > 0 else 0.0)).tolist()
