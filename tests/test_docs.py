@@ -29,6 +29,7 @@ BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]*)\")?\n(.*?)^```$", re.MULTILIN
 #: Pages whose Python is not there to be run, and why.
 NOT_RUN = {
     "studies.md": "shows the outline of a class",
+    "report.md": "reads the results of a comparison",
     **{f"methods/{p.name}": "generated: signatures and sources" for p in DOCS.glob("methods/*")},
 }
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
