@@ -143,6 +143,17 @@ def test_jac_of_a_tensor_takes_the_place_of_autograd() -> None:
     assert len(asked) == 80
 
 
+def test_a_scaled_loss_scales_the_gradient_of_jac() -> None:
+    """A power of two comes off again without a trace."""
+    runs: list[Tensor] = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=8.0)):
+        start = torch.zeros(3)
+        jac = lambda x: 2 * (x - torch.as_tensor(TARGET).float())  # noqa: E731
+        found = minimize(bowl, start, method="sgd", jac=jac, lr=0.1, budget="9grads", scaler=scaler)
+        runs.append(found.x)
+    assert torch.equal(runs[0], runs[1]) and bool(runs[0].any())
+
+
 @pytest.mark.parametrize("answer", [list, np.ndarray.tolist, torch.tensor])
 def test_gradients_may_be_anything_of_the_right_shape(answer: Callable[..., Any]) -> None:
     jac = lambda x: answer(slope(x))  # noqa: E731
