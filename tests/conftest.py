@@ -35,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if cache is not None:
         os.environ["ANYORDER_CACHE"] = str(cache.mkdir("anyorder"))
     os.environ["MPLBACKEND"] = "agg"
+    database, worker = (
+        os.environ.get(n) for n in ("ANYORDER_TEST_POSTGRES", "PYTEST_XDIST_WORKER")
+    )
+    if database and worker:  # tests empty their database, so each process has its own
+        os.environ["ANYORDER_TEST_POSTGRES"] = f"{database}_{worker}"
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
