@@ -38,6 +38,7 @@ NO_FILE: dict[str, str] = {
 #: Files above the limit of lines, and why they are better whole.
 LONG_FILES: dict[str, str] = {
     "anyorder/optimizer.py": "one class: what users call, what methods call, and what lies between",
+    "anyorder/oracle.py": "one class: every question, and the one way in which all are asked",
     "anyorder/testing/contract.py": "one class, one test for each promise, read as a list",
     "anyorder/compare/storage.py": "one database: its tables and all statements that touch them",
 }
