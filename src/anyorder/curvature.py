@@ -15,7 +15,7 @@ from anyorder.errors import AnyOrderError
 
 Vector = Sequence[Tensor]
 _Product = Callable[[], AbstractContextManager[None]]
-_Average = Callable[[Sequence[Tensor]], None]
+_Settle = Callable[[Sequence[Tensor]], None]
 
 
 class SecondDerivativeError(AnyOrderError, RuntimeError):
@@ -47,11 +47,16 @@ class Hessian:
     """
 
     def __init__(
-        self, loss: Tensor, params: Mapping[str, Tensor], product: _Product, average: _Average
+        self,
+        loss: Tensor,
+        params: Mapping[str, Tensor],
+        product: _Product,
+        average: _Settle,
+        settle: _Settle,
     ) -> None:
         self.loss = loss.detach()
         self._params = list(params.values())
-        self._product, self._average = product, average
+        self._product, self._settle = product, settle
         self._graph = _second(
             lambda: torch.autograd.grad([loss], self._params, create_graph=True, allow_unused=True)
         )
@@ -77,7 +82,7 @@ class Hessian:
             else:  # a loss linear in its parameters
                 found = (None,) * len(self._params)
         result = _filled(found, self._params)
-        self._average(result)
+        self._settle(result)
         return result
 
     def __enter__(self) -> Self:
@@ -141,10 +146,10 @@ class GGN:
         params: Mapping[str, Tensor],
         sign: float,
         product: _Product,
-        average: _Average,
+        settle: _Settle,
     ) -> None:
         self._params = list(params.values())
-        self._product, self._average = product, average
+        self._product, self._settle = product, settle
         self._outputs = closure.outputs()
         self._point = self._outputs.detach().requires_grad_()
         loss = closure.loss(self._point) * sign
@@ -170,7 +175,7 @@ class GGN:
                 self._outputs, self._params, bent, retain_graph=True, allow_unused=True
             )
         result = _filled(found, self._params)
-        self._average(result)
+        self._settle(result)
         return result
 
     def __enter__(self) -> Self:

@@ -38,6 +38,7 @@ from anyorder.layout import Stretch, stretches
 from anyorder.ledger import Budget, Calls
 from anyorder.oracle import (
     Closure,
+    Learned,
     Nonfinite,
     NonFiniteError,
     Oracle,
@@ -46,7 +47,7 @@ from anyorder.oracle import (
     refuse_sparse,
 )
 from anyorder.params import named_groups
-from anyorder.shifts import in_place
+from anyorder.shifts import in_place, scripted
 from anyorder.tensors import all_finite
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         self.process_group = process_group or getattr(self.module, "process_group", None)
         self.calls, self.steps = Calls(), 0
         self._stretches: list[list[Stretch]] = []
-        self._opaque: set[str] = set()
+        self._learned = Learned(opaque=scripted(self.module))
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
 
@@ -197,7 +198,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
             advance=advance,
             legacy=self.needs == GRADIENT_ONLY,
             nonfinite=self.nonfinite,
-            opaque=self._opaque,
+            learned=self._learned,
         )
 
     def named_params(self) -> dict[str, Tensor]:

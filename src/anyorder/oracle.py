@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -53,6 +54,9 @@ _TWO_LINES = (
     "to\n"
     "    def closure(): return ...  # the loss, nothing else"
 )
+#: Ledger entries that are evaluations of the closure, one by one.
+_EVALUATIONS = ("values", "ranked", "grads")
+
 _NO_GRAPH = (
     "the loss does not depend on the parameters (it has no graph); compute it from them inside "
     "the closure and outside torch.no_grad()"
@@ -73,6 +77,19 @@ class NonFiniteError(AnyOrderError, ValueError):
 
 class SparseGradientError(AnyOrderError, TypeError):
     """A gradient is sparse; methods here take dense ones."""
+
+
+@dataclass(slots=True)
+class Learned:
+    """What evaluations have shown about a closure, kept from step to step.
+
+    Attributes:
+        opaque: parameters that no visible operation reads (see :mod:`anyorder.shifts`).
+        graph: whether the closure differentiates something itself and so needs a graph.
+    """
+
+    opaque: set[str] = field(default_factory=set)
+    graph: bool = False
 
 
 class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by Optimizer.step
@@ -102,8 +119,7 @@ class Oracle:
             otherwise nothing moves at all.
         legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
         nonfinite: what a NaN or infinite loss or gradient does: ``raise``, ``skip`` or ``ignore``.
-        opaque: names of parameters that no visible operation reads (see :mod:`anyorder.shifts`);
-            filled as they are found.
+        learned: what earlier evaluations have shown about the closure; added to.
     """
 
     def __init__(
@@ -122,7 +138,7 @@ class Oracle:
         advance: bool = False,
         legacy: bool = False,
         nonfinite: Nonfinite = "raise",
-        opaque: set[str] | None = None,
+        learned: Learned | None = None,
     ) -> None:
         if not callable(closure):
             raise ClosureError(
@@ -140,7 +156,8 @@ class Oracle:
         self._world = World(self.params, module)
         self._keep_first = advance
         self._nonfinite = nonfinite
-        self.opaque: set[str] = set() if opaque is None else opaque
+        self.learned = Learned() if learned is None else learned
+        self._evaluated = 0
 
     # Questions -----------------------------------------------------------------------------
 
@@ -212,7 +229,9 @@ class Oracle:
             loss = self._checked(self._closure())
             if self._world.grads_changed(before):
                 raise ClosureError("the closure calls backward(). " + _TWO_LINES)
-            operator = Hessian(loss * self._sign, self.params, self._product, self._average)
+            operator = Hessian(
+                loss * self._sign, self.params, self._product, self._average, self._settle
+            )
         self._finite(operator.loss, operator.grads)
         return operator
 
@@ -232,7 +251,7 @@ class Oracle:
                 "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
             )
         with self._asking(values=1), torch.enable_grad(), self._evaluation():
-            return GGN(self._closure, self.params, self._sign, self._product, self._average)
+            return GGN(self._closure, self.params, self._sign, self._product, self._settle)
 
     # Counting ------------------------------------------------------------------------------
 
@@ -241,11 +260,17 @@ class Oracle:
         """Check the budget, then time and count one question."""
         if self.budget is not None:
             self.budget.check(self.calls, asked)
-        began = time.perf_counter()
-        yield
-        for name, count in asked.items():
-            setattr(self.calls, name, getattr(self.calls, name) + count)
-        self.calls.seconds += time.perf_counter() - began
+        began, self._evaluated = time.perf_counter(), 0
+        try:
+            yield
+        except BaseException:
+            # Cut short: only evaluations that were completed have been answers.
+            asked = {n: min(c, self._evaluated) for n, c in asked.items() if n in _EVALUATIONS}
+            raise
+        finally:
+            for name, count in asked.items():
+                setattr(self.calls, name, getattr(self.calls, name) + count)
+            self.calls.seconds += time.perf_counter() - began
         device = next(iter(self.params.values())).device
         if device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device)
@@ -268,26 +293,39 @@ class Oracle:
         with self._world.evaluation(keep=self._keep_first):
             yield
         self._keep_first = False
+        self._evaluated += 1
 
     @torch.no_grad()
     def _value(self, shift: Shift) -> Tensor:
         loss, seen = self._value_once(shift)
         unseen = frozenset(self.params) - seen
-        if unseen and not self.opaque >= unseen:
+        if unseen and not self.learned.opaque >= unseen:
             # Never asked for: unused, or read by code no operation of which can be seen.
-            self.opaque |= unseen
+            self.learned.opaque |= unseen
+            self._evaluated -= 1
             loss, _ = self._value_once(shift)
         return self._finite(loss)
 
     def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:
-        opaque = frozenset(self.opaque)
-        with self._evaluation(), shifted(self.params, shift, self._engine, opaque) as seen:
-            try:
+        opaque = frozenset(self.learned.opaque)
+        try:
+            with (
+                torch.set_grad_enabled(self.learned.graph),
+                self._world.grads_put_aside() as before,
+                self._evaluation(),
+                shifted(self.params, shift, self._engine, opaque) as seen,
+            ):
                 loss = self._checked(self._closure(), graph=False).detach()
-            except RuntimeError as error:
-                if "does not require grad" in str(error):
-                    raise ClosureError("the closure calls backward(). " + _TWO_LINES) from error
+                if self.learned.graph and self._world.grads_changed(before):
+                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
                 raise
+            if self.learned.graph:
+                raise ClosureError("the closure calls backward(). " + _TWO_LINES) from error
+            # It differentiates inside, as losses on derivatives do, or it calls backward().
+            self.learned.graph = True
+            return self._value_once(shift)
         return loss, seen
 
     def _finite(self, loss: Tensor, grads: Sequence[Tensor | None] = ()) -> Tensor:
@@ -341,6 +379,18 @@ class Oracle:
         self._scaler.update()  # grows or shrinks by whether unscale_ met an overflow
         if not all_finite([p.grad for p in owner.params if p.grad is not None]):
             raise SkipStep(loss.detach())
+
+    def _settle(self, product: Sequence[Tensor]) -> None:
+        """Average a curvature product over the processes and see that it is finite."""
+        self._average(product)
+        if self._nonfinite == "ignore" or all_finite(product):
+            return
+        if self._nonfinite == "skip":
+            raise SkipStep(torch.tensor(float("nan")))
+        raise NonFiniteError(
+            "a curvature product is not finite; no parameter was changed. The loss has no second "
+            "derivative there; nonfinite='skip' leaves such steps out and counts them"
+        )
 
     def _average(self, tensors: Sequence[Tensor]) -> None:
         """Average answers over the processes in place."""

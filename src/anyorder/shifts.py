@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from anyorder.directions import SMALL, Seeded, Shift, shifted_by
@@ -117,6 +117,19 @@ def shifted(
         with mode:
             yield mode.seen
         mode.seen |= opaque
+
+
+def scripted(module: nn.Module | None) -> set[str]:
+    """Names of the parameters of scripted submodules, whose reads cannot be seen."""
+    if module is None:
+        return set()
+    hidden = {
+        id(param)
+        for part in module.modules()
+        if isinstance(part, torch.jit.ScriptModule)
+        for param in part.parameters()
+    }
+    return {name for name, param in module.named_parameters() if id(param) in hidden}
 
 
 @contextlib.contextmanager

@@ -370,3 +370,38 @@ def test_data_parallel_processes_stay_equal_and_average(tmp_path: Path) -> None:
             optimizer.step(lambda m=model: ((m(x) - y) ** 2).mean())
         for p, found in zip(model.parameters(), first[method.__name__], strict=True):
             assert torch.allclose(p, torch.tensor(found), atol=1e-4), method
+
+
+def test_losses_on_derivatives_can_be_valued() -> None:
+    """A closure that differentiates its model in its inputs needs a graph, but calls no backward."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 1)
+
+    def closure() -> Tensor:
+        points = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(points).sum(), points, create_graph=True)
+        return ((slope - 1) ** 2).mean()
+
+    oracle = Oracle(closure, dict(model.named_parameters()))
+    near, far = oracle.values([Shift(), Shift(0.5, Seeded(0, 0))])
+    assert torch.allclose(near, closure().detach()) and near != far
+    assert oracle.calls.values == 2 and all(p.grad is None for p in model.parameters())
+    with pytest.raises(ClosureError, match="must not call backward"):
+        Oracle(lambda: closure().backward(), dict(model.named_parameters())).value()
+
+
+def test_evaluations_of_a_question_cut_short_are_counted() -> None:
+    x = nn.Parameter(torch.ones(2))
+    count = 0
+
+    def closure() -> Tensor:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise RuntimeError("boom")
+        return x.sum()
+
+    oracle = Oracle(closure, {"x": x})
+    with pytest.raises(RuntimeError, match="boom"):
+        oracle.values([Shift()] * 5)
+    assert oracle.calls.values == 2

@@ -101,7 +101,7 @@ def test_weights_that_cannot_be_seen_being_read_are_found() -> None:
     (value,) = oracle.values([SHIFT])
     with torch.no_grad(), in_place(params, SHIFT, EAGER):
         expected = model(torch.ones(2, 4)).pow(2).sum()
-    assert oracle.opaque == {"1.weight", "1.bias"}
+    assert oracle.learned.opaque == {"1.weight", "1.bias"}
     assert torch.allclose(value, expected)
     assert oracle.calls.values == 1
     assert all(torch.equal(p, before[n]) for n, p in params.items())

@@ -168,13 +168,14 @@ class MethodContract:
         params, closure = bowl()
         optimizer = self.make(params.items(), budget=Budget(forwards=40))
         before: dict[str, Tensor] = {}
-        ended = False
-        while not ended:
+        for _ in range(60):
             before = bits(params)
             try:
                 optimizer.step(closure)
             except BudgetExhausted:
-                ended = True
+                break
+        else:
+            pytest.fail("60 steps were taken on a budget of 40 forward passes")
         assert 0 < optimizer.calls.forwards() <= 40
         assert same(bits(params), before)
 
@@ -222,7 +223,12 @@ class MethodContract:
             scheduler.step()
             optimizer.step(closure)
         assert len(optimizer.engine._kernels) == kernels  # pyright: ignore[reportPrivateUsage]
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(self._rate() * 0.9**6)
+        if self.method.needs == frozenset({"rank"}):
+            return  # may still walk to the best of the points it was shown
+        optimizer.param_groups[0]["lr"] = 0.0
+        before = bits(params)
+        optimizer.step(closure)
+        assert same(bits(params), before)
 
     def test_zero_step_size_changes_nothing(self) -> None:
         """With ``lr=0`` the weights stay as they are, bit for bit, in every dtype.

@@ -355,9 +355,6 @@ def test_loss_that_is_not_finite_on_the_second_side_changes_nothing() -> None:
     assert x.tolist() == [1.0] * 3 and optimizer.steps == 0
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="an answer that is not finite has been run but is not counted"
-)
 def test_evaluations_of_left_out_steps_are_counted() -> None:
     """Else a budget never ends where every loss is NaN."""
     x = nn.Parameter(torch.ones(3))
@@ -583,8 +580,8 @@ def test_compiled_modules_see_every_perturbation(width: int, whole: bool) -> Non
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("kind", ["scripted", "unused"])
-def test_hidden_weights_are_found_by_one_more_evaluation_in_a_lifetime(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "more"), [("scripted", 0), ("unused", 1)])
+def test_hidden_weights_are_known_or_found_by_one_more_evaluation(kind: str, more: int) -> None:
     torch.manual_seed(1)
     model: Any = scripted(nn.Linear(6, 4)) if kind == "scripted" else nn.Bilinear(6, 6, 4)
     x = torch.randn(4, 6)
@@ -598,12 +595,9 @@ def test_hidden_weights_are_found_by_one_more_evaluation_in_a_lifetime(kind: str
     optimizer = MeZO(model, lr=0.01, engine="eager")
     for _ in range(5):
         optimizer.step(closure)
-    assert (runs, optimizer.calls.values) == (11, 10)
+    assert (runs, optimizer.calls.values) == (10 + more, 10)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a weight read by a visible operation too is taken to be visible"
-)
 def test_scripted_weights_read_by_a_penalty_as_well() -> None:
     """The scripted part must be evaluated at the shifted weights, not the penalty alone."""
     torch.manual_seed(1)

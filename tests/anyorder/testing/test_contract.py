@@ -572,18 +572,11 @@ def test_contract_fails_state_that_no_checkpoint_holds(
         run(method, IN_ANOTHER_PROCESS)
 
 
-@pytest.mark.xfail(
-    raises=RuntimeError, reason="the contract waits for the end of a budget that is ignored"
-)
 def test_contract_fails_a_method_that_takes_its_budget_away() -> None:
     with pytest.raises(FAILURE):
         run(TakesTheBudgetAway, "test_budget_stops_before_the_question")
 
 
-@pytest.mark.xfail(
-    raises=pytest.fail.Exception,
-    reason="the contract reads lr back from the group, where the scheduler put it",
-)
 def test_contract_fails_a_method_that_reads_its_step_size_once() -> None:
     with pytest.raises(FAILURE):
         run(ReadsItsStepSizeOnce, "test_schedule_takes_effect_without_compiling_again")
