@@ -373,7 +373,7 @@ def test_data_parallel_processes_stay_equal_and_average(tmp_path: Path) -> None:
 
 
 def test_losses_on_derivatives_can_be_valued() -> None:
-    """A closure that differentiates its model in its inputs needs a graph, but calls no backward."""
+    """A closure that differentiates its model in its inputs needs a graph, not backward()."""
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 1)
 
@@ -386,8 +386,15 @@ def test_losses_on_derivatives_can_be_valued() -> None:
     near, far = oracle.values([Shift(), Shift(0.5, Seeded(0, 0))])
     assert torch.allclose(near, closure().detach()) and near != far
     assert oracle.calls.values == 2 and all(p.grad is None for p in model.parameters())
+
+    def legacy() -> Tensor:
+        loss = closure()
+        loss.backward()
+        return loss
+
     with pytest.raises(ClosureError, match="must not call backward"):
-        Oracle(lambda: closure().backward(), dict(model.named_parameters())).value()
+        Oracle(legacy, dict(model.named_parameters())).value()
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_evaluations_of_a_question_cut_short_are_counted() -> None:
