@@ -59,7 +59,7 @@ test-slow: $(STAMP)  ## Run the tests that take long
 lint: $(STAMP)  ## Style, formatting, types, who imports whom
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/pyright
+	@$(BIN)/pyright --project pyproject.toml
 	@$(BIN)/lint-imports
 
 .PHONY: docs
