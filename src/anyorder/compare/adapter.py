@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.entrants import Entrant
+from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.optimizer import Optimizer
 
@@ -20,7 +22,7 @@ Closure = Callable[[], Tensor]
 HOPELESS = 20
 
 
-class Diverged(Exception):  # noqa: N818 - ends a run, is no fault
+class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - ends a run, is no fault
     """The loss has not been finite for a while."""
 
 
@@ -82,7 +84,7 @@ class Foreign:
             self.calls.seconds += time.perf_counter() - began
             self.calls.grads += 1
             seen.append(loss.detach())
-            self._watch(loss)
+            self._watch(seen[-1].item())
             return loss
 
         try:
@@ -95,8 +97,8 @@ class Foreign:
         self._several = len(seen) != 1
         return seen[0] if seen else None
 
-    def _watch(self, loss: Tensor) -> None:
-        self._bad = 0 if bool(torch.isfinite(loss.detach()).all()) else self._bad + 1
+    def _watch(self, loss: float) -> None:
+        self._bad = 0 if math.isfinite(loss) else self._bad + 1
         if self._bad >= HOPELESS:
             raise Diverged(f"the loss was not finite {HOPELESS} times in a row")
 

@@ -206,25 +206,27 @@ class Training:
     def train(self) -> None:
         """Step until the budget is used up, evaluating on the grid."""
         grid, due = self.task.grid, 1
-        idle = 0
-        while self.clock.fraction < 1.0:
-            asked = self.clock.calls.forwards(self.task.rates)
-            self._schedule()
+        idle, forwards, fraction = 0, 0.0, 0.0
+        while fraction < 1.0:
+            self._schedule(fraction)
             try:
                 with self._charged():
                     self._step()
             except BudgetExhausted:
                 break
-            self.clock.steps += 1
-            idle = idle + 1 if self.clock.calls.forwards(self.task.rates) == asked else 0
+            clock, before = self.clock, forwards
+            clock.steps += 1
+            forwards = clock.calls.forwards(clock.rates)
+            fraction = clock.limits.spent(forwards, clock.seconds, clock.steps)
+            idle = idle + 1 if forwards == before else 0
             if idle >= IDLE_STEPS:
                 raise RuntimeError(
                     f"{self.task.entrant.path} took {IDLE_STEPS} steps without asking for a loss; "
                     "its step(closure) must call the closure"
                 )
-            if due < len(grid) - 1 and self.clock.fraction >= grid[due]:
+            if due < len(grid) - 1 and fraction >= grid[due]:
                 self._evaluate()
-                while due < len(grid) - 1 and self.clock.fraction >= grid[due]:
+                while due < len(grid) - 1 and fraction >= grid[due]:
                     due += 1
         self._evaluate()
 
@@ -273,7 +275,7 @@ class Training:
     def _step(self) -> None:
         began = time.perf_counter()
         batch = self.problem.batch(self.task.seed, self.clock.steps)
-        if batch is not None:
+        if batch is not None and self.task.device != "cpu":  # problems make batches there
             batch = move(batch, self.task.device)
         self.clock.data_seconds += time.perf_counter() - began
         model, loss_of = self.model, self.problem.loss
@@ -289,11 +291,11 @@ class Training:
         with torch.autocast(kind, dtype=getattr(torch, self.task.autocast)):
             return self.problem.loss(self.model, batch)
 
-    def _schedule(self) -> None:
+    def _schedule(self, fraction: float) -> None:
         """Set the learning rate of every group from the share of the budget that is used up."""
         if self.task.schedule == "constant":
             return
-        factor = 0.5 * (1.0 + math.cos(math.pi * min(1.0, self.clock.fraction)))
+        factor = 0.5 * (1.0 + math.cos(math.pi * fraction))
         for group, base in zip(self._groups(), self._rates, strict=False):
             if isinstance(group.get("lr"), Tensor):
                 group["lr"].fill_(float(base) * factor)

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import anyorder
+from anyorder.compare import holders
 from anyorder.compare.extras import require
 from anyorder.compare.plan import Item, Plan, joined
 from anyorder.compare.schema import SCHEMA
@@ -43,41 +42,6 @@ class StorageError(AnyOrderError, OSError):
 def embedded_url(out: Path) -> str:
     """The database of a comparison that is kept in its own folder."""
     return f"sqlite:///{(out / 'compare.db').resolve()}"
-
-
-def me() -> dict[str, Any]:
-    """This process, so that another one on the same machine can tell whether it is alive."""
-    return {"place": _place(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _place() -> str:
-    """This machine and, within it, this namespace of process numbers."""
-    parts = [platform.node()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty where that is not to be known."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _is_dead(holder: Mapping[str, Any]) -> bool:
-    """Whether the process is certainly gone; False where that cannot be known from here."""
-    if holder.get("place") != _place():
-        return False
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return _started(holder["pid"]) != holder["started"]
 
 
 class Storage:
@@ -215,10 +179,10 @@ class Storage:
         with self._transaction() as do:
             found = do(self._sql.select(t.state, t.holder).where(mine)).one()
         stale = t.beat < self._now() - GRACE
-        if found.state == "running" and _is_dead(json.loads(found.holder)):
+        if found.state == "running" and holders.is_dead(json.loads(found.holder)):
             stale = t.holder == found.holder  # as long as nobody else has taken it over since
         free = (t.state == "waiting") | ((t.state == "running") & stale)
-        holder = json.dumps({**me(), "token": self.token})
+        holder = json.dumps({**holders.me(), "token": self.token})
         with self._transaction() as do:
             won = do(
                 self._sql.update(self._items)
@@ -296,12 +260,12 @@ class Storage:
         """Be the only process in the block, if the value is True; a dead holder's lock is taken."""
         t = self._locks.c
         mine = (t.comparison == self.key) & (t.name == name)
-        holder = json.dumps({**me(), "token": self.token})
+        holder = json.dumps({**holders.me(), "token": self.token})
         with self._transaction() as do:
             do(self._insert(self._locks).values(comparison=self.key, name=name, holder="", beat=0))
             before = do(self._sql.select(t.holder).where(mine)).scalar_one()
         free = (t.holder == "") | (t.beat < self._now() - GRACE)
-        if before and _is_dead(json.loads(before)):
+        if before and holders.is_dead(json.loads(before)):
             free = free | (t.holder == before)
         with self._transaction() as do:
             update = self._sql.update(self._locks).where(mine, free)

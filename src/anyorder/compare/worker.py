@@ -169,13 +169,13 @@ def _warm(method: str, problem: Problem, task: Any) -> float:
         _warmed[where] = runner.warm_up(
             problem, dataclasses.replace(task, entrant=resolve("sgd"), config={})
         )
+    key = (*where, method)
+    if key not in _warmed:
+        _warmed[key] = runner.warm_up(problem, task)
         # All that was imported stays; looking through it again before every run takes longer
         # than some runs do.
         gc.collect()
         gc.freeze()
-    key = (*where, method)
-    if key not in _warmed:
-        _warmed[key] = runner.warm_up(problem, task)
     return _warmed[key]
 
 

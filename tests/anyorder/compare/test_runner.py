@@ -146,8 +146,7 @@ def test_tensor_learning_rates_are_scheduled_in_place() -> None:
     training = Training(load("quadratic"), Task(**{**vars(changed), "entrant": entrant}), print)
     training.watch = lambda point: None
     training.prepare()
-    training.clock.steps, training.clock.calls.grads = 20, 20
-    training._schedule()
+    training._schedule(0.5)
     assert training._groups()[0]["lr"] is lr
     assert float(lr) == pytest.approx(0.25)
 

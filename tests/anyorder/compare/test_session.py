@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(StorageError, match=r"cannot write into .*file/out: .*--out"):
         compare(Request("digits", ("sgd",), tmp_path / "file" / "out"))
     monkeypatch.setattr(session, "ROOM", 2**60)
-    with pytest.raises(StorageError, match=r"MiB left .* Make room"):
+    with pytest.raises(StorageError, match=r"MiB left, .* Make room"):
         compare(Request("digits", ("sgd",), tmp_path / "out"))
 
 
@@ -210,13 +210,10 @@ def test_results_of_another_version_are_refused(tiny: Callable[..., Any], tmp_pa
         tiny()
 
 
-def test_measured_rates_are_frozen(tiny: Callable[..., Any]) -> None:
-    first = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=1)
-    again = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=2, extend=True)
-    assert first["rates"] == again["rates"]
-    assert first["budget"] == again["budget"]
-    assert first["budget"]["forwards"] == pytest.approx(20 * first["rates"]["measured"]["grads"])
-    assert again["methods"][0]["runs"][1]["curve"][-1]["calls"]["grads"] == 20
+def test_measured_rates_price_the_budget(tiny: Callable[..., Any]) -> None:
+    found = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=1)
+    assert found["budget"]["forwards"] == pytest.approx(20 * found["rates"]["measured"]["grads"])
+    assert found["methods"][0]["runs"][0]["curve"][-1]["calls"]["grads"] == 20
 
 
 def test_the_estimate_follows_budget_and_jobs(finished: Any) -> None:
@@ -248,10 +245,9 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_killed_and_begun_again_equals_uninterrupted(command: Any) -> None:
-    assert not command.kill_after(1, 0.0, *WORDS, "--out", "killed")
     assert not command.kill_after(3, 0.05, *WORDS, "--out", "killed")
     found, told = again(REQUEST, out=command.folder / "killed")
-    assert len(told.runs) <= 4
+    assert len(told.runs) <= 5
     assert same(found, again(REQUEST, out=command.folder / "whole")[0])
 
 
