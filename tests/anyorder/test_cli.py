@@ -342,7 +342,7 @@ def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
     import resource
 
     def small_disk() -> None:  # writes that make a file longer than this fail, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
 
     words = ("--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o")
     process = start(tmp_path, *words, preexec_fn=small_disk)
