@@ -45,7 +45,7 @@ def draw_ratios(
         axis.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")
         axis.set_xlim(-0.5, len(found) - 0.5)
         axis.set_xticks(range(len(found)), [LABELS.get(name, name) for name in found])
-        axis.set_xlabel("images per batch")
+        axis.set_xlabel("images per batch (the first three: equal epochs)")
         axis.set_title(title, loc="left")
     axes[0].set_yscale("log")
     axes[0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -46,9 +46,12 @@ class LionAgainstAdamW(Study):
     the same tuning: six step sizes, half a decade apart, chosen for each batch by the training
     loss on seeds of their own. Both then start from the same weights and see the same batches.
     Ratios are of the loss on the whole training part after the last step; what the paper reports
-    is accuracy on held-out data, so that is measured too. A fourth contest, outside the claims,
-    gives the batches of 512 as many steps as those of 64 take; it tells what large batches do
-    from what few steps do (`loss_ratio_512_longer`).
+    is accuracy on held-out data, so that is measured too.
+
+    Equal epochs leave thirty steps to batches of 512, where the paper's largest batches still
+    have some 11,000. A fourth contest, outside the claims and added after their first run, gives
+    batches of 512 as many steps as those of 64 take: `loss_ratio_512_longer` against
+    `loss_ratio_64` is what the batch does, `loss_ratio_512` what few steps add to it.
 
     The verdict hangs on the trend over batches, not on the bytes of state, which are a matter of
     counting.

@@ -49,7 +49,7 @@ class MeZOFineTuning(Study):
     five step sizes, half a decade apart, chosen by the training loss on seeds of their own. How
     many times more steps MeZO takes is read where both have come to the same training loss: the
     higher of the two final ones. A classical analysis would expect as many times more as there
-    are weights.
+    are weights. Within a point is meant both ways: to be better by more does not meet that claim.
     """
 
     key: ClassVar[str] = "malladi2023mezo"

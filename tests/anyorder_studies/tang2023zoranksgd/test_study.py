@@ -27,7 +27,10 @@ def made(scale: float = 1.0) -> Results:
                 result["setting"] = [0.3] if method == "mezo" else [1.0, 0.1]
                 if task == "scales":
                     result["test_ratio"] = 0.9
-                results.append(({"task": task, "method": method, "seed": seed}, result))
+                unit: dict[str, Any] = {"task": task, "method": method, "seed": seed}
+                # MeZO's step size lies inside this grid, the other two's at its upper end.
+                unit["grid"] = [[lr] for lr in (0.1, 0.3, 1.0)]
+                results.append((unit, result))
     return results
 
 
@@ -67,6 +70,7 @@ def test_measurements_are_those_of_pairs() -> None:
         assert measured[f"mu_{task}_ranks"].value == 0.1
     seeds = measured["loss_after_over_before_quadratic_ranks"]
     assert seeds.value == pytest.approx((1 / 8 * 2 / 8) ** 0.5)  # independent: geometric mean
+    assert measured["lr_at_edge"].value == 2 * len(TASKS)
     splits = measured["validation_ratio_scales"]
     assert splits.value == pytest.approx((1 / 8 + 2 / 8) / 2)  # overlapping: mean and range
     assert 1 / 8 <= splits.low < splits.high <= 2 / 8
