@@ -81,7 +81,7 @@ class Study(ABC):
     """
 
     key: ClassVar[str]
-    paper: ClassVar[int | None]
+    paper: ClassVar[Any]  # a number of the catalogue; None for a work outside it
     title: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
