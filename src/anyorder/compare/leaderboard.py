@@ -51,7 +51,7 @@ def leaderboard(results: Results, out: Path, summarise: Summarise | None = None)
         ),
         table,
     ]
-    lines += [Text(f"{row.name}: {row.note}", style="yellow") for row in rows if row.note]
+    lines += [Text(note, style="yellow") for note in _notes(rows)]
     lines += [Text(f"note: {warning}", style="yellow") for warning in results["warnings"]]
     lines += [Text(f"report:  {out / 'report.html'}"), Text(f"numbers: {out / 'results.json'}")]
     return Group(*lines)
@@ -61,6 +61,18 @@ def _summarise(results: Results) -> Sequence[Any]:
     from anyorder.compare import statistics  # needs scipy, which takes a moment
 
     return statistics.summarise(results)
+
+
+def _notes(rows: Sequence[Any]) -> list[str]:
+    """Remarks on methods; what holds for several is said once."""
+    whom: dict[str, list[str]] = {}
+    for row in rows:
+        for part in filter(None, row.note.split("; ")):
+            whom.setdefault(part, []).append(row.name)
+    return [
+        f"{'all' if len(names) == len(rows) > 1 else ', '.join(names)}: {part}"
+        for part, names in whom.items()
+    ]
 
 
 def _tuned(method: Any) -> str:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Literal
@@ -100,8 +100,10 @@ class Pool:
             events += self._bury(worker)
         return events
 
-    def ask(self, job: str, arguments: Any) -> Any:
+    def ask(self, job: str, arguments: Any, check: Callable[[], None] = lambda: None) -> Any:
         """Run one job while nothing else is going on, and return its answer.
+
+        ``check`` is called all the while, and may raise to end the wait.
 
         Raises:
             WorkerError: the process died or the job failed.
@@ -109,7 +111,8 @@ class Pool:
         tag = object()
         self.submit(job, arguments, tag)
         while True:
-            for event in self.wait(1.0):
+            check()
+            for event in self.wait(0.2):
                 if event.tag is not tag or event.kind == "point":
                     continue
                 if event.kind == "done":

@@ -139,7 +139,10 @@ def run(problem: Problem, task: Task, watch: Watcher = lambda point: None) -> di
 def explain(error: BaseException) -> str:
     """One line: kind, place of the deepest frame, and text of an exception."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    where = ""
+    if frames:
+        name = frames[-1].filename.replace("\\", "/").rpartition("/site-packages/")[2]
+        where = f" at {name}:{frames[-1].lineno}"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}{where}: {text}"
 

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -112,39 +113,46 @@ def compare(
     log = str((request.out / "output.log").resolve())
     storage = Storage(request.storage or embedded_url(request.out))
     with interrupts() as asked, Pool(request.jobs, threads, log) as pool, closing(storage):
-        facts: dict[str, Any] = {"problem": _ask(pool, "describe", request)}
-        plan = _plan(request, entrants, facts["problem"]["schedule"])
+
+        def check() -> None:
+            if asked.is_set():
+                raise Interrupted(f"interrupted before the first run; {_again(request)}")
+
+        described = _ask(pool, "describe", request, check)
+        plan = _plan(request, entrants, described["schedule"])
         _agree_with_folder(request, plan)
         plan = storage.begin(plan, extend=request.extend)
         entrants = [resolve(each["spec"], each["name"], each["fixed"]) for each in plan.methods]
         write_whole(request.out / "plan.json", json.dumps(plan.to_dict(), indent=1) + "\n")
         progress.say([each.describe() for each in entrants])
-        facts = storage.facts() or _examine(request, pool, storage, facts, threads)
+        facts = storage.facts()
+        if not facts:
+            probed = _probed(_ask(pool, "probe", request, check))
+            where = environment(threads, request.jobs, request.device)
+            facts = {"problem": described, "probe": probed, "environment": where}
+            facts = storage.keep_facts(facts)
         progress.say(_found(plan, facts, entrants))
-        scheduler = Scheduler(plan, entrants, storage, facts, progress, request.out)
-        scheduler.prepare()
-        mirror = _mirror(storage, plan, facts, entrants)
-        try:
-            _work(scheduler, pool, asked, Keeper(storage, mirror), progress)
-        except Interrupted:
-            done = sum(state == "done" for state in storage.states().values())
-            raise Interrupted(
-                f"interrupted; {done} of {len(scheduler.items)} runs are finished and kept, go on "
-                f"with: {command(request, plan)}"
-            ) from None
-        while storage.unmirrored(1):
-            mirror.update()
+        _work(
+            request, Scheduler(plan, entrants, storage, facts, progress, request.out), pool, asked
+        )
         outcomes = storage.outcomes()
-        found = results.build(plan, facts, entrants, outcomes, command(request, plan))
+        found = results.build(plan, facts, entrants, outcomes, command(request))
     results.write(found, request.out / "results.json")
     (report or _report)(found, request.out)
     return found
 
 
-def command(request: Request, plan: Plan) -> str:
+def command(request: Request) -> str:
     """The command that repeats, continues or joins a comparison."""
     words = ["anyorder", "compare", request.problem, "--methods", ",".join(request.methods)]
-    words += ["--budget", plan.budget, "--tune", str(plan.tune), "--seeds", str(request.seeds)]
+    words += [
+        "--budget",
+        request.budget,
+        "--tune",
+        str(request.tune),
+        "--seeds",
+        str(request.seeds),
+    ]
     for name, value in request.options.items():
         words += ["--option", f"{name}={value}"]
     for each in request.sets:
@@ -168,6 +176,10 @@ def command(request: Request, plan: Plan) -> str:
     if request.storage:
         words += ["--storage", "URL"]  # it may hold a password
     return shlex.join(words)
+
+
+def _again(request: Request) -> str:
+    return f"go on with: {command(request)}"
 
 
 # --- Before the start --------------------------------------------------------------------------
@@ -251,7 +263,7 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
     joined(stored, plan, extend=request.extend)
 
 
-def _ask(pool: Pool, job: str, request: Request) -> dict[str, Any]:
+def _ask(pool: Pool, job: str, request: Request, check: Callable[[], None]) -> dict[str, Any]:
     message = {
         "problem": request.problem,
         "options": dict(request.options),
@@ -259,22 +271,18 @@ def _ask(pool: Pool, job: str, request: Request) -> dict[str, Any]:
         "autocast": request.autocast,
     }
     try:
-        return pool.ask(job, message)
+        return pool.ask(job, message, check)
     except WorkerError as error:
         raise ProblemError(f"{error}\n{error.trace}".strip()) from error
 
 
-def _examine(
-    request: Request, pool: Pool, storage: Storage, facts: dict[str, Any], threads: int
-) -> dict[str, Any]:
-    """Probe the problem and keep what was found, unless another process has done so meanwhile."""
-    found = _ask(pool, "probe", request)
+def _probed(found: dict[str, Any]) -> dict[str, Any]:
+    """What the probe found, unless that was an error in the problem."""
     if not found["ok"]:
         errors = [each for each in found["findings"] if each["level"] == "error"]
         lines = [f"{each['topic']}: {_finding(each)}" for each in errors]
         raise RefusedError("the problem cannot be used yet.\n" + "\n".join(lines))
-    where = environment(threads, request.jobs, request.device)
-    return storage.keep_facts({**facts, "probe": found, "environment": where})
+    return found
 
 
 def _finding(each: Mapping[str, Any]) -> str:
@@ -306,25 +314,28 @@ def _found(plan: Plan, facts: Mapping[str, Any], entrants: Sequence[Entrant]) ->
 # --- The runs ----------------------------------------------------------------------------------
 
 
-def _mirror(
-    storage: Storage, plan: Plan, facts: Mapping[str, Any], entrants: Iterable[Entrant]
-) -> Mirror:
+def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.Event) -> None:
+    """Do all runs that nobody else does, and show them to Optuna."""
+    plan, facts, storage = scheduler.plan, scheduler.facts, scheduler.storage
+    scheduler.prepare()
     title = f"{facts['problem']['name']} {plan.budget} {plan.fingerprint[:6]}"
-    spaces = {each.name: each.space for each in entrants}
-    return Mirror(storage, title, facts["problem"]["goal"], spaces)
-
-
-def _work(scheduler: Scheduler, pool: Pool, asked: Any, keeper: Keeper, progress: Silent) -> None:
-    plan, facts = scheduler.plan, scheduler.facts
-    states = scheduler.storage.states()
-    todo = items(plan)
-    done = sum(states[item.key] == "done" for item in todo)
-    progress.begin(done, len(todo), plan.jobs, estimate(plan, facts))
+    spaces = {name: entrant.space for name, entrant in scheduler.entrants.items()}
+    mirror = Mirror(storage, title, facts["problem"]["goal"], spaces)
+    todo = len(scheduler.items)
+    done = sum(state == "done" for state in storage.states().values())
+    scheduler.progress.begin(done, todo, plan.jobs, estimate(plan, facts))
     try:
-        with keeper:
+        with Keeper(storage, mirror) as keeper:
             scheduler.work(pool, asked, keeper.check)
+    except Interrupted:
+        done = sum(state == "done" for state in storage.states().values())
+        raise Interrupted(
+            f"interrupted; {done} of {todo} runs are finished and kept; {_again(request)}"
+        ) from None
     finally:
-        progress.end()
+        scheduler.progress.end()
+    while storage.unmirrored(1):
+        mirror.update()
 
 
 def estimate(plan: Plan, facts: Mapping[str, Any]) -> float:

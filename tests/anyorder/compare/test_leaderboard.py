@@ -52,6 +52,14 @@ def test_everything_fits_80_columns() -> None:
         assert part in text
 
 
+def test_a_remark_on_all_is_made_once() -> None:
+    rows = [Row("good", 0.5, runs=1, note="1 seed"), Row("bad", 0.6, runs=1, note="lost; 1 seed")]
+    text = show(rows=rows)
+    assert "all: 1 seed" in text
+    assert "bad: lost" in text
+    assert text.count("1 seed") == 1
+
+
 def test_the_loss_is_shown_once_and_no_target_is_none() -> None:
     results = {**RESULTS, "problem": {"name": "p", "metric": "loss", "goal": "min", "target": None}}
     text = show(results, [Row("good", 0.5, runs=1, success=None)])

@@ -77,6 +77,15 @@ def test_one_thread_as_asked_and_output_in_the_log(
     assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"]
 
 
+def test_waiting_can_be_ended(pool: Pool) -> None:
+    def check() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        pool.ask("describe", {"problem": "quadratic", "options": {}}, check)
+    assert until_the_end(pool)[-1].kind == "done"
+
+
 def test_errors_of_this_library_keep_their_name(pool: Pool) -> None:
     with pytest.raises(WorkerError, match="unknown problem 'digit'.*'digits'") as caught:
         pool.ask("describe", {"problem": "digit", "options": {}})
