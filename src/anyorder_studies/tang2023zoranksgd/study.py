@@ -116,7 +116,7 @@ class RanksAgainstValues(Study):
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "draws": 3, "dim": 100, "budget": 88, "grid": 2},
-        "small": {"seeds": 6, "tuning_seeds": 2, "draws": 30, "dim": 100, "budget": 880, "grid": 6},
+        "small": {"seeds": 6, "tuning_seeds": 2, "draws": 15, "dim": 100, "budget": 880, "grid": 6},
         "full": {
             "seeds": 20,
             "tuning_seeds": 5,

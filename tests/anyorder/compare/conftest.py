@@ -174,7 +174,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("psycopg2", reason="needs psycopg2")
     named = os.environ.get("ANYORDER_TEST_POSTGRES")
     if named:
-        engine = sqlalchemy.create_engine(named)
+        address = sqlalchemy.make_url(named).set(drivername="postgresql+psycopg2")
+        engine = sqlalchemy.create_engine(address)
         with engine.begin() as connection:  # what an earlier run of the tests left
             for table in ("comparisons", "items", "locks"):
                 connection.execute(sqlalchemy.text(f"DROP TABLE IF EXISTS anyorder_{table}"))

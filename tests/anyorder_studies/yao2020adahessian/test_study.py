@@ -45,7 +45,7 @@ def test_a_unit_trains_all_contestants_with_what_tuning_chose() -> None:
         suffix = lr_key(name).removeprefix("lr_")
         assert found[f"loss_{suffix}"] == found[f"curve_{suffix}"][-1] < 2.2
     assert found["steps_rows"] == found["steps_none"] == found["steps_adamw"] == 18
-    assert found["steps_adamw_longer_seconds"] > 18
+    assert found["steps_adamw_longer_seconds"] in (36, 54, 72, 90, 108)
     assert len(found["curve_rows"]) == len(found["curve_adamw_longer_seconds"]) == 2
 
 
@@ -66,7 +66,9 @@ def test_measurements_are_ratios_of_pairs() -> None:
     assert measured["loss_ratio_epochs"].value == pytest.approx(0.25)
     assert measured["loss_ratio_seconds"].value == pytest.approx(2.0)
     assert measured["averaging_ratio"].high == pytest.approx(0.5)
-    assert measured["step_ratio"].low == pytest.approx(3.0)
+    # Both seeds say 3; the interval is what another sitting may say.
+    step = measured["step_ratio"]
+    assert (step.low, step.value, step.high) == pytest.approx((3 / 1.25, 3.0, 3 * 1.25))
     assert measured["accuracy_gain_loss_ratio_epochs"].value == pytest.approx(30.0)
     assert measured["newton_error"].value == 0.0
     assert measured["lr_at_edge"].value == 1
