@@ -44,6 +44,7 @@ from anyorder.oracle import (
     Oracle,
     Ranker,
     SkipStep,
+    checked_order,
     refuse_sparse,
 )
 from anyorder.params import named_groups
@@ -440,12 +441,37 @@ class Population(Optimizer):
         """The points to judge now, as shifts from the present parameters; the same until told."""
 
     @abstractmethod
+    def learn(self, order: list[int]) -> bool:
+        """Move by an order of :meth:`ask`'s points, best first. True when a step is complete."""
+
     def tell(self, answer: Sequence[int]) -> bool:
-        """Take the answer to :meth:`ask`: positions, best first. True when a step is complete."""
+        """Take an answer to :meth:`ask` that was had elsewhere, and count it.
+
+        Args:
+            answer: positions in :meth:`ask`'s list, best first; possibly only the best few.
+
+        Returns:
+            Whether that completed a step.
+
+        Raises:
+            RankingError: not positions of that list, each at most once; nothing was changed.
+            BudgetExhausted: the answer is one too many; nothing was changed.
+        """
+        shown = len(self.ask())
+        order = checked_order(answer, shown)
+        if self.budget is not None:
+            self.budget.check_step(self.steps)
+            self.budget.check(self.calls, {"rankings": 1, "ranked": shown})
+        with torch.no_grad():
+            complete = self.learn(order)
+        self.calls.rankings += 1
+        self.calls.ranked += shown
+        self.steps += complete
+        return complete
 
     def update(self, oracle: Oracle) -> Tensor:
-        """Ask and tell until a step is complete."""
-        while not self.tell(oracle.rank(self.ask())):
+        """Ask and learn until a step is complete."""
+        while not self.learn(oracle.rank(self.ask())):
             pass
         return torch.tensor(float("nan"))
 

@@ -183,7 +183,7 @@ class Oracle:
         """
         with self._asking(rankings=1, ranked=len(shifts)):
             if self._ranker is not None:
-                return _checked_order(self._ranker(shifts), len(shifts))
+                return checked_order(self._ranker(shifts), len(shifts))
             policy, self._nonfinite = self._nonfinite, "ignore"  # NaN is merely the worst rank
             try:
                 losses = torch.stack([self._value(shift) for shift in shifts])
@@ -414,7 +414,8 @@ def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) 
             )
 
 
-def _checked_order(order: Sequence[int], count: int) -> list[int]:
+def checked_order(order: Sequence[int], count: int) -> list[int]:
+    """The answer to a ranking of ``count`` points, best first, or :class:`RankingError`."""
     places = [int(place) for place in order]
     if not places or len(set(places)) != len(places) or not set(places) <= set(range(count)):
         raise RankingError(

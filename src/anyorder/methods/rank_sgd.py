@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ import torch
 from anyorder.directions import Dense, Seeded, Shift
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Population
-from anyorder.oracle import _checked_order  # pyright: ignore[reportPrivateUsage]
 
 
 class RankSGD(Population):
@@ -67,7 +66,6 @@ class RankSGD(Population):
     shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between the step sizes tried (gamma)")
 
     def __init__(self, params: Any, **options: Any) -> None:
-        self._round = 0  # completed rounds; not ``steps``, which a person's answers never pass
         self._best: int | None = None  # number of the best point of part 1, when that is done
         self._averaged = 0  # estimates averaged since something last won
         super().__init__(params, **options)  # pyright: ignore[reportCallIssue]
@@ -92,15 +90,9 @@ class RankSGD(Population):
         steps = [Shift(-self.lr * self.shrink**i, estimate) for i in range(self.line_search)]
         return [Shift(), Shift(self.mu, self._drawn(self._best)), *steps]
 
-    @torch.no_grad()
-    def tell(self, answer: Sequence[int]) -> bool:
-        """Positions in :meth:`ask`'s list, best first; the best ``top`` are enough.
-
-        Raises:
-            RankingError: not positions of that list, each at most once; nothing was changed.
-        """
+    def learn(self, order: list[int]) -> bool:
+        """Part 1's order makes the estimate, part 2's the move."""
         shown = self.ask()
-        order = _checked_order(answer, len(shown))
         if self._best is None:
             self._estimate(order[: self.top or self.points])
             if self.line_search:
@@ -113,12 +105,11 @@ class RankSGD(Population):
                 self.move_(won.direction, lambda group: won.scale)
                 self._averaged = 0
             self._best = None
-        self._round += 1
         return True
 
     def _drawn(self, index: int) -> Seeded:
-        """The direction of point ``index`` of the present round."""
-        return Seeded(self.seed, self._round, index)
+        """The direction of point ``index`` of the present step."""
+        return self.direction(index)
 
     def _estimate(self, order: list[int]) -> None:
         """Fold the comparisons that follow from ``order`` into the estimate."""
@@ -137,8 +128,8 @@ class RankSGD(Population):
 
     def extra_state(self) -> dict[str, Any]:
         """Where between the two questions we are."""
-        return {"round": self._round, "best": self._best, "averaged": self._averaged}
+        return {"best": self._best, "averaged": self._averaged}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Go on between the two questions."""
-        self._round, self._best, self._averaged = extra["round"], extra["best"], extra["averaged"]
+        self._best, self._averaged = extra["best"], extra["averaged"]

@@ -52,9 +52,9 @@ class AdaHessianAgainstAdamW(Study):
     A network of layers 64-128-64-10 learns digits in batches of 64 with four contestants:
     AdaHessian as published (the estimate's magnitude averaged over each row of a matrix), the
     same without averaging, AdamW for equally many epochs, and AdamW for equally many seconds,
-    that is for as many times the steps as its step is cheaper, in whole times. Each is tuned alike: six step sizes,
-    half a decade apart, chosen by the training loss on seeds of their own; all fall along a
-    cosine, without weight decay. Seconds are those of the processor, taken in turns. Ratios are
+    that is for as many times the steps as its step is cheaper, in whole times. Each is tuned alike:
+    six step sizes, half a decade apart, chosen by the training loss on seeds of their own; all fall
+    along a cosine, without weight decay. Seconds are those of the processor, taken in turns. Ratios
     of the loss on the whole training part after the last step.
 
     Apart from that, one step with step size 1 on a quadratic without cross terms must land on the

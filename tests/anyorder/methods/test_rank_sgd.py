@@ -412,9 +412,6 @@ def test_shown_puts_the_weights_back() -> None:
     assert np.array_equal(flat(params), before)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="answers told by hand reach neither the ledger nor the steps"
-)
 def test_answers_by_hand_are_counted() -> None:
     params, _ = valley()
     optimizer = RankSGD(params.items(), points=4, engine="eager")
