@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +37,29 @@ class Composite:
     def __call__(self) -> Tensor:
         """The loss."""
         return self.loss(self.outputs())
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A loss and its gradients, in the parameters and in the model's outputs.
+
+    Attributes:
+        loss: the loss, shape ().
+        grads: its gradient by parameter (``None`` where it has none).
+        outputs: what the model gave, at least in float32.
+        slopes: the gradient of the loss in the outputs, in their shape.
+    """
+
+    loss: Tensor
+    grads: list[Tensor | None]
+    outputs: Tensor
+    slopes: Tensor
+
+    @property
+    def samples(self) -> int:
+        """Over how many outputs the loss is taken to be a mean: all axes but the last count."""
+        classes = self.outputs.shape[-1] if self.outputs.dim() > 1 else 1
+        return self.outputs.numel() // max(classes, 1)
 
 
 class Hessian:

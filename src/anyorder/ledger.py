@@ -13,6 +13,9 @@ from anyorder.errors import AnyOrderError
 #: two forwards, a Hessian product needs a graph kept through the backward and a second backward.
 NOMINAL_RATES: dict[str, float] = {"values": 1.0, "grads": 3.0, "products": 6.0, "ranked": 1.0}
 
+#: The kinds of answers, as the ledger names them.
+COUNTS = ("values", "grads", "products", "rankings", "ranked", "targets")
+
 
 class BudgetError(AnyOrderError, ValueError):
     """A budget that cannot be read."""
@@ -32,6 +35,9 @@ class Calls:
         products: curvature-vector products.
         rankings: questions put to a ranker.
         ranked: points put before a ranker, over all questions.
+        targets: gradients of the loss in the model's outputs, where the closure is in two parts.
+            Part of a gradient or product that is counted too; without a price of their own unless
+            ``rates`` names one (a simulator, a person).
         seconds: wall-clock seconds spent inside the closure and its derivatives.
         peak_bytes: most memory seen in use during a question (CUDA only; 0 elsewhere).
         bytes_sent: bytes handed to other processes.
@@ -43,6 +49,7 @@ class Calls:
     products: int = 0
     rankings: int = 0
     ranked: int = 0
+    targets: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
     bytes_sent: int = 0
@@ -75,6 +82,7 @@ _UNITS = {
     "products": "products",
     "rankings": "rankings",
     "ranked": "ranked",
+    "targets": "targets",
     "forwards": "forwards",
     "steps": "steps",
 }
@@ -95,6 +103,7 @@ class Budget:
     products: int | None = None
     rankings: int | None = None
     ranked: int | None = None
+    targets: int | None = None
     forwards: float | None = None
     steps: int | None = None
     seconds: float | None = None
@@ -110,8 +119,7 @@ class Budget:
 
     def limits(self) -> dict[str, float]:
         """The limits that are set, by unit."""
-        names = ("values", "grads", "products", "rankings", "ranked", "forwards", "steps")
-        found = {name: getattr(self, name) for name in (*names, "seconds")}
+        found = {name: getattr(self, name) for name in (*COUNTS, "forwards", "steps", "seconds")}
         return {name: limit for name, limit in found.items() if limit is not None}
 
     @classmethod
@@ -152,7 +160,7 @@ class Budget:
     def check(self, calls: Calls, asked: dict[str, int]) -> None:
         """Raise :class:`BudgetExhausted` if answering ``asked`` on top of ``calls`` is too much."""
         self.start()
-        for name in ("values", "grads", "products", "rankings", "ranked"):
+        for name in COUNTS:
             limit = getattr(self, name)
             if limit is not None and asked.get(name, 0):
                 self._compare(name, getattr(calls, name) + asked[name], limit)

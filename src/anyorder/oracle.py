@@ -21,6 +21,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from anyorder.curvature import GGN, Composite, FiniteHessian, Hessian
+from anyorder.curvature import GGN, Composite, FiniteHessian, Hessian, Target
 from anyorder.directions import Dense, Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
@@ -55,7 +56,11 @@ _TWO_LINES = (
     "    def closure(): return ...  # the loss, nothing else"
 )
 #: Ledger entries that are evaluations of the closure, one by one.
-_EVALUATIONS = ("values", "ranked", "grads")
+_EVALUATIONS = ("values", "ranked", "grads", "targets")
+_TWO_PARTS = (
+    "the closure in two parts; write Composite(lambda: model(x), lambda outputs: "
+    "criterion(outputs, y))"
+)
 
 _NO_GRAPH = (
     "the loss does not depend on the parameters (it has no graph); compute it from them inside "
@@ -195,7 +200,11 @@ class Oracle:
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
         """The loss and its gradient by parameter (``None`` where it has none). Counts one grad."""
-        with self._asking(grads=1), torch.enable_grad(), self._world.grads_put_aside() as before:
+        with (
+            self._asking(**self._one_grad()),
+            torch.enable_grad(),
+            self._world.grads_put_aside() as before,
+        ):
             with self._evaluation():
                 loss = self._checked(self._closure())
                 if self._legacy and self._world.grads_changed(before):
@@ -221,7 +230,7 @@ class Oracle:
             loss, grads = self.grad()
             return FiniteHessian(loss, grads, self.params, self._grad_at)
         with (
-            self._asking(grads=1),
+            self._asking(**self._one_grad()),
             torch.enable_grad(),
             self._world.grads_put_aside() as before,
             self._evaluation(),
@@ -236,9 +245,85 @@ class Oracle:
         return operator
 
     def _grad_at(self, scale: float, vector: Sequence[Tensor]) -> list[Tensor | None]:
-        direction = Dense(dict(zip(self.params, vector, strict=True)))
-        with in_place(self.params, Shift(scale, direction), self._engine):
-            return self.grad()[1]
+        return self.grad_at(self.shift(vector, scale))[1]
+
+    def shift(self, vector: Sequence[Tensor], scale: float = 1.0) -> Shift:
+        """The point that lies ``scale * vector`` away; ``vector`` is shaped like the parameters."""
+        return Shift(scale, Dense(dict(zip(self.params, vector, strict=True))))
+
+    def grad_at(self, shift: Shift) -> tuple[Tensor, list[Tensor | None]]:
+        """:meth:`grad` at a shifted point; needs memory for a copy of the parameters."""
+        with in_place(self.params, shift, self._engine):
+            loss, grads = self.grad()
+        self._average([loss, *(g for g in grads if g is not None)])
+        return loss, grads
+
+    def target(self) -> Target:
+        """The loss and its gradients in parameters and outputs. Counts one grad and one target.
+
+        Needs a closure in two parts, ``Composite(outputs, loss)``, and a loss that depends on the
+        parameters through the outputs alone.
+        """
+        closure = self._closure
+        if not isinstance(closure, Composite):
+            raise ClosureError(f"gradients in the model's outputs need {_TWO_PARTS}")
+        with (
+            self._asking(grads=1, targets=1),
+            torch.enable_grad(),
+            self._world.grads_put_aside() as before,
+        ):
+            with self._evaluation():
+                outputs = _checked_outputs(closure.outputs())
+                wide = torch.promote_types(outputs.dtype, torch.float32)
+                point = outputs.detach().to(wide).requires_grad_()
+                loss = self._checked(closure.loss(point))
+                if self._world.grads_changed(before):
+                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                slopes = self._slopes(loss, point)
+                # Its gradient in the outputs is `slopes`; hooks and a scaler see a plain backward.
+                self._backward((outputs.to(wide) * slopes).sum())
+            grads = [p.grad for p in self.params.values()]
+        self._average([loss.detach(), *(g for g in grads if g is not None)])
+        self._finite(loss, [*grads, slopes])
+        if self._sign < 0:
+            grads = [None if g is None else -g for g in grads]
+        return Target(loss.detach() * self._sign, grads, point.detach(), slopes * self._sign)
+
+    def _slopes(self, loss: Tensor, outputs: Tensor) -> Tensor:
+        """The gradient of the loss in the outputs; refuses losses that read parameters too."""
+        params = list(self.params.values())
+        slopes, *direct = torch.autograd.grad(loss, [outputs, *params], allow_unused=True)
+        if slopes is None or any(d is not None for d in direct):
+            raise ClosureError(
+                "the second part of the closure must compute the loss from the outputs it is "
+                "given, and from no parameter; move what reads parameters into the first part"
+            )
+        return slopes
+
+    def reusing_outputs(
+        self, loss: Callable[[Tensor], Tensor], *, nonfinite: Nonfinite | None = None
+    ) -> Oracle:
+        """An oracle for another loss of the same model's outputs: a surrogate.
+
+        Same parameters, ledger, budget and random numbers; the loss is never maximised, and its
+        gradients are not counted as targets.
+
+        Args:
+            loss: maps the outputs of the closure's first part to a loss, shape ().
+            nonfinite: another policy than this oracle's.
+        """
+        closure = self._closure
+        if not isinstance(closure, Composite):
+            raise ClosureError(f"another loss of the outputs needs {_TWO_PARTS}")
+        twin = copy.copy(self)
+        twin._closure = lambda: loss(closure.outputs())
+        twin._sign = 1.0
+        twin._nonfinite = nonfinite or self._nonfinite
+        return twin
+
+    def _one_grad(self) -> dict[str, int]:
+        """What a gradient counts as: with a closure in two parts it holds a target."""
+        return {"grads": 1, "targets": int(isinstance(self._closure, Composite))}
 
     def ggn(self) -> GGN:
         """The generalised Gauss-Newton matrix as an operator. Counts one value.
@@ -246,11 +331,8 @@ class Oracle:
         Needs a closure in two parts, ``Composite(outputs, loss)``, the loss convex in the outputs.
         """
         if not isinstance(self._closure, Composite):
-            raise ClosureError(
-                "Gauss-Newton products need the closure in two parts; write "
-                "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
-            )
-        with self._asking(values=1), torch.enable_grad(), self._evaluation():
+            raise ClosureError(f"Gauss-Newton products need {_TWO_PARTS}")
+        with self._asking(values=1, targets=1), torch.enable_grad(), self._evaluation():
             return GGN(self._closure, self.params, self._sign, self._product, self._settle)
 
     # Counting ------------------------------------------------------------------------------
@@ -422,6 +504,19 @@ def checked_order(order: Sequence[int], count: int) -> list[int]:
             f"expected positions from 0 to {count - 1}, each at most once, best first; got {order}"
         )
     return places
+
+
+def _checked_outputs(outputs: Any) -> Tensor:
+    """The outputs of a model as the first part of a closure gives them."""
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        found = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ClosureError(
+            f"expected the first part of the closure to return the model's outputs as one tensor "
+            f"of real numbers, got {found}"
+        )
+    if not outputs.requires_grad:
+        raise ClosureError(_NO_GRAPH)
+    return outputs
 
 
 class _Groups:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from anyorder import ledger
 from anyorder.ledger import NOMINAL_RATES, Budget, BudgetError, BudgetExhausted, Calls
 
-COUNTED = ("values", "grads", "products", "rankings", "ranked", "steps")
+COUNTED = ("values", "grads", "products", "rankings", "ranked", "targets", "steps")
 
 
 # The ledger -----------------------------------------------------------------------------------
@@ -24,6 +24,12 @@ def test_forwards_price_every_answer() -> None:
     calls = Calls(values=5, grads=2, products=1, rankings=7, ranked=4)
     assert calls.forwards() == 5 * 1 + 2 * 3 + 1 * 6 + 4 * 1
     assert calls.forwards({"grads": 2.5}) == 5.0
+
+
+def test_targets_cost_what_their_user_says() -> None:
+    calls = Calls(grads=2, targets=2)
+    assert calls.forwards() == 6.0
+    assert calls.forwards({**NOMINAL_RATES, "targets": 100.0}) == 206.0
 
 
 def test_nominal_rates_name_fields_of_the_ledger() -> None:
@@ -59,6 +65,7 @@ def test_a_ledger_of_another_version_is_refused_whole() -> None:
         ("500grads", {"grads": 500}),
         ("10_000forwards", {"forwards": 10_000.0}),
         ("1e4values", {"values": 10_000}),
+        ("30targets", {"targets": 30}),
         ("2rankings, 20ranked", {"rankings": 2, "ranked": 20}),
         ("60s,500grads,7steps,3products", {"seconds": 60, "grads": 500, "steps": 7, "products": 3}),
     ],
@@ -126,7 +133,7 @@ def test_any_text_is_read_or_refused_in_our_words(text: str) -> None:
 # Spending ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", ["values", "grads", "products", "rankings", "ranked"])
+@pytest.mark.parametrize("unit", ledger.COUNTS)
 def test_a_count_is_kept_to_the_last_answer(unit: str) -> None:
     budget = Budget(**{unit: 3})
     budget.check(Calls(**{unit: 2}), {unit: 1})

@@ -412,3 +412,100 @@ def test_evaluations_of_a_question_cut_short_are_counted() -> None:
     with pytest.raises(RuntimeError, match="boom"):
         oracle.values([Shift()] * 5)
     assert oracle.calls.values == 2
+
+
+# The loss in two parts --------------------------------------------------------------------------
+
+
+def two_parts() -> tuple[nn.Module, Composite]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x, y = torch.randn(5, 3).double(), torch.tensor([0, 1, 1, 0, 1])
+    return model, Composite(lambda: model(x), lambda z: nn.functional.cross_entropy(z, y))
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_target_is_a_gradient_seen_in_the_middle(maximize: bool) -> None:
+    model, closure = two_parts()
+    params = dict(model.named_parameters())
+    oracle = Oracle(closure, params, maximize=maximize)
+    loss, grads = oracle.grad()
+    target = oracle.target()
+    assert torch.equal(target.loss, loss)
+    assert all(torch.equal(a, b) for a, b in zip(target.grads, grads, strict=True))
+    outputs = closure.outputs().detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(closure.loss(outputs), outputs)
+    assert torch.equal(target.outputs, outputs)
+    assert torch.equal(target.slopes, -slopes if maximize else slopes)
+    assert (target.samples, oracle.calls.grads, oracle.calls.targets) == (5, 2, 2)
+    assert all(p.grad is None for p in params.values())
+
+
+def test_gradients_of_a_loss_in_two_parts_hold_a_target() -> None:
+    model, closure = two_parts()
+    params = dict(model.named_parameters())
+    oracle = Oracle(closure, params)
+    oracle.values([Shift(), Shift()])
+    assert oracle.calls.targets == 0
+    with oracle.hessian(), oracle.ggn():
+        assert (oracle.calls.grads, oracle.calls.values, oracle.calls.targets) == (1, 3, 2)
+    Oracle(lambda: closure(), params, calls=oracle.calls).grad()
+    assert (oracle.calls.grads, oracle.calls.targets) == (2, 2)
+    with pytest.raises(BudgetExhausted, match="1 targets"):
+        Oracle(closure, params, calls=Calls(targets=1), budget=Budget(targets=1)).target()
+
+
+def test_another_loss_of_the_same_outputs() -> None:
+    model, closure = two_parts()
+    params = dict(model.named_parameters())
+    oracle = Oracle(closure, params, maximize=True)
+    target = oracle.target()
+    surrogate = oracle.reusing_outputs(lambda z: (z * target.slopes).sum())
+    _, grads = surrogate.grad()
+    for a, b in zip(grads, target.grads, strict=True):
+        assert torch.allclose(a, b)
+    move = [torch.full_like(p, 0.1) for p in params.values()]
+    with torch.no_grad():
+        there = torch.stack([p + 0.1 for p in params["0.bias"]])
+    before = {name: p.detach().clone() for name, p in params.items()}
+    loss, shifted = surrogate.grad_at(oracle.shift(move))
+    assert torch.equal(loss, surrogate.values([oracle.shift(move)])[0])
+    assert all(torch.equal(params[name], value) for name, value in before.items())
+    with torch.no_grad():
+        for p in params.values():
+            p += 0.1
+    assert torch.equal(params["0.bias"], there)
+    for a, b in zip(surrogate.grad()[1], shifted, strict=True):
+        assert torch.allclose(a, b)
+    assert oracle.calls is surrogate.calls
+    assert (oracle.calls.grads, oracle.calls.values, oracle.calls.targets) == (4, 1, 1)
+
+
+def test_a_surrogate_may_have_a_policy_of_its_own() -> None:
+    model, closure = two_parts()
+    oracle = Oracle(closure, dict(model.named_parameters()))
+    with pytest.raises(NonFiniteError):
+        oracle.reusing_outputs(lambda z: z.sum() * torch.inf).value()
+    trial = oracle.reusing_outputs(lambda z: z.sum() * torch.inf, nonfinite="ignore")
+    assert bool(trial.value().isinf())
+
+
+def test_two_parts_that_do_not_fit_are_refused() -> None:
+    model, closure = two_parts()
+    params = dict(model.named_parameters())
+    weight = params["0.weight"]
+    x = torch.ones(5, 3).double()
+    wrong: list[tuple[Any, str]] = [
+        (lambda: closure(), "Composite"),
+        (Composite(lambda: [model(x)], lambda z: z[0].sum()), "outputs as one tensor.*list"),
+        (Composite(lambda: model(x).long(), lambda z: z.sum()), "int64"),
+        (Composite(lambda: model(x).detach(), lambda z: z.sum()), "does not depend"),
+        (Composite(lambda: model(x), lambda z: z.sum() + weight.sum()), "from no parameter"),
+        (Composite(lambda: model(x), lambda z: weight.sum()), "from the outputs"),
+        (Composite(lambda: model(x), lambda z: z), "one real number"),
+    ]
+    for bad, says in wrong:
+        with pytest.raises(ClosureError, match=says):
+            Oracle(bad, params).target()
+    with pytest.raises(ClosureError, match="Composite"):
+        Oracle(lambda: closure(), params).reusing_outputs(lambda z: z.sum())

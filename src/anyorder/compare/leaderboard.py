@@ -100,7 +100,7 @@ def _target(row: Any) -> str:
 
 
 def _answers(calls: dict[str, float]) -> list[str]:
-    kinds = ("values", "grads", "products", "rankings")
+    kinds = ("values", "grads", "products", "rankings", "targets")
     return [f"{calls[kind]:.0f} {kind}" for kind in kinds if calls.get(kind)]
 
 

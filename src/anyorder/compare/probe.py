@@ -198,7 +198,7 @@ def troubles(found: Mapping[str, Any], methods: Iterable[Mapping[str, Any]]) -> 
                 f"{method['name']} will fail: {found['second_derivative']}"
                 + fallback * ("products" in method["settings"])
             )
-        if "ggn" in method["needs"]:
+        if {"ggn", "target"} & set(method["needs"]):
             says.append(
                 f"{method['name']} will fail: it needs the loss in two parts (model outputs and "
                 "criterion), and a problem gives it in one"

@@ -39,9 +39,9 @@ from anyorder.compare.records import (
 )
 from anyorder.compare.results import write_whole
 from anyorder.compare.statistics import Row, compare_pairs, summarise
+from anyorder.ledger import COUNTS
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_COUNTS = ("values", "grads", "products", "rankings", "ranked")
 _NUMBERS = (
     *("train_loss", "val_loss", "metric"),
     *("oracle_seconds", "optimizer_seconds", "data_seconds", "peak_bytes"),
@@ -380,7 +380,7 @@ def curves(results: Mapping[str, Any]) -> str:
     axes = ("fraction", "seconds", "forwards", "steps")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "seed", "status", *axes, *_COUNTS, *_NUMBERS])
+    writer.writerow(["method", "seed", "status", *axes, *COUNTS, *_NUMBERS])
     prices = rates_of(results)
     for method in methods_of(results):
         for run in runs_of(method):
@@ -391,6 +391,6 @@ def curves(results: Mapping[str, Any]) -> str:
                     for a in axes
                 ]
                 row = [method.get("name"), run.get("seed"), run.get("status"), *costs]
-                row += [calls.get(kind) for kind in _COUNTS] + [point.get(k) for k in _NUMBERS]
+                row += [calls.get(kind) for kind in COUNTS] + [point.get(k) for k in _NUMBERS]
                 writer.writerow(row)
     return file.getvalue()

@@ -38,6 +38,7 @@ class Costs(TypedDict):
     products: int
     rankings: int
     ranked: int
+    targets: int
     skipped: int
     bytes_sent: int
 

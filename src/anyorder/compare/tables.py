@@ -25,6 +25,7 @@ from anyorder.compare.records import (
     succeeded,
 )
 from anyorder.compare.statistics import Pair, Row, Verdict, compare_pairs, summarise
+from anyorder.ledger import COUNTS
 
 UNITS = {"seconds": "s", "forwards": "forwards", "steps": "steps", "calls": "calls"}
 
@@ -232,8 +233,11 @@ def test_data(results: Mapping[str, Any]) -> Table | None:
 
 def ledger(results: Mapping[str, Any]) -> Table:
     """What one run of each method took: medians over runs, largest for memory."""
-    kinds = ("values", "grads", "products", "rankings", "ranked")
-    head = ["method", "values", "gradients", "products", "rankings", "ranked points", "forwards"]
+    words = {"grads": "gradients", "ranked": "ranked points"}
+    kinds = [kind for kind in COUNTS if kind != "targets"]
+    if any(row.calls.get("targets") for _, _, row in _ordered(results)):
+        kinds.append("targets")
+    head = ["method", *(words.get(kind, kind) for kind in kinds), "forwards"]
     head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
     rows: list[list[Cell]] = []
     rates = rates_of(results)

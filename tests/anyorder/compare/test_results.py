@@ -17,10 +17,9 @@ from anyorder.compare.plan import Plan, items, method_entry
 from anyorder.compare.schema import ResultsError
 from anyorder.compare.storage import StorageError
 from anyorder.compare.worker import failure
+from anyorder.ledger import COUNTS
 
-COSTS = dict.fromkeys(
-    ("values", "grads", "products", "rankings", "ranked", "skipped", "bytes_sent"), 1
-)
+COSTS = dict.fromkeys((*COUNTS, "skipped", "bytes_sent"), 1)
 POINT = {
     "fraction": 1.0, "seconds": 2.0, "forwards": 60.0, "calls": COSTS, "steps": 20,
     "train_loss": 0.5, "val_loss": 0.25, "metric": 0.25, "oracle_seconds": 1.0,

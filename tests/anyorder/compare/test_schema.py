@@ -11,14 +11,13 @@ import pytest
 
 from anyorder.compare import schema
 from anyorder.compare.schema import SCHEMA, ResultsError, validate
+from anyorder.ledger import COUNTS
 
 POINT: dict[str, Any] = {
     "fraction": 0.5,
     "seconds": 1,
     "forwards": 3.0,
-    "calls": dict.fromkeys(
-        ("values", "grads", "products", "rankings", "ranked", "skipped", "bytes_sent"), 0
-    ),
+    "calls": dict.fromkeys((*COUNTS, "skipped", "bytes_sent"), 0),
     "steps": 1,
     "train_loss": None,
     "val_loss": 2.0,
