@@ -25,21 +25,23 @@ from torch import Tensor, nn
 from anyorder import layout
 from anyorder.checkpoint import CheckpointError
 from anyorder.hyper import HyperError, UnknownOptionError
-from anyorder.ledger import Budget, BudgetExhausted, Calls
+from anyorder.ledger import COUNTS, Budget, BudgetExhausted, Calls
 from anyorder.optimizer import GRADIENT_ONLY, NeedsError, Optimizer, Population
 from anyorder.oracle import ClosureError, NonFiniteError, SparseGradientError
 from anyorder.params import ParamsError, ParamsTypeError
-from anyorder.testing.worlds import bits, bowl, net, same
+from anyorder.testing.worlds import bits, bowl, in_parts, net, same
 
 #: Which ledger entries each need may use.
 _LEDGER = {
     "value": {"values"},
     "grad": {"grads"},
     "hessian": {"products"},
-    "ggn": {"values", "products"},
+    "ggn": {"values", "products", "targets"},
+    "target": {"targets", "grads", "values"},
     "rank": {"rankings", "ranked"},
 }
-_COUNTS = ("values", "grads", "products", "rankings", "ranked")
+#: Needs that call for a closure in two parts.
+_PARTS = frozenset({"ggn", "target"})
 
 
 class MethodContract:
@@ -62,6 +64,14 @@ class MethodContract:
         settings: dict[str, Any] = {"engine": "eager", **self.options, **options}
         return self.method(params, **settings)
 
+    @property
+    def _parts(self) -> bool:
+        return bool(_PARTS & self.method.needs)
+
+    def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
+        """One step, with the closure in the form the method needs."""
+        return optimizer.step(in_parts(closure) if self._parts and callable(closure) else closure)
+
     def _rates(self) -> list[float]:
         declared = self.method.hypers["lr"]
         if declared.low is None or declared.high is None:
@@ -83,7 +93,7 @@ class MethodContract:
             start = closure().item()
             optimizer = self.make(params.items(), lr=lr, nonfinite="skip", **options)
             for step in range(steps):
-                optimizer.step(closure)
+                self.step(optimizer, closure)
                 if step % 10 == 9:
                     share = closure().item() / start
                     best = min(best, share if share == share else best)
@@ -109,7 +119,7 @@ class MethodContract:
         before = bits(model)
         optimizer = self.make(model, lr=self._rate())
         for _ in range(5 if isinstance(optimizer, Population) else 1):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         moved = [name for name, p in model.named_parameters() if not torch.equal(p, before[name])]
         assert moved == list(before)
 
@@ -128,7 +138,7 @@ class MethodContract:
             self.make(up.items(), lr=0.01, maximize=True),
         )
         for _ in range(4):
-            a, b = first.step(closure), second.step(lambda: -other())
+            a, b = self.step(first, closure), self.step(second, lambda: -other())
             assert a is not None and b is not None
             assert torch.equal(a.nan_to_num(), (-b).nan_to_num())
         assert same(bits(down), bits(up))
@@ -140,8 +150,8 @@ class MethodContract:
         params, closure = bowl()
         optimizer = self.make(params.items())
         for _ in range(3):
-            optimizer.step(closure)
-        used = {name for name in _COUNTS if getattr(optimizer.calls, name)}
+            self.step(optimizer, closure)
+        used = {name for name in COUNTS if getattr(optimizer.calls, name)}
         allowed = set().union(*(_LEDGER[need] for need in self.method.needs))
         assert used and used <= allowed
         assert all(used & _LEDGER[need] for need in self.method.needs)
@@ -158,7 +168,7 @@ class MethodContract:
 
         optimizer = self.make(params.items())
         for _ in range(4):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         calls = optimizer.calls
         assert evaluations == calls.values + calls.grads + calls.ranked
         assert calls.seconds > 0
@@ -171,7 +181,7 @@ class MethodContract:
         for _ in range(60):
             before = bits(params)
             try:
-                optimizer.step(closure)
+                self.step(optimizer, closure)
             except BudgetExhausted:
                 break
         else:
@@ -186,7 +196,7 @@ class MethodContract:
         model.dropout.p = 0.0
         optimizer = self.make(model, lr=self._rate(), **options)
         for _ in range(steps):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         return bits(model)
 
     def test_eager_equals_compiled(self) -> None:
@@ -208,7 +218,7 @@ class MethodContract:
             groups = [{"params": pairs[:1]}, {"params": pairs[1:]}] if split else pairs
             optimizer = self.make(groups)
             for _ in range(4):
-                optimizer.step(closure)
+                self.step(optimizer, closure)
             results.append(bits(params))
         assert same(*results)
 
@@ -217,17 +227,17 @@ class MethodContract:
         params, closure = bowl()
         optimizer = self.make(params.items(), engine="compiled", lr=self._rate())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         kernels = len(optimizer.engine._kernels)  # pyright: ignore[reportPrivateUsage]
         for _ in range(6):
             scheduler.step()
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         assert len(optimizer.engine._kernels) == kernels  # pyright: ignore[reportPrivateUsage]
         if self.method.needs == frozenset({"rank"}):
             return  # may still walk to the best of the points it was shown
         optimizer.param_groups[0]["lr"] = 0.0
         before = bits(params)
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         assert same(bits(params), before)
 
     def test_zero_step_size_changes_nothing(self) -> None:
@@ -242,7 +252,7 @@ class MethodContract:
             before = bits(params)
             optimizer = self.make(params.items(), lr=0.0)
             for _ in range(3):
-                optimizer.step(closure)
+                self.step(optimizer, closure)
             assert same(bits(params), before)
 
     # Checkpoints ---------------------------------------------------------------------------
@@ -252,7 +262,7 @@ class MethodContract:
         model, closure = net()
         optimizer = self.make(model, lr=self._rate())
         for _ in range(3):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         saved = io.BytesIO()
         torch.save(
             {
@@ -263,16 +273,18 @@ class MethodContract:
             saved,
         )
         for _ in range(3):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         path = f"{self.method.__module__}:{self.method.__qualname__}"
         options = {"engine": "eager", **self.options}
         script = textwrap.dedent(f"""
             import importlib, io, sys, torch
-            from anyorder.testing.worlds import net
+            from anyorder.testing.worlds import in_parts, net
             module, _, name = {path!r}.partition(":")
             method = getattr(importlib.import_module(module), name)
             saved = torch.load(io.BytesIO(sys.stdin.buffer.read()))
             model, closure = net()
+            if {self._parts}:
+                closure = in_parts(closure)
             optimizer = method(model, **{options!r})
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
@@ -292,7 +304,7 @@ class MethodContract:
         assert done.returncode == 0, done.stderr.decode()
         state, calls = torch.load(io.BytesIO(done.stdout))
         assert same(state, dict(model.state_dict()))
-        for name in _COUNTS:
+        for name in COUNTS:
             assert calls[name] == getattr(optimizer.calls, name)
 
     def test_state_is_matched_by_name(self) -> None:
@@ -300,22 +312,22 @@ class MethodContract:
         params, closure = bowl()
         optimizer = self.make(params.items())
         for _ in range(2):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         other, closure2 = bowl()
         for name, p in other.items():
             p.data.copy_(params[name].data)
         turned = self.make(list(reversed(list(other.items()))))
         turned.load_state_dict(optimizer.state_dict())
         for _ in range(2):
-            optimizer.step(closure)
-            turned.step(closure2)
+            self.step(optimizer, closure)
+            self.step(turned, closure2)
         assert all(torch.allclose(params[n], other[n], rtol=1e-6) for n in params)
 
     def test_refuses_foreign_and_damaged_checkpoints(self) -> None:
         """Each is refused by a clear error and nothing is changed."""
         params, closure = bowl()
         optimizer = self.make(params.items())
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         good = optimizer.state_dict()
         x = nn.Parameter(torch.ones(3))
         foreign = torch.optim.SGD([x]).state_dict()
@@ -346,7 +358,7 @@ class MethodContract:
         params, closure = bowl()
         holder = nn.ParameterDict(params)
         optimizer = self.make(holder.items())
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         twin, twin_optimizer = copy.deepcopy((holder, optimizer))
         again, again_optimizer = pickle.loads(pickle.dumps((holder, optimizer)))
         for held, stepper in (
@@ -354,7 +366,9 @@ class MethodContract:
             (twin, twin_optimizer),
             (again, again_optimizer),
         ):
-            stepper.step(lambda h=held: torch.stack([(p * p).sum() for p in h.values()]).sum())
+            self.step(
+                stepper, lambda h=held: torch.stack([(p * p).sum() for p in h.values()]).sum()
+            )
         assert same(bits(dict(holder.items())), bits(dict(twin.items())))
         assert same(bits(dict(holder.items())), bits(dict(again.items())))
 
@@ -373,7 +387,7 @@ class MethodContract:
         expected = (_random_states(), bits(dict(twin.named_buffers())))
         _seed_all(3)
         optimizer = self.make(model, lr=0.0)
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         assert model.conv.weight.grad is kept and bool((kept == 7.0).all())
         assert all(p.grad is None for n, p in model.named_parameters() if n != "conv.weight")
         assert all(p.requires_grad for p in model.parameters())
@@ -396,7 +410,7 @@ class MethodContract:
         per_step: list[set[float]] = []
         for _ in range(2):
             seen.clear()
-            optimizer.step(closure)
+            self.step(optimizer, closure)
             per_step.append(set(seen))
         assert len(per_step[0]) == len(per_step[1]) == 1
         assert per_step[0] != per_step[1]
@@ -419,7 +433,7 @@ class MethodContract:
             optimizer = self.make(model)
             states = _random_states()
             try:
-                optimizer.step(closure)
+                self.step(optimizer, closure)
             except RuntimeError:  # the closure's own; a method may ask fewer times than that
                 assert same(bits(model), before[0])
                 assert all(p.grad is None for p in model.parameters())
@@ -481,7 +495,7 @@ class MethodContract:
         ]
         for bad in wrong:
             with pytest.raises(ClosureError):
-                optimizer.step(bad)
+                self.step(optimizer, bad)
         assert same(bits(params), before)
 
     def test_closure_that_calls_backward(self) -> None:
@@ -499,12 +513,12 @@ class MethodContract:
         before = bits(params)
         if self.method.needs == GRADIENT_ONLY:
             for _ in range(3):
-                a, b = optimizer.step(legacy), other.step(plain_closure)
+                a, b = self.step(optimizer, legacy), self.step(other, plain_closure)
                 assert a is not None and b is not None and torch.equal(a, b)
             assert same(bits(params), bits(plain))
         else:
             with pytest.raises(ClosureError, match="must not call backward"):
-                optimizer.step(legacy)
+                self.step(optimizer, legacy)
             assert same(bits(params), before)
             assert all(p.grad is None for p in params.values())
 
@@ -521,7 +535,7 @@ class MethodContract:
             optimizer.zero_grad()
             closure().backward()
             assert optimizer.step() is None
-            other.step(plain_closure)
+            self.step(other, plain_closure)
         assert same(bits(params), bits(plain))
         assert optimizer.calls.grads == 3
 
@@ -530,18 +544,18 @@ class MethodContract:
         """Raised before anything changes, or skipped and counted; rankings put it last."""
         params, closure = bowl()
         optimizer = self.make(params.items())
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         before, steps = bits(params), optimizer.steps
         if self.method.needs == frozenset({"rank"}):
-            optimizer.step(lambda: closure() * value)
+            self.step(optimizer, lambda: closure() * value)
             return
         with pytest.raises(NonFiniteError, match="no parameter was changed"):
-            optimizer.step(lambda: closure() * value)
+            self.step(optimizer, lambda: closure() * value)
         assert same(bits(params), before) and optimizer.steps == steps
         optimizer.nonfinite = "skip"
-        optimizer.step(lambda: closure() * value)
+        self.step(optimizer, lambda: closure() * value)
         assert same(bits(params), before) and optimizer.calls.skipped == 1
-        optimizer.step(closure)
+        self.step(optimizer, closure)
         assert not same(bits(params), before)
 
     def test_gradient_that_is_not_finite(self) -> None:
@@ -551,7 +565,7 @@ class MethodContract:
         x = nn.Parameter(torch.zeros(2))
         optimizer = self.make([("x", x)])
         with pytest.raises(NonFiniteError, match="x"):
-            optimizer.step(lambda: x.abs().sqrt().sum() + 1.0)
+            self.step(optimizer, lambda: x.abs().sqrt().sum() + 1.0)
         assert bool((x == 0).all())
 
     def test_frozen_unused_and_late_parameters(self) -> None:
@@ -563,12 +577,12 @@ class MethodContract:
             [*params.items(), ("frozen", frozen), ("unused", unused)], lr=self._rate()
         )
         for _ in range(2):
-            optimizer.step(closure)
+            self.step(optimizer, closure)
         assert bool((frozen == 1).all())
         frozen.requires_grad_(True)
         both = lambda: closure() + (frozen**2).sum()  # noqa: E731
         for _ in range(4):
-            optimizer.step(both)
+            self.step(optimizer, both)
         assert not bool((frozen == 1).all())
         optimizer.load_state_dict(optimizer.state_dict())
 
@@ -580,7 +594,8 @@ class MethodContract:
         for x in (plain, turned):
             optimizer = self.make([("x", x), ("s", nn.Parameter(torch.tensor(1.0)))])
             for _ in range(4):
-                optimizer.step(lambda x=x: (x * x).sum())
+                # Summed in one order, whatever the strides.
+                self.step(optimizer, lambda x=x: (x * x).contiguous().sum())
         assert torch.equal(plain, turned)
 
     def test_sparse_gradients_are_refused(self) -> None:
@@ -593,7 +608,7 @@ class MethodContract:
         with pytest.raises(SparseGradientError, match="sparse=False"):
             optimizer.step()
         with pytest.raises(SparseGradientError, match="sparse=False"):
-            optimizer.step(lambda: table(torch.tensor([1])).sum())
+            self.step(optimizer, lambda: table(torch.tensor([1])).sum())
 
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore
     @given(
@@ -609,9 +624,9 @@ class MethodContract:
             with mock.patch.dict(layout.SMALL, cpu=small):
                 optimizer = self.make(params.items())
                 for _ in range(2):
-                    optimizer.step(closure)
+                    self.step(optimizer, closure)
                 optimizer.load_state_dict(optimizer.state_dict())
-                optimizer.step(closure)
+                self.step(optimizer, closure)
             results.append(bits(params))
         assert same(*results)
 

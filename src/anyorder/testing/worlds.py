@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from anyorder.curvature import Composite
+
 
 class Net(nn.Module):
     """A little of everything: matrices, vectors, a convolution kernel, a scalar, batch-norm."""
@@ -44,6 +46,11 @@ def bowl(
         for i, s in enumerate(shapes)
     }
     return params, lambda: torch.stack([(p * p).sum() for p in params.values()]).sum()
+
+
+def in_parts(closure: Callable[[], Tensor]) -> Composite:
+    """A closure in two parts, with the loss itself for output."""
+    return Composite(closure, lambda loss: 1.0 * loss)
 
 
 def bits(tensors: Mapping[str, Tensor] | nn.Module) -> dict[str, Tensor]:
