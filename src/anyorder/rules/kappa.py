@@ -1,0 +1,191 @@
+r"""Convex functions of a tensor whose gradients Lion-K descends along.
+
+For an even convex function :math:`\kappa` with conjugate :math:`\kappa^*(y) = \sup_v v \cdot y -
+\kappa(v)`, momentum mapped by :math:`\nabla \kappa` together with decoupled weight decay
+:math:`\lambda` minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda`. All but one of the functions
+here grow like a norm, so their conjugates are infinite outside the unit ball of the dual norm: that
+is how weight decay becomes a radius.
+
+===========  =============================  ==========================  =====================
+name         :math:`\kappa(v)`              :math:`\nabla \kappa(v)`    what :math:`\kappa^*` asks
+===========  =============================  ==========================  =====================
+l1           sum of ``|v|``                 sign                        max ``|y|`` <= 1
+l2           Euclidean norm                 v over its norm             norm of y <= 1
+lp           p-norm                         ``sign(v) |v|^(p-1)``,      q-norm of y <= 1 with
+                                            scaled                      1/p + 1/q = 1
+squared      half the squared norm          v                           half the squared norm
+huber        Huber's function over e        v / e, clipped to [-1, 1]   max ``|y|`` <= 1, and
+                                                                        e / 2 the squared norm
+soft         sum of max(``|v|`` - e, 0)     sign where ``|v|`` > e,     max ``|y|`` <= 1, and
+                                            else 0                      e times the sum of ``|y|``
+group        sum of the rows' norms         rows over their norms       norm of each row <= 1
+spectral     nuclear norm                   U V' of the singular        largest singular value
+                                            value decomposition         <= 1
+===========  =============================  ==========================  =====================
+
+A tensor is taken as the matrix whose rows belong to its first index (the outputs of a layer); a
+vector is a single column.
+
+References:
+    Chen, Liu, Liang and Liu (2023), "Lion Secretly Solves Constrained Optimization: As Lyapunov
+    Predicts", arXiv 2310.05898; Chen, Li and Liu (2025), arXiv 2506.15054, for the nuclear norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anyorder.rules.polar import Polar, polar
+
+Map = Callable[[Tensor], Tensor]
+NAMES = ("l1", "l2", "lp", "squared", "huber", "soft", "group", "spectral")
+#: Those whose gradient looks at one element at a time.
+ELEMENTWISE = frozenset({"l1", "squared", "huber", "soft"})
+
+
+@dataclass(frozen=True, slots=True)
+class Kappa:
+    """One of the functions, as functions of a tensor of any shape.
+
+    Attributes:
+        value: ``kappa(v)``, shape ().
+        gradient: a gradient of it (one of least size where there are several), shape of ``v``.
+        dual: the norm in whose unit ball the conjugate is finite, shape (); ``None``: everywhere.
+        ball: that norm in words, for people.
+        penalty: the conjugate inside the ball, shape (); ``None``: zero.
+    """
+
+    value: Map
+    gradient: Map
+    dual: Map | None
+    ball: str
+    penalty: Map | None = None
+
+    def conjugate(self, y: Tensor, slack: float = 0.0) -> float:
+        """``kappa*(y)``; infinite where the dual norm exceeds ``1 + slack``."""
+        if self.dual is not None and float(self.dual(y)) > 1.0 + slack:
+            return float("inf")
+        return 0.0 if self.penalty is None else float(self.penalty(y))
+
+
+def kappa(name: str, *, p: float = 2.0, threshold: float = 1.0, method: Polar = "auto") -> Kappa:
+    """The function called ``name``.
+
+    Args:
+        name: one of :data:`NAMES`.
+        p: exponent of ``lp``, at least 1.
+        threshold: width e of ``huber`` (positive) and ``soft``.
+        method: how ``spectral`` finds the polar factor, see :func:`~anyorder.rules.polar.polar`.
+    """
+    if name == "l1":
+        return Kappa(_sum, torch.sign, _largest, "max |x|")
+    if name == "l2":
+        return Kappa(_norm, _unit, _norm, "norm of x")
+    if name == "lp":
+        q = p / (p - 1.0) if p > 1.0 else float("inf")
+        return Kappa(
+            lambda v: torch.linalg.vector_norm(v, p),
+            lambda v: _unit_p(v, p),
+            lambda y: torch.linalg.vector_norm(y, q),
+            f"{q:.4g}-norm of x",
+        )
+    if name == "squared":
+        return Kappa(_half_square, torch.clone, None, "no bound", _half_square)
+    if name == "huber":
+        return Kappa(
+            lambda v: _huber(v, threshold),
+            lambda v: clipped(v, 1.0 / threshold),
+            _largest,
+            "max |x|",
+            lambda y: threshold * _half_square(y),
+        )
+    if name == "soft":
+        return Kappa(
+            lambda v: (v.abs() - threshold).clamp(min=0.0).sum(),
+            lambda v: loud(v, threshold),
+            _largest,
+            "max |x|",
+            lambda y: threshold * y.abs().sum(),
+        )
+    if name == "group":
+        return Kappa(
+            lambda v: _row_norms(v).sum(), _unit_rows, lambda y: _row_norms(y).max(), "norm of rows"
+        )
+    assert name == "spectral", f"expected one of {NAMES}, got {name!r}"
+    return Kappa(
+        lambda v: torch.linalg.svdvals(matrix(v)).sum(),
+        lambda v: polar(matrix(v), method).reshape(v.shape),
+        lambda y: torch.linalg.svdvals(matrix(y)).max(),
+        "largest singular value of x",
+    )
+
+
+# Gradients ----------------------------------------------------------------------------------------
+
+
+def clipped(v: Tensor, slope: Tensor | float) -> Tensor:
+    """``slope * v`` within [-1, 1]: the gradient of ``huber`` of width ``1 / slope``."""
+    return (v * slope).clamp(-1.0, 1.0)
+
+
+def loud(v: Tensor, threshold: Tensor | float) -> Tensor:
+    """Signs of what exceeds the threshold, else 0: the gradient of ``soft``."""
+    return torch.where(v.abs() > threshold, v.sign(), 0.0)
+
+
+def _unit(v: Tensor) -> Tensor:
+    scaled = v / _positive(_largest(v))  # whose squares neither vanish nor overflow
+    return scaled / _positive(_norm(scaled))
+
+
+def _unit_p(v: Tensor, p: float) -> Tensor:
+    scaled = v.abs() / _positive(_largest(v))
+    size = _positive(torch.linalg.vector_norm(scaled, p))
+    return v.sign() * (scaled / size) ** (p - 1.0)
+
+
+def _unit_rows(v: Tensor) -> Tensor:
+    rows = matrix(v)
+    scaled = rows / _positive(rows.abs().amax(1, keepdim=True))
+    return (scaled / _positive(_row_norms(scaled).unsqueeze(1))).reshape(v.shape)
+
+
+def _positive(size: Tensor) -> Tensor:
+    return torch.where(size > 0, size, 1.0)
+
+
+# Values -------------------------------------------------------------------------------------------
+
+
+def matrix(v: Tensor) -> Tensor:
+    """``v`` as a matrix whose rows belong to its first index; a vector is a column."""
+    return v.reshape(v.shape[0], -1) if v.dim() > 1 else v.reshape(-1, 1)
+
+
+def _sum(v: Tensor) -> Tensor:
+    return v.abs().sum()
+
+
+def _norm(v: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(v)
+
+
+def _largest(v: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(v, float("inf"))
+
+
+def _half_square(v: Tensor) -> Tensor:
+    return (v * v).sum() / 2.0
+
+
+def _huber(v: Tensor, threshold: float) -> Tensor:
+    size = v.abs()
+    return torch.where(size > threshold, size - threshold / 2.0, v * v / (2.0 * threshold)).sum()
+
+
+def _row_norms(v: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(matrix(v), dim=1)

@@ -1,0 +1,193 @@
+r"""One step of the Lion family, and what its weight decay and its Lyapunov function are.
+
+With momentum :math:`m`, gradient :math:`g` and a map :math:`\nabla \kappa`:
+
+.. math::
+    c = \beta_1 m + (1 - \beta_1) g, \qquad x \leftarrow x - \eta \nabla \kappa(c), \qquad
+    m \leftarrow \beta_2 m + (1 - \beta_2) g
+
+Weight decay is applied before, by the optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from anyorder.engine import Rule
+from anyorder.hyper import HyperError
+from anyorder.rules.kappa import clipped, loud
+
+
+def mixed(exp_avg: Tensor, grad: Tensor, beta1: Tensor | float, take1: Tensor | float) -> Tensor:
+    """``b1 m + take1 g``: momentum that looks more at the present than memory does."""
+    return (exp_avg * beta1).add_(grad * take1)
+
+
+def scalars(group: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of all rules of this file."""
+    beta1, beta2 = group["betas"]
+    threshold = float(group.get("threshold", 0.0))
+    return {
+        "lr": float(group["lr"]),
+        "beta1": beta1,
+        "beta2": beta2,
+        "take1": 1.0 - beta1,
+        "take2": 1.0 - beta2,
+        "threshold": threshold,
+        "slope": 1.0 / threshold if threshold > 0 else math.inf,
+    }
+
+
+def sign_(
+    param: Tensor,
+    exp_avg: Tensor,
+    grad: Tensor,
+    *,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    take1: Tensor,
+    take2: Tensor,
+) -> None:
+    """``x <- x - lr sign(b1 m + take1 g)``; ``m <- b2 m + take2 g``."""
+    param.sub_(mixed(exp_avg, grad, beta1, take1).sign_().mul_(lr))
+    remember_(exp_avg, grad, beta2, take2)
+
+
+def plain_(
+    param: Tensor,
+    exp_avg: Tensor,
+    grad: Tensor,
+    *,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    take1: Tensor,
+    take2: Tensor,
+) -> None:
+    """``x <- x - lr (b1 m + take1 g)``; ``m <- b2 m + take2 g``."""
+    param.sub_(mixed(exp_avg, grad, beta1, take1).mul_(lr))
+    remember_(exp_avg, grad, beta2, take2)
+
+
+def clip_(
+    param: Tensor,
+    exp_avg: Tensor,
+    grad: Tensor,
+    *,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    take1: Tensor,
+    take2: Tensor,
+    slope: Tensor,
+) -> None:
+    """As :func:`sign_`, with ``slope * c`` clipped to [-1, 1] in place of signs."""
+    param.sub_(clipped(mixed(exp_avg, grad, beta1, take1), slope).mul_(lr))
+    remember_(exp_avg, grad, beta2, take2)
+
+
+def loud_(
+    param: Tensor,
+    exp_avg: Tensor,
+    grad: Tensor,
+    *,
+    lr: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    take1: Tensor,
+    take2: Tensor,
+    threshold: Tensor,
+) -> None:
+    """As :func:`sign_`, but elements of ``c`` within the threshold stay where they are."""
+    param.sub_(loud(mixed(exp_avg, grad, beta1, take1), threshold).mul_(lr))
+    remember_(exp_avg, grad, beta2, take2)
+
+
+def given_(
+    param: Tensor,
+    exp_avg: Tensor,
+    grad: Tensor,
+    direction: Tensor,
+    *,
+    lr: Tensor,
+    beta2: Tensor,
+    take2: Tensor,
+) -> None:
+    """``x <- x - lr direction``; ``m <- b2 m + take2 g``: for maps that need the whole tensor."""
+    param.sub_(direction * lr)
+    remember_(exp_avg, grad, beta2, take2)
+
+
+def remember_(exp_avg: Tensor, grad: Tensor, beta2: Tensor, take2: Tensor) -> None:
+    """``m <- b2 m + take2 g``."""
+    exp_avg.mul_(beta2).add_(grad * take2)
+
+
+#: The rule of each map that works element by element.
+RULES: dict[str, Rule] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}
+
+
+# What decay does ----------------------------------------------------------------------------------
+
+
+class Bound(NamedTuple):
+    """How large a parameter is, and how large its weight decay lets it be.
+
+    Attributes:
+        norm: what is measured, in words.
+        size: that norm of the parameter now.
+        radius: what the norm is drawn below; infinite without decay.
+    """
+
+    norm: str
+    size: float
+    radius: float
+
+
+def decoupled(group: Mapping[str, Any]) -> float:
+    """The weight decay of a group, 0 where it takes the way through the gradient instead."""
+    return float(group["weight_decay"]) if group["decoupled_weight_decay"] else 0.0
+
+
+def radius(group: Mapping[str, Any]) -> float:
+    """``1 / weight_decay``: how far from zero the decay of a group lets its weights go.
+
+    Infinite without decoupled decay.
+    """
+    decay = decoupled(group)
+    return 1.0 / decay if decay > 0 else math.inf
+
+
+def radius_note(group: Mapping[str, Any], ball: str) -> str:
+    """The radius in words, empty where there is none."""
+    found = radius(group)
+    return f"decay draws it into {ball} <= {found:.4g}" if math.isfinite(found) else ""
+
+
+def momentum_weight(group: Mapping[str, Any]) -> float:
+    r"""The factor :math:`c` of the Lyapunov function of :class:`~anyorder.methods.lion_k.LionK`.
+
+    .. math::
+        c = \frac{\eta' \beta_1}{\eta' \lambda (1 - \beta_1) + 1 - \beta_2}, \qquad
+        \eta' = \frac{\eta}{1 - \eta \lambda}
+
+    :math:`\eta'` is the step size of the same step written with the decay at its end,
+    :math:`x_{t+1} = x_t + \eta' (u - \lambda x_{t+1})`.
+
+    Raises:
+        HyperError: ``lr * weight_decay`` is 1 or more.
+    """
+    lr, decay = float(group["lr"]), decoupled(group)
+    beta1, beta2 = group["betas"]
+    if lr * decay >= 1.0:
+        raise HyperError(
+            f"weight_decay: expected lr * weight_decay below 1, got {lr:g} * {decay:g}; such a "
+            "step forgets where it came from, and no Lyapunov function describes it"
+        )
+    lr /= 1.0 - lr * decay
+    return lr * beta1 / (lr * decay * (1.0 - beta1) + 1.0 - beta2)
