@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
+from anyorder.layout import SCALE, Stretch
+from anyorder.precision import Blockwise
+from anyorder.sharding import local
 
 if TYPE_CHECKING:
     from anyorder.optimizer import Optimizer
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 #: Raised when the meaning of a saved state changes.
 FORMAT = 1
 _KEY = "anyorder"
+#: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
+#: run, not of the method.
+_OWN = ("params", "param_names", "state", "state_block")
 
 
 class CheckpointError(AnyOrderError, ValueError):
@@ -52,27 +58,55 @@ def load_into(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> dict[str, 
                 by_name[name] = state_dict["state"][index]
     _check_state(optimizer, by_name)
     for position, (group, found) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-        group.update({k: v for k, v in found.items() if k not in ("params", "param_names")})
+        group.update({k: v for k, v in found.items() if k not in _OWN})
         names = dict(zip(group["params"], group["param_names"], strict=True))
         held = [p for p in group["params"] if names[p] in by_name]
         for param in group["params"]:
             if param in optimizer.state and names[param] not in by_name:
                 _reset(optimizer.state[param])
-        optimizer._arranged(position, held)  # pyright: ignore[reportPrivateUsage]
-        for param in held:
-            mine = optimizer.state[param]
-            for name, value in by_name[names[param]].items():
-                if isinstance(value, Tensor):
-                    mine[name].copy_(value)
-                else:
-                    mine[name] = value
+        for stretch in optimizer._arranged(position, held):  # pyright: ignore[reportPrivateUsage]
+            for param, mine in zip(stretch.params, stretch.entries, strict=True):
+                if names[param] in by_name:
+                    _fill(stretch, param, mine, by_name[names[param]], optimizer.nonnegative)
     return extra
 
 
+def _fill(
+    stretch: Stretch,
+    param: Tensor,
+    mine: dict[str, Any],
+    theirs: Mapping[str, Any],
+    nonnegative: frozenset[str],
+) -> None:
+    """Take over the state of one parameter, in whatever precision it was kept."""
+    mine["step"] = theirs["step"]
+    for name, form in stretch.formats.items():
+        same = _block(theirs, name) == form.block
+        for kept in [key for key in mine if same and key in (name, name + SCALE)]:
+            mine[kept].copy_(theirs[kept])
+        if not same:
+            stretch.fill_(name, _values(theirs, name, param, name in nonnegative))
+
+
+def _block(entries: Mapping[str, Any], name: str) -> int:
+    """Elements per scale of a saved buffer; 0 if it was not kept in 8 bits."""
+    return int(entries[name].shape[1]) if name + SCALE in entries else 0
+
+
+def _values(entries: Mapping[str, Any], name: str, param: Tensor, nonnegative: bool) -> Tensor:
+    """A saved buffer, flat, as its method knew it."""
+    stored = entries[name]
+    if not _block(entries, name):
+        return local(stored).reshape(-1)
+    form = Blockwise(not nonnegative, _block(entries, name))
+    values = form.read((stored, entries[name + SCALE])).view(-1)
+    return values[: local(param).numel()]
+
+
 def _reset(entries: dict[str, Any]) -> None:
-    for value in entries.values():
-        if isinstance(value, Tensor):
-            value.zero_()
+    for name, value in entries.items():
+        if isinstance(value, Tensor) and name + SCALE not in entries:
+            value.zero_()  # codes mean nothing where their scales are zero
     entries["step"] = 0
 
 
@@ -117,23 +151,33 @@ def _matched_groups(optimizer: Optimizer, given: Any) -> list[dict[str, Any]]:
 
 
 def _check_state(optimizer: Optimizer, by_name: Mapping[str, Mapping[str, Any]]) -> None:
-    shapes: dict[str, torch.Size] = {}
+    params: dict[str, Tensor] = {}
     buffers: dict[str, set[str]] = {}
     for group in optimizer.param_groups:
         for name, param in zip(group["param_names"], group["params"], strict=True):
-            shapes[name] = param.shape
+            params[name] = param
             buffers[name] = {"step", *optimizer.buffers_of(group)}
     for name, entries in by_name.items():
-        expected = buffers[name]
-        if set(entries) != expected:
+        given, expected = {key.removesuffix(SCALE) for key in entries}, buffers[name]
+        if given != expected:
             raise CheckpointError(
-                f"the state of {name} holds {sorted(entries)}; expected {sorted(expected)}"
+                f"the state of {name} holds {sorted(given)}; expected {sorted(expected)}"
             )
         for key, value in entries.items():
-            if isinstance(value, Tensor) and value.shape != shapes[name]:
-                raise CheckpointError(
-                    f"{key} of {name} has shape {tuple(value.shape)}; the parameter has "
-                    f"{tuple(shapes[name])}"
-                )
-            if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-                raise CheckpointError(f"{key} of {name} holds NaN or Inf; the file is damaged")
+            if isinstance(value, Tensor):
+                _check_buffer(key, name, value, entries, params[name])
+
+
+def _check_buffer(
+    key: str, name: str, value: Tensor, entries: Mapping[str, Any], param: Tensor
+) -> None:
+    block = _block(entries, key.removesuffix(SCALE))
+    blocks = -(-local(param).numel() // block) if block else 0
+    shape = tuple(param.shape) if not block else (blocks, 1 if key.endswith(SCALE) else block)
+    if tuple(value.shape) != shape:
+        raise CheckpointError(
+            f"{key} of {name} has shape {tuple(value.shape)}; expected {shape} for a parameter of "
+            f"shape {tuple(param.shape)}"
+        )
+    if not bool(torch.isfinite(local(value)).all()):
+        raise CheckpointError(f"{key} of {name} holds NaN or Inf; the file is damaged")

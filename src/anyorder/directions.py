@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from anyorder.engine import Engine
-from anyorder.tensors import sqrt
+from anyorder.tensors import mix, sqrt
 
 Law = Literal["normal", "rademacher"]
 
@@ -35,19 +35,6 @@ SMALL = 4_096
 CACHED = 1 << 16
 
 
-def _mix(x: Tensor, key: Tensor) -> Tensor:
-    """A 32-bit integer hash with full avalanche: xor-shift and multiply, twice, keyed between.
-
-    Multipliers are those of the two-round hash found by Ellis (2018) by search for least bias.
-    Arithmetic shifts are masked, since torch has no logical shift of signed integers.
-    """
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = (x * 0x7FEB352D) ^ key
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * (0x846CA68B - (1 << 32))
-    return x ^ ((x >> 16) & 0xFFFF)
-
-
 def _words(like: Tensor, start: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Two 32-bit words for each element of ``like``, counted from ``start``, under two keys."""
     counter = torch.arange(like.numel(), dtype=torch.int32, device=like.device)
@@ -57,8 +44,8 @@ def _words(like: Tensor, start: Tensor, low: Tensor, high: Tensor) -> tuple[Tens
 def _hashed(counter: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Two words per counter; the second hashes the first again under the keys exchanged."""
     low, high = low.to(torch.int32), high.to(torch.int32)
-    first = _mix(counter.to(torch.int32) ^ low, high)
-    return first, _mix(first ^ high, low)
+    first = mix(counter.to(torch.int32) ^ low, high)
+    return first, mix(first ^ high, low)
 
 
 # Coefficients of Chebyshev interpolants, lowest power first, rounded to float32. Largest errors on

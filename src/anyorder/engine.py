@@ -13,10 +13,12 @@ only operations that IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparison
 operations), never ``add(alpha=)`` or ``lerp``, which some kernels fuse: that is why eager and
 compiled runs agree bit for bit and a run may change over in the middle.
 
-Tensors in half precision are widened to float32 for the rule and rounded once when written back.
+What is stored in another precision is read before the rule and written after it, and weight decay
+comes in between: a :class:`Program` is a rule with these around it, and compiled as one. Tensors in
+half precision are widened to float32 for the rule and rounded once when written back.
 
-A rule is compiled once per set of dtypes, for every length, by ahead-of-time Inductor. The kernel
-is kept on disk, so the next process loads it in milliseconds.
+A program is compiled once per set of dtypes, for every length, by ahead-of-time Inductor. The
+kernel is kept on disk, so the next process loads it in milliseconds.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import inspect
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +38,7 @@ import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
+from anyorder.precision import Format, Parts, Plain, noise_for
 
 Rule = Callable[..., None]
 Kernel = Callable[[list[Tensor]], Any]
@@ -47,6 +51,10 @@ SLICE = 1 << 17
 #: ``auto`` compiles a rule after it has updated this many elements eagerly: about as long in time
 #: as compiling takes, so that waiting never more than doubles the cost of the better choice.
 AUTO_ELEMENTS = 2_000_000_000
+#: Compiled programs work on fewer elements than these in one thread.
+THREADED = 1 << 15
+#: Scalars of a program that rounds at random: two keys and the number of the first element.
+NOISE = ("low", "high", "start")
 
 
 class EngineWarning(UserWarning):
@@ -55,6 +63,96 @@ class EngineWarning(UserWarning):
 
 class EngineError(AnyOrderError, ValueError):
     """An unknown engine mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A rule and what is done around it.
+
+    Attributes:
+        rule: the arithmetic.
+        formats: how the leading tensors of the rule are stored (the others: as they are).
+        decay: weight decay before the rule: ``decoupled`` multiplies the first tensor by the scalar
+            ``shrink``; ``coupled`` adds ``penalty`` times it to the input at ``gradient``.
+        gradient: position of the gradient among the rule's tensors.
+    """
+
+    rule: Rule
+    formats: tuple[Format, ...] = ()
+    decay: Literal["", "decoupled", "coupled"] = ""
+    gradient: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the program is called in files and counts."""
+        return self.rule.__name__
+
+    @property
+    def random(self) -> bool:
+        """Whether it rounds at random."""
+        return any(form.random for form in self.formats)
+
+    @property
+    def block(self) -> int:
+        """Elements of a row of its tensors, which are then two-dimensional; 0 for flat ones."""
+        return max((form.block for form in self.formats), default=0)
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Names of all scalars it takes, in order."""
+        decay = {"": (), "decoupled": ("shrink",), "coupled": ("penalty",)}[self.decay]
+        return (*scalar_names(self.rule), *decay, *(NOISE if self.random else ()))
+
+    def __call__(self, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
+        """Read, decay, run the rule, write, in place."""
+        stored, values = self._read(tensors)
+        if self.decay == "decoupled":
+            values[0].mul_(scalars["shrink"])
+        elif self.decay == "coupled":
+            grad = values[self.gradient]
+            values[self.gradient] = grad + values[0] * scalars["penalty"]
+        self.rule(*values, **{name: scalars[name] for name in scalar_names(self.rule)})
+        for index in range(self.written(len(values))):
+            form = self.formats[index] if index < len(self.formats) else _PLAIN
+            form.write_(stored[index], values[index], self._noise(index, values, scalars))
+
+    def count(self, tensors: int) -> int:
+        """How many tensors the rule takes when the program takes ``tensors``."""
+        return tensors - sum(form.parts - 1 for form in self.formats)
+
+    def written(self, count: int) -> int:
+        """How many of ``count`` leading tensors are written."""
+        return max(_written(self.rule, count), self.decay == "decoupled")
+
+    def changed(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Those of ``tensors`` that it writes."""
+        written = self.written(self.count(len(tensors)))
+        return tensors[: written + sum(form.parts - 1 for form in self.formats[:written])]
+
+    def _read(self, tensors: Sequence[Tensor]) -> tuple[list[Parts], list[Tensor]]:
+        stored: list[Parts] = []
+        values: list[Tensor] = []
+        rest = list(tensors)
+        while rest:
+            form = self.formats[len(stored)] if len(stored) < len(self.formats) else _PLAIN
+            parts = tuple(rest[: form.parts])
+            del rest[: form.parts]
+            stored.append(parts)
+            values.append(form.read(parts))
+        return stored, values
+
+    def _noise(
+        self, index: int, values: Sequence[Tensor], scalars: Mapping[str, Tensor]
+    ) -> Tensor | None:
+        if index >= len(self.formats) or not self.formats[index].random:
+            return None
+        like = values[index]
+        low, high, start = (scalars[name] for name in NOISE)
+        words = noise_for(like.numel(), low + index, high, start, like.device)
+        return words.view(like.shape)
+
+
+_PLAIN = Plain()
 
 
 class Engine:
@@ -70,62 +168,85 @@ class Engine:
             raise EngineError(f"engine: expected one of {list(MODES)}, got {mode!r}")
         self.mode: Mode = mode
         self.work: dict[str, int] = {}
-        self._kernels: dict[Any, Kernel | None] = {}
 
-    def run(self, rule: Rule, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
-        """Apply ``rule`` in place.
+    def run(
+        self, rule: Rule | Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
+    ) -> None:
+        """Apply a rule in place.
 
         Args:
-            rule: the arithmetic.
-            tensors: 1-D contiguous tensors of equal length on one device, the written ones first.
-            scalars: 0-dim float64 CPU tensors by the rule's keyword names.
+            rule: the arithmetic, or a program around it.
+            tensors: contiguous tensors on one device, the written ones first: 1-D and of equal
+                length, or of equal first dimension where the program has blocks.
+            scalars: 0-dim CPU tensors by name, float64 (int64 for those of the noise).
         """
-        kernel = self._kernel(rule, tensors, scalars)
-        if kernel is None:
-            _eager(rule, tensors, scalars)
-        else:
-            kernel([*tensors, *scalars.values()])
-            torch.autograd.graph.increment_version(tensors[: _written(rule, len(tensors))])
+        program = rule if isinstance(rule, Program) else Program(rule)
+        self.run_many(program, [tensors], scalars, self.compiles(program, tensors))
 
-    def _kernel(
-        self, rule: Rule, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-    ) -> Kernel | None:
-        if self.mode == "eager" or not tensors[0].numel():
-            return None
+    def compiles(self, program: Program, tensors: Sequence[Tensor], elements: int = 0) -> bool:
+        """Whether the next run of ``program`` will be a compiled one; counts it as work.
+
+        Args:
+            program: what is run.
+            tensors: what on, or tensors of the same kinds.
+            elements: how many elements will be updated, if not as many as the first tensor has.
+        """
+        if self.mode == "eager":
+            return False
         if self.mode == "auto":
-            name = rule.__qualname__
-            self.work[name] = self.work.get(name, 0) + tensors[0].numel()
-            if self.work[name] < AUTO_ELEMENTS:
-                return None
-        key = (rule, tensors[0].device, *(t.dtype for t in tensors))
-        if key not in self._kernels:
-            self._kernels[key] = kernel_for(
-                rule,
-                tuple(t.dtype for t in tensors),
-                tensors[0].device,
-                tuple(scalars),
-                torch.get_num_threads(),
-            )
-        return self._kernels[key]
+            work = self.work.get(program.name, 0) + (elements or tensors[0].numel())
+            self.work[program.name] = work
+            if work < AUTO_ELEMENTS:
+                return False
+        return _kernel(program, tensors) is not None
+
+    def run_many(
+        self,
+        program: Program,
+        runs: Sequence[Sequence[Tensor]],
+        scalars: Mapping[str, Tensor],
+        compiled: bool,
+    ) -> None:
+        """Apply a program to several sets of tensors of the same kinds, one after the other."""
+        ordered = {name: scalars[name] for name in program.scalars}
+        changed: list[Tensor] = []
+        for tensors in runs:
+            if not tensors[0].numel():
+                continue
+            kernel = _kernel(program, tensors) if compiled else None
+            for piece, given in _slices(program, tensors, ordered, kernel is not None):
+                if kernel is None:
+                    program(piece, given)
+                else:
+                    kernel([*piece, *given.values()])
+            changed.extend(program.changed(tensors) if kernel is not None else ())
+        if changed:
+            torch.autograd.graph.increment_version(changed)
 
 
-def _eager(rule: Rule, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
-    length = tensors[0].numel()
-    step = SLICE if tensors[0].device.type == "cpu" else max(length, 1)
-    if length <= step:
-        _widened(rule, tensors, scalars)
+def _slices(
+    program: Program, tensors: Sequence[Tensor], scalars: dict[str, Tensor], compiled: bool
+) -> Iterator[tuple[Sequence[Tensor], dict[str, Tensor]]]:
+    """The tensors cut so that temporaries stay in cache, with the scalars for each piece."""
+    rows, width = tensors[0].shape[0], program.block or 1
+    step = max(SLICE // width, 1)
+    # A compiled program has no temporaries, unless each block is looked at twice.
+    if tensors[0].device.type != "cpu" or (compiled and not program.block):
+        step = rows
+    if rows <= step:
+        yield tensors, scalars
         return
-    for start in range(0, length, step):
-        _widened(rule, [t[start : start + step] for t in tensors], scalars)
+    for start in range(0, rows, step):
+        given = scalars
+        if program.random:
+            given = {**scalars, "start": scalars["start"] + start * width}
+        yield [t[start : start + step] for t in tensors], given
 
 
-def _widened(rule: Rule, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
-    """Run ``rule`` with half-precision tensors widened to float32, written back rounded once."""
-    wide = [t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in tensors]
-    rule(*wide, **scalars)
-    for tensor, result in zip(tensors[: _written(rule, len(tensors))], wide, strict=False):
-        if tensor is not result:
-            tensor.copy_(result)
+def _kernel(program: Program, tensors: Sequence[Tensor]) -> Kernel | None:
+    # Waking other threads costs more than a short tensor takes.
+    threads = torch.get_num_threads() if tensors[0].numel() >= THREADED else 1
+    return kernel_for(program, tuple(t.dtype for t in tensors), tensors[0].device, threads)
 
 
 @functools.cache
@@ -134,7 +255,7 @@ def _written(rule: Rule, count: int) -> int:
     tensors = [torch.ones(2, dtype=torch.float64) for _ in range(count)]
     before = [t._version for t in tensors]
     rule(*tensors, **{n: torch.ones((), dtype=torch.float64) for n in scalar_names(rule)})
-    return max(i + 1 for i, t in enumerate(tensors) if t._version != before[i])
+    return max((i + 1 for i, t in enumerate(tensors) if t._version != before[i]), default=0)
 
 
 @functools.cache
@@ -148,28 +269,24 @@ def scalar_names(rule: Rule) -> tuple[str, ...]:
 
 
 class _Traced(torch.nn.Module):
-    """A rule as a module, the form ``torch.export`` takes."""
+    """A program as a module, the form ``torch.export`` takes."""
 
-    def __init__(self, rule: Rule, count: int, names: tuple[str, ...]) -> None:
+    def __init__(self, program: Program, count: int) -> None:
         super().__init__()
-        self.rule, self.count, self.names = rule, count, names
+        self.program, self.count = program, count
 
     def forward(self, *arguments: Tensor) -> None:
-        scalars = dict(zip(self.names, arguments[self.count :], strict=True))
-        _widened(self.rule, arguments[: self.count], scalars)
+        scalars = dict(zip(self.program.scalars, arguments[self.count :], strict=True))
+        self.program(arguments[: self.count], scalars)
 
 
 @functools.cache
 def kernel_for(
-    rule: Rule,
-    dtypes: tuple[torch.dtype, ...],
-    device: torch.device,
-    names: tuple[str, ...],
-    threads: int,
+    program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel | None:
-    """Compile ``rule`` for these dtypes, or load it from the cache; ``None`` where impossible."""
+    """The kernel of ``program`` for these dtypes, made or found; ``None`` where impossible."""
     try:
-        return _compile(rule, dtypes, device, names, threads)
+        return _compile(program, dtypes, device, threads)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         warnings.warn(
@@ -182,37 +299,55 @@ def kernel_for(
 
 
 def _compile(
-    rule: Rule,
-    dtypes: tuple[torch.dtype, ...],
-    device: torch.device,
-    names: tuple[str, ...],
-    threads: int,
+    program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel:
-    _written(rule, len(dtypes))  # found before tracing, not inside it
-    example = tuple(torch.ones(1 << 16, dtype=dtype, device=device) for dtype in dtypes)
-    scalars = tuple(torch.ones((), dtype=torch.float64) for _ in names)
+    tensors = _examples(program, dtypes, device)
+    scalars = tuple(
+        torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64)
+        for name in program.scalars
+    )
+    # One run before tracing, so that nothing is made for good inside it (tables, for example).
+    program([t[:2].clone() for t in tensors], dict(zip(program.scalars, scalars, strict=True)))
     length = torch.export.Dim("length", min=2)
-    shapes = (tuple({0: length} for _ in example) + tuple({} for _ in scalars),)
+    shapes = (tuple({0: length} for _ in tensors) + tuple({} for _ in scalars),)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(
-            _Traced(rule, len(dtypes), names), example + scalars, dynamic_shapes=shapes
+        exported = torch.export.export(
+            _Traced(program, len(dtypes)), (*tensors, *scalars), dynamic_shapes=shapes
         )
-        path = cache_folder() / f"{rule.__name__}-{_digest(program, dtypes, device, threads)}.pt2"
+        digest = _digest(exported, dtypes, device, threads)
+        path = cache_folder() / f"{program.name}-{digest}.pt2"
         try:
             return _load(path)
         except (OSError, RuntimeError):  # not there yet, or damaged
-            _build(program, path)
+            _build(exported, path, threads)
             return _load(path)
 
 
-def _build(program: Any, path: Path) -> None:
-    """Compile an exported rule and put it in its place in one move."""
+def _examples(
+    program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Tensors of the shapes and dtypes that the program takes."""
+    if not program.block:
+        return tuple(torch.ones(1 << 16, dtype=dtype, device=device) for dtype in dtypes)
+    made: list[Tensor] = []
+    forms = [*program.formats, *[_PLAIN] * len(dtypes)]
+    for form in forms:
+        for part in range(form.parts):
+            if len(made) < len(dtypes):
+                width = 1 if part else program.block  # scales come second, one for each block
+                made.append(torch.ones((64, width), dtype=dtypes[len(made)], device=device))
+    return tuple(made)
+
+
+def _build(program: Any, path: Path, threads: int) -> None:
+    """Compile an exported program and put it in its place in one move."""
     from torch._inductor import aoti_compile_and_package  # heavy; only compiled runs need it
 
     settings = {
         "aot_inductor.compile_wrapper_opt_level": "O0",
         "aot_inductor.precompile_headers": False,
+        "cpp.threads": threads,
     }
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         target = str(Path(scratch) / path.name)

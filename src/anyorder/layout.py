@@ -1,71 +1,178 @@
 """How parameters and their state lie in memory for the engine.
 
-A rule runs on flat stretches. A large contiguous parameter is a stretch by itself. Small or strided
-ones are packed: their state lies in one flat buffer for good, and parameters and inputs are
-gathered for each call and scattered after it, which costs less than a call for each of them.
+A program runs on flat stretches. A large contiguous parameter is a stretch by itself. Small or
+strided ones are packed: their state lies in one flat buffer for good. Eagerly they are updated
+together, gathered for each call and scattered after it, which costs less than a dozen operations
+for each of them; a compiled kernel costs less than that and takes them one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anyorder.tensors import HALF
+from anyorder.engine import Engine, Program
+from anyorder.precision import SMALLEST_8BIT, Format, Parts
+from anyorder.sharding import as_sharded, local
 
 #: Parameters with fewer elements are packed (per device type).
 SMALL = {"cpu": 8_192, "cuda": 262_144}
 #: A pack holds at most this many elements.
 PACK = {"cpu": 1 << 18, "cuda": 1 << 24}
+#: What the scales of a buffer are called, after the buffer.
+SCALE = ".scale"
 
 
 @dataclass(slots=True)
 class Stretch:
-    """Parameters that one call of a rule updates, with their state as flat tensors."""
+    """Parameters that one call of a program updates, with their state as flat tensors.
+
+    Attributes:
+        params: the parameters.
+        name: that of the first, by which random numbers for the stretch are drawn.
+        formats: how each buffer is stored.
+        buffers: the stored tensors of each buffer.
+        packed: whether parameters and inputs must be gathered.
+        entries: what ``optimizer.state`` holds for each parameter: step count and stored tensors.
+    """
 
     params: list[Tensor]
-    buffers: dict[str, Tensor]
+    name: str
+    formats: dict[str, Format]
+    buffers: dict[str, Parts]
     packed: bool
-    #: What ``optimizer.state`` holds for each parameter: its step count and views of the buffers.
     entries: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Elements of each parameter that lie here."""
+        return [local(p).numel() for p in self.params]
+
     def views(self) -> list[dict[str, Tensor]]:
-        """The state of each parameter, in its shape, as views of the flat buffers."""
+        """The stored state of each parameter, sharing memory with the flat buffers.
+
+        Values are in the shape of the parameter. Codes of 8-bit state stay in rows of blocks; their
+        scales are named after the buffer with :data:`SCALE` behind.
+        """
         found: list[dict[str, Tensor]] = [{} for _ in self.params]
-        for name, flat in self.buffers.items():
-            start = 0
-            for views, param in zip(found, self.params, strict=True):
-                views[name] = flat[start : start + param.numel()].view(param.shape)
-                start += param.numel()
+        for name, parts in self.buffers.items():
+            if self.formats[name].block:
+                found[0].update({name: parts[0], name + SCALE: parts[1]})
+                continue
+            pieces = parts[0].split(self.sizes)
+            for views, piece, param in zip(found, pieces, self.params, strict=True):
+                views[name] = as_sharded(piece.view(local(param).shape), param)
         return found
+
+    def values(self, name: str) -> list[Tensor]:
+        """One buffer of each parameter in its shape: the stored tensors, or read from them."""
+        flat = self.formats[name].read(self.buffers[name]).view(-1)
+        pieces = flat[: sum(self.sizes)].split(self.sizes)
+        return [
+            as_sharded(piece.view(local(param).shape), param)
+            for piece, param in zip(pieces, self.params, strict=True)
+        ]
+
+    def fill_(self, name: str, values: Tensor) -> None:
+        """Store ``values`` as the buffer of the only parameter, rounding as its format does."""
+        form, stored = self.formats[name], self.buffers[name]
+        flat = local(values).reshape(-1)
+        if form.block:
+            flat = _padded(flat.float(), form.block).view(-1, form.block)
+            form.write_(stored, flat, None)
+        else:
+            stored[0].copy_(flat)
 
     def alone(self) -> list[Stretch]:
         """The same parameters and state as one stretch each."""
-        alone: list[Stretch] = []
+        found: list[Stretch] = []
         start = 0
         entries = self.entries or [{} for _ in self.params]
-        for param, entry in zip(self.params, entries, strict=True):
-            end = start + param.numel()
-            buffers = {name: flat[start:end] for name, flat in self.buffers.items()}
-            alone.append(Stretch([param], buffers, not param.is_contiguous(), [entry]))
+        for param, size, entry in zip(self.params, self.sizes, entries, strict=True):
+            end = start + size
+            # Only stretches of a single parameter have blocks.
+            buffers = {
+                name: parts if self.formats[name].block else (parts[0][start:end],)
+                for name, parts in self.buffers.items()
+            }
+            strided = not local(param).is_contiguous()
+            found.append(Stretch([param], self.name, self.formats, buffers, strided, [entry]))
             start = end
-        return alone
+        return found
 
     def apply(
-        self, run: Callable[[list[Tensor]], None], inputs: Sequence[Sequence[Tensor]]
+        self,
+        engine: Engine,
+        program: Program,
+        inputs: Sequence[Sequence[Tensor]],
+        scalars: Mapping[str, Tensor],
     ) -> None:
-        """Call ``run([param, *buffers, *inputs])`` on flat tensors; write parameters back."""
-        if not self.packed:
-            flat = [self.params[0].view(-1), *self.buffers.values()]
-            run([*flat, *(given[0].reshape(-1) for given in inputs)])
+        """Run ``program`` on parameters, buffers and inputs; write parameters back."""
+        here = [local(p) for p in self.params]
+        lists = [[local(t) for t in given] for given in inputs]
+        stored = [part for parts in self.buffers.values() for part in parts]
+        kinds = [here[0], *stored, *(given[0] for given in lists)]
+        compiled = engine.compiles(program, kinds, sum(p.numel() for p in here))
+        if compiled and self.packed and all(p.is_contiguous() for p in here):
+            sizes = [p.numel() for p in here]
+            state = [t.split(sizes) for t in stored]
+            columns = [[p.view(-1) for p in here], *state, *(list(map(_flat, g)) for g in lists)]
+            engine.run_many(program, list(zip(*columns, strict=True)), scalars, compiled)
             return
-        flat = _gather(self.params)
-        run([flat, *self.buffers.values(), *(_gather(given) for given in inputs)])
-        views = torch._utils._unflatten_dense_tensors(flat, self.params)  # pyright: ignore
-        torch._foreach_copy_(self.params, list(views))  # pyright: ignore
+        flat = _gather(here) if self.packed else here[0].view(-1)
+        rest = [_gather(given) if self.packed else _flat(given[0]) for given in lists]
+        if program.block:
+            self._apply_blocks(engine, program, [flat, *rest], scalars, compiled)
+        else:
+            engine.run_many(program, [[flat, *stored, *rest]], scalars, compiled)
+        if self.packed:
+            views = torch._utils._unflatten_dense_tensors(flat, here)  # pyright: ignore
+            torch._foreach_copy_(here, list(views))  # pyright: ignore
+
+    def _apply_blocks(
+        self,
+        engine: Engine,
+        program: Program,
+        flat: list[Tensor],
+        scalars: Mapping[str, Tensor],
+        compiled: bool,
+    ) -> None:
+        """Run on rows of blocks; a last row that is not full is completed for the call."""
+        block = program.block
+        size = flat[0].numel()
+        whole = size - size % block
+        stored = list(self.buffers.values())
+
+        def rows(start: int, end: int, tensors: list[Tensor]) -> list[Tensor]:
+            state = [t[start // block : -(-end // block)] for parts in stored for t in parts]
+            return [tensors[0], *state, *tensors[1:]]
+
+        runs = []
+        if whole:
+            runs.append(rows(0, whole, [t[:whole].view(-1, block) for t in flat]))
+        ends = [_padded(t[whole:], block).view(-1, block) for t in flat] if whole < size else []
+        if ends:
+            runs.append(rows(whole, size, ends))
+        engine.run_many(program, runs, scalars, compiled)
+        if ends:
+            flat[0][whole:].copy_(ends[0].view(-1)[: size - whole])
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1)
+
+
+def _padded(flat: Tensor, block: int) -> Tensor:
+    """``flat`` continued with its last element to full blocks.
+
+    What is repeated behaves as the element does and so changes no scale.
+    """
+    missing = -flat.numel() % block
+    return torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat
 
 
 def _gather(tensors: Sequence[Tensor]) -> Tensor:
@@ -74,31 +181,42 @@ def _gather(tensors: Sequence[Tensor]) -> Tensor:
     return torch._utils._flatten_dense_tensors(tensors)  # pyright: ignore
 
 
-def stretches(params: Iterable[Tensor], buffers: Sequence[str]) -> list[Stretch]:
+def stretches(
+    named: Iterable[tuple[str, Tensor]],
+    buffers: Sequence[str],
+    formats: Callable[[str, int], Format],
+) -> list[Stretch]:
     """Arrange parameters in stretches with zero state.
 
-    State is kept in the parameter's dtype, half precision in float32.
+    Args:
+        named: parameters by name.
+        buffers: names of the buffers each of them gets.
+        formats: format of a buffer by its name and number of elements.
     """
+    blocks = any(formats(name, SMALLEST_8BIT).block for name in buffers)
     found: list[Stretch] = []
-    open_packs: dict[Any, tuple[list[Tensor], int]] = {}
-    for param in params:
-        kind = param.device.type
-        if param.is_contiguous() and param.numel() >= SMALL.get(kind, SMALL["cuda"]):
-            found.append(_stretch([param], buffers, packed=False))
+    open_packs: dict[Any, tuple[list[tuple[str, Tensor]], int]] = {}
+
+    def close(members: list[tuple[str, Tensor]], packed: bool) -> None:
+        params = [param for _, param in members]
+        size = sum(local(p).numel() for p in params)
+        forms = {name: formats(name, size if len(members) == 1 else 0) for name in buffers}
+        made = {name: form.zeros(size, local(params[0])) for name, form in forms.items()}
+        found.append(Stretch(params, members[0][0], forms, made, packed))
+
+    for name, param in named:
+        here = local(param)
+        kind = here.device.type
+        small = SMALL.get(kind, SMALL["cuda"])
+        if here.numel() >= (min(small, SMALLEST_8BIT) if blocks else small):
+            close([(name, param)], packed=not here.is_contiguous())
             continue
-        key = (param.device, param.dtype)
+        key = (here.device, here.dtype)
         members, size = open_packs.get(key, ([], 0))
-        if members and size + param.numel() > PACK.get(kind, PACK["cuda"]):
-            found.append(_stretch(members, buffers, packed=True))
+        if members and size + here.numel() > PACK.get(kind, PACK["cuda"]):
+            close(members, packed=True)
             members, size = [], 0
-        open_packs[key] = ([*members, param], size + param.numel())
-    found.extend(_stretch(members, buffers, packed=True) for members, _ in open_packs.values())
+        open_packs[key] = ([*members, (name, param)], size + here.numel())
+    for members, _ in open_packs.values():
+        close(members, packed=True)
     return found
-
-
-def _stretch(params: list[Tensor], names: Sequence[str], *, packed: bool) -> Stretch:
-    first = params[0]
-    dtype = torch.float32 if first.dtype in HALF else first.dtype
-    size = sum(p.numel() for p in params)
-    buffers = {name: torch.zeros(size, dtype=dtype, device=first.device) for name in names}
-    return Stretch(params, buffers, packed)

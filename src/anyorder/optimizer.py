@@ -20,20 +20,22 @@ from the problem and which buffers it keeps, and writes ``update``::
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
 from anyorder.checkpoint import CheckpointError, load_into, saved
 from anyorder.directions import Direction, Law, Seeded, Shift
-from anyorder.engine import Engine, Mode, Rule, scalar_names
+from anyorder.engine import NOISE, Engine, Mode, Program, Rule, scalar_names
 from anyorder.errors import AnyOrderError
-from anyorder.hyper import Hyper, hyper, refuse_unknown
+from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
 from anyorder.layout import Stretch, stretches
 from anyorder.ledger import Budget, Calls
 from anyorder.oracle import (
@@ -45,11 +47,16 @@ from anyorder.oracle import (
     Ranker,
     SkipStep,
     checked_order,
+    clipped,
+    finite_everywhere,
+    not_finite,
     refuse_sparse,
 )
 from anyorder.params import named_groups
+from anyorder.precision import Format, Plain, Stochastic, format_for, noise_for
+from anyorder.sharding import as_sharded, is_sharded, local, summed
 from anyorder.shifts import in_place, scripted
-from anyorder.tensors import all_finite
+from anyorder.tensors import HALF
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -58,6 +65,17 @@ __all__ = ["CheckpointError", "NeedsError", "Optimizer", "Population"]
 
 #: The needs of methods that also work after a plain ``loss.backward()``.
 GRADIENT_ONLY = frozenset({"grad"})
+#: Options of every method that takes gradients, declared once.
+COMMON: dict[str, Hyper] = {
+    "decoupled_weight_decay": hyper(
+        True, doc="decay the weights themselves; else add the decay to the gradient (L2)"
+    ),
+    "clip_norm": hyper(None, gt=0, unit="gradient", doc="longest gradient, over all parameters"),
+    "cautious": hyper(False, doc="leave out moves that do not point downhill"),
+    "stochastic_rounding": hyper(False, doc="round bfloat16 weights up or down at random"),
+    "state": hyper("fp32", choices=("fp32", "bf16", "8bit"), doc="precision of the buffers"),
+    "state_block": hyper(256, choices=(256, 2048), doc="elements per scale of 8-bit buffers"),
+}
 _POLICIES = ("raise", "skip", "ignore")
 
 
@@ -101,12 +119,21 @@ class Optimizer(torch.optim.Optimizer, ABC):
     order: ClassVar[int | str] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     buffers: ClassVar[tuple[str, ...]] = ()
+    #: Buffers that are never negative, such as second moments.
+    nonnegative: ClassVar[frozenset[str]] = frozenset()
     hypers: ClassVar[dict[str, Hyper]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Hyper)}
-        cls.hypers = {**cls.hypers, **own}
+        kept = {name: value for name, value in cls.hypers.items() if name not in COMMON}
+        cls.hypers = {**kept, **own}
+        common = COMMON if "grad" in cls.needs else {}
+        absent = set() if cls.buffers else {"state", "state_block"}
+        absent |= set() if "weight_decay" in cls.hypers else {"decoupled_weight_decay"}
+        for name, declared in common.items():
+            if name not in absent:
+                cls.hypers.setdefault(name, declared)
         for name in own:
             setattr(cls, name, _GroupValue(name))
         common = inspect.signature(Optimizer.__init__).parameters.values()
@@ -145,17 +172,22 @@ class Optimizer(torch.optim.Optimizer, ABC):
         self.calls, self.steps = Calls(), 0
         self._stretches: list[list[Stretch]] = []
         self._learned = Learned(opaque=scripted(self.module))
+        self._oracle: Oracle | None = None  # that of the step being taken
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
 
     # For users -----------------------------------------------------------------------------
 
-    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Closure | Sequence[Closure] | None = None
+    ) -> Tensor | None:
         """Take one step.
 
         Args:
-            closure: returns the loss of one fixed batch and does nothing else. Methods that need
-                gradients only also work without it, after ``loss.backward()``.
+            closure: returns the loss of one fixed batch and does nothing else; or a list of
+                closures, one for each of several equal micro-batches, whose answers are averaged
+                (gradient accumulation). Methods that need gradients only also work without it,
+                after ``loss.backward()``.
 
         Returns:
             The loss the method saw, shape (), or ``None`` without a closure. Methods that never
@@ -171,19 +203,21 @@ class Optimizer(torch.optim.Optimizer, ABC):
             self.budget.check_step(self.steps)
         try:
             with torch.no_grad():
-                if closure is None:
-                    self.update(self._given())
-                    loss = None
-                else:
-                    loss = self.update(self.oracle(closure, advance=True))
-                    loss = -loss if self.maximize else loss
+                self._oracle = (
+                    self._given() if closure is None else self.oracle(closure, advance=True)
+                )
+                loss = self.update(self._oracle)
         except SkipStep as skipped:
             self.calls.skipped += 1
             return None if closure is None else skipped.loss
+        finally:
+            self._oracle = None
         self.steps += 1
-        return loss
+        if closure is None:
+            return None
+        return -loss if self.maximize else loss
 
-    def oracle(self, closure: Closure, *, advance: bool = False) -> Oracle:
+    def oracle(self, closure: Closure | Sequence[Closure], *, advance: bool = False) -> Oracle:
         """The oracle a step would use: same parameters, ledger, budget and policies."""
         return Oracle(
             closure,
@@ -200,6 +234,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
             legacy=self.needs == GRADIENT_ONLY,
             nonfinite=self.nonfinite,
             learned=self._learned,
+            clip=self.param_groups[0].get("clip_norm"),
         )
 
     def named_params(self) -> dict[str, Tensor]:
@@ -210,6 +245,27 @@ class Optimizer(torch.optim.Optimizer, ABC):
             for name, param in zip(group["param_names"], group["params"], strict=True)
             if param.requires_grad
         }
+
+    @contextlib.contextmanager
+    def answer(self) -> Generator[None]:
+        """The parameters hold the point to be judged; afterwards they are as they were.
+
+        For most methods that is the point they stand at. Methods that take gradients elsewhere
+        (averages, extrapolations) move there for as long as the context lasts.
+        """
+        if type(self).to_answer is Optimizer.to_answer:
+            yield
+            return
+        here = [p for group in self.param_groups for p in group["params"]]
+        copies = [local(p).detach().clone() for p in here]
+        with torch.no_grad():
+            self.to_answer()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for param, copy in zip(here, copies, strict=True):
+                    local(param).copy_(copy)
 
     def explain(self) -> str:
         """What this optimizer will do, in words: what it asks, and what each parameter gets."""
@@ -237,6 +293,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         )
         for name, declared in self.hypers.items():
             declared.check(name, group.get(name, self.defaults[name]))
+        self._check_common({**self.defaults, **group})
         self.check_group({**self.defaults, **group})
         super().add_param_group(group)
         self._stretches.append([])
@@ -283,6 +340,12 @@ class Optimizer(torch.optim.Optimizer, ABC):
         """A remark for :meth:`explain` on how this parameter is treated."""
         return ""
 
+    def to_answer(self) -> None:
+        """Move the parameters to the point to be judged, for :meth:`answer`.
+
+        Overridden by methods that train elsewhere; with rules under ``apply(..., advance=False)``.
+        """
+
     def check_group(self, group: dict[str, Any]) -> None:
         """Check what no single hyper-parameter can (combinations, kinds of parameters)."""
 
@@ -298,14 +361,20 @@ class Optimizer(torch.optim.Optimizer, ABC):
         rule: Rule,
         *inputs: Sequence[Tensor | None],
         where: Callable[[dict[str, Any]], bool] | None = None,
+        advance: bool = True,
     ) -> None:
         """Run ``rule(param, *buffers, *inputs, **scalars)`` over all parameters that have inputs.
+
+        Weight decay, cautious masking and rounding happen around it.
 
         Args:
             rule: the arithmetic, see :mod:`anyorder.engine`.
             inputs: lists over :meth:`named_params`; a parameter whose first input is ``None`` is
-                left alone and its step count stands still.
+                left alone and its step count stands still. Coupled weight decay is added to the
+                first.
             where: tells which groups the rule is for (default: all).
+            advance: whether this ends the step of the parameters it is for. A rule that only takes
+                a gradient into buffers does not; nothing is then done around it.
         """
         given = {
             id(param): values
@@ -315,22 +384,25 @@ class Optimizer(torch.optim.Optimizer, ABC):
         for index, group in enumerate(self.param_groups):
             if where is not None and not where(group):
                 continue
-            numbers = functools.cache(lambda step, group=group: self._numbers(rule, group, step))
+            call = _Call(self, rule, group, advance)
             for stretch in self._arranged(index, [p for p in group["params"] if id(p) in given]):
-                self._apply_stretch(rule, stretch, given, numbers)
+                self._apply_stretch(call, stretch, given)
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
         """Random direction number ``index`` of the present step."""
         return Seeded(self.seed, self.steps, index, law)
 
     def buffer(self, name: str) -> dict[str, Tensor]:
-        """One buffer of every trainable parameter by the parameter's name, made where missing."""
-        found: dict[str, Tensor] = {}
+        """One buffer of every trainable parameter that has it, by the parameter's name.
+
+        Of buffers in reduced precision the values are copies; rules write buffers.
+        """
+        found: dict[int, Tensor] = {}
         for index, group in enumerate(self.param_groups):
-            self._arranged(index, [p for p in group["params"] if p.requires_grad])
-        for key, param in self.named_params().items():
-            found[key] = self.state[param][name]
-        return found
+            for stretch in self._arranged(index, [p for p in group["params"] if p.requires_grad]):
+                if name in stretch.buffers:
+                    found.update(zip(map(id, stretch.params), stretch.values(name), strict=True))
+        return {k: found[id(p)] for k, p in self.named_params().items() if id(p) in found}
 
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
         """``x += scale(group) * direction`` in place, for every trainable parameter."""
@@ -343,40 +415,67 @@ class Optimizer(torch.optim.Optimizer, ABC):
 
     def _arranged(self, index: int, params: Iterable[Tensor]) -> list[Stretch]:
         """The stretches of a group, with room made for parameters seen for the first time."""
-        new = [p for p in params if p not in self.state]
-        if new:
-            made = stretches(new, self.buffers_of(self.param_groups[index]))
+        wanted = {id(p) for p in params if p not in self.state}
+        if wanted:
+            group = self.param_groups[index]
+            named = zip(group["param_names"], group["params"], strict=True)
+            new = [(name, param) for name, param in named if id(param) in wanted]
+            made = stretches(new, self.buffers_of(group), functools.partial(self._format, group))
             for stretch in made:
                 stretch.entries = [{"step": 0, **views} for views in stretch.views()]
                 self.state.update(zip(stretch.params, stretch.entries, strict=True))
             self._stretches[index] = [*self._stretches[index], *made]
         return self._stretches[index]
 
+    def _format(self, group: dict[str, Any], name: str, size: int) -> Format:
+        return format_for(
+            group.get("state", "fp32"),
+            size,
+            nonnegative=name in self.nonnegative,
+            block=group.get("state_block", 0),
+        )
+
     def _apply_stretch(
-        self,
-        rule: Rule,
-        stretch: Stretch,
-        given: Mapping[int, Sequence[Any]],
-        numbers: Callable[[int], dict[str, Tensor]],
+        self, call: _Call, stretch: Stretch, given: Mapping[int, Sequence[Any]]
     ) -> None:
         moving = [given.get(id(p)) for p in stretch.params]
         steps = {entries["step"] for entries in stretch.entries}
         if None in moving or len(steps) > 1:
             if len(moving) > 1:  # not all of them move, or not in step with each other
                 for alone in stretch.alone():
-                    self._apply_stretch(rule, alone, given, numbers)
+                    self._apply_stretch(call, alone, given)
             return
         step = steps.pop() + 1
-        scalars = numbers(step)
         inputs = list(zip(*moving, strict=True))  # type: ignore[arg-type]
-        stretch.apply(lambda tensors: self.engine.run(rule, tensors, scalars), inputs)
-        for entries in stretch.entries:
-            entries["step"] = step
+        call.run(stretch, inputs, step)
+        if call.advance:
+            for entries in stretch.entries:
+                entries["step"] = step
 
-    def _numbers(self, rule: Rule, group: dict[str, Any], step: int) -> dict[str, Tensor]:
-        """The scalars of a rule as the 0-dim tensors that the engine takes."""
-        values = self.scalars(group, step)
-        return {n: torch.tensor(values[n], dtype=torch.float64) for n in scalar_names(rule)}
+    def _check_common(self, group: dict[str, Any]) -> None:
+        """Check the options of :data:`COMMON` that depend on parameters or on other groups."""
+        dtypes = {param.dtype for _, param in group["params"] if param.requires_grad}
+        if group.get("state", "fp32") != "fp32" and torch.float64 in dtypes:
+            raise HyperError(
+                f"state: expected 'fp32' for float64 parameters, got {group['state']!r}; give them "
+                "a group of their own, or make them float32"
+            )
+        if group.get("stochastic_rounding") and torch.bfloat16 not in dtypes:
+            raise HyperError(
+                "stochastic_rounding: expected bfloat16 parameters, got "
+                f"{', '.join(sorted(str(d)[6:] for d in dtypes))}; leave it out for them"
+            )
+        if self.param_groups and group.get("clip_norm") != self.param_groups[0].get("clip_norm"):
+            raise HyperError(
+                f"clip_norm: expected {self.param_groups[0]['clip_norm']!r} as in the first group, "
+                f"got {group['clip_norm']!r}; the gradient is clipped as a whole"
+            )
+        if self.needs != GRADIENT_ONLY and any(is_sharded(p) for _, p in group["params"]):
+            raise NeedsError(
+                f"{type(self).__name__} asks for {', '.join(sorted(self.needs))} and cannot yet do "
+                "so over sharded parameters (DTensor); use DistributedDataParallel, or a method "
+                "that needs gradients only"
+            )
 
     def _given(self) -> Oracle:
         """An oracle over gradients that ``backward()`` has already put into ``.grad``."""
@@ -396,11 +495,97 @@ class Optimizer(torch.optim.Optimizer, ABC):
         return {**self.__dict__, "ranker": None, "scaler": None, "process_group": None}
 
 
+class _Call:
+    """One run of a rule over a group: the program around the rule and its scalars."""
+
+    def __init__(self, owner: Optimizer, rule: Rule, group: dict[str, Any], advance: bool) -> None:
+        self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
+        self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
+        self.decay: Literal["", "decoupled", "coupled"] = ""
+        if advance and group.get("weight_decay"):
+            self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
+
+    def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
+        """Apply the rule to a stretch of parameters in their step ``step``."""
+        rounded = self.group.get("stochastic_rounding") and stretch.params[0].dtype in HALF
+        formats = (Stochastic() if rounded else Plain(), *stretch.formats.values())
+        program = Program(self.rule, formats, self.decay, 1 + len(stretch.formats))
+        scalars = {**self._numbers(step), **self._noise(stretch.name, program.random)}
+        if self.advance and self.group.get("cautious"):
+            self._run_cautiously(stretch, program, inputs, scalars)
+        else:
+            stretch.apply(self.owner.engine, program, inputs, scalars)
+
+    def _run_cautiously(
+        self,
+        stretch: Stretch,
+        program: Program,
+        inputs: Sequence[Sequence[Tensor]],
+        scalars: dict[str, Tensor],
+    ) -> None:
+        """Keep only moves against the gradient, scaled up for those left out.
+
+        A parameter of n elements of which k are kept moves n / (k + 1) times as far in each (Liang
+        et al., 2024, arXiv 2411.16085, algorithm 1). Decoupled decay is no move and stays whole.
+        """
+        assert self.owner._oracle is not None
+        slopes = self.owner._oracle.slopes()
+        starts = [local(p).to(torch.promote_types(p.dtype, torch.float32)) for p in stretch.params]
+        moved = [
+            as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
+        ]
+        shadow = replace(stretch, params=moved)
+        bare = replace(program, formats=(Plain(), *program.formats[1:]), decay=self._coupled)
+        shadow.apply(self.owner.engine, bare, inputs, scalars)
+        for param, start, end in zip(stretch.params, starts, moved, strict=True):
+            slope = local(slopes[id(param)])
+            move = local(end) - start
+            kept = move * slope < 0
+            counts = torch.stack([kept.sum(), torch.full_like(kept.sum(), kept.numel())])
+            some, all_ = summed(counts, [param]).tolist()
+            move = torch.where(kept, move, 0.0) * (all_ / (some + 1))
+            result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
+            noise = None
+            if program.formats[0].random:
+                keys = self._noise(f"{stretch.name}/cautious", True)
+                words = noise_for(
+                    result.numel(), keys["low"], keys["high"], keys["start"], result.device
+                )
+                noise = words.view(result.shape)
+            program.formats[0].write_((local(param),), result, noise)
+
+    @property
+    def _coupled(self) -> Literal["", "coupled"]:
+        return "coupled" if self.decay == "coupled" else ""
+
+    def _numbers(self, step: int) -> dict[str, Tensor]:
+        """The scalars of the rule and of weight decay as the 0-dim tensors the engine takes."""
+        if step in self._made:
+            return self._made[step]
+        group = self.group
+        values = self.owner.scalars(group, step)
+        numbers = {name: values[name] for name in scalar_names(self.rule)}
+        if self.decay == "decoupled":
+            numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
+        elif self.decay == "coupled":
+            numbers["penalty"] = float(group["weight_decay"])
+        made = {name: torch.tensor(v, dtype=torch.float64) for name, v in numbers.items()}
+        return self._made.setdefault(step, made)
+
+    def _noise(self, name: str, random: bool) -> dict[str, Tensor]:
+        """Keys of the random bits with which a stretch is rounded in this step."""
+        if not random:
+            return {}
+        low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
+        return dict(zip(NOISE, map(torch.tensor, (low, high, 0)), strict=True))
+
+
 class _Given:
     """Gradients the user has made, in the form ``update`` asks for them."""
 
     def __init__(self, owner: Optimizer) -> None:
         self.owner = owner
+        self.seen: list[Tensor | None] = []
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
         """The gradients found in ``.grad``; the loss is not known."""
@@ -410,23 +595,26 @@ class _Given:
             owner.budget.check(owner.calls, {"grads": 1})
         grads = [p.grad for p in named.values()]
         refuse_sparse(named, grads)
-        found = [g for g in grads if g is not None]
         owner.calls.grads += 1
-        if owner.nonfinite != "ignore" and not all_finite(found):
-            bad = [
-                n
-                for n, g in zip(named, grads, strict=True)
-                if g is not None and not all_finite([g])
-            ]
+        if owner.nonfinite != "ignore" and not finite_everywhere(
+            [g for g in grads if g is not None]
+        ):
             if owner.nonfinite == "skip":
                 raise SkipStep(torch.tensor(float("nan")))
             raise NonFiniteError(
-                f"the gradient is not finite in {', '.join(bad[:5])}; no parameter was changed. "
-                "nonfinite='skip' leaves such steps out and counts them, 'ignore' does not look"
+                f"{not_finite(list(named), grads)}; no parameter was changed. nonfinite='skip' "
+                "leaves such steps out and counts them, 'ignore' does not look"
             )
         if owner.maximize:
             grads = [None if g is None else -g for g in grads]
+        grads = clipped(grads, owner.param_groups[0].get("clip_norm"))
+        self.seen = grads
         return torch.tensor(float("nan")), grads
+
+    def slopes(self) -> dict[int, Tensor]:
+        """The gradients of this step by the identity of their parameters."""
+        named = self.owner.named_params().values()
+        return {id(p): g for p, g in zip(named, self.seen, strict=True) if g is not None}
 
 
 class Population(Optimizer):

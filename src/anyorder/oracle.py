@@ -35,6 +35,7 @@ from anyorder.directions import Dense, Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, Calls
+from anyorder.sharding import as_sharded, is_sharded, local, summed
 from anyorder.shifts import in_place, shifted
 from anyorder.tensors import all_finite
 from anyorder.world import World
@@ -56,6 +57,7 @@ _TWO_LINES = (
     "    def closure(): return ...  # the loss, nothing else"
 )
 #: Ledger entries that are evaluations of the closure, one by one.
+_RANKS = ("rankings", "ranked")  # a point is shown once, over however many closures
 _EVALUATIONS = ("values", "ranked", "grads", "targets")
 _TWO_PARTS = (
     "the closure in two parts; write Composite(lambda: model(x), lambda outputs: "
@@ -125,11 +127,12 @@ class Oracle:
         legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
         nonfinite: what a NaN or infinite loss or gradient does: ``raise``, ``skip`` or ``ignore``.
         learned: what earlier evaluations have shown about the closure; added to.
+        clip: longest gradient, in the Euclidean norm over all parameters; a longer one is scaled.
     """
 
     def __init__(
         self,
-        closure: Closure,
+        closure: Closure | Sequence[Closure],
         params: Mapping[str, Tensor],
         *,
         calls: Calls | None = None,
@@ -144,8 +147,10 @@ class Oracle:
         legacy: bool = False,
         nonfinite: Nonfinite = "raise",
         learned: Learned | None = None,
+        clip: float | None = None,
     ) -> None:
-        if not callable(closure):
+        several = isinstance(closure, Sequence)
+        if not (all(map(callable, closure)) and len(closure) if several else callable(closure)):
             raise ClosureError(
                 f"expected a closure, a function that returns the loss, got {closure!r}; write "
                 "optimizer.step(lambda: criterion(model(x), y))"
@@ -154,7 +159,9 @@ class Oracle:
         self.params = trainable or dict(params)
         self.calls = Calls() if calls is None else calls
         self.budget = budget
-        self._closure, self._ranker, self._module = closure, ranker, module
+        self._parts: Sequence[Closure] = closure if several else [closure]
+        self._closure: Closure = _Mean(self._parts) if len(self._parts) > 1 else self._parts[0]
+        self._ranker, self._module = ranker, module
         self._sign = -1.0 if maximize else 1.0
         self._engine = engine or Engine("eager")
         self._scaler, self._group, self._legacy = scaler, group, legacy
@@ -163,6 +170,8 @@ class Oracle:
         self._nonfinite = nonfinite
         self.learned = Learned() if learned is None else learned
         self._evaluated = 0
+        self._clip = clip
+        self._seen: list[Tensor | None] = []
 
     # Questions -----------------------------------------------------------------------------
 
@@ -199,26 +208,74 @@ class Oracle:
         return losses.argsort(stable=True).tolist()
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss and its gradient by parameter (``None`` where it has none). Counts one grad."""
+        """The loss and its gradient by parameter (``None`` where it has none).
+
+        Counts one grad for each closure; of several the gradients are averaged as they come.
+        """
         with (
             self._asking(**self._one_grad()),
             torch.enable_grad(),
             self._world.grads_put_aside() as before,
         ):
-            with self._evaluation():
-                loss = self._checked(self._closure())
-                if self._legacy and self._world.grads_changed(before):
-                    before.keep()  # a torch.optim closure: its gradients stay where it put them
-                elif self._world.grads_changed(before):
-                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
-                else:
-                    self._backward(loss)
+            if len(self._parts) > 1:
+                loss = self._accumulated(before)
+            else:
+                with self._evaluation():
+                    loss = self._checked(self._closure())
+                    if self._legacy and self._world.grads_changed(before):
+                        before.keep()  # a torch.optim closure: its gradients stay where they are
+                    elif self._world.grads_changed(before):
+                        raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                    else:
+                        self._backward(loss)
             grads = [p.grad for p in self.params.values()]
         refuse_sparse(self.params, grads)
         self._finite(loss, grads)
         if self._sign < 0:
             grads = [None if g is None else -g for g in grads]
-        return loss.detach() * self._sign, grads
+        return loss.detach() * self._sign, self._taken(grads)
+
+    def slopes(self) -> dict[int, Tensor]:
+        """The last gradients taken, by the identity of their parameters."""
+        pairs = zip(self.params.values(), self._seen, strict=True)
+        return {id(param): grad for param, grad in pairs if grad is not None}
+
+    def _taken(self, grads: list[Tensor | None]) -> list[Tensor | None]:
+        """Gradients as a method gets them: clipped, and remembered."""
+        self._seen = clipped(grads, self._clip)
+        return self._seen
+
+    def _accumulated(self, before: Any) -> Tensor:
+        """The mean loss of several closures, with the mean gradient in ``.grad``."""
+        count, keep = len(self._parts), self._keep_first
+        seen = getattr(self._parts, "seen", None)
+        params = list(self.params.values())
+        total: list[Tensor | None] = [None] * len(params)
+        losses: list[Tensor] = []
+        for index, closure in enumerate(self._parts):
+            self._keep_first = keep  # every one of them is a batch of its own
+            silent = seen is None and index < count - 1
+            with self._unsynchronised(silent), self._evaluation():
+                loss = self._checked(closure())
+                if index == 0 and self._world.grads_changed(before):
+                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                self._backward(loss / count)
+            losses.append(loss.detach())
+            if seen is not None:
+                own = [p.grad for p in params]
+                seen([None if g is None else g * count for g in own])
+                total = [_sum(t, g) for t, g in zip(total, own, strict=True)]
+                for param in params:
+                    param.grad = None
+        if seen is not None:
+            for param, grad in zip(params, total, strict=True):
+                param.grad = grad
+        return torch.stack(losses).mean()
+
+    def _unsynchronised(self, silent: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes need to exchange the sum of several gradients only."""
+        pause = getattr(self._module, "no_sync", None)
+        return pause() if silent and pause is not None else contextlib.nullcontext()
 
     def hessian(self, *, products: Literal["exact", "finite"] = "exact") -> Hessian | FiniteHessian:
         """The Hessian as an operator, with the loss and gradient it came from. Counts one grad.
@@ -242,6 +299,7 @@ class Oracle:
                 loss * self._sign, self.params, self._product, self._average, self._settle
             )
         self._finite(operator.loss, operator.grads)
+        operator.grads = self._taken(operator.grads)
         return operator
 
     def _grad_at(self, scale: float, vector: Sequence[Tensor]) -> list[Tensor | None]:
@@ -323,7 +381,7 @@ class Oracle:
 
     def _one_grad(self) -> dict[str, int]:
         """What a gradient counts as: with a closure in two parts it holds a target."""
-        return {"grads": 1, "targets": int(isinstance(self._closure, Composite))}
+        return {"grads": 1, "targets": int(isinstance(self._parts[0], Composite))}
 
     def ggn(self) -> GGN:
         """The generalised Gauss-Newton matrix as an operator. Counts one value.
@@ -339,7 +397,8 @@ class Oracle:
 
     @contextlib.contextmanager
     def _asking(self, **asked: int) -> Generator[None]:
-        """Check the budget, then time and count one question."""
+        """Check the budget, then time and count one question (for each of several closures)."""
+        asked = {n: c if n in _RANKS else c * len(self._parts) for n, c in asked.items()}
         if self.budget is not None:
             self.budget.check(self.calls, asked)
         began, self._evaluated = time.perf_counter(), 0
@@ -414,18 +473,11 @@ class Oracle:
         """``loss``, unless it or a gradient is not finite and the policy forbids that."""
         if self._nonfinite == "ignore":
             return loss
-        what = ""
-        if not bool(torch.isfinite(loss.detach())):
-            what = f"the loss is {loss.item()}"
-        elif not all_finite([g for g in grads if g is not None]):
-            bad = [
-                name
-                for name, g in zip(self.params, grads, strict=True)
-                if g is not None and not all_finite([g])
-            ]
-            what = f"the gradient is not finite in {', '.join(bad[:5])}"
-        if not what:
+        sound = bool(torch.isfinite(loss.detach()))
+        if finite_everywhere([g for g in grads if g is not None], sound):
             return loss
+        names = [*self.params, "the model's outputs"]
+        what = f"the loss is {loss.item()}" if not sound else not_finite(names, grads)
         if self._nonfinite == "skip":
             raise SkipStep(loss.detach())
         raise NonFiniteError(
@@ -496,6 +548,44 @@ def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) 
             )
 
 
+def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
+    """Whether this process is ``sound`` and all gradients are finite.
+
+    Processes that share the gradients come to the same answer.
+    """
+    sound = sound and all_finite([local(g) for g in grads])
+    if not any(map(is_sharded, grads)):
+        return sound
+    faults = torch.tensor(float(not sound), device=local(grads[0]).device)
+    return not bool(summed(faults, grads))
+
+
+def not_finite(names: Sequence[str], grads: Sequence[Tensor | None]) -> str:
+    """Words for which gradients are not finite."""
+    pairs = zip(names, grads, strict=False)
+    bad = [name for name, g in pairs if g is not None and not all_finite([local(g)])]
+    return f"the gradient is not finite in {', '.join(bad[:5]) or 'the part of another process'}"
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second
+
+
+def clipped(grads: list[Tensor | None], limit: float | None) -> list[Tensor | None]:
+    """``grads``, scaled down together if their Euclidean norm exceeds ``limit``."""
+    found = [g for g in grads if g is not None]
+    if limit is None or not found:
+        return grads
+    parts = [local(g) for g in found]
+    squares = torch.stack([t.float().square().sum() for t in parts]).sum()
+    norm = summed(squares, found).sqrt()
+    factor = (limit / (norm + 1e-6)).clamp(max=1.0)  # the small number is that of torch.nn.utils
+    scaled = iter(
+        [as_sharded(t * factor.to(t.dtype), g) for t, g in zip(parts, found, strict=True)]
+    )
+    return [None if g is None else next(scaled) for g in grads]
+
+
 def checked_order(order: Sequence[int], count: int) -> list[int]:
     """The answer to a ranking of ``count`` points, best first, or :class:`RankingError`."""
     places = [int(place) for place in order]
@@ -517,6 +607,17 @@ def _checked_outputs(outputs: Any) -> Tensor:
     if not outputs.requires_grad:
         raise ClosureError(_NO_GRAPH)
     return outputs
+
+
+class _Mean:
+    """Several closures as one, for answers other than gradients."""
+
+    def __init__(self, parts: Sequence[Closure]) -> None:
+        self.parts = parts
+
+    def __call__(self) -> Tensor:
+        """The mean loss."""
+        return torch.stack([part() for part in self.parts]).mean()
 
 
 class _Groups:

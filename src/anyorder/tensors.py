@@ -31,3 +31,16 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     # a sum that overflows by itself calls for a second look.
     sums = torch.stack([t.sum(dtype=torch.promote_types(t.dtype, torch.float32)) for t in full])
     return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in full)
+
+
+def mix(x: Tensor, key: Tensor) -> Tensor:
+    """A 32-bit integer hash with full avalanche: xor-shift and multiply, twice, keyed between.
+
+    Multipliers are those of the two-round hash found by Ellis (2018) by search for least bias.
+    Arithmetic shifts are masked, since torch has no logical shift of signed integers.
+    """
+    x = x ^ ((x >> 16) & 0xFFFF)
+    x = (x * 0x7FEB352D) ^ key
+    x = x ^ ((x >> 15) & 0x1FFFF)
+    x = x * (0x846CA68B - (1 << 32))
+    return x ^ ((x >> 16) & 0xFFFF)

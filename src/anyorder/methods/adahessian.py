@@ -57,6 +57,7 @@ class AdaHessian(Optimizer):
     order = 2
     needs = frozenset({"grad", "hessian"})
     buffers = ("exp_avg", "exp_hessian_diag_sq")
+    nonnegative = frozenset({"exp_hessian_diag_sq"})
 
     lr: float = hyper(
         0.15, ge=0, search="log", low=1e-3, high=1.0, unit="share of a Newton step", doc="step size"
@@ -98,7 +99,6 @@ class AdaHessian(Optimizer):
         (beta1, beta2), lr = group["betas"], float(group["lr"])
         due = self._due()
         return {
-            "decay": 1.0 - lr * group["weight_decay"],
             "take1": 1.0 - beta1,
             "keep2": beta2 if due else 1.0,
             "take2": 1.0 - beta2 if due else 0.0,
@@ -191,7 +191,6 @@ def adahessian_(
     grad: Tensor,
     curvature: Tensor,
     *,
-    decay: Tensor,
     take1: Tensor,
     keep2: Tensor,
     take2: Tensor,
@@ -199,10 +198,10 @@ def adahessian_(
     root: Tensor,
     eps: Tensor,
 ) -> None:
-    """Mean of the gradient, mean of the squared curvature, decay and move."""
+    """Mean of the gradient, mean of the squared curvature, and move."""
     exp_avg.copy_(exp_avg + (grad - exp_avg) * take1)
     square.copy_(square * keep2 + curvature * curvature * take2)
-    param.copy_(param * decay - exp_avg / (sqrt(square) * root + eps) * step_size)
+    param.copy_(param - exp_avg / (sqrt(square) * root + eps) * step_size)
 
 
 def adahessian_power_(
@@ -212,7 +211,6 @@ def adahessian_power_(
     grad: Tensor,
     curvature: Tensor,
     *,
-    decay: Tensor,
     take1: Tensor,
     keep2: Tensor,
     take2: Tensor,
@@ -224,4 +222,4 @@ def adahessian_power_(
     """As :func:`adahessian_` with the denominator raised to ``power``."""
     exp_avg.copy_(exp_avg + (grad - exp_avg) * take1)
     square.copy_(square * keep2 + curvature * curvature * take2)
-    param.copy_(param * decay - exp_avg / ((sqrt(square) * root) ** power + eps) * step_size)
+    param.copy_(param - exp_avg / ((sqrt(square) * root) ** power + eps) * step_size)

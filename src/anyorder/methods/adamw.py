@@ -41,6 +41,7 @@ class AdamW(Optimizer):
     order = 1
     needs = frozenset({"grad"})
     buffers = ("exp_avg", "exp_avg_sq")
+    nonnegative = frozenset({"exp_avg_sq"})
 
     lr: float = hyper(
         1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
@@ -53,16 +54,7 @@ class AdamW(Optimizer):
 
     def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols; all corrections are made here, once per step."""
-        (beta1, beta2), lr = group["betas"], float(group["lr"])
-        return {
-            "decay": 1.0 - lr * group["weight_decay"],
-            "beta2": beta2,
-            "take1": 1.0 - beta1,
-            "take2": 1.0 - beta2,
-            "step_size": lr / (1.0 - beta1**step),
-            "root": 1.0 / math.sqrt(1.0 - beta2**step),
-            "eps": group["eps"],
-        }
+        return numbers(float(group["lr"]), group["betas"], group["eps"], step)
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
@@ -71,13 +63,25 @@ class AdamW(Optimizer):
         return loss
 
 
+def numbers(lr: float, betas: tuple[float, float], eps: float, step: int) -> dict[str, float]:
+    """The scalars of :func:`adamw_` in step ``step`` (from 1)."""
+    beta1, beta2 = betas
+    return {
+        "beta2": beta2,
+        "take1": 1.0 - beta1,
+        "take2": 1.0 - beta2,
+        "step_size": lr / (1.0 - beta1**step),
+        "root": 1.0 / math.sqrt(1.0 - beta2**step),
+        "eps": eps,
+    }
+
+
 def adamw_(
     param: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     grad: Tensor,
     *,
-    decay: Tensor,
     beta2: Tensor,
     take1: Tensor,
     take2: Tensor,
@@ -85,8 +89,8 @@ def adamw_(
     root: Tensor,
     eps: Tensor,
 ) -> None:
-    """Mean, mean square, decay and move."""
+    """Mean, mean square and move."""
     exp_avg.add_((grad - exp_avg).mul_(take1))
     exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
     denominator = sqrt(exp_avg_sq).mul_(root).add_(eps)
-    param.mul_(decay).sub_((exp_avg / denominator).mul_(step_size))
+    param.sub_((exp_avg / denominator).mul_(step_size))

@@ -56,7 +56,6 @@ class Lion(Optimizer):
         beta1, beta2 = group["betas"]
         return {
             "lr": float(group["lr"]),
-            "decay": 1.0 - float(group["lr"]) * group["weight_decay"],
             "beta1": beta1,
             "beta2": beta2,
             "take1": 1.0 - beta1,
@@ -76,13 +75,12 @@ def lion_(
     grad: Tensor,
     *,
     lr: Tensor,
-    decay: Tensor,
     beta1: Tensor,
     beta2: Tensor,
     take1: Tensor,
     take2: Tensor,
 ) -> None:
-    """``x <- decay x - lr sign(b1 m + take1 g)``; ``m <- b2 m + take2 g``."""
+    """``x <- x - lr sign(b1 m + take1 g)``; ``m <- b2 m + take2 g``."""
     mixed = (exp_avg * beta1).add_(grad * take1)
-    param.mul_(decay).sub_(mixed.sign_().mul_(lr))
+    param.sub_(mixed.sign_().mul_(lr))
     exp_avg.mul_(beta2).add_(grad * take2)

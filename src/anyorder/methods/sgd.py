@@ -49,7 +49,10 @@ class SGD(Optimizer):
         0.0, ge=0, lt=1, search="linear", low=0.0, high=0.95, doc="share of the velocity kept"
     )
     dampening: float = hyper(0.0, ge=0, le=1, doc="share of the gradient kept out of the velocity")
-    weight_decay: float = hyper(0.0, ge=0, unit="gradient / parameter", doc="L2 penalty, coupled")
+    weight_decay: float = hyper(0.0, ge=0, unit="gradient / parameter", doc="decay, L2 by default")
+    decoupled_weight_decay: bool = hyper(
+        False, doc="decay the weights themselves; else add the decay to the gradient (L2)"
+    )
     nesterov: bool = hyper(False, doc="look ahead along the velocity")
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -68,7 +71,6 @@ class SGD(Optimizer):
             "momentum": float(group["momentum"]),
             "take": 1.0 if step == 1 else 1.0 - group["dampening"],
             "ahead": float(group["nesterov"]),
-            "weight_decay": float(group["weight_decay"]),
         }
 
     def update(self, oracle: Oracle) -> Tensor:
@@ -89,9 +91,9 @@ class SGD(Optimizer):
                     self.state.pop(param, None)
 
 
-def descend_(param: Tensor, grad: Tensor, *, lr: Tensor, weight_decay: Tensor) -> None:
-    """``x <- x - lr (g + wd x)``."""
-    param.sub_((param * weight_decay).add_(grad).mul_(lr))
+def descend_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+    """``x <- x - lr g``."""
+    param.sub_(grad * lr)
 
 
 def descend_with_momentum_(
@@ -103,9 +105,7 @@ def descend_with_momentum_(
     momentum: Tensor,
     take: Tensor,
     ahead: Tensor,
-    weight_decay: Tensor,
 ) -> None:
     """``v <- mu v + take g``; ``x <- x - lr v``, or ``x - lr (g + mu v)`` when ``ahead`` is 1."""
-    slope = (param * weight_decay).add_(grad)
-    velocity.mul_(momentum).add_(slope * take)
-    param.sub_(((velocity * momentum + slope) * ahead + velocity * (1.0 - ahead)) * lr)
+    velocity.mul_(momentum).add_(grad * take)
+    param.sub_(((velocity * momentum + grad) * ahead + velocity * (1.0 - ahead)) * lr)
