@@ -60,7 +60,7 @@ _TWO_LINES = (
 _RANKS = ("rankings", "ranked")  # a point is shown once, over however many closures
 _EVALUATIONS = ("values", "ranked", "grads", "targets")
 _TWO_PARTS = (
-    "the closure in two parts; write Composite(lambda: model(x), lambda outputs: "
+    "one closure in two parts; write Composite(lambda: model(x), lambda outputs: "
     "criterion(outputs, y))"
 )
 
@@ -375,6 +375,7 @@ class Oracle:
             raise ClosureError(f"another loss of the outputs needs {_TWO_PARTS}")
         twin = copy.copy(self)
         twin._closure = lambda: loss(closure.outputs())
+        twin._parts = [twin._closure]
         twin._sign = 1.0
         twin._nonfinite = nonfinite or self._nonfinite
         return twin
