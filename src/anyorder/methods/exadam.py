@@ -1,0 +1,126 @@
+"""EXAdam: Adam whose bias corrections look at both moments, and which counts the gradient twice."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from anyorder.hyper import hyper
+from anyorder.optimizer import Optimizer
+from anyorder.oracle import Oracle
+from anyorder.tensors import sqrt
+
+
+class EXAdam(Optimizer):
+    r"""Adam with cross-moment bias corrections and the present gradient beside the mean.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        d_1 &= 1 + \beta_2^t \frac{v_t}{v_t + \epsilon}, \qquad
+        d_2 = 1 + \beta_1^t \frac{m_t^2}{m_t^2 + \epsilon} \\
+        x_t &= x_{t-1} - \eta_t
+               \frac{d_1 (m_t + b\, g_t) / (1 - \beta_1^t)}
+                    {\sqrt{d_2 v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with :math:`b = 1` (``boost``). Two methods carry the name. In version 1 of the paper the step
+    grows for ever, :math:`\eta_t = \eta \ln(\sqrt 2 \sqrt{t + 1})`: 0.69 at first, 3.8 after a
+    thousand steps, 7.3 after a million. In version 2 it is constant, :math:`\eta_t = \eta`. The
+    default is 2: the paper as it stands and the authors' program since April 2025. The growth of
+    version 1 is a schedule that any method could be given, so a gain it brings says little about
+    the moments.
+
+    Compare it with Adam only after tuning both: in a steady state :math:`m_t + g_t` is twice Adam's
+    mean, and :math:`d_1` doubles the step once more over the first :math:`1 / (1 - \beta_2)`
+    steps. The corrections compare :math:`v_t` and :math:`m_t^2` with :math:`\epsilon`, so
+    unlike Adam the method depends on the scale of the loss: with gradients far below
+    :math:`\sqrt\epsilon` both corrections are switched off.
+
+    State: two buffers per parameter. Oracle calls per step: 1 gradient. Each step moves 28 bytes
+    per float32 parameter, as Adam's.
+
+    Example:
+        >>> import torch
+        >>> from anyorder.methods.exadam import EXAdam
+        >>> x = torch.nn.Parameter(torch.tensor([3.0]))
+        >>> optimizer = EXAdam([x], lr=0.1)
+        >>> loss = optimizer.step(lambda: (x ** 2).sum())
+        >>> round(x.item(), 3)  # 0.1 * 1.999 * (1 + 10) / sqrt(1.9): far more than lr
+        1.405
+
+    Departures from the paper:
+        ``boost`` (1 in the paper) is there to measure what the added gradient does. Algorithm 1 has
+        no weight decay; as in the authors' program it is decoupled, comes before the move and
+        scales with ``lr``, not with version 1's growing step.
+
+    References:
+        Adly (2024), "EXAdam: The Power of Adaptive Cross-Moments", arXiv 2412.20302; the authors'
+        program, github.com/AhmedMostafa16/EXAdam.
+    """
+
+    order = 1
+    needs = frozenset({"grad"})
+    buffers = ("exp_avg", "exp_avg_sq")
+    nonnegative: ClassVar[frozenset[str]] = frozenset({"exp_avg_sq"})
+
+    lr: float = hyper(
+        1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+    )
+    betas: tuple[float, float] = hyper((0.9, 0.999), ge=0, lt=1, doc="memory of mean and square")
+    eps: float = hyper(1e-8, gt=0, doc="added to the denominator; scale of the corrections")
+    boost: float = hyper(1.0, ge=0, doc="weight of the present gradient beside the mean")
+    version: int = hyper(2, choices=(1, 2), doc="of the paper: 1 lets the step size grow for ever")
+    weight_decay: float = hyper(
+        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decoupled decay"
+    )
+
+    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """See the class for the symbols; powers and logarithms are taken here."""
+        beta1, beta2 = group["betas"]
+        growth = 0.5 * math.log(2.0 * (step + 1)) if group["version"] == 1 else 1.0
+        return {
+            "beta2": beta2,
+            "take1": 1.0 - beta1,
+            "take2": 1.0 - beta2,
+            "fade1": beta1**step,
+            "fade2": beta2**step,
+            "step_size": float(group["lr"]) * growth / (1.0 - beta1**step),
+            "square": 1.0 / (1.0 - beta2**step),
+            "boost": group["boost"],
+            "eps": group["eps"],
+        }
+
+    def update(self, oracle: Oracle) -> Tensor:
+        """One gradient, one move."""
+        loss, grads = oracle.grad()
+        self.apply(exadam_, grads)
+        return loss
+
+
+def exadam_(
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    grad: Tensor,
+    *,
+    beta2: Tensor,
+    take1: Tensor,
+    take2: Tensor,
+    fade1: Tensor,
+    fade2: Tensor,
+    step_size: Tensor,
+    square: Tensor,
+    boost: Tensor,
+    eps: Tensor,
+) -> None:
+    """Both moments, their corrections, and the move."""
+    exp_avg.add_((grad - exp_avg).mul_(take1))
+    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
+    # Both ratios lie in [0, 1): 0 far below eps, 1 far above.
+    correction1 = (exp_avg_sq / (exp_avg_sq + eps)).mul_(fade2).add_(1.0)
+    squared = exp_avg * exp_avg
+    correction2 = squared.div_(squared + eps).mul_(fade1).add_(1.0)
+    denominator = sqrt(correction2.mul_(exp_avg_sq).mul_(square)).add_(eps)
+    param.sub_((grad * boost).add_(exp_avg).mul_(correction1).mul_(step_size).div_(denominator))

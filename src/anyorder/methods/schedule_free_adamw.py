@@ -1,0 +1,189 @@
+"""Schedule-free AdamW: gradients between a fast point and its average, and no schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from anyorder.hyper import HyperError, hyper
+from anyorder.optimizer import Optimizer
+from anyorder.oracle import Oracle
+from anyorder.tensors import sqrt
+
+
+class ScheduleFreeAdamW(Optimizer):
+    r"""AdamW with an average of its points in place of a schedule, and of momentum.
+
+    Gradients :math:`g_t` are taken at :math:`y`, between the point :math:`z` that Adam moves and
+    the average :math:`x` of such points, which is the answer:
+
+    .. math::
+        \eta_t &= \eta \min(1, t / T_{\mathrm{warm}}), \qquad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        u_t &= \frac{g_t}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon} + \lambda y_t, \qquad
+        z_{t+1} = z_t - \eta_t u_t \\
+        x_{t+1} &= (1 - c_t) x_t + c_t z_{t+1}, \qquad
+        c_t = \eta_t^2 \Big/ \sum_{i \le t} \eta_i^2 \\
+        y_{t+1} &= (1 - \beta_1) z_{t+1} + \beta_1 x_{t+1}
+
+    The parameters hold :math:`y` while training. To validate or to save a model use
+    ``with optimizer.answer():``, in which they hold :math:`x`. Batch normalisation keeps statistics
+    of the network at :math:`y`; let it see some batches at :math:`x` first.
+
+    Kept are :math:`v` and :math:`e = z - y`, from which both points follow: :math:`z = y + e`,
+    :math:`x = y - e (1 - \beta_1) / \beta_1`, and
+
+    .. math::
+        y_{t+1} = y_t + c_t e_t - \eta_t (1 - \beta_1 (1 - c_t)) u_t, \qquad
+        e_{t+1} = (1 - c_t) (e_t - \eta_t \beta_1 u_t).
+
+    State: two buffers per parameter, as Adam. Oracle calls per step: 1 gradient. Each step moves
+    28 bytes per float32 parameter.
+
+    Example:
+        >>> import torch
+        >>> from anyorder.methods.schedule_free_adamw import ScheduleFreeAdamW
+        >>> x = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        >>> optimizer = ScheduleFreeAdamW([x], lr=0.1)
+        >>> for _ in range(300):
+        ...     loss = optimizer.step(lambda: (x ** 2).sum())
+        >>> with optimizer.answer():
+        ...     bool((x.abs() < 0.1).all())
+        True
+
+    Departures from the paper:
+        As in the authors' program, Adam's correction of the second moment stands in the
+        denominator, beside :math:`\epsilon`; algorithm 1 multiplies :math:`\eta_t` by it, and with
+        that the decay and the weights of the average too. As in algorithm 1, the weights follow the
+        present step size; the program takes the largest so far, which is the same until a schedule
+        lowers it. The option is called ``decay`` and not ``weight_decay``: it acts on :math:`z` by
+        way of :math:`y` and does not shrink :math:`y` itself.
+
+    References:
+        Defazio, Yang, Khaled, Mishchenko, Mehta and Cutkosky (2024), "The Road Less Scheduled",
+        arXiv 2405.15682; the authors' program, github.com/facebookresearch/schedule_free.
+    """
+
+    order = 1
+    needs = frozenset({"grad"})
+    buffers = ("ahead", "exp_avg_sq")
+    nonnegative: ClassVar[frozenset[str]] = frozenset({"exp_avg_sq"})
+
+    lr: float = hyper(
+        2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+    )
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.999), ge=0, lt=1, doc="share of the average in y (above 0), memory of the square"
+    )
+    eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator")
+    decay: float = hyper(
+        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decay of z, at y"
+    )
+    warmup: int = hyper(0, ge=0, unit="steps", doc="steps over which the step size rises")
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        self._averages: list[_Average] = []  # by group
+        super().__init__(params, **options)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, with an average of its own."""
+        super().add_param_group(param_group)
+        self._averages.append(_Average())
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Without a share of the average in y, it could not be had back from y and z."""
+        if group["betas"][0] == 0.0:
+            raise HyperError("betas[0]: expected a value > 0, got 0.0; for z alone use AdamW")
+
+    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """See the class for the symbols."""
+        beta1, beta2 = group["betas"]
+        average = self._averages[[g is group for g in self.param_groups].index(True)]
+        return {
+            "beta2": beta2,
+            "take2": 1.0 - beta2,
+            "square": 1.0 / (1.0 - beta2**step),
+            "eps": group["eps"],
+            "decay": group["decay"],
+            "share": average.share,
+            "keep": 1.0 - average.share,
+            "step_size": average.lr * (1.0 - beta1 * (1.0 - average.share)),
+            "left": average.lr * beta1,
+            "back": (1.0 - beta1) / beta1,
+        }
+
+    def update(self, oracle: Oracle) -> Tensor:
+        """One gradient, one move."""
+        loss, grads = oracle.grad()
+        for group, average in zip(self.param_groups, self._averages, strict=True):
+            average.advance(float(group["lr"]), group["warmup"])
+        self.apply(schedule_free_adamw_, grads)
+        return loss
+
+    def to_answer(self) -> None:
+        """From y to the average x."""
+        self.apply(to_average_, list(self.buffer("ahead").values()), advance=False)
+
+    def extra_state(self) -> dict[str, Any]:
+        """The weights of the averages."""
+        return {"averages": [list(astuple(average)) for average in self._averages]}
+
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Take over what :meth:`extra_state` saved."""
+        self._averages = [_Average(*saved) for saved in extra["averages"]]
+
+
+@dataclass(slots=True)
+class _Average:
+    """Progress of a group.
+
+    Attributes:
+        steps: steps taken.
+        lr: step size of the last one, warm-up included.
+        total: sum of the squared step sizes.
+        share: weight of the last point in the average.
+    """
+
+    steps: int = 0
+    lr: float = 0.0
+    total: float = 0.0
+    share: float = 0.0
+
+    def advance(self, lr: float, warmup: int) -> None:
+        """Begin a step; steps of size zero have no weight."""
+        self.steps += 1
+        self.lr = lr * min(1.0, self.steps / warmup) if warmup else lr
+        self.total += self.lr**2
+        self.share = self.lr**2 / self.total if self.total else 0.0
+
+
+def schedule_free_adamw_(
+    param: Tensor,
+    ahead: Tensor,
+    exp_avg_sq: Tensor,
+    grad: Tensor,
+    *,
+    beta2: Tensor,
+    take2: Tensor,
+    square: Tensor,
+    eps: Tensor,
+    decay: Tensor,
+    share: Tensor,
+    keep: Tensor,
+    step_size: Tensor,
+    left: Tensor,
+) -> None:
+    """Mean square, direction u, then y and e = z - y."""
+    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
+    denominator = sqrt(exp_avg_sq * square).add_(eps)
+    direction = (grad / denominator).add_(param * decay)
+    param.add_((ahead * share).sub_(direction * step_size))
+    ahead.sub_(direction.mul_(left)).mul_(keep)
+
+
+def to_average_(param: Tensor, *rest: Tensor, back: Tensor) -> None:
+    """``x = y - e (1 - beta1) / beta1``; e comes last."""
+    param.sub_(rest[-1] * back)
