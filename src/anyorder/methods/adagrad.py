@@ -52,7 +52,7 @@ class AdaGrad(Optimizer):
     )
     lr_decay: float = hyper(0.0, ge=0, unit="1 / step", doc="fall of the step size over steps")
     initial: float = hyper(0.0, ge=0, unit="gradient^2", doc="value of the sum before any gradient")
-    eps: float = hyper(1e-10, ge=0, unit="gradient", doc="added to the denominator")
+    eps: float = hyper(1e-10, gt=0, unit="gradient", doc="added to the denominator")
     weight_decay: float = hyper(0.0, ge=0, unit="gradient / parameter", doc="decay, L2 by default")
     decoupled_weight_decay: bool = hyper(
         False, doc="decay the weights themselves; else add the decay to the gradient (L2)"
