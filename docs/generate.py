@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from anyorder import methods
+from anyorder import Composite, methods
 from anyorder.optimizer import Optimizer
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64  # the parameter that is measured on is a square matrix with this side
 UNITS = {
+    "targets": ("target", "targets"),
     "values": ("value", "values"),
     "grads": ("gradient", "gradients"),
     "products": ("Hessian product", "Hessian products"),
@@ -120,7 +121,8 @@ def measured(kind: type[Optimizer]) -> tuple[str, str]:
     torch.manual_seed(0)
     x = torch.nn.Parameter(torch.randn(SIDE, SIDE))
     optimizer = kind([x], engine="eager")
-    optimizer.step(lambda: (x**2).sum())
+    parts = Composite(lambda: x, lambda outputs: (outputs**2).sum())
+    optimizer.step(parts if {"ggn", "target"} & kind.needs else lambda: parts())
     calls = optimizer.calls
     words: list[str] = []
     for unit, (one, many) in UNITS.items():
