@@ -1,0 +1,199 @@
+"""SCALE: gradients normalised by column, momentum for the output layer only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from anyorder.hyper import hyper
+from anyorder.methods._by_role import (
+    ADAMW,
+    ByRole,
+    Roles,
+    average_,
+    descend_,
+    descend_with_momentum_,
+)
+from anyorder.methods.adamw import adamw_
+from anyorder.oracle import Oracle
+from anyorder.roles import Part, Role, RoleError
+from anyorder.sharding import full, part
+
+COLUMNS, MOMENTUM = "columns", "columns with momentum"
+
+
+class SCALE(ByRole):
+    r"""SGD on normalised columns, with momentum in the output layer and nowhere else.
+
+    A linear layer maps inputs to outputs; its *column* is what belongs to one output unit. With
+    gradient :math:`G_t` of a matrix, columns :math:`G_t^{(j)}` of length :math:`n`,
+
+    .. math::
+        M_t &= \begin{cases} \beta M_{t-1} + (1 - \beta) G_t & \text{output layer} \\
+               G_t & \text{other matrices} \end{cases} \\
+        W_t^{(j)} &= (1 - \eta \lambda) W_{t-1}^{(j)}
+                   - \eta \frac{M_t^{(j)}}{\max(\lVert M_t^{(j)} \rVert, \epsilon)}
+
+    so that a column moves by its step size whatever its gradient. Vectors (norms, biases) are left
+    to AdamW. In torch's layout a column is a row of ``Linear.weight`` and of a flattened kernel,
+    and a column of ``Embedding.weight`` (one feature of all tokens). A matrix shared between
+    embedding and output layer counts as the output layer.
+
+    ``norm="rms"``, the default, divides by the root mean square: every element moves by about lr,
+    and the step sizes of the authors' scripts (1e-3 for models to 350 million parameters, 2e-4 for
+    1 billion, 1e-4 for 7 billion) are meant for it. ``norm="l2"`` divides by the Euclidean length,
+    as the paper writes it; this is :math:`\sqrt n` times shorter, so it wants larger steps.
+
+    Warm up: the first steps are as long as all others. The authors use 10 % of all steps, then a
+    cosine; schedulers do that.
+
+    State: one buffer for the output layer, two for each vector, none for other matrices.
+
+    Oracle calls per step: 1 gradient. Each step moves 24 bytes per float32 element of a hidden
+    matrix: the gradient is read for its norms and again to be divided, the direction written and
+    read, the weight read and written.
+
+    Example:
+        >>> import torch
+        >>> from anyorder.methods.scale import SCALE
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> optimizer = SCALE(model, lr=0.01)
+        >>> x, y = torch.ones(5, 3), torch.zeros(5, 2)
+        >>> loss = optimizer.step(lambda: nn.functional.mse_loss(model(x), y))
+        >>> print(optimizer.explain().splitlines()[2])  # doctest: +NORMALIZE_WHITESPACE
+          0.weight  8x3 float32  matrix: columns (weight of Linear)
+
+    Departures from the paper: kernels are flattened to (outputs, everything else), on which the
+    authors' program fails; AdamW's denominator has its bias correction before epsilon, theirs
+    after it; the default of ``norm``, where their program and their paper differ.
+
+    References:
+        Glentis, Li, Han and Hong (2025), "A Minimalist Optimizer Design for LLM Pretraining",
+        arXiv 2506.16659.
+    """
+
+    order = 1
+    needs = frozenset({"grad"})
+    buffers = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+    nonnegative = frozenset({"exp_avg_sq"})
+    rules: ClassVar[Mapping[Role, str]] = {
+        "matrix": COLUMNS,
+        "convolution": COLUMNS,
+        "embedding": COLUMNS,
+        "head": MOMENTUM,
+        "tied": MOMENTUM,
+        "vector": ADAMW,
+    }
+
+    lr: float = hyper(
+        1e-3, ge=0, search="log", low=1e-4, high=1e-1, unit="parameter", doc="step size"
+    )
+    momentum: float = hyper(
+        0.9, ge=0, lt=1, doc="memory of the output layer's gradient; 0 for none, and no state"
+    )
+    norm: str = hyper(
+        "rms", choices=("rms", "l2"), doc="what a column is divided by: root mean square or length"
+    )
+    eps: float = hyper(1e-8, gt=0, unit="gradient", doc="norms below this count as this")
+    weight_decay: float = hyper(
+        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="weight decay"
+    )
+
+    def __init__(self, params: Any, *, roles: Roles = None, **options: Any) -> None:
+        super().__init__(params, roles=roles, **options)
+        if self._source is not None and not isinstance(self._told, Mapping):
+            self._check_matrices()
+
+    def without_module(self, named: Mapping[str, Tensor]) -> None:
+        """Bare tensors do not say which of them is the output layer."""
+        first = next(iter(named))
+        raise RoleError(
+            "SCALE keeps a momentum for the output layer, and parameters given one by one do not "
+            "say which that is. Write SCALE(model); or pass roles=model beside groups; or name it, "
+            f"roles={{{first!r}: 'head'}} (names: {', '.join(list(named)[:5])}), with any "
+            "embedding besides; or pass roles='shape' for no output layer at all"
+        )
+
+    def rule_of(self, group: Mapping[str, Any]) -> str:
+        """Without momentum the output layer is a matrix like others."""
+        rule = super().rule_of(group)
+        return COLUMNS if rule == MOMENTUM and not group["momentum"] else rule
+
+    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """See the class for the symbols."""
+        if self.rule_of(group) == ADAMW:
+            return self.partner_scalars(group, step)
+        keep = group["momentum"]
+        return {"lr": float(group["lr"]), "keep": keep, "take": 1.0 - keep}
+
+    def buffers_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """A momentum for the output layer, AdamW's two for vectors."""
+        kept = {MOMENTUM: ("momentum_buffer",), ADAMW: ("exp_avg", "exp_avg_sq")}
+        return kept.get(self.rule_of(group), ())
+
+    def update(self, oracle: Oracle) -> Tensor:
+        """One gradient, one move."""
+        loss, grads = oracle.grad()
+        self.follow_buffers()
+        self.apply(average_, grads, where=self.by(MOMENTUM), advance=False)
+        directions = self._directions(grads)
+        self.apply(descend_, directions, where=self.by(COLUMNS))
+        self.apply(descend_with_momentum_, directions, where=self.by(MOMENTUM))
+        self.apply(adamw_, grads, where=self.by(ADAMW))
+        return loss
+
+    def _directions(self, grads: list[Tensor | None]) -> list[Tensor | None]:
+        """Normalised columns of gradients or momenta, ``None`` for vectors."""
+        settings = {
+            name: group
+            for group in self.param_groups
+            if self.rule_of(group) != ADAMW
+            for name in group["param_names"]
+        }
+        momenta = self.buffer("momentum_buffer")
+        found: list[Tensor | None] = []
+        for (name, param), grad in zip(self.named_params().items(), grads, strict=True):
+            if grad is None or name not in settings:
+                found.append(None)
+                continue
+            group = settings[name]
+            whole = normalised(
+                full(momenta.get(name, grad)), self.part(name), group["norm"], group["eps"]
+            )
+            found.append(part(whole, param))
+        return found
+
+    def _check_matrices(self) -> None:
+        """A module without a single matrix has nothing for this method."""
+        if not any(self.rule_of(group) != ADAMW for group in self.param_groups):
+            raise RoleError(
+                "SCALE normalises columns of matrices, and this model has none: all of its "
+                "parameters are vectors, which would go to AdamW. Use AdamW"
+            )
+
+
+def normalised(tensor: Tensor, place: Part, norm: str, eps: float) -> Tensor:
+    """Divide what belongs to each output unit by its norm.
+
+    Args:
+        tensor: a gradient or momentum, of any shape with the axis ``place.output``.
+        place: tells the axis of output units.
+        norm: ``rms`` or ``l2``.
+        eps: norms below it count as it, so what is zero stays zero.
+
+    Returns:
+        A new tensor of the same shape, in at least float32.
+    """
+    wide = tensor.contiguous().to(torch.promote_types(tensor.dtype, torch.float32))
+    if not wide.numel():
+        return wide.clone()
+    others = [axis for axis in range(wide.ndim) if axis != place.output]
+    size = torch.linalg.vector_norm(wide, dim=others, keepdim=True)
+    if norm == "rms":
+        size = size / math.sqrt(wide.numel() / wide.shape[place.output])
+    return wide / size.clamp(min=eps)
