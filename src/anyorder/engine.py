@@ -54,7 +54,7 @@ AUTO_ELEMENTS = 2_000_000_000
 #: Compiled programs work on fewer elements than these in one thread.
 THREADED = 1 << 15
 #: Scalars of a program that rounds at random: two keys and the number of the first element.
-NOISE = ("low", "high", "start")
+NOISE = ("noise_low", "noise_high", "noise_start")
 
 
 class EngineWarning(UserWarning):
@@ -239,14 +239,15 @@ def _slices(
     for start in range(0, rows, step):
         given = scalars
         if program.random:
-            given = {**scalars, "start": scalars["start"] + start * width}
+            given = {**scalars, NOISE[2]: scalars[NOISE[2]] + start * width}
         yield [t[start : start + step] for t in tensors], given
 
 
 def _kernel(program: Program, tensors: Sequence[Tensor]) -> Kernel | None:
-    # Waking other threads costs more than a short tensor takes.
-    threads = torch.get_num_threads() if tensors[0].numel() >= THREADED else 1
-    return kernel_for(program, tuple(t.dtype for t in tensors), tensors[0].device, threads)
+    device, threads = tensors[0].device, 0
+    if device.type == "cpu":  # waking other threads costs more than a short tensor takes
+        threads = torch.get_num_threads() if tensors[0].numel() >= THREADED else 1
+    return kernel_for(program, tuple(t.dtype for t in tensors), device, threads)
 
 
 @functools.cache
@@ -347,7 +348,7 @@ def _build(program: Any, path: Path, threads: int) -> None:
     settings = {
         "aot_inductor.compile_wrapper_opt_level": "O0",
         "aot_inductor.precompile_headers": False,
-        "cpp.threads": threads,
+        "cpp.threads": threads or -1,  # -1 leaves it to PyTorch
     }
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         target = str(Path(scratch) / path.name)

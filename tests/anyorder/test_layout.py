@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from anyorder import layout
-from anyorder.layout import Stretch, stretches
+from anyorder.engine import Engine, Program
+from anyorder.layout import SCALE, Stretch, stretches
+from anyorder.precision import SMALLEST_8BIT, Blockwise, Format, Plain, format_for
+
+
+def plain(name: str, size: int) -> Format:
+    return Plain()
+
+
+def eight(name: str, size: int) -> Format:
+    return format_for("8bit", size, nonnegative=False, block=256)
+
+
+def arranged(params: list[Tensor], buffers: tuple[str, ...] = (), form=plain) -> list[Stretch]:
+    return stretches([(f"p{i}", p) for i, p in enumerate(params)], buffers, form)
 
 
 def sizes(found: list[Stretch]) -> list[list[int]]:
@@ -16,54 +31,96 @@ def sizes(found: list[Stretch]) -> list[list[int]]:
 def test_large_ones_stand_alone_and_small_ones_are_packed() -> None:
     large = torch.zeros(layout.SMALL["cpu"])
     small = [torch.zeros(3, 2), torch.zeros(()), torch.zeros(0)]
-    found = stretches([small[0], large, *small[1:]], ("a",))
+    found = arranged([small[0], large, *small[1:]], ("a",))
     assert sorted(sizes(found)) == [[6, 1, 0], [large.numel()]]
     assert [s.packed for s in found if len(s.params) == 1] == [False]
+    assert sorted(s.name for s in found) == ["p0", "p1"]
 
 
 def test_strided_ones_are_gathered() -> None:
     turned = torch.zeros(200, 100).t()
-    (found,) = stretches([turned], ())
+    (found,) = arranged([turned])
     assert found.packed
 
 
 def test_dtypes_do_not_mix_and_half_precision_keeps_float32_state() -> None:
-    found = stretches([torch.zeros(2), torch.zeros(2).double(), torch.zeros(2).bfloat16()], ("m",))
-    assert [s.buffers["m"].dtype for s in found] == [torch.float32, torch.float64, torch.float32]
+    found = arranged([torch.zeros(2), torch.zeros(2).double(), torch.zeros(2).bfloat16()], ("m",))
+    dtypes = [s.buffers["m"][0].dtype for s in found]
+    assert dtypes == [torch.float32, torch.float64, torch.float32]
 
 
 def test_packs_are_bounded() -> None:
     many = [torch.zeros(8000) for _ in range(100)]
-    found = stretches(many, ())
+    found = arranged(many)
     assert all(sum(s) <= layout.PACK["cpu"] for s in sizes(found))
     assert sum(map(len, sizes(found))) == 100
 
 
 def test_views_are_the_state() -> None:
-    params = [torch.zeros(2, 3), torch.zeros(4)]
-    (found,) = stretches(params, ("m",))
+    (found,) = arranged([torch.zeros(2, 3), torch.zeros(4)], ("m",))
     first, second = found.views()
     first["m"].fill_(1.0)
     second["m"].fill_(2.0)
-    assert found.buffers["m"].tolist() == [1.0] * 6 + [2.0] * 4
-    assert [a.buffers["m"].tolist() for a in found.alone()] == [[1.0] * 6, [2.0] * 4]
+    assert found.buffers["m"][0].tolist() == [1.0] * 6 + [2.0] * 4
+    assert [a.buffers["m"][0].tolist() for a in found.alone()] == [[1.0] * 6, [2.0] * 4]
+    assert [v.tolist() for v in found.values("m")] == [[[1.0] * 3] * 2, [2.0] * 4]
 
 
-def test_apply_writes_parameters_back_in_every_layout() -> None:
-    def add(tensors: list[Tensor]) -> None:
-        param, memory, given = tensors
-        memory.add_(1.0)
-        param.add_(given)
+def test_8_bit_state_is_for_tensors_large_enough() -> None:
+    params = [torch.zeros(SMALLEST_8BIT), torch.zeros(SMALLEST_8BIT - 1), torch.zeros(3)]
+    found = arranged(params, ("m",), eight)
+    assert sizes(found) == [[SMALLEST_8BIT], [SMALLEST_8BIT - 1, 3]]
+    assert [type(s.formats["m"]) for s in found] == [Blockwise, Plain]
+    (views,) = found[0].views()
+    assert set(views) == {"m", "m" + SCALE}
 
+
+def add_(param: Tensor, memory: Tensor, given: Tensor) -> None:
+    memory.copy_(memory + 1.0)
+    param.copy_(param + given)
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_apply_writes_parameters_back_in_every_layout(mode) -> None:
     contiguous, turned = torch.zeros(2, 3), torch.zeros(3, 2).t()
     for params in (
         [contiguous],
         [turned],
+        [torch.zeros(2, 3), torch.zeros(())],
         [torch.zeros(2, 3), torch.zeros(3, 2).t(), torch.zeros(())],
     ):
-        for stretch in stretches(params, ("m",)):
+        for stretch in arranged(params, ("m",)):
             inputs = [torch.arange(p.numel(), dtype=torch.float32).reshape(p.shape) for p in params]
-            stretch.apply(add, [inputs])
+            stretch.apply(Engine(mode), Program(add_, (Plain(), Plain())), [inputs], {})
             for param, given in zip(stretch.params, inputs, strict=True):
                 assert torch.equal(param, given)
-            assert bool((stretch.buffers["m"] == 1).all())
+            assert bool((stretch.buffers["m"][0] == 1).all())
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+@pytest.mark.parametrize("shape", [(4096,), (4097,), (71, 67), (3, 5, 300)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_blocks_reach_the_last_element_and_no_further(mode, shape, turned) -> None:
+    param = torch.zeros(shape)
+    if turned:
+        param = torch.zeros(shape[::-1]).permute(*reversed(range(len(shape))))
+    (stretch,) = arranged([param], ("m",), eight)
+    given = torch.randn(shape)
+    program = Program(add_, (Plain(), stretch.formats["m"]))
+    for _ in range(2):
+        stretch.apply(Engine(mode), program, [[given]], {})
+    assert torch.equal(param, given + given)
+    (memory,) = stretch.values("m")
+    assert memory.shape == param.shape
+    assert torch.equal(memory, torch.full(shape, 2.0))
+
+
+def test_filling_a_buffer_rounds_as_its_format_does() -> None:
+    values = torch.randn(5000)
+    (stretch,) = arranged([torch.zeros(5000)], ("m",), eight)
+    stretch.fill_("m", values)
+    (read,) = stretch.values("m")
+    assert 0 < (read - values).abs().max() < 0.05
+    (whole,) = arranged([torch.zeros(5000)], ("m",))
+    whole.fill_("m", values)
+    assert torch.equal(whole.values("m")[0], values)
