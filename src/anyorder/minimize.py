@@ -112,12 +112,12 @@ def minimize(
     track = _Track(optimizer, start, tol)
     stop = (lambda: False) if callback is None else lambda: callback(wrap(point.detach().clone()))
     status, message = _run(optimizer, closure, point, track, stop)
-    if status != "diverged" and ranker is None:
-        with torch.no_grad():
+    with torch.no_grad(), optimizer.answer():
+        if ranker is not None:
+            track.best = point.detach().clone()
+        elif status != "diverged":
             track.see(point.detach(), float(closure()))
-        optimizer.calls.values += 1
-    elif ranker is not None:
-        track.best = point.detach().clone()
+            optimizer.calls.values += 1
     return Result(
         x=wrap(track.best),
         fun=track.lowest if np.isfinite(track.lowest) else float("nan"),

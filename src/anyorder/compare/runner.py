@@ -235,7 +235,7 @@ class Training:
 
     def test(self) -> dict[str, float | None] | None:
         """Judge the result on data that no choice has seen."""
-        with self._quiet(), self._averaged():
+        with self._quiet(), self._judged():
             found = self.problem.test(self.model)
         return None if found is None else {name: finite(value) for name, value in found.items()}
 
@@ -318,26 +318,25 @@ class Training:
             random.setstate(states[1])
 
     @contextlib.contextmanager
-    def _averaged(self) -> Generator[None]:
-        """Let methods that keep averaged weights put them in place; that time is charged.
+    def _judged(self) -> Generator[None]:
+        """Let methods put the point to be judged in place; that time is charged.
 
-        By the convention of schedule-free optimizers: ``eval()`` before and ``train()`` after.
+        Our own have ``answer()``; others follow the convention of schedule-free optimizers, which
+        is ``eval()`` before and ``train()`` after.
         """
         optimizer: Any = self.adapted.optimizer
-        both = callable(getattr(optimizer, "eval", None)) and callable(
-            getattr(optimizer, "train", None)
-        )
-        if both:
+        change = optimizer.answer() if hasattr(optimizer, "answer") else _switched(optimizer)
+        with self._charged():
+            change.__enter__()
+        try:
+            yield
+        finally:
             with self._charged():
-                optimizer.eval()
-        yield
-        if both:
-            with self._charged():
-                optimizer.train()
+                change.__exit__(None, None, None)
 
     def _evaluate(self) -> None:
         """Add a point to the curve. Not charged, and without a trace in the run."""
-        with self._quiet(), self._averaged():
+        with self._quiet(), self._judged():
             began = time.perf_counter()
             found = self.problem.evaluate(self.model)
             self._synchronise()
@@ -371,6 +370,16 @@ class Training:
             raise Diverged(
                 f"the validation loss rose to {loss:g}, from {self.curve[0]['val_loss']:g}"
             )
+
+
+@contextlib.contextmanager
+def _switched(optimizer: Any) -> Generator[None]:
+    both = all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+    if both:
+        optimizer.eval()
+    yield
+    if both:
+        optimizer.train()
 
 
 def finite(value: Any) -> float | None:
