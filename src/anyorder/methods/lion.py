@@ -9,6 +9,7 @@ from torch import Tensor
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.rules.lion import radius_note, scalars, sign_
 
 
 class Lion(Optimizer):
@@ -22,6 +23,8 @@ class Lion(Optimizer):
     The first interpolation looks more at the present than the memory does. Use a step size 3 to 10
     times below AdamW's and a weight decay as many times above. The update never shrinks by itself,
     so decay the step size. With batches of 64 or fewer expect to lose to AdamW (the paper says so).
+    Weight decay is a box: it keeps every weight within :math:`1 / \lambda` of zero, which
+    ``explain()`` names; :class:`~anyorder.methods.lion_k.LionK` says why, and has other shapes.
 
     State: one buffer per parameter, half of Adam's. Oracle calls per step: 1 gradient. Each step
     moves 20 bytes per float32 parameter.
@@ -36,7 +39,8 @@ class Lion(Optimizer):
         [2.5, -0.5]
 
     References:
-        Chen et al. (2023), "Symbolic Discovery of Optimization Algorithms", arXiv 2302.06675.
+        Chen et al. (2023), "Symbolic Discovery of Optimization Algorithms", arXiv 2302.06675;
+        Chen, Liu, Liang and Liu (2023), arXiv 2310.05898, for the box.
     """
 
     order = 1
@@ -53,34 +57,15 @@ class Lion(Optimizer):
 
     def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols."""
-        beta1, beta2 = group["betas"]
-        return {
-            "lr": float(group["lr"]),
-            "beta1": beta1,
-            "beta2": beta2,
-            "take1": 1.0 - beta1,
-            "take2": 1.0 - beta2,
-        }
+        return scalars(group)
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
-        self.apply(lion_, grads)
+        self.apply(sign_, grads)
         return loss
 
-
-def lion_(
-    param: Tensor,
-    exp_avg: Tensor,
-    grad: Tensor,
-    *,
-    lr: Tensor,
-    beta1: Tensor,
-    beta2: Tensor,
-    take1: Tensor,
-    take2: Tensor,
-) -> None:
-    """``x <- x - lr sign(b1 m + take1 g)``; ``m <- b2 m + take2 g``."""
-    mixed = (exp_avg * beta1).add_(grad * take1)
-    param.sub_(mixed.sign_().mul_(lr))
-    exp_avg.mul_(beta2).add_(grad * take2)
+    def note(self, name: str, param: Tensor) -> str:
+        """The box that the decay of the parameter keeps to."""
+        group = next(g for g in self.param_groups if name in g["param_names"])
+        return radius_note(group, "max |x|")

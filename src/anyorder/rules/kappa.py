@@ -39,8 +39,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anyorder.rules.polar import Polar, polar
-
 Map = Callable[[Tensor], Tensor]
 NAMES = ("l1", "l2", "lp", "squared", "huber", "soft", "group", "spectral")
 #: Those whose gradient looks at one element at a time.
@@ -72,14 +70,13 @@ class Kappa:
         return 0.0 if self.penalty is None else float(self.penalty(y))
 
 
-def kappa(name: str, *, p: float = 2.0, threshold: float = 1.0, method: Polar = "auto") -> Kappa:
+def kappa(name: str, *, p: float = 2.0, threshold: float = 1.0) -> Kappa:
     """The function called ``name``.
 
     Args:
         name: one of :data:`NAMES`.
         p: exponent of ``lp``, at least 1.
         threshold: width e of ``huber`` (positive) and ``soft``.
-        method: how ``spectral`` finds the polar factor, see :func:`~anyorder.rules.polar.polar`.
     """
     if name == "l1":
         return Kappa(_sum, torch.sign, _largest, "max |x|")
@@ -118,7 +115,7 @@ def kappa(name: str, *, p: float = 2.0, threshold: float = 1.0, method: Polar = 
     assert name == "spectral", f"expected one of {NAMES}, got {name!r}"
     return Kappa(
         lambda v: torch.linalg.svdvals(matrix(v)).sum(),
-        lambda v: polar(matrix(v), method).reshape(v.shape),
+        lambda v: _polar(matrix(v)).reshape(v.shape),
         lambda y: torch.linalg.svdvals(matrix(y)).max(),
         "largest singular value of x",
     )
@@ -154,6 +151,13 @@ def _unit_rows(v: Tensor) -> Tensor:
     return (scaled / _positive(_row_norms(scaled).unsqueeze(1))).reshape(v.shape)
 
 
+def _polar(v: Tensor) -> Tensor:
+    """``U V'``; singular values that are zero, up to rounding, stay zero, as signs of zero do."""
+    left, sizes, right = torch.linalg.svd(v, full_matrices=False)
+    floor = sizes[:1] * (max(v.shape) * torch.finfo(v.dtype).eps)
+    return (left * (sizes > floor)) @ right
+
+
 def _positive(size: Tensor) -> Tensor:
     return torch.where(size > 0, size, 1.0)
 
@@ -163,7 +167,7 @@ def _positive(size: Tensor) -> Tensor:
 
 def matrix(v: Tensor) -> Tensor:
     """``v`` as a matrix whose rows belong to its first index; a vector is a column."""
-    return v.reshape(v.shape[0], -1) if v.dim() > 1 else v.reshape(-1, 1)
+    return v.flatten(1) if v.dim() > 1 else v.reshape(-1, 1)
 
 
 def _sum(v: Tensor) -> Tensor:

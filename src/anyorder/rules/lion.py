@@ -157,9 +157,9 @@ def decoupled(group: Mapping[str, Any]) -> float:
 def radius(group: Mapping[str, Any]) -> float:
     """``1 / weight_decay``: how far from zero the decay of a group lets its weights go.
 
-    Infinite without decoupled decay.
+    Infinite without decoupled decay, and with cautious moves, which are scaled up.
     """
-    decay = decoupled(group)
+    decay = 0.0 if group.get("cautious") else decoupled(group)
     return 1.0 / decay if decay > 0 else math.inf
 
 

@@ -188,3 +188,20 @@ def test_rows_belong_to_the_first_index() -> None:
     torch.testing.assert_close(make("group").gradient(random(5)), random(5).sign())
     vector = random(5)
     torch.testing.assert_close(make("spectral").gradient(vector), vector / vector.norm())
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (7, 1), (1, 6)])
+def test_spectral_is_the_polar_factor(shape: tuple[int, int]) -> None:
+    """``A (A'A)^(-1/2)`` through eigenvalues, on the side where that inverse exists."""
+    a = random(*shape)
+    tall = a if shape[0] >= shape[1] else a.mT
+    sizes, vectors = torch.linalg.eigh(tall.mT @ tall)
+    expected = tall @ vectors @ torch.diag(sizes.rsqrt()) @ vectors.mT
+    found = make("spectral").gradient(a)
+    torch.testing.assert_close(found if tall is a else found.mT, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_spectral_makes_nothing_up_beside_a_matrix_of_rank_one() -> None:
+    u, v = random(5, 1), random(1, 4, seed=1)
+    expected = (u / u.norm()) @ (v / v.norm())
+    torch.testing.assert_close(make("spectral").gradient(u @ v), expected, rtol=1e-9, atol=1e-9)

@@ -100,7 +100,7 @@ def test_radius_is_one_over_decay() -> None:
     assert radius(GROUP) == 4.0
     assert radius({**GROUP, "weight_decay": 0.0}) == math.inf
     coupled = {**GROUP, "decoupled_weight_decay": False}
-    assert radius(coupled) == math.inf
+    assert radius(coupled) == radius({**GROUP, "cautious": True}) == math.inf
     assert (decoupled(GROUP), decoupled(coupled)) == (0.25, 0.0)
     assert radius_note(GROUP, "max |x|") == "decay draws it into max |x| <= 4"
     assert radius_note(coupled, "max |x|") == ""
