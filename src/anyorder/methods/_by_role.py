@@ -137,6 +137,10 @@ class ByRole(Optimizer):
         }  # fmt: skip
         return AdamW.scalars(cast("AdamW", self), settings, step)  # it reads nothing but these
 
+    def told_enough(self) -> bool:
+        """Whether what the user says makes up for a module that is not given."""
+        return self._told is not None
+
     def without_module(self, named: Mapping[str, Tensor]) -> None:
         """Called where nobody says what these tensors of two or more axes are for."""
         warnings.warn(
@@ -158,7 +162,7 @@ class ByRole(Optimizer):
         found.update({n: known[id(p)] for n, p in named.items() if id(p) in known})
         found = with_patterns(found, named, patterns)
         open_ = {n: p for n, p in named.items() if found[n].role == "matrix" and id(p) not in known}
-        if open_ and self._told is None:
+        if open_ and not self.told_enough():
             self.without_module(open_)
         for remark in unsure(found):
             warnings.warn(remark, RoleWarning, stacklevel=4)

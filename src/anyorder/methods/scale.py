@@ -20,7 +20,7 @@ from anyorder.methods._by_role import (
 )
 from anyorder.methods.adamw import adamw_
 from anyorder.oracle import Oracle
-from anyorder.roles import Part, Role, RoleError
+from anyorder.roles import Part, Role, RoleError, names_head
 from anyorder.sharding import full, part
 
 COLUMNS, MOMENTUM = "columns", "columns with momentum"
@@ -108,6 +108,10 @@ class SCALE(ByRole):
         super().__init__(params, roles=roles, **options)
         if self._source is not None and not isinstance(self._told, Mapping):
             self._check_matrices()
+
+    def told_enough(self) -> bool:
+        """Whether the output layer is named, or said not to exist."""
+        return self._told == "shape" or (isinstance(self._told, Mapping) and names_head(self._told))
 
     def without_module(self, named: Mapping[str, Tensor]) -> None:
         """Bare tensors do not say which of them is the output layer."""

@@ -1,0 +1,215 @@
+"""Groups divided by role: state, step sizes, late groups, what is asked and what is said."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anyorder.hyper import HyperError
+from anyorder.methods._by_role import ADAMW, ByRole
+from anyorder.methods.adamw import AdamW
+from anyorder.methods.muon import MUON, Muon
+from anyorder.methods.scale import SCALE
+from anyorder.roles import RoleError, RoleWarning
+
+
+def model() -> nn.Sequential:
+    return nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 9))
+
+
+def loss_of(net: nn.Module) -> Tensor:
+    return net(torch.arange(9)).square().mean()
+
+
+def rules(optimizer: ByRole) -> dict[str, str]:
+    return {
+        name: optimizer.rule_of(group)
+        for group in optimizer.param_groups
+        for name in group["param_names"]
+    }
+
+
+EXPECTED = {
+    "0.weight": ADAMW, "1.weight": MUON, "1.bias": ADAMW, "2.weight": ADAMW, "2.bias": ADAMW,
+    "3.weight": ADAMW, "3.bias": ADAMW,
+}  # fmt: skip
+
+
+def test_a_module_says_it_all() -> None:
+    optimizer = Muon(model(), engine="eager")
+    assert rules(optimizer) == EXPECTED
+    assert len(optimizer.param_groups) == 2
+    assert optimizer.module is not None
+    assert optimizer.part("0.weight").role == "embedding"
+
+
+def test_groups_beside_the_module() -> None:
+    net = model()
+    groups: list[dict[str, Any]] = [
+        {"params": list(net[1].named_parameters(prefix="own")), "lr": 0.5},
+        {"params": [p for m in (net[0], net[2], net[3]) for p in m.parameters()]},
+    ]
+    optimizer = Muon(groups, roles=net, engine="eager")
+    assert rules(optimizer)["own.weight"] == MUON
+    assert list(rules(optimizer).values()).count(MUON) == 1
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.0075, 0.0003]
+
+
+def test_names_say_what_the_module_does_not() -> None:
+    optimizer = Muon(model(), roles={"1.*": "vector", "3.weight": "head"}, engine="eager")
+    assert set(rules(optimizer).values()) == {ADAMW}
+
+
+def test_bare_parameters_are_warned_of_unless_something_is_said() -> None:
+    net = model()
+    with pytest.warns(RoleWarning, match=re.escape("Muon(model)")) as caught:
+        guessed = Muon(net.named_parameters(), engine="eager")
+    assert len(caught) == 1
+    assert rules(guessed)["0.weight"] == MUON
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Muon(net.named_parameters(), roles="shape", engine="eager")
+        told = Muon(net.named_parameters(), roles={"0.*": "embedding", "3.weight": "head"})
+        Muon([p for p in net.parameters() if p.ndim < 2], engine="eager")  # nothing to tell
+    assert rules(told) == EXPECTED
+
+
+def test_guesses_are_warned_of() -> None:
+    with pytest.warns(RoleWarning, match=r"1\.weight is taken for the output layer"):
+        Muon(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4)))
+
+
+def test_an_embedding_as_a_matrix_is_warned_of() -> None:
+    with pytest.warns(RoleWarning, match=r"0\.weight is treated as a hidden matrix"):
+        optimizer = Muon(model(), roles={"0.weight": "matrix"})
+    assert rules(optimizer)["0.weight"] == MUON
+
+
+def test_shape_is_asked_only_where_there_is_no_module() -> None:
+    assert rules(Muon(model(), roles="shape")) == EXPECTED
+
+
+@pytest.mark.parametrize("roles", ["shapes", "matrix"])
+def test_other_words_are_refused(roles: Any) -> None:
+    with pytest.raises(TypeError, match="'shape'"):
+        Muon(model(), roles=roles)
+
+
+def test_a_vector_as_a_matrix_is_refused() -> None:
+    with pytest.raises(RoleError, match=r"1\.bias has shape \(4,\)"):
+        Muon(model(), roles={"1.bias": "matrix"})
+
+
+def test_explains_rule_and_reason_of_each_parameter() -> None:
+    text = Muon(model(), engine="eager").explain()
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert lines["1.weight"].endswith("matrix: muon (weight of Linear)")
+    assert "embedding: adamw" in lines["0.weight"]
+    assert "head: adamw (output layer: " in lines["3.weight"]
+    assert "vector: adamw" in lines["2.weight"]
+    assert len(lines) == len(EXPECTED)
+
+
+# State and step sizes --------------------------------------------------------------------------
+
+
+def test_each_rule_keeps_its_own_state() -> None:
+    net = model()
+    optimizer = Muon(net, engine="eager")
+    optimizer.step(lambda: loss_of(net))
+    kept = {n: set(optimizer.state[p]) - {"step"} for n, p in net.named_parameters()}
+    adamw = {"exp_avg", "exp_avg_sq"}
+    assert kept == {n: {"momentum_buffer"} if r == MUON else adamw for n, r in EXPECTED.items()}
+    assert {s["step"] for s in optimizer.state.values()} == {1}
+
+
+def test_the_partner_is_adamw_bit_for_bit() -> None:
+    net = model()
+    twin = copy.deepcopy(net)
+    settings: dict[str, Any] = {"betas": (0.8, 0.9), "eps": 1e-6}
+    partner: dict[str, Any] = {f"adamw_{name}": value for name, value in settings.items()}
+    partner |= {"adamw_lr": 0.02, "weight_decay": 0.1}
+    optimizer = Muon(net, roles={"*.weight": "vector"}, engine="eager", **partner)
+    other = AdamW(twin, lr=0.02, weight_decay=0.1, engine="eager", **settings)
+    for _ in range(5):
+        optimizer.step(lambda: loss_of(net))
+        other.step(lambda: loss_of(twin))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_schedulers_move_both_step_sizes() -> None:
+    net = model()
+    optimizer = Muon(net, lr=0.1, adamw_lr=0.01, engine="eager")
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    optimizer.step(lambda: loss_of(net))
+    scheduler.step()
+    by_rule = {optimizer.rule_of(group): group["lr"] for group in optimizer.param_groups}
+    assert by_rule == {MUON: 0.05, ADAMW: 0.005}
+
+
+def test_a_group_may_have_a_partner_of_its_own() -> None:
+    net = model()
+    pairs = list(net.named_parameters())
+    optimizer = Muon(
+        [{"params": pairs[:3], "lr": 0.1}, {"params": pairs[3:], "adamw_lr": 0.5}], roles=net
+    )
+    found = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+    assert found["1.weight"] == 0.1
+    assert found["0.weight"] == pytest.approx(0.0015) and found["3.weight"] == 0.5
+
+
+def test_late_groups_are_divided_too() -> None:
+    net = model()
+    head = net[3]
+    optimizer = Muon([p for m in net[:3] for p in m.parameters()], roles=net, engine="eager")
+    optimizer.add_param_group({"params": list(head.named_parameters(prefix="late")), "lr": 1.0})
+    assert rules(optimizer)["late.weight"] == ADAMW
+    assert optimizer.param_groups[-1]["lr"] == 0.015
+    before = len(optimizer.param_groups)
+    with pytest.raises(HyperError, match="lr"):
+        optimizer.add_param_group({"params": [("new", nn.Parameter(torch.ones(2)))], "lr": "fast"})
+    assert len(optimizer.param_groups) == before
+    with pytest.raises(KeyError):
+        optimizer.part("new")
+
+
+def test_checkpoints_copies_and_pickles() -> None:
+    net = model()
+    optimizer = Muon(net, engine="eager")
+    optimizer.step(lambda: loss_of(net))
+    saved = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
+    again = model()
+    other = Muon(again, engine="eager")
+    again.load_state_dict(saved[0])
+    other.load_state_dict(saved[1])
+    twin, copied = copy.deepcopy((net, optimizer))
+    back, pickled = pickle.loads(pickle.dumps((net, optimizer)))
+    for held, stepper in ((net, optimizer), (again, other), (twin, copied), (back, pickled)):
+        stepper.step(lambda held=held: loss_of(held))
+        for a, b in zip(held.parameters(), net.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_signature_shows_roles() -> None:
+    for method in (Muon, SCALE):
+        parameters = inspect.signature(method).parameters
+        assert list(parameters)[:2] == ["params", "roles"]
+        assert {"lr", "adamw_lr", "engine", "clip_norm"} <= set(parameters)
+
+
+def test_frozen_parameters_have_roles_and_stay() -> None:
+    net = model()
+    net[1].weight.requires_grad_(False)
+    before = net[1].weight.clone()
+    optimizer = Muon(net, engine="eager")
+    optimizer.step(lambda: loss_of(net))
+    assert torch.equal(net[1].weight, before)
+    assert "frozen" in optimizer.explain()
