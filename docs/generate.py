@@ -262,12 +262,17 @@ def signature(kind: type[Optimizer]) -> str:
 
 
 def rules(kind: type[Optimizer]) -> str:
-    """The source of the method's rules, if it has its own."""
+    """The source of the method's rules: its own, and those it shares with others."""
     module = sys.modules[kind.__module__]
+    functions = [
+        value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and name.endswith("_")
+    ]
     found = [
         inspect.getsource(value).rstrip()
-        for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and name.endswith("_")
+        for value in functions
+        if value.__module__ == module.__name__ or value.__module__.startswith("anyorder.rules.")
     ]
     return RULE.format(code="\n\n".join(f"```python\n{code}\n```" for code in found)) * bool(found)
 

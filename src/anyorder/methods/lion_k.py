@@ -8,24 +8,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyorder.engine import Rule
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.newton_schulz import CUBIC, JORDAN, newton_schulz_each
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.rules.kappa import ELEMENTWISE, NAMES, Kappa, kappa, matrix
+from anyorder.rules.kappa import NAMES, Kappa, kappa, matrix
 from anyorder.rules.lion import (
-    RULES,
     Bound,
+    clip_,
     decoupled,
     given_,
+    loud_,
     mixed,
     momentum_weight,
+    plain_,
     radius,
     radius_note,
     scalars,
+    sign_,
 )
 from anyorder.sharding import full, part
 
+#: The rule of each map that looks at one element at a time.
+RULES: dict[str, Rule] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}
 #: ``polar="auto"`` decomposes matrices up to this shorter side (per device type). On one core of a
 #: processor that is the faster way to any size; accelerators are good at products.
 EXACT_SIDE = {"cpu": 1024, "cuda": 64}
@@ -160,14 +166,14 @@ class LionK(Optimizer):
         """One gradient, one move."""
         loss, grads = oracle.grad()
         used = {group["kappa"] for group in self.param_groups}
-        for name in sorted(used & ELEMENTWISE):
+        for name in sorted(used & RULES.keys()):
             self.apply(RULES[name], grads, where=lambda group, name=name: group["kappa"] == name)
-        if used - ELEMENTWISE:
+        if used - RULES.keys():
             self.apply(
                 given_,
                 grads,
                 self._directions(grads),
-                where=lambda group: group["kappa"] not in ELEMENTWISE,
+                where=lambda group: group["kappa"] not in RULES,
             )
         return loss
 
@@ -234,7 +240,7 @@ class LionK(Optimizer):
         for place, (grad, (name, param, group, of)) in enumerate(
             zip(grads, self._members(), strict=True)
         ):
-            if grad is None or group["kappa"] in ELEMENTWISE:
+            if grad is None or group["kappa"] in RULES:
                 continue
             momentum = _mixture(group, full(param), full(memory[name]), full(grad))
             if group["kappa"] == "spectral" and not _exact(group["polar"], matrix(momentum)):

@@ -41,8 +41,6 @@ from torch import Tensor
 
 Map = Callable[[Tensor], Tensor]
 NAMES = ("l1", "l2", "lp", "squared", "huber", "soft", "group", "spectral")
-#: Those whose gradient looks at one element at a time.
-ELEMENTWISE = frozenset({"l1", "squared", "huber", "soft"})
 
 
 @dataclass(frozen=True, slots=True)

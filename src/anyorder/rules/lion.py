@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from anyorder.engine import Rule
 from anyorder.hyper import HyperError
 from anyorder.rules.kappa import clipped, loud
 
@@ -126,10 +125,6 @@ def given_(
 def remember_(exp_avg: Tensor, grad: Tensor, beta2: Tensor, take2: Tensor) -> None:
     """``m <- b2 m + take2 g``."""
     exp_avg.mul_(beta2).add_(grad * take2)
-
-
-#: The rule of each map that works element by element.
-RULES: dict[str, Rule] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}
 
 
 # What decay does ----------------------------------------------------------------------------------
