@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
-from anyorder.hyper import hyper
+from anyorder.hyper import HyperError, hyper
 from anyorder.methods.adamw import AdamW
 from anyorder.optimizer import Optimizer
 from anyorder.params import named_groups
@@ -94,6 +94,14 @@ class ByRole(Optimizer):
         except Exception:
             self._parts = before
             raise
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Directions of matrices have a size of their own; decay within them would be lost."""
+        if not group["decoupled_weight_decay"]:
+            raise HyperError(
+                "decoupled_weight_decay: expected True; a decay added to the gradient would vanish "
+                f"where {type(self).__name__} normalises it. Leave the option out"
+            )
 
     def partner_lr(self, group: Mapping[str, Any]) -> float:
         """AdamW's step size in a group as it was given."""

@@ -198,6 +198,52 @@ def test_checkpoints_copies_and_pickles() -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("method", [Muon, SCALE])
+@pytest.mark.parametrize(
+    "options",
+    [{"state": "8bit"}, {"state": "bf16"}, {"cautious": True}, {"clip_norm": 1e-3},
+     {"cautious": True, "weight_decay": 0.1, "state": "8bit"}],
+    ids=str,
+)  # fmt: skip
+def test_options_of_all_methods(method: type[ByRole], options: dict[str, Any]) -> None:
+    """They work, and stay near the plain run (masks and clips change it, but not its course)."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Embedding(9, 64), nn.Linear(64, 64), nn.Linear(64, 99))
+    twin = copy.deepcopy(net)
+    targets = torch.arange(9).roll(1)
+    runs: list[float] = []
+    for held, given in ((net, options), (twin, {})):
+        optimizer = method(held, lr=0.01, adamw_lr=0.01, engine="eager", **given)
+        closure = lambda held=held: nn.functional.cross_entropy(held(torch.arange(9)), targets)  # noqa: E731
+        for _ in range(20):
+            optimizer.step(closure)
+        runs.append(closure().item())
+    assert runs[0] < 0.3 and runs[1] < 0.3
+    changed = [
+        not torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True)
+    ]
+    assert any(changed)
+
+
+@pytest.mark.parametrize("method", [Muon, SCALE])
+def test_micro_batches_are_averaged_before_anything_else(method: type[ByRole]) -> None:
+    net = model().double()
+    twin = copy.deepcopy(net)
+    first, second = method(net, engine="eager"), method(twin, engine="eager")
+    halves = [torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 6, 7])]
+    for _ in range(3):
+        first.step([lambda h=h: net(h).square().mean() for h in halves])
+        second.step(lambda: twin(torch.arange(8)).square().mean())
+    for a, b in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [Muon, SCALE])
+def test_coupled_decay_is_refused(method: type[ByRole]) -> None:
+    with pytest.raises(HyperError, match="decoupled_weight_decay"):
+        method(model(), weight_decay=0.1, decoupled_weight_decay=False)
+
+
 def test_the_signature_shows_roles() -> None:
     for method in (Muon, SCALE):
         parameters = inspect.signature(method).parameters
