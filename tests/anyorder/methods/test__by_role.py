@@ -208,17 +208,17 @@ def test_checkpoints_copies_and_pickles() -> None:
 def test_options_of_all_methods(method: type[ByRole], options: dict[str, Any]) -> None:
     """They work, and stay near the plain run (masks and clips change it, but not its course)."""
     torch.manual_seed(2)
-    net = nn.Sequential(nn.Embedding(9, 64), nn.Linear(64, 64), nn.Linear(64, 99))
+    net = nn.Sequential(nn.Embedding(99, 64), nn.Linear(64, 64), nn.Linear(64, 99))
     twin = copy.deepcopy(net)
     targets = torch.arange(9).roll(1)
     runs: list[float] = []
     for held, given in ((net, options), (twin, {})):
         optimizer = method(held, lr=0.01, adamw_lr=0.01, engine="eager", **given)
         closure = lambda held=held: nn.functional.cross_entropy(held(torch.arange(9)), targets)  # noqa: E731
-        for _ in range(20):
+        for _ in range(60):
             optimizer.step(closure)
         runs.append(closure().item())
-    assert runs[0] < 0.3 and runs[1] < 0.3
+    assert runs[0] < 0.5 and runs[1] < 0.5
     changed = [
         not torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True)
     ]
