@@ -84,8 +84,14 @@ def _fill(
         same = _block(theirs, name) == form.block
         for kept in [key for key in mine if same and key in (name, name + SCALE)]:
             mine[kept].copy_(theirs[kept])
-        if not same:
-            stretch.fill_(name, _values(theirs, name, param, name in nonnegative))
+        if same:
+            continue
+        values = _values(theirs, name, param, name in nonnegative)
+        if form.block:
+            stretch.fill_(name, values)
+        else:
+            here = local(mine[name])
+            here.copy_(values.view(here.shape))
 
 
 def _block(entries: Mapping[str, Any], name: str) -> int:

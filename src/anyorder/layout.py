@@ -78,14 +78,10 @@ class Stretch:
         ]
 
     def fill_(self, name: str, values: Tensor) -> None:
-        """Store ``values`` as the buffer of the only parameter, rounding as its format does."""
-        form, stored = self.formats[name], self.buffers[name]
-        flat = local(values).reshape(-1)
-        if form.block:
-            flat = _padded(flat.float(), form.block).view(-1, form.block)
-            form.write_(stored, flat, None)
-        else:
-            stored[0].copy_(flat)
+        """Store flat ``values`` as a buffer in blocks of the only parameter."""
+        form = self.formats[name]
+        rows = _padded(values.float(), form.block).view(-1, form.block)
+        form.write_(self.buffers[name], rows, None)
 
     def alone(self) -> list[Stretch]:
         """The same parameters and state as one stretch each."""

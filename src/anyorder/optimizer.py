@@ -55,7 +55,7 @@ from anyorder.oracle import (
 from anyorder.params import named_groups
 from anyorder.precision import Format, Plain, Stochastic, format_for, noise_for
 from anyorder.sharding import as_sharded, is_sharded, local, summed
-from anyorder.shifts import in_place, scripted
+from anyorder.shifts import hidden, in_place
 from anyorder.tensors import HALF
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
     order: ClassVar[int | str] = 1
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     buffers: ClassVar[tuple[str, ...]] = ()
+    #: Whether the rule decays the weights itself, in a way of its own.
+    own_decay: ClassVar[bool] = False
     #: Buffers that are never negative, such as second moments.
     nonnegative: ClassVar[frozenset[str]] = frozenset()
     hypers: ClassVar[dict[str, Hyper]] = {}
@@ -130,7 +132,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
         cls.hypers = {**kept, **own}
         common = COMMON if "grad" in cls.needs else {}
         absent = set() if cls.buffers else {"state", "state_block"}
-        absent |= set() if "weight_decay" in cls.hypers else {"decoupled_weight_decay"}
+        if "weight_decay" not in cls.hypers or cls.own_decay:
+            absent.add("decoupled_weight_decay")
         for name, declared in common.items():
             if name not in absent:
                 cls.hypers.setdefault(name, declared)
@@ -171,7 +174,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         self.process_group = process_group or getattr(self.module, "process_group", None)
         self.calls, self.steps = Calls(), 0
         self._stretches: list[list[Stretch]] = []
-        self._learned = Learned(opaque=scripted(self.module))
+        self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
@@ -502,7 +505,7 @@ class _Call:
         self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
         self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
         self.decay: Literal["", "decoupled", "coupled"] = ""
-        if advance and group.get("weight_decay"):
+        if advance and group.get("weight_decay") and not owner.own_decay:
             self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
 
     def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:

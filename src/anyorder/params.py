@@ -69,9 +69,14 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
     return result
 
 
+def module_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters of a module by the names they have before ``torch.compile`` wraps it."""
+    return [(name.replace("_orig_mod.", ""), param) for name, param in module.named_parameters()]
+
+
 def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
     if isinstance(params, nn.Module):
-        return list(params.named_parameters())
+        return module_parameters(params)
     if isinstance(params, (set, frozenset)):
         raise ParamsTypeError(_UNORDERED)
     if not isinstance(params, Iterable):

@@ -7,13 +7,14 @@ The memory needed is that of inference plus one layer.
 
 This works for any closure whose operations PyTorch can see, with modules or bare parameters, tied
 weights included. Code that PyTorch cannot look into (compiled or scripted modules) reads the stored
-weights; such parameters are found on the first evaluation, for they are never asked for, and are
-then shifted in place from a saved copy and put back from it.
+weights; such parameters are found beforehand, or on the first evaluation, for they are never asked
+for, and are then shifted in place from a saved copy and put back from it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from anyorder.directions import SMALL, Seeded, Shift, shifted_by
 from anyorder.engine import Engine
+from anyorder.params import module_parameters
 
 
 def _getters() -> frozenset[Any]:
@@ -51,6 +53,8 @@ class _Substitute(TorchFunctionMode):
         self.params, self.shift, self.engine = params, shift, engine
         self.seen: set[str] = set()
         self.small = _small(params, shift, engine)
+        if "torch._dynamo" in sys.modules:  # somebody compiles, and would trace the noise as well
+            self._swap = torch._dynamo.disable(self._swap)
 
     def __torch_function__(
         self,
@@ -119,17 +123,19 @@ def shifted(
         mode.seen |= opaque
 
 
-def scripted(module: nn.Module | None) -> set[str]:
-    """Names of the parameters of scripted submodules, whose reads cannot be seen."""
+def hidden(module: nn.Module | None) -> set[str]:
+    """Names of the parameters of scripted and compiled submodules, whose reads cannot be seen."""
     if module is None:
         return set()
-    hidden = {
+    inside = {
         id(param)
         for part in module.modules()
         if isinstance(part, torch.jit.ScriptModule)
+        or type(part).__name__ == "OptimizedModule"  # what torch.compile returns
+        or getattr(part, "_compiled_call_impl", None) is not None  # what module.compile() sets
         for param in part.parameters()
     }
-    return {name for name, param in module.named_parameters() if id(param) in hidden}
+    return {name for name, param in module_parameters(module) if id(param) in inside}
 
 
 @contextlib.contextmanager

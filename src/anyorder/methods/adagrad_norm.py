@@ -52,9 +52,9 @@ class AdaGradNorm(Optimizer):
     )
     initial: float = hyper(0.0, ge=0, unit="gradient", doc="b before any gradient")
     eps: float = hyper(1e-10, ge=0, unit="gradient", doc="added to the denominator")
-    weight_decay: float = hyper(0.0, ge=0, unit="gradient / parameter", doc="decay, L2 by default")
+    weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="decay of the weights")
     decoupled_weight_decay: bool = hyper(
-        False, doc="decay the weights themselves; else add the decay to the gradient (L2)"
+        True, choices=(True,), doc="decay the weights themselves; the norm is the gradient's alone"
     )
 
     def __init__(self, params: Any, **options: Any) -> None:

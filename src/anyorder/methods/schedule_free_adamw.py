@@ -59,8 +59,7 @@ class ScheduleFreeAdamW(Optimizer):
         denominator, beside :math:`\epsilon`; algorithm 1 multiplies :math:`\eta_t` by it, and with
         that the decay and the weights of the average too. As in algorithm 1, the weights follow the
         present step size; the program takes the largest so far, which is the same until a schedule
-        lowers it. The option is called ``decay`` and not ``weight_decay``: it acts on :math:`z` by
-        way of :math:`y` and does not shrink :math:`y` itself.
+        lowers it.
 
     References:
         Defazio, Yang, Khaled, Mishchenko, Mehta and Cutkosky (2024), "The Road Less Scheduled",
@@ -71,6 +70,7 @@ class ScheduleFreeAdamW(Optimizer):
     needs = frozenset({"grad"})
     buffers = ("ahead", "exp_avg_sq")
     nonnegative: ClassVar[frozenset[str]] = frozenset({"exp_avg_sq"})
+    own_decay = True  # it acts on z by way of y and does not shrink y itself
 
     lr: float = hyper(
         2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
@@ -79,7 +79,7 @@ class ScheduleFreeAdamW(Optimizer):
         (0.9, 0.999), ge=0, lt=1, doc="share of the average in y (above 0), memory of the square"
     )
     eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator")
-    decay: float = hyper(
+    weight_decay: float = hyper(
         0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decay of z, at y"
     )
     warmup: int = hyper(0, ge=0, unit="steps", doc="steps over which the step size rises")
@@ -107,7 +107,7 @@ class ScheduleFreeAdamW(Optimizer):
             "take2": 1.0 - beta2,
             "square": 1.0 / (1.0 - beta2**step),
             "eps": group["eps"],
-            "decay": group["decay"],
+            "decay": group["weight_decay"],
             "share": average.share,
             "keep": 1.0 - average.share,
             "step_size": average.lr * (1.0 - beta1 * (1.0 - average.share)),

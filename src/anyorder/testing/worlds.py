@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,26 @@ def net(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Net, Callabl
     x, y = torch.randn(16, 8, dtype=dtype), torch.randn(16, 2, dtype=dtype)
     torch.set_rng_state(state)
     return model, lambda: ((model(x) - y) ** 2).mean()
+
+
+def wide(parts: int = 1, compiled: bool = False) -> tuple[nn.Module, Any]:
+    """A network with a matrix large enough for 8-bit state, and the closure of one fixed batch.
+
+    Args:
+        parts: into how many micro-batches the batch is divided; if several, their closures come as
+            a list.
+        compiled: give the model to ``torch.compile``.
+    """
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    model: nn.Module = nn.Sequential(nn.Linear(8, 80), nn.Tanh(), nn.Linear(80, 60), nn.Tanh())
+    model.append(nn.Linear(60, 2))
+    x, y = torch.randn(16, 8), torch.randn(16, 2)
+    torch.set_rng_state(state)
+    run: Any = torch.compile(model, backend="aot_eager") if compiled else model
+    pairs = list(zip(x.chunk(parts), y.chunk(parts), strict=True))
+    closures = [lambda a=a, b=b: ((run(a) - b) ** 2).mean() for a, b in pairs]
+    return run, closures if parts > 1 else closures[0]
 
 
 def bowl(

@@ -64,7 +64,9 @@ def by_hand(start: Points, settings: dict[str, dict[str, Any]]) -> tuple[Points,
                 g = gradient[name][place]
                 v[name][place] = s["betas"][1] * v[name][place] + (1 - s["betas"][1]) * g * g
                 root = math.sqrt(v[name][place] / (1 - s["betas"][1] ** t))
-                z[name][place] -= lr * g / (root + s["eps"]) + lr * s["decay"] * y[name][place]
+                z[name][place] -= (
+                    lr * g / (root + s["eps"]) + lr * s["weight_decay"] * y[name][place]
+                )
                 x[name][place] = (1 - c) * x[name][place] + c * z[name][place]
     return between(), x
 
@@ -85,8 +87,20 @@ def test_equals_the_three_sequences_element_by_element(
 ) -> None:
     params, closure = bend()
     groups: dict[str, dict[str, Any]] = {
-        "matrix": {"lr": 0.02, "betas": betas, "eps": 1e-8, "decay": decay, "warmup": warmup},
-        "vector": {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-2, "decay": 0.1, "warmup": 3},
+        "matrix": {
+            "lr": 0.02,
+            "betas": betas,
+            "eps": 1e-8,
+            "weight_decay": decay,
+            "warmup": warmup,
+        },
+        "vector": {
+            "lr": 0.05,
+            "betas": (0.8, 0.9),
+            "eps": 1e-2,
+            "weight_decay": 0.1,
+            "warmup": 3,
+        },
     }
     start = {name: p.detach().numpy().copy() for name, p in params.items()}
     y, x = by_hand(start, groups)
@@ -112,7 +126,7 @@ def test_takes_the_same_run_as_the_authors_package(
     ours, closure = bend()
     theirs, other = bend()
     a = ScheduleFreeAdamW(
-        ours.items(), lr=0.01, betas=betas, decay=decay, warmup=warmup, engine="eager"
+        ours.items(), lr=0.01, betas=betas, weight_decay=decay, warmup=warmup, engine="eager"
     )
     b = package.AdamWScheduleFree(
         list(theirs.values()), lr=0.01, betas=betas, weight_decay=decay, warmup_steps=warmup
@@ -190,7 +204,7 @@ def test_a_schedule_lowers_the_weight_of_its_points() -> None:
 def test_decay_acts_on_z_by_way_of_y() -> None:
     """Without a slope: z falls by lr decay y, x follows as its average, y lies between."""
     lr, decay, beta = 0.1, 0.5, 0.9
-    x, optimizer, closure = linear([0.0], lr=lr, decay=decay, betas=(beta, 0.99))
+    x, optimizer, closure = linear([0.0], lr=lr, weight_decay=decay, betas=(beta, 0.99))
     z = mean = y = 2.0
     for step in range(1, 20):
         optimizer.step(closure)
@@ -278,7 +292,7 @@ def test_keeps_two_buffers_of_which_one_is_never_negative() -> None:
         {"betas": (0.0, 0.9)},
         {"betas": (0.9, 1.0)},
         {"eps": -1e-8},
-        {"decay": -1.0},
+        {"weight_decay": -1.0},
         {"warmup": -1},
         {"warmup": 2.5},
     ],
