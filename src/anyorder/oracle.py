@@ -25,7 +25,7 @@ import copy
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -350,7 +350,8 @@ class Oracle:
     def _slopes(self, loss: Tensor, outputs: Tensor) -> Tensor:
         """The gradient of the loss in the outputs; refuses losses that read parameters too."""
         params = list(self.params.values())
-        slopes, *direct = torch.autograd.grad(loss, [outputs, *params], allow_unused=True)
+        found = torch.autograd.grad(loss, [outputs, *params], allow_unused=True)
+        slopes, *direct = cast("tuple[Tensor | None, ...]", found)
         if slopes is None or any(d is not None for d in direct):
             raise ClosureError(
                 "the second part of the closure must compute the loss from the outputs it is "
