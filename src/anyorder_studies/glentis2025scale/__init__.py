@@ -1,0 +1,1 @@
+"""SCALE against Adam: normalised columns, one momentum, and the memory of the two."""
