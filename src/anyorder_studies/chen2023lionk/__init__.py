@@ -1,0 +1,1 @@
+"""What Lion and its relatives minimise: weight decay as the radius of a ball."""
