@@ -281,8 +281,7 @@ class MethodContract(OptionsContract):
         options = {"engine": "eager", **self.options}
         script = textwrap.dedent(f"""
             import importlib, io, sys, torch
-            from anyorder.testing.options import OptionsContract
-from anyorder.testing.worlds import in_parts, net
+            from anyorder.testing.worlds import in_parts, net
             module, _, name = {path!r}.partition(":")
             method = getattr(importlib.import_module(module), name)
             saved = torch.load(io.BytesIO(sys.stdin.buffer.read()))
