@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from anyorder.checkpoint import CheckpointError, load_into, saved
 from anyorder.directions import Direction, Law, Seeded, Shift
+from anyorder.embedding import exempt
 from anyorder.engine import NOISE, Engine, Mode, Program, Rule, scalar_names
 from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
@@ -53,7 +54,7 @@ from anyorder.oracle import (
     refuse_sparse,
 )
 from anyorder.params import named_groups
-from anyorder.precision import Format, Plain, Stochastic, format_for, noise_for
+from anyorder.precision import Format, Plain, State, Stochastic, format_for, noise_for
 from anyorder.sharding import as_sharded, is_sharded, local, summed
 from anyorder.shifts import hidden, in_place
 from anyorder.tensors import HALF
@@ -276,12 +277,15 @@ class Optimizer(torch.optim.Optimizer, ABC):
             f"{type(self).__name__}: order {self.order}, asks for {', '.join(sorted(self.needs))}; "
             f"engine {self.engine.mode}; state per parameter: {', '.join(self.buffers) or 'none'}"
         ]
+        exempted = exempt(self.module)
         for index, group in enumerate(self.param_groups):
             settings = ", ".join(f"{name}={group[name]!r}" for name in self.hypers)
             lines.append(f"group {index}: {settings}")
             for name, param in zip(group["param_names"], group["params"], strict=True):
                 kind = "x".join(map(str, param.shape)) or "scalar"
                 note = self.note(name, param) if param.requires_grad else "frozen: left alone"
+                if _state_of(group, param, exempted) != group.get("state", "fp32"):
+                    note = f"{note}; state in float32".lstrip("; ")
                 lines.append(
                     f"  {name}  {kind} {str(param.dtype)[6:]}" + (f"  {note}" * bool(note))
                 )
@@ -423,16 +427,22 @@ class Optimizer(torch.optim.Optimizer, ABC):
             group = self.param_groups[index]
             named = zip(group["param_names"], group["params"], strict=True)
             new = [(name, param) for name, param in named if id(param) in wanted]
-            made = stretches(new, self.buffers_of(group), functools.partial(self._format, group))
+            buffers = self.buffers_of(group)
+            made: list[Stretch] = []
+            exempted = exempt(self.module)
+            for state in {group.get("state", "fp32"): 0, "fp32": 0}:
+                chosen = [pair for pair in new if _state_of(group, pair[1], exempted) == state]
+                form = functools.partial(self._format, group, state)
+                made += stretches(chosen, buffers, form)
             for stretch in made:
                 stretch.entries = [{"step": 0, **views} for views in stretch.views()]
                 self.state.update(zip(stretch.params, stretch.entries, strict=True))
             self._stretches[index] = [*self._stretches[index], *made]
         return self._stretches[index]
 
-    def _format(self, group: dict[str, Any], name: str, size: int) -> Format:
+    def _format(self, group: dict[str, Any], state: State, name: str, size: int) -> Format:
         return format_for(
-            group.get("state", "fp32"),
+            state,
             size,
             nonnegative=name in self.nonnegative,
             block=group.get("state_block", 0),
@@ -496,6 +506,11 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Everything, for copies and pickles; compiled kernels are looked up again."""
         return {**self.__dict__, "ranker": None, "scaler": None, "process_group": None}
+
+
+def _state_of(group: Mapping[str, Any], param: Tensor, exempted: set[int]) -> State:
+    """The precision in which the buffers of a parameter are kept."""
+    return "fp32" if id(param) in exempted else group.get("state", "fp32")
 
 
 class _Call:
