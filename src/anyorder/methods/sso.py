@@ -15,8 +15,8 @@ from anyorder.oracle import Oracle
 
 Vector = list[Tensor]
 
-#: A trial step that falls too little is halved, at most so often; the next one starts twice as long
-#: as the last one taken.
+#: A trial step that falls too little is halved, at most so often. Inner steps start from the length
+#: of the last one, and the first from twice the longest of the step before.
 HALVINGS = 40
 #: Inner steps end where they can expect this share of the first one's fall: float32 sees no more.
 TINY = 1e-14
@@ -56,9 +56,9 @@ class SSO(Optimizer):
     ``inner_steps`` gradients of the model, and with a line search one value per trial. No weight is
     moved before the step is complete, so a step that fails leaves everything as it was.
 
-    Departures from the paper: trial steps are halved and doubled where the authors' code multiplies
-    by 0.9 and 1.8, and a step starts from the
-    longest length accepted in the one before instead of from 10. The authors'
+    Departures from the paper: rejected trial steps are halved where the authors' code multiplies by
+    0.9, and the first trial of a step is twice the longest length accepted in the step before,
+    where theirs is 18 in each; between inner steps lengths do not grow. The authors'
     code minimises the mean of :math:`G z / c + (z - z_t)^2` over samples and classes, so their
     :math:`c` is :math:`1/(2\eta)`.
 
@@ -131,7 +131,8 @@ class SSO(Optimizer):
         """One gradient in output space, ``inner_steps`` steps of the model, one move."""
         group, target = self.param_groups[0], oracle.target()
         search = _Search(self, oracle, target, self._eta(group))
-        moved = search.run(group["inner"], group["inner_steps"], self._length or group["inner_lr"])
+        trial = 2.0 * self._length if self._length else float(group["inner_lr"])
+        moved = search.run(group["inner"], group["inner_steps"], trial)
         self.apply(
             move_, [None if g is None else m for g, m in zip(target.grads, moved, strict=True)]
         )
@@ -194,7 +195,7 @@ class _Search:
                 if not size:
                     break
                 if not pairs:
-                    self.length, trial = max(size, self.length or 0.0), 2.0 * size
+                    self.length, trial = max(size, self.length or 0.0), size
             taken = [-(size * a) for a in away]
             moved = [m + t for m, t in zip(moved, taken, strict=True)]
         return moved
