@@ -19,7 +19,7 @@ from anyorder.errors import AnyOrderError
 Round = tuple[float, float, float]
 
 #: Jordan's numbers, the same for each of five rounds: as steep at 0 as possible, and therefore not
-#: convergent. Singular values end between 0.68 and 1.14 rather than at 1.
+#: convergent. Singular values above a hundredth of the norm end between 0.68 and 1.14.
 JORDAN: tuple[Round, ...] = ((3.4445, -4.7750, 2.0315),) * 5
 #: The round that converges fastest once all singular values are near 1 (order three).
 CUBIC: Round = (15 / 8, -10 / 8, 3 / 8)

@@ -42,10 +42,11 @@ class Muon(ByRole):
     what is what; :meth:`explain` prints the rule of each parameter.
 
     Matrices of equal shape go through the rounds in one batch. ``coefficients="jordan"`` are the
-    customary ones, which leave singular values between 0.68 and 1.14; ``minimax`` are the best for
-    the number of rounds (:func:`~anyorder.linalg.newton_schulz.minimax_rounds`), and six rounds
-    leave them within 0.4 % of one. ``precision="auto"`` makes the products in bfloat16 on CUDA and
-    in float32 elsewhere.
+    customary ones, which leave singular values above a hundredth of the Frobenius norm between 0.68
+    and 1.14. ``minimax`` are the best ones for the number of rounds
+    (:func:`~anyorder.linalg.newton_schulz.minimax_rounds`): six leave those above a thousandth
+    within 0.4 % of one. ``precision="auto"`` makes the products in bfloat16 on CUDA and in float32
+    elsewhere. Of sharded parameters every process gathers and orthogonalises the whole.
 
     State: one buffer for each hidden matrix, two for everything else.
 
