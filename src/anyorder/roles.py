@@ -46,6 +46,10 @@ class RoleError(AnyOrderError, ValueError):
     """A role that does not exist or that a parameter cannot have, or a pattern for nothing."""
 
 
+class RoleTypeError(AnyOrderError, TypeError):
+    """Something that says nothing about roles."""
+
+
 class RoleWarning(UserWarning):
     """A role that was guessed, or that goes against what the module says."""
 

@@ -16,6 +16,7 @@ from anyorder.params import named_groups
 from anyorder.roles import (
     Part,
     Role,
+    RoleTypeError,
     RoleWarning,
     find_roles,
     names_head,
@@ -64,11 +65,11 @@ class ByRole(Optimizer):
 
     def __init__(self, params: Any, *, roles: Roles = None, **options: Any) -> None:
         given = params if isinstance(params, nn.Module) else named_groups(params)
-        self._told = roles if isinstance(roles, (Mapping, str)) else None
-        if isinstance(self._told, str) and self._told != "shape":
-            raise TypeError(
+        if roles not in (None, "shape") and not isinstance(roles, (Mapping, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise RoleTypeError(
                 f"roles: expected {{'NAME': 'role'}}, a module or 'shape', got {roles!r}"
             )
+        self._told = None if isinstance(roles, nn.Module) else roles
         self._source = roles if isinstance(roles, nn.Module) else None
         self._source = given if isinstance(given, nn.Module) else self._source
         self._parts: dict[str, Part] = {}
@@ -82,7 +83,8 @@ class ByRole(Optimizer):
         late = {n: p for n, p in group["params"] if n not in self._parts}
         parts = {**self._parts, **(self._found(late, {}) if late else {})}
         settings = {**self.defaults, **group}
-        self.hypers["lr"].check("lr", settings["lr"])
+        for name in ("lr", "adamw_lr"):  # before the one is made of the other
+            self.hypers[name].check(name, settings[name])
         divided: dict[str, list[tuple[str, Tensor]]] = {}
         for name, param in group["params"]:
             divided.setdefault(self.rules[parts[name].role], []).append((name, param))
@@ -136,7 +138,8 @@ class ByRole(Optimizer):
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""
         part = self._parts[name]
-        return f"{part.role}: {self.rules[part.role]} ({part.why})"
+        (rule,) = [self.rule_of(g) for g in self.param_groups if name in g["param_names"]]
+        return f"{part.role}: {rule} ({part.why})"
 
     def partner_scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """The numbers of AdamW's rule."""

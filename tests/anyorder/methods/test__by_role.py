@@ -18,7 +18,7 @@ from anyorder.methods._by_role import ADAMW, ByRole
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.muon import MUON, Muon
 from anyorder.methods.scale import SCALE
-from anyorder.roles import RoleError, RoleWarning
+from anyorder.roles import RoleError, RoleTypeError, RoleWarning
 
 
 def model() -> nn.Sequential:
@@ -97,9 +97,9 @@ def test_shape_is_asked_only_where_there_is_no_module() -> None:
     assert rules(Muon(model(), roles="shape")) == EXPECTED
 
 
-@pytest.mark.parametrize("roles", ["shapes", "matrix"])
+@pytest.mark.parametrize("roles", ["shapes", "matrix", 3, [("1.weight", "head")]])
 def test_other_words_are_refused(roles: Any) -> None:
-    with pytest.raises(TypeError, match="'shape'"):
+    with pytest.raises(RoleTypeError, match="'shape'"):
         Muon(model(), roles=roles)
 
 
@@ -173,6 +173,8 @@ def test_late_groups_are_divided_too() -> None:
     optimizer.add_param_group({"params": list(head.named_parameters(prefix="late")), "lr": 1.0})
     assert rules(optimizer)["late.weight"] == ADAMW
     assert optimizer.param_groups[-1]["lr"] == 0.015
+    with pytest.raises(HyperError, match="adamw_lr"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "adamw_lr": -1.0})
     before = len(optimizer.param_groups)
     with pytest.raises(HyperError, match="lr"):
         optimizer.add_param_group({"params": [("new", nn.Parameter(torch.ones(2)))], "lr": "fast"})

@@ -195,6 +195,7 @@ def test_momentum_switched_on_later_starts_afresh() -> None:
     optimizer = SCALE(model, lr=0.01, momentum=0.0, engine="eager")
     optimizer.step(closure)
     assert set(optimizer.state[model.head.weight]) == {"step"}
+    assert "head: columns (" in optimizer.explain()
     for group in optimizer.param_groups:
         group["momentum"] = 0.9
     optimizer.step(closure)
