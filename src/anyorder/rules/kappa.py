@@ -4,24 +4,18 @@ For an even convex function :math:`\kappa` with conjugate :math:`\kappa^*(y) = \
 \kappa(v)`, momentum mapped by :math:`\nabla \kappa` together with decoupled weight decay
 :math:`\lambda` minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda`. All but one of the functions
 here grow like a norm, so their conjugates are infinite outside the unit ball of the dual norm: that
-is how weight decay becomes a radius.
+is how weight decay becomes a radius. The last column is about :math:`\kappa^*(y)`.
 
-===========  =============================  ==========================  =====================
-name         :math:`\kappa(v)`              :math:`\nabla \kappa(v)`    what :math:`\kappa^*` asks
-===========  =============================  ==========================  =====================
-l1           sum of ``|v|``                 sign                        max ``|y|`` <= 1
-l2           Euclidean norm                 v over its norm             norm of y <= 1
-lp           p-norm                         ``sign(v) |v|^(p-1)``,      q-norm of y <= 1 with
-                                            scaled                      1/p + 1/q = 1
-squared      half the squared norm          v                           half the squared norm
-huber        Huber's function over e        v / e, clipped to [-1, 1]   max ``|y|`` <= 1, and
-                                                                        e / 2 the squared norm
-soft         sum of max(``|v|`` - e, 0)     sign where ``|v|`` > e,     max ``|y|`` <= 1, and
-                                            else 0                      e times the sum of ``|y|``
-group        sum of the rows' norms         rows over their norms       norm of each row <= 1
-spectral     nuclear norm                   U V' of the singular        largest singular value
-                                            value decomposition         <= 1
-===========  =============================  ==========================  =====================
+| name | `kappa(v)` | its gradient | finite where, and then |
+|---|---|---|---|
+| `l1` | sum of abs(v) | sign(v) | max abs(y) <= 1: 0 |
+| `l2` | Euclidean norm | v over its norm | norm of y <= 1: 0 |
+| `lp` | p-norm | sign(v) abs(v)^(p-1), scaled | q-norm of y <= 1, where 1/p + 1/q = 1: 0 |
+| `squared` | half the squared norm | v | everywhere: half the squared norm |
+| `huber` | Huber's function over e | v / e, clipped to [-1, 1] | max abs(y) <= 1: e/2 norm² |
+| `soft` | sum of max(abs(v) - e, 0) | sign where abs(v) > e, else 0 | max abs(y) <= 1: e sum(abs) |
+| `group` | sum of the rows' norms | rows over their norms | norm of each row <= 1: 0 |
+| `spectral` | sum of singular values | U V' of v = U S V' | singular values <= 1: 0 |
 
 A tensor is taken as the matrix whose rows belong to its first index (the outputs of a layer); a
 vector is a single column.
