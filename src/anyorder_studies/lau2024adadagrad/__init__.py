@@ -1,0 +1,1 @@
+"""AdAdaGrad: batches that grow by a test of the gradient's noise."""

@@ -1,0 +1,243 @@
+"""AdAdaGrad on digits: growing batches against fixed ones, for equally many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from anyorder import AdaGrad  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder.batching import BatchSizeController
+from anyorder.oracle import NonFiniteError
+from anyorder.problems import load
+from anyorder.problems.base import seeded
+from anyorder_studies.contest import WORST, all_digits, choose, digits_training_loss
+from anyorder_studies.study import (
+    Claim,
+    Measurement,
+    Result,
+    Results,
+    Study,
+    Unit,
+    exact,
+    mean_interval,
+    ratio_interval,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SMALLEST, LARGEST, EVERY = 8, 1024, 5
+#: Contestants: fixed batches, growing ones by their eta, and the fixed batch with which training
+#: takes as many steps as the growing one in the middle.
+FIXED = {"smallest": SMALLEST, "largest": LARGEST}
+GROWING = {"eta_0.5": 0.5, "eta_1": 1.0, "eta_2": 2.0}
+MIDDLE = "eta_1"
+NAMES = (*FIXED, *GROWING, "matched")
+#: Step sizes, half a decade apart, the same for everyone.
+GRID = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+PAPER = "arXiv:2402.11215"
+
+
+@final
+class AdAdaGradAgainstFixedBatches(Study):
+    """AdAdaGrad starts with small batches and grows them when a test finds gradients too noisy.
+
+    Softmax regression on digits, trained by AdaGrad for equally many samples: in fixed batches of
+    8, in fixed batches of 1,024, and in batches that grow from 8 to at most 1,024 by the norm test
+    on gradients of single samples, after every fifth step, with eta = 0.5, 1 and 2 (smaller is
+    stricter).
+    Samples are drawn without replacement, so a batch of b of the 1,197 images counts as having
+    1 - b/1,197 of the variance. The claims are about eta = 1. *matched* is the control: the fixed
+    batch with which training takes as many steps as it does with eta = 1.
+
+    All have a constant step size and the same tuning: the same six step sizes, half a decade apart,
+    chosen for each by the training loss on seeds of their own. Compared are the losses on the whole
+    training and validation parts at the end. The paper trains networks on image data too, and
+    reports accuracy on held-out data; that is measured here as well.
+    """
+
+    key: ClassVar[str] = "lau2024adadagrad"
+    paper: ClassVar[int | None] = 122
+    title: ClassVar[str] = "AdAdaGrad: do growing batches beat fixed ones?"
+    claims: ClassVar[tuple[Claim, ...]] = (
+        Claim(
+            quantity="validation_loss_ratio_largest",
+            direction="lower",
+            expected=1.0,
+            threshold=1.0,
+            tolerance=0.0,
+            unit="x (growing batches over batches of 1,024)",
+            source=f"abstract of {PAPER}: large batches generalise worse, and growing ones have "
+            "merits in model generalisation (no figure)",
+            text="Growing batches generalise better than the largest batch.",
+        ),
+        Claim(
+            quantity="steps_ratio_smallest",
+            direction="lower",
+            expected=1.0,
+            threshold=1.0,
+            tolerance=0.0,
+            unit="x (steps with growing batches over steps with batches of 8)",
+            source=f"abstract of {PAPER}: merits in training efficiency (no figure)",
+            text="They take fewer steps than the smallest batch.",
+        ),
+        Claim(
+            quantity="loss_ratio_matched",
+            direction="lower",
+            expected=1.0,
+            threshold=1.0,
+            tolerance=0.0,
+            unit="x (growing batches over a fixed batch with as many steps)",
+            source=f"title of {PAPER}: that the batch adapts is the gain; the comparison with a "
+            "fixed batch of the mean size is ours",
+            text="They end lower than a fixed batch that takes as many steps.",
+        ),
+    )
+    scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"seeds": 2, "tuning_seeds": 1, "epochs": 1, "grid": 2},
+        "small": {"seeds": 6, "tuning_seeds": 1, "epochs": 20, "grid": 6},
+        "full": {
+            "seeds": 6,
+            "tuning_seeds": 2,
+            "epochs": 200,
+            "grid": 6,
+            "need": "CIFAR-10 and ImageNet with residual networks, batches up to 16,384: some "
+            "hundred GPU hours; with digits, two hours on one core",
+        },
+    }
+
+    def runs(self, scale: str) -> Iterable[Unit]:
+        """One unit per contestant and seed."""
+        settings = self.settings(scale)
+        middle = (len(GRID) - settings["grid"]) // 2
+        for name in NAMES:
+            for seed in range(settings["seeds"]):
+                yield {
+                    "name": name,
+                    "seed": seed,
+                    "epochs": settings["epochs"],
+                    "grid": GRID[middle : middle + settings["grid"]],
+                    "tuning_seeds": settings["tuning_seeds"],
+                }
+
+    def run(self, unit: Unit) -> Result:
+        """Tune (once for all seeds of a contestant), then train with what was best."""
+        grid, seeds = tuple(unit["grid"]), unit["tuning_seeds"]
+        plan = plan_of(unit["name"], unit["epochs"], grid, seeds)
+        lr = _tuned(plan, grid, seeds)
+        return {**_trained(plan, lr, unit["seed"]), "lr": lr}
+
+    def measure(self, results: Results) -> dict[str, Measurement]:
+        """Ratios of losses and steps, paired by seed; differences of accuracy in points."""
+        found = {name: [r for u, r in results if u["name"] == name] for name in NAMES}
+        measured: dict[str, Measurement] = {}
+        for other in ("largest", "smallest", "matched"):
+            for key in ("loss", "validation_loss", "steps"):
+                measured[f"{key}_ratio_{other}"] = ratio_interval(
+                    [float(r[key]) for r in found[MIDDLE]], [float(r[key]) for r in found[other]]
+                )
+            pairs = zip(found[MIDDLE], found[other], strict=True)
+            gains = [100 * (a["accuracy"] - b["accuracy"]) for a, b in pairs]
+            measured[f"accuracy_gain_{other}"] = mean_interval(gains)
+        edge = 0
+        for name, runs in found.items():
+            measured[f"lr_{name}"] = exact(runs[0]["lr"])
+            measured[f"steps_{name}"] = mean_interval([float(r["steps"]) for r in runs])
+            measured[f"loss_{name}"] = mean_interval([r["loss"] for r in runs])
+            grid = results[0][0]["grid"]
+            edge += runs[0]["lr"] in (grid[0], grid[-1])
+        measured["lr_at_edge"] = exact(edge)
+        return measured
+
+    def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
+        """Losses over steps, and batch sizes over samples."""
+        from anyorder_studies.lau2024adadagrad.picture import draw_batches
+
+        return draw_batches([(unit["name"], result) for unit, result in results])
+
+
+class Plan(NamedTuple):
+    """How one contestant trains: first and largest batch, the test's eta, and for how long."""
+
+    smallest: int
+    largest: int
+    eta: float
+    epochs: int
+
+
+def plan_of(name: str, epochs: int, grid: tuple[float, ...], seeds: int) -> Plan:
+    """The plan of a contestant."""
+    if name in FIXED:
+        return Plan(FIXED[name], FIXED[name], 1.0, epochs)
+    if name in GROWING:
+        return Plan(SMALLEST, LARGEST, GROWING[name], epochs)
+    middle = plan_of(MIDDLE, epochs, grid, seeds)
+    grown = _trained(middle, _tuned(middle, grid, seeds), seed=0)
+    size = max(1, round(grown["samples"] / grown["steps"]))
+    return Plan(size, size, 1.0, epochs)
+
+
+@cache
+def _tuned(plan: Plan, grid: tuple[float, ...], seeds: int) -> float:
+    """The step size with the lowest training loss."""
+
+    def score(lr: float, seed: int) -> float:
+        return float(_trained(plan, lr, seed)["loss"])
+
+    return choose(grid, score, seeds)
+
+
+def _trained(plan: Plan, lr: float, seed: int) -> Result:
+    """Train one softmax regression; losses in nats, accuracy on the validation images."""
+    data = all_digits()[1]
+    order = torch.Generator().manual_seed(seed)
+    loader = DataLoader(
+        TensorDataset(data.pixels, data.labels),
+        batch_size=plan.smallest,
+        shuffle=True,
+        generator=order,
+    )
+    with seeded(seed):
+        model = nn.Linear(64, 10)
+    controller = BatchSizeController(
+        loader,
+        eta=plan.eta,
+        smallest=plan.smallest,
+        largest=plan.largest,
+        every=EVERY,
+        how="resample",
+        exact=model,
+    )
+    optimizer = AdaGrad(model, lr=lr, engine="eager")
+    most = plan.epochs * len(data.labels)
+    sizes: list[list[int]] = []
+
+    def loss(pixels: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(model(pixels), labels)
+
+    ended = True
+    try:
+        while controller.samples < most:
+            for batches in controller:
+                if not sizes or sizes[-1][1] != len(batches[0][0]):
+                    sizes.append([controller.samples, len(batches[0][0])])
+                optimizer.step(controller.closures(batches, loss))
+                if controller.samples >= most:
+                    break
+    except NonFiniteError:
+        ended = False
+    judged = load("digits").evaluate(model)
+    return {
+        "loss": digits_training_loss(model) if ended else WORST,
+        "validation_loss": min(judged["loss"], WORST) if ended else WORST,
+        "accuracy": judged["accuracy"],
+        "steps": controller.steps,
+        "samples": controller.samples,
+        "sizes": sizes,
+    }

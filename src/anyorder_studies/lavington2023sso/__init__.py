@@ -1,0 +1,1 @@
+"""SSO: several steps of the model for each gradient of the loss."""
