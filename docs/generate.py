@@ -12,15 +12,17 @@ import argparse
 import inspect
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from anyorder import Composite, methods
-from anyorder.optimizer import Optimizer
+from anyorder.hyper import Hyper
+from anyorder.optimizer import COMMON, Optimizer
 
 ROOT = Path(__file__).parent.parent
-SIDE = 64  # the parameter that is measured on is a square matrix with this side
+SIDE = 64  # the parameter that is measured on is a square hidden matrix with this side
 UNITS = {
     "targets": ("target", "targets"),
     "values": ("value", "values"),
@@ -28,6 +30,12 @@ UNITS = {
     "products": ("Hessian product", "Hessian products"),
     "rankings": ("ranking", "rankings"),
 }
+#: Options of every optimizer's constructor, beside hyper-parameters.
+CONSTRUCTOR = [
+    name
+    for name, parameter in inspect.signature(Optimizer.__init__).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+]
 NOTE = "<!-- Written by docs/generate.py; change the code, not this file. -->"
 
 
@@ -58,12 +66,14 @@ def wanted() -> dict[Path, str]:
     """All generated files with the text they should have."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     site = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    common = (ROOT / "docs/options.md").read_text(encoding="utf-8")
     mark = "    # {}\n"
     for folder in ("methods", "decisions"):
         site = region(site, folder, navigation(folder), mark)
     files = {
         ROOT / "README.md": region(readme, "methods", f"\n\n{table('docs/methods/')}\n\n"),
         ROOT / "zensical.toml": site,
+        ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
         ROOT / "docs/decisions/index.md": DECISIONS.format(note=NOTE, list=decisions()),
     }
@@ -117,11 +127,12 @@ def table(prefix: str) -> str:
 
 
 def measured(kind: type[Optimizer]) -> tuple[str, str]:
-    """What one step of a float32 matrix asked for, and the state it left, in words."""
+    """What one step asked for, and the state it left for a hidden matrix, in words."""
     torch.manual_seed(0)
-    x = torch.nn.Parameter(torch.randn(SIDE, SIDE))
-    optimizer = kind([x], engine="eager")
-    parts = Composite(lambda: x, lambda outputs: (outputs**2).sum())
+    layers = [torch.nn.Linear(SIDE, SIDE, bias=False) for _ in range(3)]
+    model, x = torch.nn.Sequential(*layers), torch.randn(8, SIDE)
+    optimizer = kind(model, engine="eager")
+    parts = Composite(lambda: model(x), lambda outputs: (outputs**2).mean())
     optimizer.step(parts if {"ggn", "target"} & kind.needs else lambda: parts())
     calls = optimizer.calls
     words: list[str] = []
@@ -132,10 +143,10 @@ def measured(kind: type[Optimizer]) -> tuple[str, str]:
         words[-1] += f" of {calls.ranked} points in all"
     state = sum(
         value.numel() * value.element_size()
-        for value in optimizer.state[x].values()
+        for value in optimizer.state[layers[1].weight].values()
         if isinstance(value, torch.Tensor)
     )
-    return " + ".join(words), f"{state / x.numel():g}"
+    return " + ".join(words), f"{state / SIDE**2:g}"
 
 
 def first_line(kind: type[Optimizer]) -> str:
@@ -143,13 +154,18 @@ def first_line(kind: type[Optimizer]) -> str:
     return (inspect.getdoc(kind) or "").splitlines()[0].rstrip(".")
 
 
-def options(kind: type[Optimizer]) -> str:
-    """The hyper-parameters of a method as a table."""
+def own(kind: type[Optimizer]) -> dict[str, Hyper]:
+    """The hyper-parameters that are the method's own."""
+    return {name: h for name, h in kind.hypers.items() if COMMON.get(name) is not h}
+
+
+def options(hypers: Mapping[str, Hyper]) -> str:
+    """Hyper-parameters as a table."""
     rows = [
         "| option | default | allowed | tuned over | unit | meaning |",
         "|---|---|---|---|---|---|",
     ]
-    for name, declared in kind.hypers.items():
+    for name, declared in hypers.items():
         search = ""
         if declared.search in ("log", "linear"):
             search = f"{declared.low:g} to {declared.high:g}, {declared.search}"
@@ -171,7 +187,7 @@ INDEX = """{note}
 
 One file each in `src/anyorder/methods`; the file's name is the method's name in the registry, on
 the command line and here. Calls, and state in bytes per parameter, are measured with the default
-options on a float32 matrix.
+options on a hidden matrix in float32.
 
 {table}
 
@@ -202,8 +218,7 @@ anyorder.{signature}
 
 ## Options
 
-The method's own settings. The [common options](../reference/optimizer.md) are `engine`, `seed`,
-`maximize`, `nonfinite`, `budget`, `ranker`, `scaler` and `process_group`.
+The method's own settings. {common}
 
 {options}
 {rules}"""
@@ -217,6 +232,14 @@ What [the engine](../engine.md) runs, on flat pieces of the parameters and their
 """
 
 
+def shared(kind: type[Optimizer]) -> str:
+    """The common options that a method has, in a sentence."""
+    names = [*(set(kind.hypers) - set(own(kind))), *CONSTRUCTOR]
+    words = [f"`{name}`" for name in sorted(names)]
+    text = f"[Common options](../options.md): {', '.join(words[:-1])} and {words[-1]}."
+    return textwrap.fill(text, 100, break_long_words=False)
+
+
 def page(name: str) -> str:
     """The page of one method."""
     kind = methods.get(name)
@@ -228,9 +251,10 @@ def page(name: str) -> str:
         needs=", ".join(f"`{need}`" for need in sorted(kind.needs)),
         calls=calls,
         state=state,
+        common=shared(kind),
         cls=kind.__name__,
         signature=signature(kind),
-        options=options(kind),
+        options=options(own(kind)),
         rules=rules(kind),
     )
 
@@ -257,7 +281,7 @@ def decisions() -> str:
 
 def signature(kind: type[Optimizer]) -> str:
     """The call with the method's own settings, in lines that fit."""
-    parts = ["params", "*", *(f"{name}={h.default!r}" for name, h in kind.hypers.items()), "..."]
+    parts = ["params", "*", *(f"{name}={h.default!r}" for name, h in own(kind).items()), "..."]
     return f"{kind.__name__}(\n    " + "\n    ".join(textwrap.wrap(", ".join(parts), 90)) + "\n)"
 
 
