@@ -93,12 +93,13 @@ class LionK(Optimizer):
     until steps of size :math:`\eta` no longer get closer. ``optimizer.lyapunov(loss)`` computes it.
 
     State: one buffer per parameter. Oracle calls per step: 1 gradient. `l1` and `squared`, `huber`
-    and `soft` move 20 bytes per float32 parameter and step, the others 44 and more; `spectral` also
-    takes polar factors. ``polar="svd"`` decomposes each matrix, some 20 r² c operations for sides
-    r <= c that are hard to run in parallel. ``newton-schulz`` takes twelve rounds of matrix
-    products, 48 r² c + 24 r³ operations, which bring singular values down to 1e-5 of the Frobenius
-    norm to 1 up to rounding and leave smaller ones below, so that the ball is kept. ``auto``
-    decomposes matrices with a side of at most 1024 on processors and 64 on accelerators.
+    and `soft` move 20 bytes per float32 parameter and step; the others make tensors in between and
+    move about four times that. `spectral` also takes polar factors. ``polar="svd"`` decomposes each
+    matrix, some 20 r² c operations for sides r <= c that are hard to run in parallel.
+    ``newton-schulz`` takes twelve rounds of matrix products, 48 r² c + 24 r³ operations, which
+    bring singular values down to 1e-5 of the Frobenius norm to 1 up to rounding and leave smaller
+    ones below, so that the ball is kept. ``auto`` decomposes matrices with a side of at most 1024
+    on processors and 64 on accelerators.
 
     Example:
         >>> import torch

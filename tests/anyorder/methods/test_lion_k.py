@@ -479,6 +479,16 @@ def pieces(name: str, x: np.ndarray, m: np.ndarray, decay: float, c: float, loss
     return loss + (conjugate / decay if decay else 0.0) + c * bracket
 
 
+def source(name: str, x: Tensor, decay: float) -> Tensor:
+    """A point where the gradient of each function is ``-decay x``, inside the ball."""
+    points = {
+        "squared": -decay * x,
+        "huber": -THRESHOLD * decay * x,
+        "soft": -THRESHOLD * x.sign() if decay else torch.zeros_like(x),
+    }
+    return points.get(name, torch.zeros_like(x))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("decay", [0.0, 0.7])
 @pytest.mark.parametrize("betas", [(0.9, 0.99), (0.8, 0.8), (0.0, 0.9)])
@@ -494,7 +504,7 @@ def test_lyapunov_falls_up_to_the_error_of_the_step(
     c = implicit * b1 / (implicit * decay * (1 - b1) + 1 - b2)
     before = optimizer.lyapunov(closure().detach())
     first = before
-    for _ in range(150):
+    for _ in range(80):
         old, kept = x.detach().clone(), optimizer.buffer("exp_avg")["x"].clone()
         loss = optimizer.step(closure)
         assert loss is not None
@@ -502,12 +512,17 @@ def test_lyapunov_falls_up_to_the_error_of_the_step(
         after = optimizer.lyapunov(closure().detach())
         by_hand = pieces(name, x_now.numpy(), m_now.numpy(), decay, c, float(closure().detach()))
         assert after == pytest.approx(by_hand, rel=1e-12)
-        # Delta 2, from the maps at the new memory and at the mixture.
+        # Delta 1 between the mixture and the point n whose gradient is -decay x, and Delta 2
+        # between the new memory and the mixture.
         slope = (m_now - b2 * kept) / (1 - b2)
         mixture = b1 * kept + (1 - b1) * slope
         gap = of.gradient(m_now) - of.gradient(mixture)
         spread = float(((m_now - mixture) * gap).sum())
         fall = c * (1 - b2) / (b2 - b1) * spread if b2 > b1 else 0.0
+        rest = source(name, x_now, decay) - mixture
+        distance = float((rest * (-decay * x_now - of.gradient(mixture))).sum())
+        assert distance >= -1e-12
+        fall += (1 + c * decay) * implicit * distance
         error = curvature / 2 * float(((x_now - old) ** 2).sum())
         assert spread >= -1e-12
         assert after - before <= -fall + error + 1e-10
