@@ -1,0 +1,1 @@
+"""Acceleration: rates of one family of methods, and where heavy ball never arrives."""
