@@ -136,7 +136,7 @@ class SSOAgainstDescent(Study):
         ),
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"seeds": 2, "grid": 2, "full": 4, "batch": 6, "network": 2},
+        "smoke": {"seeds": 2, "grid": 2, "full": 3, "batch": 4, "network": 2},
         "small": {"seeds": 5, "grid": 6, "full": 40, "batch": 120, "network": 20},
         "full": {
             "seeds": 5,
