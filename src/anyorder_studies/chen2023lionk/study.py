@@ -68,8 +68,8 @@ class LionInABall(Study):
     A second run starts inside the ball, with a momentum that points uphill, and has a constant step
     size. The loss is no measure of its progress: it rises first. The Lyapunov function H, which
     counts momentum too, may rise in a step by at most half the largest curvature times the step's
-    squared length. `rise` is its largest change in that unit; `h_rises` and `loss_rises` are the
-    sums of all rises of H and of the loss, each over its fall in all.
+    squared length. `rise` is its largest change in that unit, of all steps and balls; `h_rises` and
+    `loss_rises` are the sums of all rises of H and of the loss, each over its fall in all.
 
     Last, Lion trains the digits network 64-128-64-10 in batches of 64 with three weight decays;
     `network` is the largest weight, over the radius, after the last step.
@@ -170,7 +170,7 @@ class LionInABall(Study):
         return {**way, **watched(unit["ball"], problem, unit["watched"])}
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Means over seeds of gaps and sizes, the worst of all steps for factors and rises."""
+        """Means over seeds of gaps, sizes and worst rises; the worst of all for factors."""
         quadratics = {ball: _of(results, "ball", ball) for ball in BALLS}
         measured: dict[str, Measurement] = {}
         for ball, found in quadratics.items():
@@ -178,9 +178,10 @@ class LionInABall(Study):
                 measured[f"{key}_{ball}"] = mean_interval([r[key] for r in found])
         pairs = zip(*(quadratics[ball] for ball in BALLS[1:]), strict=True)
         measured["gap_others"] = mean_interval([max(r["gap"] for r in same) for same in pairs])
+        seeds = zip(*quadratics.values(), strict=True)
+        measured["rise"] = mean_interval([max(r["rise"] for r in same) for same in seeds])
         every = [r for found in quadratics.values() for r in found]
-        for key in ("entry", "rise"):
-            measured[key] = exact(max(r[key] for r in every), len(every))
+        measured["entry"] = exact(max(r["entry"] for r in every), len(every))
         for key in ("h_rises", "loss_rises"):
             measured[key] = range_interval([r[key] for r in every])
         networks = {decay: _of(results, "decay", decay) for decay in NETWORK_DECAYS}
