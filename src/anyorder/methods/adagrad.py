@@ -24,9 +24,10 @@ class AdaGrad(Optimizer):
     smaller noise into account (see :class:`anyorder.batching.BatchSizeController`). Since a sum
     forgets nothing, large gradients at the start shorten all later steps.
 
-    State: one buffer per parameter. In ``bf16`` or ``8bit`` a sum stands still once a square is
-    below its rounding, which lets steps grow too long; prefer ``fp32``. Oracle calls per step:
-    1 gradient. Each step moves 20 bytes per float32 parameter.
+    State: one buffer per parameter. In ``8bit`` a sum stands still once a square is below its
+    rounding (a few per cent), so that later steps are too long; prefer ``fp32`` or ``bf16``, which
+    rounds at random. Oracle calls per step: 1 gradient. Each step moves 20 bytes per float32
+    parameter.
 
     Example:
         >>> import torch
