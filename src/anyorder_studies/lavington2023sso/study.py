@@ -57,7 +57,7 @@ class SSOAgainstDescent(Study):
     64-128-64-10 on digits, all 1,197 images in every batch. Gradient descent and SSO, with 10 or 30
     inner steps of gradient descent with a line search, get equally many gradients of the loss; the
     training loss on all data after the last one is compared. Step sizes are constant and tuned
-    alike: six of them, a factor of two apart, chosen on a seed of its own; a pilot run with one
+    alike: six of them, a factor of two apart, chosen on seeds of their own; a pilot run with one
     seed placed the grids.
 
     *priced* asks when that is worth it: a gradient of the loss costs what 100 forward passes of the
@@ -136,10 +136,18 @@ class SSOAgainstDescent(Study):
         ),
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"seeds": 2, "grid": 2, "full": 3, "batch": 4, "network": 2},
-        "small": {"seeds": 5, "grid": 6, "full": 40, "batch": 120, "network": 20},
+        "smoke": {"seeds": 2, "tuning_seeds": 1, "grid": 2, "full": 3, "batch": 4, "network": 2},
+        "small": {
+            "seeds": 5,
+            "tuning_seeds": 2,
+            "grid": 6,
+            "full": 40,
+            "batch": 120,
+            "network": 20,
+        },
         "full": {
             "seeds": 5,
+            "tuning_seeds": 2,
             "grid": 6,
             "full": 500,
             "batch": 5000,
@@ -162,14 +170,16 @@ class SSOAgainstDescent(Study):
                     "targets": settings["full" if task == "priced" else task],
                     "grid": grid[middle : middle + settings["grid"]],
                     "dear": GRIDS["full_10"][middle : middle + settings["grid"]],
+                    "tuning_seeds": settings["tuning_seeds"],
                 }
 
     def run(self, unit: Unit) -> Result:
         """Tune (once for all seeds of a contestant), then descend with what was best."""
         plan = Plan(unit["name"], unit["targets"])
         if unit["name"] == "priced_gd":
-            plan = plan._replace(targets=affordable(unit["targets"], tuple(unit["dear"])))
-        lr = _tuned(plan, tuple(unit["grid"]))
+            most = affordable(unit["targets"], tuple(unit["dear"]), unit["tuning_seeds"])
+            plan = plan._replace(targets=most)
+        lr = _tuned(plan, tuple(unit["grid"]), unit["tuning_seeds"])
         result = {**_trained(plan, lr, unit["seed"]), "lr": lr}
         if unit["name"] == "batch_gd":
             result["same_step"] = same_step(unit["seed"])
@@ -278,10 +288,10 @@ def same_step(seed: int) -> float:
 
 
 @cache
-def affordable(targets: int, grid: tuple[float, ...]) -> int:
+def affordable(targets: int, grid: tuple[float, ...], seeds: int) -> int:
     """Steps that gradient descent can take for what SSO with 10 inner steps spends on *full*."""
     plan = Plan("full_10", targets)
-    spent = _trained(plan, _tuned(plan, grid), seed=0)["price"]
+    spent = _trained(plan, _tuned(plan, grid, seeds), seed=0)["price"]
     return int(spent / (PRICES["grads"] + PRICES["targets"]))
 
 
@@ -292,13 +302,13 @@ def _rows(task: Task, seed: int, step: int) -> Tensor | slice:
 
 
 @cache
-def _tuned(plan: Plan, grid: tuple[float, ...]) -> float:
+def _tuned(plan: Plan, grid: tuple[float, ...], seeds: int) -> float:
     """The step size with the lowest training loss."""
 
     def score(lr: float, seed: int) -> float:
         return float(_trained(plan, lr, seed)["loss"])
 
-    return choose(grid, score, 1)
+    return choose(grid, score, seeds)
 
 
 def _trained(plan: Plan, lr: float, seed: int) -> Result:
