@@ -51,16 +51,15 @@ class AdAdaGradAgainstFixedBatches(Study):
     Softmax regression on digits, trained by AdaGrad for equally many samples: in fixed batches of
     8, in fixed batches of 1,024, and in batches that grow from 8 to at most 1,024 by the norm test
     on gradients of single samples, after every fifth step, with eta = 0.5, 1 and 2 (smaller is
-    stricter).
-    Samples are drawn without replacement, so a batch of b of the 1,197 images counts as having
-    1 - b/1,197 of the variance. The claims are about eta = 1. *matched* is the control: the fixed
-    batch with which training takes as many steps as it does with eta = 1.
+    stricter). Samples are drawn without replacement, so a batch of b of the 1,197 images counts as
+    having 1 - b/1,197 of the variance. The claims are about eta = 1. *matched* is the control: the
+    fixed batch with which training takes as many steps as it does with eta = 1.
 
     All have a constant step size and the same tuning: the same six step sizes, half a decade apart,
     chosen for each by the training loss on seeds of their own. (A first run over smaller step sizes
-    had the best ones at the end of the grid, which was then moved up by a decade.) Compared are the losses on the whole
-    training and validation parts at the end. The paper trains networks on image data too, and
-    reports accuracy on held-out data; that is measured here as well.
+    had the best ones at the end of the grid, which was then moved up by a decade.) Compared are the
+    losses on the whole training and validation parts at the end. The paper trains networks on image
+    data too, and reports accuracy on held-out data; that is measured here as well.
     """
 
     key: ClassVar[str] = "lau2024adadagrad"
