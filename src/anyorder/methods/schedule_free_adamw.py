@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -85,13 +84,14 @@ class ScheduleFreeAdamW(Optimizer):
     warmup: int = hyper(0, ge=0, unit="steps", doc="steps over which the step size rises")
 
     def __init__(self, params: Any, **options: Any) -> None:
-        self._averages: list[_Average] = []  # by group
+        # By group: steps taken, the last step size (warm-up included), the sum of their squares.
+        self._averages: list[tuple[int, float, float]] = []
         super().__init__(params, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, with an average of its own."""
         super().add_param_group(param_group)
-        self._averages.append(_Average())
+        self._averages.append((0, 0.0, 0.0))
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Without a share of the average in y, it could not be had back from y and z."""
@@ -101,25 +101,29 @@ class ScheduleFreeAdamW(Optimizer):
     def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols."""
         beta1, beta2 = group["betas"]
-        average = self._averages[[g is group for g in self.param_groups].index(True)]
+        _, lr, total = self._averages[[g is group for g in self.param_groups].index(True)]
+        share = lr**2 / total if total else 0.0  # steps of size zero have no weight
         return {
             "beta2": beta2,
             "take2": 1.0 - beta2,
             "square": 1.0 / (1.0 - beta2**step),
             "eps": group["eps"],
             "decay": group["weight_decay"],
-            "share": average.share,
-            "keep": 1.0 - average.share,
-            "step_size": average.lr * (1.0 - beta1 * (1.0 - average.share)),
-            "left": average.lr * beta1,
+            "share": share,
+            "keep": 1.0 - share,
+            "step_size": lr * (1.0 - beta1 * (1.0 - share)),
+            "left": lr * beta1,
             "back": (1.0 - beta1) / beta1,
         }
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
-        for group, average in zip(self.param_groups, self._averages, strict=True):
-            average.advance(float(group["lr"]), group["warmup"])
+        for index, group in enumerate(self.param_groups):
+            steps, _, total = self._averages[index]
+            rise = min(1.0, (steps + 1) / group["warmup"]) if group["warmup"] else 1.0
+            lr = float(group["lr"]) * rise
+            self._averages[index] = (steps + 1, lr, total + lr**2)
         self.apply(schedule_free_adamw_, grads)
         return loss
 
@@ -129,35 +133,11 @@ class ScheduleFreeAdamW(Optimizer):
 
     def extra_state(self) -> dict[str, Any]:
         """The weights of the averages."""
-        return {"averages": [list(astuple(average)) for average in self._averages]}
+        return {"averages": [list(average) for average in self._averages]}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
-        self._averages = [_Average(*saved) for saved in extra["averages"]]
-
-
-@dataclass(slots=True)
-class _Average:
-    """Progress of a group.
-
-    Attributes:
-        steps: steps taken.
-        lr: step size of the last one, warm-up included.
-        total: sum of the squared step sizes.
-        share: weight of the last point in the average.
-    """
-
-    steps: int = 0
-    lr: float = 0.0
-    total: float = 0.0
-    share: float = 0.0
-
-    def advance(self, lr: float, warmup: int) -> None:
-        """Begin a step; steps of size zero have no weight."""
-        self.steps += 1
-        self.lr = lr * min(1.0, self.steps / warmup) if warmup else lr
-        self.total += self.lr**2
-        self.share = self.lr**2 / self.total if self.total else 0.0
+        self._averages = [(steps, lr, total) for steps, lr, total in extra["averages"]]
 
 
 def schedule_free_adamw_(
