@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anyorder.sharding import full
+
 Gradient = Sequence[Tensor | None]
 
 #: Inner products with the mean need the gradients themselves: at most so many are kept, each the
@@ -97,7 +99,7 @@ class Moments:
             old = torch.zeros_like(new) if mean is None else mean
             gap = new - old
             scatter = (stack - new).square().sum(0) + gap.square() * (count * share)
-            squares.append(scatter.sum(dtype=torch.float64))
+            squares.append(full(scatter.sum(dtype=torch.float64)))
             if self._scatters is not None:
                 known = self._scatters[index]
                 self._scatters[index] = scatter if known is None else known + scatter
@@ -214,7 +216,7 @@ def _over(top: float, bottom: float) -> float:
 
 def _dot(left: Gradient, right: Gradient) -> float:
     products = [
-        (a.double() * b.double()).sum()
+        full((a.double() * b.double()).sum())
         for a, b in zip(left, right, strict=True)
         if a is not None and b is not None
     ]
@@ -226,7 +228,7 @@ def _thinned(scatters: Gradient, means: Gradient, scale: float) -> tuple[Tensor,
     total = sum(s.numel() for s in scatters if s is not None)
     every = max(total // COORDINATES, 1)
     pairs = [
-        (s.flatten()[::every].double() * scale, m.flatten()[::every].double().square())
+        (full(s).flatten()[::every].double() * scale, full(m).flatten()[::every].double().square())
         for s, m in zip(scatters, means, strict=True)
         if s is not None and m is not None
     ]
