@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian as dense_hessian
 
-from anyorder.curvature import Composite, SecondDerivativeError
+from anyorder.curvature import Composite, SecondDerivativeError, Target
 from anyorder.oracle import Oracle
 
 
@@ -113,3 +113,13 @@ def test_a_closed_operator_says_so_and_holds_no_graph() -> None:
         gc.collect()
         counts.append(sum(type(o) is Tensor for o in gc.get_objects()))
     assert counts[-1] <= counts[5]
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples"), [((), 1), ((7,), 7), ((7, 3), 7), ((2, 5, 3), 10), ((4, 0), 0)]
+)
+def test_a_target_counts_all_axes_of_its_outputs_but_the_last(
+    shape: tuple[int, ...], samples: int
+) -> None:
+    outputs = torch.zeros(shape)
+    assert Target(torch.zeros(()), [], outputs, outputs).samples == samples

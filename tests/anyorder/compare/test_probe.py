@@ -77,8 +77,9 @@ def test_a_fused_kernel_has_no_second_derivative_and_a_counted_fallback() -> Non
 
 def test_who_will_have_trouble(digits: dict[str, Any]) -> None:
     assert troubles(digits, [HESSIAN]) == []
-    (says,) = troubles(digits, [{"name": "kfac", "needs": ["ggn"], "settings": {}}])
-    assert "two parts" in says
+    for name, need in (("kfac", "ggn"), ("sso", "target")):
+        (says,) = troubles(digits, [{"name": name, "needs": [need], "settings": {}}])
+        assert says.startswith(f"{name} will fail") and "two parts" in says
 
 
 def test_what_is_said(digits: dict[str, Any]) -> None:

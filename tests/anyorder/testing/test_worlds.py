@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anyorder.testing.worlds import bits, bowl, net, same
+from anyorder.testing.worlds import bits, bowl, in_parts, net, same
 
 
 def test_net_holds_a_little_of_everything() -> None:
@@ -86,3 +86,13 @@ def test_same_sees_every_bit_and_takes_nan_for_nan() -> None:
     assert not same(a, {})
     assert not same({"x": torch.ones(2)}, {"x": torch.ones(2).double()})
     assert not same({"x": torch.zeros(2)}, {"x": torch.zeros(3)})
+
+
+def test_a_closure_in_two_parts_is_the_same_loss() -> None:
+    params, closure = bowl()
+    parts = in_parts(closure)
+    assert torch.equal(parts(), closure())
+    grads = [torch.autograd.grad(f(), list(params.values())) for f in (closure, parts)]
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    vector = in_parts(lambda: params["p0"] * 2)
+    assert vector().shape == params["p0"].shape  # what is no number stays none
