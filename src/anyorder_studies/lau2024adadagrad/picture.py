@@ -16,7 +16,6 @@ WORDS = {
     "largest": "fixed, 1,024",
     "eta_0.5": "growing, eta 0.5",
     "eta_1": "growing, eta 1",
-    "eta_2": "growing, eta 2",
     "matched": "fixed, as many steps as eta 1",
 }
 COLOURS = dict(zip(WORDS, PALETTE, strict=False))

@@ -13,7 +13,7 @@ def test_each_contestant_has_its_seeds_and_growing_ones_their_sizes() -> None:
     losses, sizes = figure.axes
     assert [line.get_label() for line in losses.lines] == list(WORDS.values())
     assert all(list(line.get_xdata()) == [10, 11] for line in losses.lines)
-    assert len(sizes.lines) == 2 * 3
+    assert len(sizes.lines) == 2 * 2
     assert list(sizes.lines[0].get_xdata()) == [8, 24, 300]
     assert list(sizes.lines[0].get_ydata()) == [8, 64, 64]
     assert losses.get_yscale() == sizes.get_xscale() == "log"

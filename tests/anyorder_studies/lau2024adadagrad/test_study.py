@@ -29,8 +29,8 @@ def test_every_contestant_has_the_same_grid_and_as_many_seeds() -> None:
 @pytest.mark.parametrize("name", ["largest", "eta_1"])
 def test_a_unit_trains_with_the_step_size_that_tuning_chose(name: str) -> None:
     found = AdAdaGradAgainstFixedBatches().run({"name": name, **UNIT})
-    assert found["lr"] == 0.1  # 1e-9 leaves the weights as they were
-    assert found["loss"] < 2.2
+    assert found["lr"] == found["held_out_lr"] == 0.1  # 1e-9 leaves the weights as they were
+    assert found["loss"] < 2.2 and found["test_loss"] < 2.2 and 0.2 < found["test_accuracy"] <= 1.0
     sizes = [size for _, size in found["sizes"]]
     assert sizes == sorted(set(sizes)) and sizes[-1] <= 1024
     if name == "largest":
@@ -47,7 +47,7 @@ def test_the_control_takes_as_many_steps() -> None:
     assert control.smallest == control.largest == round(grown["samples"] / grown["steps"])
     found = AdAdaGradAgainstFixedBatches().run({"name": "matched", **UNIT})
     assert found["steps"] == pytest.approx(grown["steps"], abs=2)
-    assert plan_of("eta_2", 1, grid, seeds) == Plan(8, 1024, 2.0, 1)
+    assert plan_of("eta_0.5", 1, grid, seeds) == Plan(8, 1024, 0.5, 1)
 
 
 def test_measurements_are_ratios_of_pairs() -> None:
@@ -60,15 +60,17 @@ def test_measurements_are_ratios_of_pairs() -> None:
             results.append((
                 unit,
                 {
-                    "loss": loss, "validation_loss": 3 * loss, "accuracy": 0.9 if loss < 2 else 0.8,
+                    "loss": loss, "test_loss": 3 * loss, "test_accuracy": 0.9 if loss < 2 else 0.8,
+                    "held_out_lr": 0.3 if name == "largest" else 0.2,
                     "steps": 10 if name == "eta_1" else 40, "samples": 100, "sizes": [[0, 8]],
                     "lr": 0.1 if name == "smallest" else 0.2,
                 },
             ))  # fmt: skip
     measured = AdAdaGradAgainstFixedBatches().measure(results)
-    assert measured["validation_loss_ratio_largest"].value == pytest.approx(0.25)
+    assert measured["test_loss_ratio_largest"].value == pytest.approx(0.25)
     assert measured["loss_ratio_matched"].value == pytest.approx(0.5)
     assert measured["steps_ratio_smallest"].value == pytest.approx(0.25)
     assert measured["accuracy_gain_largest"].value == pytest.approx(5.0)
     assert measured["loss_eta_1"].value == pytest.approx(1.5)
-    assert measured["lr_at_edge"].value == 1  # the smallest batch's
+    assert measured["test_loss_eta_1"].value == pytest.approx(4.5)
+    assert measured["lr_at_edge"].value == 2  # the smallest batch's, and the largest one's
