@@ -188,7 +188,8 @@ def test_rules_are_compiled_in_one_place() -> None:
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.compile"
     }
-    assert uses == set(), "rules are run by anyorder.engine"
+    # The contract tries methods on a model that its owner compiled.
+    assert uses <= {"anyorder/testing/worlds.py"}, "rules are run by anyorder.engine"
 
 
 # How large things grow ------------------------------------------------------------------------

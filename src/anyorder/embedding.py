@@ -38,8 +38,7 @@ class StableEmbedding(nn.Embedding):
 
     def __init__(self, num_embeddings: int, embedding_dim: int, **options: Any) -> None:
         super().__init__(num_embeddings, embedding_dim, **options)
-        place = {"device": self.weight.device, "dtype": self.weight.dtype}
-        self.norm = nn.LayerNorm(embedding_dim, **place)
+        self.norm = nn.LayerNorm(embedding_dim, device=self.weight.device, dtype=self.weight.dtype)
 
     def reset_parameters(self) -> None:
         """Xavier's uniform start; the padding token, if there is one, at zero."""

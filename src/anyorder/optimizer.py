@@ -25,16 +25,16 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
+from anyorder.call import Call
 from anyorder.checkpoint import CheckpointError, load_into, saved
 from anyorder.directions import Direction, Law, Seeded, Shift
 from anyorder.embedding import exempt
-from anyorder.engine import NOISE, Engine, Mode, Program, Rule, scalar_names
+from anyorder.engine import Engine, Mode, Rule
 from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
 from anyorder.layout import Stretch, stretches
@@ -54,10 +54,9 @@ from anyorder.oracle import (
     refuse_sparse,
 )
 from anyorder.params import named_groups
-from anyorder.precision import Format, Plain, State, Stochastic, format_for, noise_for
-from anyorder.sharding import as_sharded, is_sharded, local, summed
+from anyorder.precision import Format, State, format_for
+from anyorder.sharding import is_sharded, local
 from anyorder.shifts import hidden, in_place
-from anyorder.tensors import HALF
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -391,7 +390,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         for index, group in enumerate(self.param_groups):
             if where is not None and not where(group):
                 continue
-            call = _Call(self, rule, group, advance)
+            call = Call(self, rule, group, advance, self._slopes)
             for stretch in self._arranged(index, [p for p in group["params"] if id(p) in given]):
                 self._apply_stretch(call, stretch, given)
 
@@ -430,7 +429,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
             buffers = self.buffers_of(group)
             made: list[Stretch] = []
             exempted = exempt(self.module)
-            for state in {group.get("state", "fp32"): 0, "fp32": 0}:
+            states: set[State] = {group.get("state", "fp32"), "fp32"}
+            for state in sorted(states):
                 chosen = [pair for pair in new if _state_of(group, pair[1], exempted) == state]
                 form = functools.partial(self._format, group, state)
                 made += stretches(chosen, buffers, form)
@@ -449,7 +449,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
         )
 
     def _apply_stretch(
-        self, call: _Call, stretch: Stretch, given: Mapping[int, Sequence[Any]]
+        self, call: Call, stretch: Stretch, given: Mapping[int, Sequence[Any]]
     ) -> None:
         moving = [given.get(id(p)) for p in stretch.params]
         steps = {entries["step"] for entries in stretch.entries}
@@ -490,6 +490,11 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 "that needs gradients only"
             )
 
+    def _slopes(self) -> dict[int, Tensor]:
+        """The gradients of the step being taken, by the identity of their parameters."""
+        assert self._oracle is not None
+        return self._oracle.slopes()
+
     def _given(self) -> Oracle:
         """An oracle over gradients that ``backward()`` has already put into ``.grad``."""
         if self.needs != GRADIENT_ONLY:
@@ -506,96 +511,6 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Everything, for copies and pickles; compiled kernels are looked up again."""
         return {**self.__dict__, "ranker": None, "scaler": None, "process_group": None}
-
-
-def _state_of(group: Mapping[str, Any], param: Tensor, exempted: set[int]) -> State:
-    """The precision in which the buffers of a parameter are kept."""
-    return "fp32" if id(param) in exempted else group.get("state", "fp32")
-
-
-class _Call:
-    """One run of a rule over a group: the program around the rule and its scalars."""
-
-    def __init__(self, owner: Optimizer, rule: Rule, group: dict[str, Any], advance: bool) -> None:
-        self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
-        self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
-        self.decay: Literal["", "decoupled", "coupled"] = ""
-        if advance and group.get("weight_decay") and not owner.own_decay:
-            self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
-
-    def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
-        """Apply the rule to a stretch of parameters in their step ``step``."""
-        rounded = self.group.get("stochastic_rounding") and stretch.params[0].dtype in HALF
-        formats = (Stochastic() if rounded else Plain(), *stretch.formats.values())
-        program = Program(self.rule, formats, self.decay, 1 + len(stretch.formats))
-        scalars = {**self._numbers(step), **self._noise(stretch.name, program.random)}
-        if self.advance and self.group.get("cautious"):
-            self._run_cautiously(stretch, program, inputs, scalars)
-        else:
-            stretch.apply(self.owner.engine, program, inputs, scalars)
-
-    def _run_cautiously(
-        self,
-        stretch: Stretch,
-        program: Program,
-        inputs: Sequence[Sequence[Tensor]],
-        scalars: dict[str, Tensor],
-    ) -> None:
-        """Keep only moves against the gradient, scaled up for those left out.
-
-        A parameter of n elements of which k are kept moves n / (k + 1) times as far in each (Liang
-        et al., 2024, arXiv 2411.16085, algorithm 1). Decoupled decay is no move and stays whole.
-        """
-        assert self.owner._oracle is not None
-        slopes = self.owner._oracle.slopes()
-        starts = [local(p).to(torch.promote_types(p.dtype, torch.float32)) for p in stretch.params]
-        moved = [
-            as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
-        ]
-        shadow = replace(stretch, params=moved)
-        bare = replace(program, formats=(Plain(), *program.formats[1:]), decay=self._coupled)
-        shadow.apply(self.owner.engine, bare, inputs, scalars)
-        for param, start, end in zip(stretch.params, starts, moved, strict=True):
-            slope = local(slopes[id(param)])
-            move = local(end) - start
-            kept = move * slope < 0
-            counts = torch.stack([kept.sum(), torch.full_like(kept.sum(), kept.numel())])
-            some, all_ = summed(counts, [param]).tolist()
-            move = torch.where(kept, move, 0.0) * (all_ / (some + 1))
-            result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
-            noise = None
-            if program.formats[0].random:
-                keys = self._noise(f"{stretch.name}/cautious", True)
-                words = noise_for(
-                    result.numel(), keys["low"], keys["high"], keys["start"], result.device
-                )
-                noise = words.view(result.shape)
-            program.formats[0].write_((local(param),), result, noise)
-
-    @property
-    def _coupled(self) -> Literal["", "coupled"]:
-        return "coupled" if self.decay == "coupled" else ""
-
-    def _numbers(self, step: int) -> dict[str, Tensor]:
-        """The scalars of the rule and of weight decay as the 0-dim tensors the engine takes."""
-        if step in self._made:
-            return self._made[step]
-        group = self.group
-        values = self.owner.scalars(group, step)
-        numbers = {name: values[name] for name in scalar_names(self.rule)}
-        if self.decay == "decoupled":
-            numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
-        elif self.decay == "coupled":
-            numbers["penalty"] = float(group["weight_decay"])
-        made = {name: torch.tensor(v, dtype=torch.float64) for name, v in numbers.items()}
-        return self._made.setdefault(step, made)
-
-    def _noise(self, name: str, random: bool) -> dict[str, Tensor]:
-        """Keys of the random bits with which a stretch is rounded in this step."""
-        if not random:
-            return {}
-        low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
-        return dict(zip(NOISE, map(torch.tensor, (low, high, 0)), strict=True))
 
 
 class _Given:
@@ -686,4 +601,6 @@ class Population(Optimizer):
         return in_place(self.named_params(), shift, self.engine)
 
 
-Factory = Callable[..., torch.optim.Optimizer]
+def _state_of(group: Mapping[str, Any], param: Tensor, exempted: set[int]) -> State:
+    """The precision in which the buffers of a parameter are kept."""
+    return "fp32" if id(param) in exempted else group.get("state", "fp32")

@@ -53,8 +53,9 @@ class _Substitute(TorchFunctionMode):
         self.params, self.shift, self.engine = params, shift, engine
         self.seen: set[str] = set()
         self.small = _small(params, shift, engine)
+        self.swap: Callable[[Any], Any] = self._swap
         if "torch._dynamo" in sys.modules:  # somebody compiles, and would trace the noise as well
-            self._swap = torch._dynamo.disable(self._swap)
+            self.swap = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __torch_function__(
         self,
@@ -66,8 +67,8 @@ class _Substitute(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _METADATA:
             return func(*args, **kwargs)
-        changed = tuple(self._swap(a) for a in args)
-        return func(*changed, **{key: self._swap(value) for key, value in kwargs.items()})
+        changed = tuple(self.swap(a) for a in args)
+        return func(*changed, **{key: self.swap(value) for key, value in kwargs.items()})
 
     def _swap(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -72,7 +72,9 @@ class MethodContract(OptionsContract):
 
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
         """One step, with the closure in the form the method needs."""
-        return optimizer.step(in_parts(closure) if self._parts and callable(closure) else closure)
+        return optimizer.step(
+            in_parts(closure) if self._parts and not isinstance(closure, list) else closure
+        )
 
     def _rates(self) -> list[float]:
         declared = self.method.hypers["lr"]
