@@ -79,7 +79,8 @@ class Call:
         shadow = replace(stretch, params=moved)
         bare = replace(program, formats=(Plain(), *program.formats[1:]), decay=self._coupled)
         shadow.apply(self.owner.engine, bare, inputs, scalars)
-        for param, start, end in zip(stretch.params, starts, moved, strict=True):
+        triples = zip(stretch.params, starts, moved, strict=True)
+        for index, (param, start, end) in enumerate(triples):
             slope = local(slopes[id(param)])
             move = local(end) - start
             kept = move * slope < 0
@@ -89,11 +90,8 @@ class Call:
             result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
             noise = None
             if program.formats[0].random:
-                keys = self._noise(f"{stretch.name}/cautious", True)
-                words = noise_for(
-                    result.numel(), keys["low"], keys["high"], keys["start"], result.device
-                )
-                noise = words.view(result.shape)
+                keys = self._noise(f"{stretch.name}/{index}", True).values()
+                noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
             program.formats[0].write_((local(param),), result, noise)
 
     @property

@@ -217,11 +217,12 @@ class OptionsContract:
         if self.method.needs != frozenset({"grad"}):
             pytest.skip("a penalty in the loss has curvature, which a decay has not")
         decay: dict[str, Any] = {"weight_decay": 0.1, "decoupled_weight_decay": False}
-        coupled = self._moved(**decay)[0]
+        coupled = self._moved(steps=3, **decay)[0]
         model, inner = wide()
         optimizer = self.make(model, lr=self._rate(), weight_decay=0.0)
         squares = lambda: torch.stack([(p * p).sum() for p in model.parameters()]).sum()  # noqa: E731
-        self.step(optimizer, lambda: inner() + 0.05 * squares())
+        for _ in range(3):
+            self.step(optimizer, lambda: inner() + 0.05 * squares())
         for name, value in bits(model).items():
             torch.testing.assert_close(coupled[name], value, rtol=1e-3, atol=1e-4)
 
