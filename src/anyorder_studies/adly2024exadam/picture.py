@@ -41,6 +41,7 @@ def draw_sweeps(
         measurements: All measurements of the study.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(7.2, 3.9))
     axes: Any = figure.subplots(1, 2, width_ratios=(1.3, 1.0))
@@ -54,7 +55,8 @@ def draw_sweeps(
     left.set_xlabel("step size (dots: chosen)")
     left.set_ylabel("training loss, nats")
     left.set_title("The sweep, on tuning seeds", loc="left")
-    left.legend(loc="best")
+    left.set_ylim(top=300.0)  # room for the legend
+    left.legend(loc="upper left")
     for place, name in enumerate(reversed(RATIOS)):
         ratio = measurements[name]
         colour = PALETTE[0] if ratio.value < 1 else PALETTE[1]
@@ -67,6 +69,9 @@ def draw_sweeps(
         )  # fmt: skip
     right.axvline(1.0, color=INK, linewidth=0.8, linestyle=":")
     right.set_xscale("log")
+    right.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     right.set_yticks(range(len(RATIOS)), list(reversed(RATIOS.values())))
     right.set_ylim(-0.5, len(RATIOS) - 0.4)
     right.set_title("Below 1: EXAdam wins", loc="left")
