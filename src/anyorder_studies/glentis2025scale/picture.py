@@ -35,16 +35,12 @@ def draw_losses_and_memory(
         kilobytes = measurements[f"kilobytes_{name}"].value
         losses = [run["loss"] for run in found[name]]
         axes[1].plot([kilobytes] * len(losses), losses, "o", color=colour, markersize=5)
-        axes[1].annotate(
-            label, (kilobytes, sum(losses) / len(losses)), xytext=(8, 0), va="center",
-            textcoords="offset points", fontsize=8,
-        )  # fmt: skip
     axes[0].set_xlabel("steps in %")
     axes[0].set_ylabel("training loss in nats per byte")
     axes[0].set_title("Training", loc="left")
     axes[0].legend(frameon=False)
-    axes[1].set_xlim(left=0.0)
-    axes[1].margins(x=0.3)
+    largest = max(measurements[f"kilobytes_{name}"].value for name in LABELS)
+    axes[1].set_xlim(0.0, 1.1 * largest)
     axes[1].set_xlabel("weights and state in kB")
     axes[1].set_ylabel("validation loss in nats per byte")
     axes[1].set_title("Result over memory", loc="left")

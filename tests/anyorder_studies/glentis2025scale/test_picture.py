@@ -19,7 +19,8 @@ def test_curves_are_means_and_points_are_seeds() -> None:
     assert [list(line.get_ydata()) for line in left.lines] == [[3.0, 2.0]] * 4
     assert list(left.lines[0].get_xdata()) == [25.0, 75.0]
     assert [list(line.get_ydata()) for line in right.lines][1] == [3.0, 4.0]
-    assert [text.get_text() for text in right.texts] == list(LABELS.values())
+    assert [line.get_color() for line in right.lines] == [line.get_color() for line in left.lines]
+    assert right.get_xlim() == (0.0, 6.6000000000000005)
 
 
 def test_a_run_that_diverged_ends_its_curve() -> None:
