@@ -410,6 +410,15 @@ class Optimizer(torch.optim.Optimizer, ABC):
                     found.update(zip(map(id, stretch.params), stretch.values(name), strict=True))
         return {k: found[id(p)] for k, p in self.named_params().items() if id(p) in found}
 
+    def follow_buffers(self) -> None:
+        """Start state afresh in groups whose settings have come to need other buffers."""
+        for index, group in enumerate(self.param_groups):
+            kept = self.buffers_of(group)
+            if any(tuple(stretch.buffers) != kept for stretch in self._stretches[index]):
+                self._stretches[index] = []
+                for param in group["params"]:
+                    self.state.pop(param, None)
+
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
         """``x += scale(group) * direction`` in place, for every trainable parameter."""
         for group in self.param_groups:

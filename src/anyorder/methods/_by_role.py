@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from anyorder.hyper import HyperError, hyper
-from anyorder.methods.adamw import AdamW
+from anyorder.methods.adamw import numbers
 from anyorder.optimizer import Optimizer
 from anyorder.params import named_groups
 from anyorder.roles import (
@@ -126,15 +126,6 @@ class ByRole(Optimizer):
         """Tells the groups that move by ``rule``."""
         return lambda group: self.rule_of(group) == rule
 
-    def follow_buffers(self) -> None:
-        """State starts afresh in groups whose settings have come to need other buffers."""
-        for index, group in enumerate(self.param_groups):
-            kept = self.buffers_of(group)
-            if any(tuple(stretch.buffers) != kept for stretch in self._stretches[index]):
-                self._stretches[index] = []
-                for param in group["params"]:
-                    self.state.pop(param, None)
-
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""
         part = self._parts[name]
@@ -143,10 +134,7 @@ class ByRole(Optimizer):
 
     def partner_scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """The numbers of AdamW's rule."""
-        settings = {
-            "lr": group["lr"], "betas": group["adamw_betas"], "eps": group["adamw_eps"],
-        }  # fmt: skip
-        return AdamW.scalars(cast("AdamW", self), settings, step)  # it reads nothing but these
+        return numbers(float(group["lr"]), group["adamw_betas"], group["adamw_eps"], step)
 
     def told_enough(self) -> bool:
         """Whether what the user says makes up for a module that is not given."""

@@ -76,19 +76,10 @@ class SGD(Optimizer):
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
-        self._follow_momentum()
+        self.follow_buffers()
         self.apply(descend_, grads, where=lambda group: not group["momentum"])
         self.apply(descend_with_momentum_, grads, where=lambda group: bool(group["momentum"]))
         return loss
-
-    def _follow_momentum(self) -> None:
-        """Velocity starts afresh where a schedule has switched momentum on, and goes with it."""
-        for index, group in enumerate(self.param_groups):
-            kept = self.buffers_of(group)
-            if any(tuple(stretch.buffers) != kept for stretch in self._stretches[index]):
-                self._stretches[index] = []
-                for param in group["params"]:
-                    self.state.pop(param, None)
 
 
 def descend_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
