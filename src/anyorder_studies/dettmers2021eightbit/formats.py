@@ -87,8 +87,9 @@ CONTESTANTS: Mapping[str, Mapping[str, Any]] = {
     "dynamic_tensor": {"state": "8bit", "whole": True},
     "linear_2048": {"state": "8bit", "state_block": 2048, "linear": True},
     "linear_tensor": {"state": "8bit", "whole": True, "linear": True},
-    "linear_tensor_unguarded": {"state": "8bit", "whole": True, "linear": True, "guarded": False},
     "dynamic_2048_unguarded": {"state": "8bit", "state_block": 2048, "guarded": False},
+    "dynamic_tensor_unguarded": {"state": "8bit", "whole": True, "guarded": False},
+    "linear_tensor_unguarded": {"state": "8bit", "whole": True, "linear": True, "guarded": False},
 }
 _LEFT_OUT = ("linear", "guarded", "whole")
 

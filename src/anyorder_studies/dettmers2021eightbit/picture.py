@@ -19,7 +19,9 @@ LABELS = {
     "dynamic_tensor": "dynamic, matrix",
     "linear_2048": "linear, 2,048",
     "linear_tensor": "linear, matrix",
-    "linear_tensor_unguarded": "linear, matrix,\nunguarded",
+    "dynamic_2048_unguarded": "dynamic, 2,048, unguarded",
+    "dynamic_tensor_unguarded": "dynamic, matrix, unguarded",
+    "linear_tensor_unguarded": "linear, matrix, unguarded",
 }
 BLOCKS = {"tensor": "all", "2048": "2,048", "256": "256"}
 COLOURS = {"dynamic": PALETTE[0], "linear": PALETTE[1]}
@@ -37,7 +39,7 @@ def draw_formats(
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(7.2, 3.3))
+    figure = Figure(figsize=(7.2, 4.0))
     left, right = _axes(figure)
     for place, name in enumerate(LABELS):
         pairs = zip(found[name], found["float32"], strict=True)

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRID = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
-STABLE = ("float32", "dynamic_2048")
-MODELS = ("digits", "lm", "lm_stable")
+# Who meets on which model; the last is the transformer with a stable embedding.
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "digits": tuple(CONTESTANTS),
+    "lm": tuple(CONTESTANTS),
+    "lm_stable": ("float32", "dynamic_2048"),
+}
 BLOCKS = (256, 2048, 0)  # 0: one scale for all
 # Natural logarithms of the second moments in the table of errors: 99 % lie within 6.7 decades.
 SPREAD = 3.0
@@ -49,11 +53,16 @@ class EightBitState(Study):
     format keeps positive second moments from being rounded to zero, which the paper's does not;
     *unguarded* leaves this out as well. All of them keep matrices below 4,096 elements in 32 bits.
     A run that diverges or ends worse than a uniform guess counts as one, and as unstable. Matrices
-    here have at most 65,536 elements, thousands of times fewer than where the paper finds blocks
-    needed, so their effect on training may well not show.
+    here have at most 65,536 elements, far fewer than those of the paper's models, where it finds
+    that blocks are needed.
+
+    A first run showed the guarded format with one scale per matrix ahead of float32 on the
+    language model. The claims stayed as they were; that model then met the dynamic table unguarded
+    too, which is what the paper compares: `unguarded_block_ratio` is its comparison, outside the
+    claims.
 
     The table of errors needs no training: positive numbers whose logarithm is normal with
-    deviation 3 are written and read once, without the bound on small ones.
+    deviation 3 are written and read once, unguarded.
     """
 
     key: ClassVar[str] = "dettmers2021eightbit"
@@ -128,14 +137,16 @@ class EightBitState(Study):
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
-            "seeds": 2, "tuning_seeds": 1, "grid": 1, "digits": 10, "lm": 4, "numbers": 1 << 14,
+            "seeds": 2, "tuning_seeds": 1, "grid": 1, "digits": 10, "lm": 3,
+            "numbers": 1 << 14, "draws": 1,
         },
         "small": {
-            "seeds": 5, "tuning_seeds": 1, "grid": 5, "digits": 300, "lm": 160, "numbers": 1 << 18,
+            "seeds": 4, "tuning_seeds": 1, "grid": 5, "digits": 200, "lm": 160,
+            "numbers": 1 << 18, "draws": 8,
         },
         "full": {
             "seeds": 10, "tuning_seeds": 2, "grid": 5, "digits": 3000, "lm": 50_000,
-            "numbers": 1 << 24,
+            "numbers": 1 << 24, "draws": 8,
             "need": "a transformer of 1.5 billion weights on 100 billion words, as in the paper: "
             "about a GPU year for each format; with the models here, a day on one core",
         },
@@ -151,10 +162,10 @@ class EightBitState(Study):
                 for block in BLOCKS:
                     yield {
                         "model": "none", "linear": linear, "block": block, "seed": seed,
-                        "numbers": settings["numbers"],
+                        "numbers": settings["numbers"], "draws": settings["draws"],
                     }  # fmt: skip
             for model in MODELS:
-                for contestant in contestants(model):
+                for contestant in MODELS[model]:
                     yield {
                         "model": model,
                         "contestant": contestant,
@@ -167,10 +178,7 @@ class EightBitState(Study):
     def run(self, unit: Unit) -> Result:
         """Errors of rounding, or training with the step size that float32 has chosen."""
         if unit["model"] == "none":
-            draws = generator(self.key, unit["seed"], 0)
-            values = (SPREAD * torch.randn(unit["numbers"], generator=draws)).exp()
-            error, lost = rounding_error(unit["linear"], unit["block"], values)
-            return {"error": error, "lost": lost}
+            return _rounded(unit)
         model, contestant, steps = unit["model"], unit["contestant"], unit["steps"]
         tuning = (steps, tuple(unit["grid"]), unit["tuning_seeds"])
         lr = tuned("digits" if model == "digits" else "lm", "float32", *tuning)
@@ -199,14 +207,16 @@ class EightBitState(Study):
         measured["table_ratio_2048"] = ratio_interval(
             perplexity["linear_2048"], perplexity["dynamic_2048"]
         )
-        errors = rounded(results)
+        measured["unguarded_block_ratio"] = ratio_interval(
+            perplexity["dynamic_tensor_unguarded"], perplexity["dynamic_2048_unguarded"]
+        )
+        errors = errors_by_format(results)
         for (table, block), runs in errors.items():
             name = f"{table}_{block or 'tensor'}"
-            measured[f"error_{name}"] = mean_interval([r["error"] for r in runs])
-            measured[f"lost_{name}"] = mean_interval([r["lost"] for r in runs])
+            measured[f"error_{name}"] = mean_interval(runs["error"])
+            measured[f"lost_{name}"] = mean_interval(runs["lost"])
         measured["block_error_ratio"] = ratio_interval(
-            [r["error"] for r in errors["dynamic", 2048]],
-            [r["error"] for r in errors["dynamic", 0]],
+            errors["dynamic", 2048]["error"], errors["dynamic", 0]["error"]
         )
         chosen = {"digits": runs_on(results, "digits")["float32"][0], "lm": lm["float32"][0]}
         grid = next(u["grid"] for u, _ in results if u["model"] != "none")
@@ -223,28 +233,35 @@ class EightBitState(Study):
         return draw_formats(runs_on(results, "lm"), measurements)
 
 
-def contestants(model: str) -> tuple[str, ...]:
-    """Who meets on a model; what only digits can afford is left out of the language model."""
-    if model == "lm_stable":
-        return STABLE
-    return tuple(n for n in CONTESTANTS if model == "digits" or n != "dynamic_2048_unguarded")
-
-
 def runs_on(results: Results, model: str) -> dict[str, list[Result]]:
     """Results on a model by contestant, each in the order of the seeds."""
     return {
         name: [r for u, r in results if u["model"] == model and u["contestant"] == name]
-        for name in contestants(model)
+        for name in MODELS[model]
     }
 
 
-def rounded(results: Results) -> dict[tuple[str, int], list[Result]]:
-    """Errors of rounding by table and block."""
-    found: dict[tuple[str, int], list[Result]] = {}
+def errors_by_format(results: Results) -> dict[tuple[str, int], dict[str, list[float]]]:
+    """Errors of rounding of all seeds and draws, by table and block."""
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
     for unit, result in results:
         if unit["model"] == "none":
             table = "linear" if unit["linear"] else "dynamic"
-            found.setdefault((table, unit["block"]), []).append(result)
+            lists = found.setdefault((table, unit["block"]), {"error": [], "lost": []})
+            for key, values in lists.items():
+                values += result[key]
+    return found
+
+
+def _rounded(unit: Unit) -> Result:
+    """Errors of rounding for several draws of log-normal numbers; equal draws for equal seeds."""
+    found: Result = {"error": [], "lost": []}
+    for draw in range(unit["draws"]):
+        made = generator(EightBitState.key, unit["seed"], draw)
+        values = (SPREAD * torch.randn(unit["numbers"], generator=made)).exp()
+        error, lost = rounding_error(unit["linear"], unit["block"], values)
+        found["error"].append(error)
+        found["lost"].append(lost)
     return found
 
 

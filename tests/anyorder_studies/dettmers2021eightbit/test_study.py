@@ -11,7 +11,6 @@ from anyorder_studies.dettmers2021eightbit.study import (
     GRID,
     MODELS,
     EightBitState,
-    contestants,
 )
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
@@ -21,7 +20,7 @@ Loss = Callable[[str, str], float]
 
 def test_every_seed_meets_every_contestant_and_every_error() -> None:
     units = plan(EightBitState(seeds=3), "small")
-    assert len(units) == 3 * (2 * len(BLOCKS) + sum(len(contestants(m)) for m in MODELS))
+    assert len(units) == 3 * (2 * len(BLOCKS) + sum(len(MODELS[m]) for m in MODELS))
     training = [unit for unit in units if unit["model"] != "none"]
     assert all(unit["grid"] == GRID for unit in training)
     assert max(unit["seed"] for unit in training) < FIRST_TUNING_SEED
@@ -46,13 +45,15 @@ def test_everybody_gets_the_step_size_of_float32() -> None:
 
 
 def test_blocks_and_the_dynamic_table_lower_the_error() -> None:
-    unit = {"model": "none", "seed": 0, "numbers": 1 << 14}
+    unit = {"model": "none", "seed": 0, "numbers": 1 << 14, "draws": 2}
     run = EightBitState().run
     whole = run({**unit, "linear": False, "block": 0})
     small = run({**unit, "linear": False, "block": 256})
     linear = run({**unit, "linear": True, "block": 256})
-    assert small["error"] < whole["error"] < linear["error"]
-    assert small["lost"] < whole["lost"] < linear["lost"]
+    for key in ("error", "lost"):
+        ordered = zip(small[key], whole[key], linear[key], strict=True)
+        assert len(small[key]) == 2
+        assert all(a < b < c for a, b, c in ordered)
 
 
 def results(loss: Loss) -> Results:
@@ -63,9 +64,9 @@ def results(loss: Loss) -> Results:
             for block in BLOCKS:
                 error = {256: 0.1, 2048: 0.2, 0: 0.4}[block] * (1 + linear)
                 unit = {"model": "none", "linear": linear, "block": block, "seed": seed}
-                found.append((unit, {"error": error, "lost": error / 10}))
+                found.append((unit, {"error": [error] * 3, "lost": [error / 10] * 3}))
         for model in MODELS:
-            for name in contestants(model):
+            for name in MODELS[model]:
                 unit = {"model": model, "contestant": name, "seed": seed, "grid": GRID}
                 result = {
                     "loss": loss(model, name) + seed * math.log(2),
@@ -81,7 +82,10 @@ def results(loss: Loss) -> Results:
 
 
 def test_measurements_are_ratios_of_pairs() -> None:
-    perplexity = {"dynamic_tensor": 4.0, "linear_tensor": 12.0, "linear_2048": 10.0}
+    perplexity = {
+        "dynamic_tensor": 4.0, "linear_tensor": 12.0, "linear_2048": 10.0,
+        "dynamic_tensor_unguarded": 3.0,
+    }  # fmt: skip
     measured = EightBitState().measure(results(lambda _, name: math.log(perplexity.get(name, 2.0))))
     assert measured["perplexity_ratio"].value == pytest.approx(1.0)
     assert measured["perplexity_ratio_dynamic_tensor_lm"].value == pytest.approx(2.0)
@@ -91,6 +95,8 @@ def test_measurements_are_ratios_of_pairs() -> None:
     assert measured["table_ratio"].high == pytest.approx(3.0)
     assert measured["table_ratio_2048"].value == pytest.approx(5.0)
     assert measured["block_ratio"].value == pytest.approx(2.0)
+    assert measured["unguarded_block_ratio"].value == pytest.approx(1.5)
+    assert measured["block_error_ratio"].n == 6
     assert measured["block_error_ratio"].value == pytest.approx(0.5)
     assert measured["error_linear_tensor"].value == pytest.approx(0.8)
     assert measured["lost_dynamic_256"].value == pytest.approx(0.01)
