@@ -23,15 +23,28 @@ class SecondDerivativeError(AnyOrderError, RuntimeError):
     """An operation in the closure has no second derivative."""
 
 
+class CompositeError(AnyOrderError, TypeError):
+    """A part of a closure in two parts is no function."""
+
+
 class Composite:
     """A closure in two parts, for methods that need the model's outputs.
 
     Args:
         outputs: returns the model's outputs for one fixed batch.
         loss: maps these outputs to the scalar loss.
+
+    Raises:
+        CompositeError: one of them is no function.
     """
 
     def __init__(self, outputs: Callable[[], Tensor], loss: Callable[[Tensor], Tensor]) -> None:
+        for name, part in (("outputs", outputs), ("loss", loss)):
+            if not callable(part):
+                raise CompositeError(
+                    f"{name}: expected a function, got {type(part).__name__}; write "
+                    "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
+                )
         self.outputs, self.loss = outputs, loss
 
     def __call__(self) -> Tensor:

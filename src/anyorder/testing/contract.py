@@ -72,9 +72,8 @@ class MethodContract(OptionsContract):
 
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
         """One step, with the closure in the form the method needs."""
-        return optimizer.step(
-            in_parts(closure) if self._parts and not isinstance(closure, list) else closure
-        )
+        # What is no closure, or is a list of them, goes in as it is.
+        return optimizer.step(in_parts(closure) if self._parts and callable(closure) else closure)
 
     def _rates(self) -> list[float]:
         declared = self.method.hypers["lr"]
