@@ -76,8 +76,12 @@ check: lint docs test  ## Everything a change must pass: lint, docs, tests with 
 
 .PHONY: bench
 bench: $(STAMP)  ## Measure speed and memory, as JSON into benchmarks/results
-	@for file in $(filter-out %/common.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out %/common.py %/quality.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+.PHONY: quality
+quality: $(STAMP)  ## Compare the first-order methods, five seeds on two problems (hours; goes on if stopped)
+	@$(BIN)/python benchmarks/quality.py
 
 .PHONY: constraints
 constraints: $(STAMP)  ## Pin the versions that are installed now
