@@ -24,6 +24,8 @@ LABELS = {
     "linear_tensor_unguarded": "linear, matrix, unguarded",
 }
 BLOCKS = {"tensor": "all", "2048": "2,048", "256": "256"}
+# Ratios beyond this are written at the edge instead of drawn.
+WIDEST = 1.15
 COLOURS = {"dynamic": PALETTE[0], "linear": PALETTE[1]}
 
 
@@ -37,27 +39,30 @@ def draw_formats(
         measurements: All measurements of the study.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(7.2, 4.0))
     left, right = _axes(figure)
     for place, name in enumerate(LABELS):
+        total = measurements[f"perplexity_ratio_{name}_lm"]
+        if total.value > WIDEST:
+            left.annotate(
+                f"{total.value:.3g} \N{RIGHTWARDS ARROW}", (WIDEST, place), xytext=(-3, 0),
+                ha="right", va="center", textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+            continue
         pairs = zip(found[name], found["float32"], strict=True)
         ratios = [math.exp(run["loss"] - base["loss"]) for run, base in pairs]
         colour = COLOURS.get(name.split("_")[0], PALETTE[2])
-        left.plot(ratios, [place] * len(ratios), ".", color=PALETTE[6], markersize=5)
-        total = measurements[f"perplexity_ratio_{name}_lm"]
+        left.plot(ratios, [place + 0.2] * len(ratios), ".", color=PALETTE[6], markersize=4)
         if total.n > 1:
             left.plot([total.low, total.high], [place, place], color=colour, linewidth=2)
         left.plot(total.value, place, "o", color=colour, markersize=6)
         left.annotate(
-            f"{total.value:.3g}", (total.value, place), xytext=(0, 5), ha="center",
+            f"{total.value:.3f}", (total.value, place), xytext=(0, 5), ha="center",
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
     left.axvline(1.0, color=INK, linewidth=0.8, linestyle=":")
-    left.set_xscale("log")
-    left.xaxis.set_major_formatter("{x:g}")
-    left.xaxis.set_minor_formatter(NullFormatter())
+    left.set_xlim(0.96, WIDEST)
     left.set_yticks(range(len(LABELS)), list(LABELS.values()))
     left.set_ylim(len(LABELS) - 0.5, -0.7)
     left.set_xlabel("perplexity over that of float32")
@@ -69,9 +74,10 @@ def draw_formats(
             right.plot(values, style, marker=marker, color=colour, label=f"{table}: {meaning}")
     right.set_xticks(range(len(BLOCKS)), list(BLOCKS.values()))
     right.set_yscale("log")
+    right.set_ylim(bottom=1e-3)  # room for the legend
     right.set_xlabel("numbers that share a scale")
     right.set_title("Rounding: relative error, share lost", loc="left")
-    right.legend()
+    right.legend(loc="lower left")
     return figure
 
 

@@ -141,7 +141,7 @@ class EightBitState(Study):
             "numbers": 1 << 14, "draws": 1,
         },
         "small": {
-            "seeds": 4, "tuning_seeds": 1, "grid": 5, "digits": 200, "lm": 160,
+            "seeds": 4, "tuning_seeds": 1, "grid": 5, "digits": 200, "lm": 150,
             "numbers": 1 << 18, "draws": 8,
         },
         "full": {
@@ -271,18 +271,21 @@ def _against(base: list[Result], runs: list[Result], name: str) -> dict[str, Mea
     def ratio(key: str) -> Measurement:
         return ratio_interval([r[key] for r in runs], [r[key] for r in base])
 
-    measured = {
-        f"state_ratio_{name}": exact(runs[0]["state_bytes"] / base[0]["state_bytes"]),
-        f"unstable_{name}": exact(sum(r["unstable"] for r in runs) / len(runs), len(runs)),
-    }
+    unstable = sum(r["unstable"] for r in runs) / len(runs)
+    measured = {f"unstable_{name}": exact(unstable, len(runs))}
     if "accuracy" in runs[0]:
         measured[f"accuracy_{name}"] = mean_interval([r["accuracy"] for r in runs])
+        measured[f"own_lr_{name}"] = exact(runs[0]["own_lr"])
+    else:
+        measured[f"perplexity_{name}"] = mean_interval([math.exp(r["loss"]) for r in runs])
+    if runs is base:
+        return measured
+    measured[f"state_ratio_{name}"] = exact(runs[0]["state_bytes"] / base[0]["state_bytes"])
+    if "accuracy" in runs[0]:
         measured[f"accuracy_ratio_{name}"] = ratio("accuracy")
         measured[f"train_loss_ratio_{name}"] = ratio("train_loss")
         measured[f"own_train_loss_ratio_{name}"] = ratio("own_train_loss")
-        measured[f"own_lr_{name}"] = exact(runs[0]["own_lr"])
     else:
         values, bases = ([math.exp(r["loss"]) for r in each] for each in (runs, base))
-        measured[f"perplexity_{name}"] = mean_interval(values)
         measured[f"perplexity_ratio_{name}"] = ratio_interval(values, bases)
     return measured

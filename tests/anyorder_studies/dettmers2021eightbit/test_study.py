@@ -106,6 +106,7 @@ def test_measurements_are_ratios_of_pairs() -> None:
     assert measured["own_train_loss_ratio_bf16_digits"].value == pytest.approx(1.0)
     assert measured["own_lr_bf16_digits"].value == GRID[1]
     assert (measured["lr_digits"].value, measured["lr_lm"].value) == (GRID[0], GRID[2])
+    assert "perplexity_ratio_float32_lm" not in measured
     assert measured["lr_at_edge"].value == 1  # that of digits
 
 
