@@ -347,7 +347,6 @@ def _build(program: Any, path: Path, threads: int) -> None:
 
     settings = {
         "aot_inductor.compile_wrapper_opt_level": "O0",
-        "aot_inductor.precompile_headers": False,
         "cpp.threads": threads or -1,  # -1 leaves it to PyTorch
     }
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:

@@ -192,6 +192,11 @@ def _check_use(
     chosen: type[Optimizer], options: dict[str, Any], *, ranker: bool, jac: bool, tol: bool
 ) -> None:
     """Refuse what the method would have to ignore, or could only get wrong."""
+    if chosen.needs & {"ggn", "target"}:
+        raise MinimizeError(
+            f"{chosen.__name__} needs a function in two parts, outputs and their loss; step the "
+            "optimizer itself, with anyorder.Composite(outputs, loss)"
+        )
     if ranker and "rank" not in chosen.needs:
         raise MinimizeError(f"ranker: {chosen.__name__} never asks for an order; leave it out")
     if tol and chosen.needs == frozenset({"rank"}):

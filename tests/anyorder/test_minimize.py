@@ -51,14 +51,30 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adahessian": {"lr": 0.3},
     "mezo": {"lr": 0.1},
     "rank_sgd": {"lr": 1.0, "mu": 0.01},
+    "accelerated": {},
+    "adagrad": {"lr": 1.0},
+    "adagrad_norm": {"lr": 1.0},
+    "exadam": {"lr": 0.05},
+    "lion_k": {"lr": 0.02},
+    "muon": {"adamw_lr": 0.1, "roles": "shape"},
+    "scale": {"adamw_lr": 0.1, "roles": "shape"},
+    "schedule_free_adamw": {"lr": 0.3},
 }
+#: Methods that need the function in two parts.
+IN_PARTS = {"sso"}
 
 
 # Every kind of start ---------------------------------------------------------------------------
 
 
 def test_settings_cover_every_method() -> None:
-    assert set(SETTINGS) == set(methods.names())
+    assert set(SETTINGS) | IN_PARTS == set(methods.names())
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_methods_of_functions_in_two_parts_say_so(name: str) -> None:
+    with pytest.raises(MinimizeError, match="Composite"):
+        minimize(bowl, torch.zeros(3), method=name)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
