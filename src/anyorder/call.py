@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from anyorder.directions import Seeded
-from anyorder.engine import NOISE, Engine, Program, Rule, scalar_names
+from anyorder.engine import NOISE, Decay, Engine, Program, Rule, program_for, scalar_names
 from anyorder.layout import Stretch
 from anyorder.precision import Plain, Stochastic, noise_for
 from anyorder.sharding import as_sharded, local, summed
@@ -44,7 +44,7 @@ class Call:
         self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
         self.slopes = slopes
         self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
-        self.decay: Literal["", "decoupled", "coupled"] = ""
+        self.decay: Decay = ""
         if advance and group.get("weight_decay") and not owner.own_decay:
             self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
 
@@ -52,8 +52,10 @@ class Call:
         """Apply the rule to a stretch of parameters in their step ``step``."""
         rounded = self.group.get("stochastic_rounding") and stretch.params[0].dtype in HALF
         formats = (Stochastic() if rounded else Plain(), *stretch.formats.values())
-        program = Program(self.rule, formats, self.decay, 1 + len(stretch.formats))
-        scalars = {**self._numbers(step), **self._noise(stretch.name, program.random)}
+        program = program_for(self.rule, formats, self.decay, len(formats))
+        scalars = self._numbers(step)
+        if program.random:
+            scalars = {**scalars, **self._noise(stretch.name)}
         if self.advance and self.group.get("cautious"):
             self._run_cautiously(stretch, program, inputs, scalars)
         else:
@@ -77,7 +79,9 @@ class Call:
             as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
         ]
         shadow = replace(stretch, params=moved)
-        bare = replace(program, formats=(Plain(), *program.formats[1:]), decay=self._coupled)
+        bare = program_for(
+            self.rule, (Plain(), *program.formats[1:]), self._coupled, program.gradient
+        )
         shadow.apply(self.owner.engine, bare, inputs, scalars)
         triples = zip(stretch.params, starts, moved, strict=True)
         for index, (param, start, end) in enumerate(triples):
@@ -90,12 +94,12 @@ class Call:
             result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
             noise = None
             if program.formats[0].random:
-                keys = self._noise(f"{stretch.name}/{index}", True).values()
+                keys = self._noise(f"{stretch.name}/{index}").values()
                 noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
             program.formats[0].write_((local(param),), result, noise)
 
     @property
-    def _coupled(self) -> Literal["", "coupled"]:
+    def _coupled(self) -> Decay:
         return "coupled" if self.decay == "coupled" else ""
 
     def _numbers(self, step: int) -> dict[str, Tensor]:
@@ -112,9 +116,7 @@ class Call:
         made = {name: torch.tensor(v, dtype=torch.float64) for name, v in numbers.items()}
         return self._made.setdefault(step, made)
 
-    def _noise(self, name: str, random: bool) -> dict[str, Tensor]:
+    def _noise(self, name: str) -> dict[str, Tensor]:
         """Keys of the random bits with which a stretch is rounded in this step."""
-        if not random:
-            return {}
         low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
         return dict(zip(NOISE, map(torch.tensor, (low, high, 0)), strict=True))

@@ -29,7 +29,7 @@ import inspect
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from anyorder.precision import Format, Parts, Plain, noise_for
 Rule = Callable[..., None]
 Kernel = Callable[[list[Tensor]], Any]
 Mode = Literal["auto", "eager", "compiled"]
+Decay = Literal["", "decoupled", "coupled"]
 MODES: tuple[Mode, ...] = ("auto", "eager", "compiled")
 
 #: Eager rules work through long CPU tensors in slices of this many elements, so that their
@@ -51,8 +52,6 @@ SLICE = 1 << 17
 #: ``auto`` compiles a rule after it has updated this many elements eagerly: about as long in time
 #: as compiling takes, so that waiting never more than doubles the cost of the better choice.
 AUTO_ELEMENTS = 2_000_000_000
-#: Compiled programs work on fewer elements than these in one thread.
-THREADED = 1 << 15
 #: Scalars of a program that rounds at random: two keys and the number of the first element.
 NOISE = ("noise_low", "noise_high", "noise_start")
 
@@ -65,9 +64,9 @@ class EngineError(AnyOrderError, ValueError):
     """An unknown engine mode."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """A rule and what is done around it.
+    """A rule and what is done around it; equal ones are the same, from :func:`program_for`.
 
     Attributes:
         rule: the arithmetic.
@@ -79,7 +78,7 @@ class Program:
 
     rule: Rule
     formats: tuple[Format, ...] = ()
-    decay: Literal["", "decoupled", "coupled"] = ""
+    decay: Decay = ""
     gradient: int = 1
 
     @property
@@ -87,17 +86,17 @@ class Program:
         """What the program is called in files and counts."""
         return self.rule.__name__
 
-    @property
+    @functools.cached_property
     def random(self) -> bool:
         """Whether it rounds at random."""
         return any(form.random for form in self.formats)
 
-    @property
+    @functools.cached_property
     def block(self) -> int:
         """Elements of a row of its tensors, which are then two-dimensional; 0 for flat ones."""
         return max((form.block for form in self.formats), default=0)
 
-    @property
+    @functools.cached_property
     def scalars(self) -> tuple[str, ...]:
         """Names of all scalars it takes, in order."""
         decay = {"": (), "decoupled": ("shrink",), "coupled": ("penalty",)}[self.decay]
@@ -116,18 +115,21 @@ class Program:
             form = self.formats[index] if index < len(self.formats) else _PLAIN
             form.write_(stored[index], values[index], self._noise(index, values, scalars))
 
-    def count(self, tensors: int) -> int:
-        """How many tensors the rule takes when the program takes ``tensors``."""
-        return tensors - sum(form.parts - 1 for form in self.formats)
-
     def written(self, count: int) -> int:
-        """How many of ``count`` leading tensors are written."""
+        """How many of the ``count`` leading tensors of its rule are written."""
         return max(_written(self.rule, count), self.decay == "decoupled")
+
+    @functools.cached_property
+    def extra(self) -> int:
+        """How many more tensors it takes than its rule."""
+        return sum(form.parts - 1 for form in self.formats)
 
     def changed(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Those of ``tensors`` that it writes."""
-        written = self.written(self.count(len(tensors)))
-        return tensors[: written + sum(form.parts - 1 for form in self.formats[:written])]
+        written = self.written(len(tensors) - self.extra)
+        if self.extra:
+            written += sum(form.parts - 1 for form in self.formats[:written])
+        return tensors[:written]
 
     def _read(self, tensors: Sequence[Tensor]) -> tuple[list[Parts], list[Tensor]]:
         stored: list[Parts] = []
@@ -155,6 +157,14 @@ class Program:
 _PLAIN = Plain()
 
 
+@functools.cache
+def program_for(
+    rule: Rule, formats: tuple[Format, ...] = (), decay: Decay = "", gradient: int = 1
+) -> Program:
+    """The program of these parts, always the same one: it is looked up by identity."""
+    return Program(rule, formats, decay, gradient)
+
+
 class Engine:
     """Runs rules in one of the modes ``auto``, ``eager`` and ``compiled``.
 
@@ -180,74 +190,55 @@ class Engine:
                 length, or of equal first dimension where the program has blocks.
             scalars: 0-dim CPU tensors by name, float64 (int64 for those of the noise).
         """
-        program = rule if isinstance(rule, Program) else Program(rule)
-        self.run_many(program, [tensors], scalars, self.compiles(program, tensors))
+        program = rule if isinstance(rule, Program) else program_for(rule)
+        if not tensors[0].numel():
+            return
+        kernel = self._kernel(program, tensors)
+        for piece, given in _slices(program, tensors, scalars, kernel is not None):
+            if kernel is None:
+                program(piece, given)
+            else:
+                kernel([*piece, *(given[name] for name in program.scalars)])
+        if kernel is not None:
+            torch.autograd.graph.increment_version(program.changed(tensors))
 
-    def compiles(self, program: Program, tensors: Sequence[Tensor], elements: int = 0) -> bool:
-        """Whether the next run of ``program`` will be a compiled one; counts it as work.
-
-        Args:
-            program: what is run.
-            tensors: what on, or tensors of the same kinds.
-            elements: how many elements will be updated, if not as many as the first tensor has.
-        """
+    def _kernel(self, program: Program, tensors: Sequence[Tensor]) -> Kernel | None:
+        """The kernel to run, or ``None`` to run eagerly; counts the work."""
         if self.mode == "eager":
-            return False
+            return None
         if self.mode == "auto":
-            work = self.work.get(program.name, 0) + (elements or tensors[0].numel())
+            work = self.work.get(program.name, 0) + tensors[0].numel()
             self.work[program.name] = work
             if work < AUTO_ELEMENTS:
-                return False
-        return _kernel(program, tensors) is not None
-
-    def run_many(
-        self,
-        program: Program,
-        runs: Sequence[Sequence[Tensor]],
-        scalars: Mapping[str, Tensor],
-        compiled: bool,
-    ) -> None:
-        """Apply a program to several sets of tensors of the same kinds, one after the other."""
-        ordered = {name: scalars[name] for name in program.scalars}
-        changed: list[Tensor] = []
-        for tensors in runs:
-            if not tensors[0].numel():
-                continue
-            kernel = _kernel(program, tensors) if compiled else None
-            for piece, given in _slices(program, tensors, ordered, kernel is not None):
-                if kernel is None:
-                    program(piece, given)
-                else:
-                    kernel([*piece, *given.values()])
-            changed.extend(program.changed(tensors) if kernel is not None else ())
-        if changed:
-            torch.autograd.graph.increment_version(changed)
+                return None
+        dtypes = tuple([t.dtype for t in tensors])
+        return kernel_for(program, dtypes, tensors[0].device, torch.get_num_threads())
 
 
 def _slices(
-    program: Program, tensors: Sequence[Tensor], scalars: dict[str, Tensor], compiled: bool
-) -> Iterator[tuple[Sequence[Tensor], dict[str, Tensor]]]:
+    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], compiled: bool
+) -> Iterable[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
     """The tensors cut so that temporaries stay in cache, with the scalars for each piece."""
-    rows, width = tensors[0].shape[0], program.block or 1
-    step = max(SLICE // width, 1)
+    block = program.block
     # A compiled program has no temporaries, unless each block is looked at twice.
-    if tensors[0].device.type != "cpu" or (compiled and not program.block):
-        step = rows
+    if (compiled and not block) or tensors[0].device.type != "cpu":
+        return ((tensors, scalars),)
+    rows, width = tensors[0].shape[0], block or 1
+    step = SLICE // width
     if rows <= step:
-        yield tensors, scalars
-        return
-    for start in range(0, rows, step):
+        return ((tensors, scalars),)
+    return _cut(tensors, scalars, step, width if program.random else 0)
+
+
+def _cut(
+    tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int, random: int
+) -> Iterator[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    """Pieces of ``step`` rows; ``random`` is how many random words a row takes."""
+    for start in range(0, tensors[0].shape[0], step):
         given = scalars
-        if program.random:
-            given = {**scalars, NOISE[2]: scalars[NOISE[2]] + start * width}
+        if random:
+            given = {**scalars, NOISE[2]: scalars[NOISE[2]] + start * random}
         yield [t[start : start + step] for t in tensors], given
-
-
-def _kernel(program: Program, tensors: Sequence[Tensor]) -> Kernel | None:
-    device, threads = tensors[0].device, 0
-    if device.type == "cpu":  # waking other threads costs more than a short tensor takes
-        threads = torch.get_num_threads() if tensors[0].numel() >= THREADED else 1
-    return kernel_for(program, tuple(t.dtype for t in tensors), device, threads)
 
 
 @functools.cache
@@ -347,7 +338,7 @@ def _build(program: Any, path: Path, threads: int) -> None:
 
     settings = {
         "aot_inductor.compile_wrapper_opt_level": "O0",
-        "cpp.threads": threads or -1,  # -1 leaves it to PyTorch
+        "cpp.threads": threads,
     }
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         target = str(Path(scratch) / path.name)

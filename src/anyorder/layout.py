@@ -1,15 +1,16 @@
 """How parameters and their state lie in memory for the engine.
 
 A program runs on flat stretches. A large contiguous parameter is a stretch by itself. Small or
-strided ones are packed: their state lies in one flat buffer for good. Eagerly they are updated
-together, gathered for each call and scattered after it, which costs less than a dozen operations
-for each of them; a compiled kernel costs less than that and takes them one by one.
+strided ones are packed: their state lies in one flat buffer for good, and parameters and inputs are
+gathered for each call and scattered after it, which costs less than a call for each of them.
 """
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -46,6 +47,17 @@ class Stretch:
     buffers: dict[str, Parts]
     packed: bool
     entries: list[dict[str, Any]] = field(default_factory=list)
+    #: Contiguous parameters as 1-D tensors, if all of a pack are; made again after a copy.
+    flats: list[Tensor] = field(default_factory=list)
+
+    def __getstate__(self) -> list[Any]:
+        """All fields but the last."""
+        return [getattr(self, each.name) for each in fields(self)[:-1]]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        """Take over what :meth:`__getstate__` gave."""
+        for each, value in zip(fields(self), [*state, []], strict=True):
+            setattr(self, each.name, value)
 
     @property
     def sizes(self) -> list[int]:
@@ -109,25 +121,43 @@ class Stretch:
     ) -> None:
         """Run ``program`` on parameters, buffers and inputs; write parameters back."""
         here = [local(p) for p in self.params]
-        lists = [[local(t) for t in given] for given in inputs]
-        stored = [part for parts in self.buffers.values() for part in parts]
-        kinds = [here[0], *stored, *(given[0] for given in lists)]
-        compiled = engine.compiles(program, kinds, sum(p.numel() for p in here))
-        if compiled and self.packed and all(p.is_contiguous() for p in here):
-            sizes = [p.numel() for p in here]
-            state = [t.split(sizes) for t in stored]
-            columns = [[p.view(-1) for p in here], *state, *(list(map(_flat, g)) for g in lists)]
-            engine.run_many(program, list(zip(*columns, strict=True)), scalars, compiled)
-            return
-        flat = _gather(here) if self.packed else here[0].view(-1)
-        rest = [_gather(given) if self.packed else _flat(given[0]) for given in lists]
-        if program.block:
-            self._apply_blocks(engine, program, [flat, *rest], scalars, compiled)
-        else:
-            engine.run_many(program, [[flat, *stored, *rest]], scalars, compiled)
         if self.packed:
-            views = torch._utils._unflatten_dense_tensors(flat, here)  # pyright: ignore
-            torch._foreach_copy_(here, list(views))  # pyright: ignore
+            pieces = self._flat(here)
+            flat = _gathered(0, pieces)
+            rest = [
+                _gathered(index, [local(t).reshape(-1) for t in given])
+                for index, given in enumerate(inputs, 1)
+            ]
+        else:
+            pieces = []
+            flat = here[0].view(-1)
+            rest = [local(given[0]).reshape(-1) for given in inputs]
+        if program.block:
+            self._apply_blocks(engine, program, [flat, *rest], scalars)
+        else:
+            stored = [parts[0] for parts in self.buffers.values()]
+            engine.run(program, [flat, *stored, *rest], scalars)
+        if self.packed:
+            self._scatter(flat, pieces, here)
+
+    def _flat(self, here: list[Tensor]) -> list[Tensor]:
+        """Parameters as 1-D tensors, which share their memory where they are contiguous.
+
+        Kept from call to call, since making them costs as much as updating what is so small.
+        """
+        kept = zip(self.flats, here, strict=False)
+        if not self.flats or any(f.data_ptr() != p.data_ptr() for f, p in kept):
+            self.flats = [p.view(-1) for p in here] if all(map(_contiguous, here)) else []
+        return self.flats or [p.reshape(-1) for p in here]
+
+    def _scatter(self, flat: Tensor, pieces: list[Tensor], here: list[Tensor]) -> None:
+        """Write a gathered piece back into the parameters."""
+        results = flat.split([p.numel() for p in pieces])
+        if self.flats:
+            torch._foreach_copy_(pieces, results)  # pyright: ignore
+        else:
+            for param, result in zip(here, results, strict=True):
+                param.copy_(result.view(param.shape))
 
     def _apply_blocks(
         self,
@@ -135,7 +165,6 @@ class Stretch:
         program: Program,
         flat: list[Tensor],
         scalars: Mapping[str, Tensor],
-        compiled: bool,
     ) -> None:
         """Run on rows of blocks; a last row that is not full is completed for the call."""
         block = program.block
@@ -147,19 +176,34 @@ class Stretch:
             state = [t[start // block : -(-end // block)] for parts in stored for t in parts]
             return [tensors[0], *state, *tensors[1:]]
 
-        runs = []
         if whole:
-            runs.append(rows(0, whole, [t[:whole].view(-1, block) for t in flat]))
-        ends = [_padded(t[whole:], block).view(-1, block) for t in flat] if whole < size else []
-        if ends:
-            runs.append(rows(whole, size, ends))
-        engine.run_many(program, runs, scalars, compiled)
-        if ends:
+            full = [t[:whole].view(-1, block) for t in flat]
+            engine.run(program, rows(0, whole, full), scalars)
+        if whole < size:
+            ends = [_padded(t[whole:], block).view(-1, block) for t in flat]
+            engine.run(program, rows(whole, size, ends), scalars)
             flat[0][whole:].copy_(ends[0].view(-1)[: size - whole])
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1)
+def _contiguous(tensor: Tensor) -> bool:
+    return tensor.is_contiguous()
+
+
+def _gathered(index: int, tensors: list[Tensor]) -> Tensor:
+    """1-D tensors in one, in memory that is kept: fresh pages would cost more than the copy.
+
+    All packs updated in one thread share that memory.
+    """
+    size = sum(t.numel() for t in tensors)
+    memory = _scratch(threading.get_ident(), tensors[0].device, tensors[0].dtype, index)
+    if memory.numel() < size:
+        memory.resize_(size)
+    return torch.cat(tensors, out=memory[:size])
+
+
+@functools.lru_cache(maxsize=64)
+def _scratch(thread: int, device: torch.device, dtype: torch.dtype, index: int) -> Tensor:
+    return torch.empty(0, device=device, dtype=dtype)
 
 
 def _padded(flat: Tensor, block: int) -> Tensor:
@@ -169,12 +213,6 @@ def _padded(flat: Tensor, block: int) -> Tensor:
     """
     missing = -flat.numel() % block
     return torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat
-
-
-def _gather(tensors: Sequence[Tensor]) -> Tensor:
-    if len(tensors) == 1:
-        return tensors[0].reshape(-1).clone()
-    return torch._utils._flatten_dense_tensors(tensors)  # pyright: ignore
 
 
 def stretches(

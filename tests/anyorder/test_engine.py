@@ -18,12 +18,12 @@ from anyorder.engine import (
     AUTO_ELEMENTS,
     NOISE,
     SLICE,
-    THREADED,
     Engine,
     EngineError,
     EngineWarning,
     Program,
     cache_folder,
+    program_for,
 )
 from anyorder.precision import Blockwise, Format, Plain, Stochastic
 from anyorder.tensors import sqrt
@@ -68,9 +68,6 @@ def test_one_kernel_for_all_lengths_and_all_scalars() -> None:
         for lr in (0.1, 0.2):
             compiled.run(mix_, tensors(n), scalars(lr))
     assert module.kernel_for.cache_info().misses == 1
-    for n in (THREADED, SLICE):  # and one for long tensors, with all threads
-        compiled.run(mix_, tensors(n), scalars())
-    assert module.kernel_for.cache_info().misses == 1 + (torch.get_num_threads() > 1)
 
 
 FORMATS: dict[str, tuple[Format, ...]] = {
@@ -109,7 +106,7 @@ def noise(low: int = 3, high: int = -4) -> dict[str, Tensor]:
 )
 def test_programs_give_the_same_bits_compiled(form: str, decay: Any) -> None:
     formats = FORMATS[form]
-    program = Program(mix_, formats, decay, gradient=2)
+    program = program_for(mix_, formats, decay, 2)
     numbers = {"shrink": torch.tensor(0.99).double(), "penalty": torch.tensor(0.1).double()}
     for blocks in (2, 3, SLICE // 256 + 1):
         a, b = stored(formats, blocks), stored(formats, blocks)

@@ -73,7 +73,8 @@ class MethodContract(OptionsContract):
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
         """One step, with the closure in the form the method needs."""
         # What is no closure, or is a list of them, goes in as it is.
-        return optimizer.step(in_parts(closure) if self._parts and callable(closure) else closure)
+        divided: Any = in_parts if self._parts and callable(closure) else _as_it_is
+        return optimizer.step(divided(closure))
 
     def _rates(self) -> list[float]:
         declared = self.method.hypers["lr"]
@@ -668,6 +669,10 @@ def _seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
+
+
+def _as_it_is(closure: Any) -> Any:
+    return closure
 
 
 def _random_states() -> tuple[bytes, Any, bytes]:
