@@ -42,6 +42,7 @@ OURS: list[tuple[str, str, dict[str, Any], float]] = [
     ("accelerated", "accelerated", {"form": "nesterov", "L": 1e3, "mu": 1.0}, 20),
     ("scale", "scale", {"roles": "shape"}, 0),
     ("muon", "muon", {"roles": "shape"}, 0),
+    ("muon bfloat16", "muon", {"roles": "shape", "precision": "bfloat16"}, 0),
 ]
 PEERS = ("pytorch_optimizer", "torchao", "bitsandbytes", "schedulefree")
 
