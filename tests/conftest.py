@@ -79,11 +79,15 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium under Playwright, with no connection to anywhere."""
+    """Headless Chromium under Playwright, with no connection to anywhere.
+
+    One for each module: while it lives, no other event loop can run in the process.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         pytest.skip("needs Chromium")
     quiet = ["quic", "first-run", "background-networking", "component-update", "sync"]

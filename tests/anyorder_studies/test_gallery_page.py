@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,42 +89,31 @@ def test_inlined_figures_keep_their_references() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_filter_works_in_a_browser(tmp_path: Path, scheme: str) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("needs a Chromium browser")
+def test_the_filter_works_in_a_browser(browser: Any, tmp_path: Path, scheme: str) -> None:
     entries = [entry("doe2020x", "partly"), entry("doe2021y", "refuted")]
     (tmp_path / "index.html").write_text(gallery_page(entries, [SVG, SVG]))
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(chromium),
-            args=["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-                  "--disable-background-networking", "--disable-component-update",
-                  "--disable-quic"],
-        )  # fmt: skip
-        page = browser.new_page(color_scheme=scheme)
-        problems: list[str] = []
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        requests: list[str] = []
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto((tmp_path / "index.html").as_uri())
-        assert page.locator(".card:visible").count() == 2
-        page.get_by_role("radio", name="Refuted 1").check()
-        assert page.locator(".card:visible").count() == 1
-        assert page.locator("#state").inner_text() == "1 study shown"
-        page.get_by_role("button", name="Enlarge the figure").click()
-        assert page.locator("dialog svg").is_visible()
-        page.keyboard.press("Escape")
-        page.locator("dialog svg").wait_for(state="detached")
-        assert page.locator(".card svg").count() == 2
-        page.reload()
-        assert page.locator(".card:visible").count() == 1, "the address keeps the filter"
-        page.get_by_role("radio", name="Refuted 1").focus()
-        page.keyboard.press("ArrowLeft")
-        assert page.locator(".card:visible").count() == 1
-        assert page.locator(".card:visible .badge").inner_text() == "partly"
-        browser.close()
+    page = browser.new_page(color_scheme=scheme)
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / "index.html").as_uri())
+    assert page.locator(".card:visible").count() == 2
+    page.get_by_role("radio", name="Refuted 1").check()
+    assert page.locator(".card:visible").count() == 1
+    assert page.locator("#state").inner_text() == "1 study shown"
+    page.get_by_role("button", name="Enlarge the figure").click()
+    assert page.locator("dialog svg").is_visible()
+    page.keyboard.press("Escape")
+    page.locator("dialog svg").wait_for(state="detached")
+    assert page.locator(".card svg").count() == 2
+    page.reload()
+    assert page.locator(".card:visible").count() == 1, "the address keeps the filter"
+    page.get_by_role("radio", name="Refuted 1").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".card:visible").count() == 1
+    assert page.locator(".card:visible .badge").inner_text() == "partly"
+    page.close()
     assert problems == []
     assert all(url.startswith("file:") for url in requests)

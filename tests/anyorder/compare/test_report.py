@@ -6,7 +6,6 @@ import importlib.util
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -308,27 +307,6 @@ def test_curves_hold_every_evaluation_as_it_was_recorded(measured: dict[str, Any
 
 
 # --- In a browser ------------------------------------------------------------------------------
-
-
-def _chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
-_OPTIONS = """--no-sandbox --disable-gpu --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-quic""".split()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = _chromium()
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as session:
-        started = session.chromium.launch(executable_path=path, args=_OPTIONS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -32,28 +32,6 @@ if TYPE_CHECKING:
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on the path")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
@@ -107,7 +85,8 @@ def shown(page: Any) -> list[int]:
 def test_a_visit(
     page: Any, address: str, database: Database, sink: Sink, small_library: Library
 ) -> None:
-    expect = sync_api.expect
+    from playwright.sync_api import expect
+
     page.goto(address)
     expect(page.locator("#found")).to_have_text("5 papers")
 
@@ -218,7 +197,8 @@ def files() -> Iterator[Callable[[Path], str]]:
 def test_the_export_searches_and_filters_by_itself(
     page: Any, small_library: Library, tmp_path: Path, files: Callable[[Path], str]
 ) -> None:
-    expect = sync_api.expect
+    from playwright.sync_api import expect
+
     export(small_library, tmp_path / "out")
     page.goto(f"{files(tmp_path / 'out')}/index.html")
     assert shown(page) == [12, 104, 1001, 71, 100]
