@@ -75,15 +75,18 @@ class Stretch:
             if self.formats[name].block:
                 found[0].update({name: parts[0], name + SCALE: parts[1]})
                 continue
-            pieces = parts[0].split(self.sizes)
-            for views, piece, param in zip(found, pieces, self.params, strict=True):
-                views[name] = as_sharded(piece.view(local(param).shape), param)
+            for views, shaped in zip(found, self._shaped(parts[0]), strict=True):
+                views[name] = shaped
         return found
 
     def values(self, name: str) -> list[Tensor]:
         """One buffer of each parameter in its shape: the stored tensors, or read from them."""
         flat = self.formats[name].read(self.buffers[name]).view(-1)
-        pieces = flat[: sum(self.sizes)].split(self.sizes)
+        return self._shaped(flat[: sum(self.sizes)])
+
+    def _shaped(self, flat: Tensor) -> list[Tensor]:
+        """A flat buffer as one tensor for each parameter, sharing its memory."""
+        pieces = flat.split(self.sizes)
         return [
             as_sharded(piece.view(local(param).shape), param)
             for piece, param in zip(pieces, self.params, strict=True)
@@ -147,7 +150,7 @@ class Stretch:
         """
         kept = zip(self.flats, here, strict=False)
         if not self.flats or any(f.data_ptr() != p.data_ptr() for f, p in kept):
-            self.flats = [p.view(-1) for p in here] if all(map(_contiguous, here)) else []
+            self.flats = [p.view(-1) for p in here] if all(map(Tensor.is_contiguous, here)) else []
         return self.flats or [p.reshape(-1) for p in here]
 
     def _scatter(self, flat: Tensor, pieces: list[Tensor], here: list[Tensor]) -> None:
@@ -183,10 +186,6 @@ class Stretch:
             ends = [_padded(t[whole:], block).view(-1, block) for t in flat]
             engine.run(program, rows(whole, size, ends), scalars)
             flat[0][whole:].copy_(ends[0].view(-1)[: size - whole])
-
-
-def _contiguous(tensor: Tensor) -> bool:
-    return tensor.is_contiguous()
 
 
 def _gathered(index: int, tensors: list[Tensor]) -> Tensor:

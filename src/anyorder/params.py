@@ -49,8 +49,6 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
             f"expected a module or a list of parameters, got {type(params).__name__}; write "
             "Optimizer(model) or Optimizer([parameter])"
         )
-    if isinstance(params, (set, frozenset)):
-        raise ParamsTypeError("parameters need an order to be found again; pass a list, not a set")
     given: Any = params if isinstance(params, nn.Module) else list(params)  # pyright: ignore
     several = isinstance(given, list) and given and all(isinstance(g, Mapping) for g in given)  # pyright: ignore
     groups: list[Any] = given if several else [{"params": given}]
