@@ -14,7 +14,6 @@ from anyorder.engine import NOISE, Decay, Engine, Program, Rule, program_for, sc
 from anyorder.layout import Stretch
 from anyorder.precision import Plain, Stochastic, noise_for
 from anyorder.sharding import as_sharded, local, summed
-from anyorder.tensors import HALF
 
 
 class Owner(Protocol):
@@ -50,7 +49,8 @@ class Call:
 
     def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
         """Apply the rule to a stretch of parameters in their step ``step``."""
-        rounded = self.group.get("stochastic_rounding") and stretch.params[0].dtype in HALF
+        narrow = stretch.params[0].dtype is torch.bfloat16  # the one dtype it is for
+        rounded = narrow and self.group.get("stochastic_rounding")
         formats = (Stochastic() if rounded else Plain(), *stretch.formats.values())
         program = program_for(self.rule, formats, self.decay, len(formats))
         scalars = self._numbers(step)

@@ -66,6 +66,19 @@ def test_rounded_weights_are_right_on_average(cautious: bool) -> None:
     assert lost == pytest.approx(10 * 1e-4, rel=0.2)
 
 
+def test_float16_beside_bfloat16_is_rounded_to_the_nearest() -> None:
+    """Random bits of bfloat16 would cost float16 three of its own."""
+    found: list[Tensor] = []
+    for beside in (False, True):
+        x = nn.Parameter(torch.linspace(0.5, 1.0, 4096).half())
+        y = nn.Parameter(torch.ones(64, dtype=torch.bfloat16))
+        params = [("x", x), ("y", y)] if beside else [("x", x)]
+        optimizer = AdamW(params, lr=1e-2, stochastic_rounding=beside, engine="eager")
+        optimizer.step(lambda x=x, y=y: (x.float() ** 2).sum() + y.float().sum())
+        found.append(x.detach())
+    assert torch.equal(*found)
+
+
 def test_random_bits_follow_from_seed_and_step() -> None:
     assert torch.equal(rounded(0, 3), rounded(0, 3))
     assert not torch.equal(rounded(0, 3), rounded(1, 3))
