@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -23,12 +24,20 @@ _FRESH_SEEDS = itertools.count()
 def peak_allocated(run: Callable[[], object]) -> int:
     """Most bytes that were allocated on the CPU and not yet freed while ``run`` ran.
 
-    What it returns is kept until the end, and what existed before is not counted.
+    What it returns is kept until the end, and what existed before is not counted: were cyclic
+    garbage of an earlier run collected in the middle of this one, its bytes would be taken off.
     """
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        kept = run()
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            kept = run()
+    finally:
+        if collects:
+            gc.enable()
     held = highest = 0
     events: Any = record.profiler.kineto_results.events()  # type: ignore[union-attr]
     for event in events:
@@ -72,6 +81,7 @@ def footprints(width: int, layers: int, batch: int) -> dict[str, int]:
         loss()  # what a first call makes once and for all is not counted
         inference = peak_allocated(loss)
     step_of_mezo()
+    train(AdamW(model, lr=1e-6, engine="eager"), 2)
     mezo = peak_allocated(step_of_mezo)
     adamw = peak_allocated(lambda: train(AdamW(model, lr=1e-6, engine="eager"), 2))
     return {

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from anyorder_studies.malladi2023mezo.memory import footprints, peak_allocated
@@ -20,7 +22,21 @@ def test_what_existed_before_is_not_counted() -> None:
     assert peak_allocated(lambda: before.sum()) < 1000
 
 
-def test_footprints_are_ordered_and_exact() -> None:
+def test_garbage_of_an_earlier_run_is_not_taken_off() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.me, self.held = self, torch.zeros(100_000)
+
+    def run() -> torch.Tensor:
+        kept = torch.zeros(1000)
+        gc.collect()
+        return torch.cat([kept, torch.zeros(1000)])
+
+    peak_allocated(lambda: Cycle() and None)
+    assert peak_allocated(run) == 16_000
+
+
+def test_footprints_are_ordered_and_repeat() -> None:
     found = footprints(128, 2, 2)
     assert found["weights"] < found["inference"] < found["mezo"] < found["adamw"]
     # AdamW: weights, gradients and two moments at least.
