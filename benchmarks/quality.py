@@ -33,7 +33,7 @@ FIXED = ["adamw8.state=8bit", "lion_k.kappa=huber", "muon.adjust_lr=match_rms_ad
 #: Budget of a run and options of the problem.
 PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "fashion": ("600grads", []),
-    "stdlib-lm": ("120grads", ["size=small"]),
+    "stdlib-lm": ("100grads", ["size=small"]),
 }
 
 

@@ -55,11 +55,11 @@ def entrants(params: list[torch.nn.Parameter], device: str) -> dict[str, Any]:
 
 def warm_up(params: list[torch.nn.Parameter]) -> dict[str, float]:
     """Seconds of the first compiled step: kernel made, and kernel found on disk."""
-    from anyorder import engine
+    from anyorder import kernels
 
     times: dict[str, float] = {}
     for label in ("first step in this process", "first step, kernel on disk"):
-        engine.kernel_for.cache_clear()
+        kernels.kernel_for.cache_clear()
         optimizer = AdamW(params, engine="compiled")
         began = time.perf_counter()
         optimizer.step()

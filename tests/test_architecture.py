@@ -46,7 +46,7 @@ LONG_FILES: dict[str, str] = {
 #: Functions above the limit of lines (docstring not counted), and why.
 LONG_FUNCTIONS: dict[str, str] = {}
 #: Where PyTorch's private operations on lists may be named.
-FOREACH = {"anyorder/tensors.py", "anyorder/layout.py"}
+FOREACH = {"anyorder/tensors.py", "anyorder/packing.py"}
 
 
 def sources(*packages: str) -> list[Path]:

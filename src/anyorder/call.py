@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from anyorder.directions import Seeded
-from anyorder.engine import NOISE, Decay, Engine, Program, Rule, program_for, scalar_names
+from anyorder.engine import Engine
 from anyorder.layout import Stretch
-from anyorder.precision import Plain, Stochastic, noise_for
+from anyorder.precision import PLAIN, STOCHASTIC, noise_for
+from anyorder.program import NOISE, Decay, Program, Rule, scalar_names
 from anyorder.sharding import as_sharded, local, summed
 
 
@@ -43,20 +44,25 @@ class Call:
         self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
         self.slopes = slopes
         self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
+        self._cautious = bool(advance and group.get("cautious"))
+        self._rounds = bool(group.get("stochastic_rounding"))
         self.decay: Decay = ""
         if advance and group.get("weight_decay") and not owner.own_decay:
             self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
 
     def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
         """Apply the rule to a stretch of parameters in their step ``step``."""
-        narrow = stretch.params[0].dtype is torch.bfloat16  # the one dtype it is for
-        rounded = narrow and self.group.get("stochastic_rounding")
-        formats = (Stochastic() if rounded else Plain(), *stretch.formats.values())
-        program = program_for(self.rule, formats, self.decay, len(formats))
+        rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
+        program = stretch.program(self.rule, STOCHASTIC if rounded else PLAIN, self.decay)
+        if len(inputs[0]) > 1 and not stretch.packed and (program.random or self._cautious):
+            # Each draws numbers of its own, and copies of one at a time are enough.
+            for alone, *given in zip(stretch.alone(), *inputs, strict=True):
+                self.run(alone, [[t] for t in given], step)
+            return
         scalars = self._numbers(step)
         if program.random:
-            scalars = {**scalars, **self._noise(stretch.name)}
-        if self.advance and self.group.get("cautious"):
+            scalars = {**scalars, **self._noise(stretch.names[0])}
+        if self._cautious:
             self._run_cautiously(stretch, program, inputs, scalars)
         else:
             stretch.apply(self.owner.engine, program, inputs, scalars)
@@ -79,9 +85,7 @@ class Call:
             as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
         ]
         shadow = replace(stretch, params=moved)
-        bare = program_for(
-            self.rule, (Plain(), *program.formats[1:]), self._coupled, program.gradient
-        )
+        bare = shadow.program(self.rule, PLAIN, self._coupled)
         shadow.apply(self.owner.engine, bare, inputs, scalars)
         triples = zip(stretch.params, starts, moved, strict=True)
         for index, (param, start, end) in enumerate(triples):
@@ -94,7 +98,7 @@ class Call:
             result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
             noise = None
             if program.formats[0].random:
-                keys = self._noise(f"{stretch.name}/{index}").values()
+                keys = self._noise(f"{stretch.names[0]}/{index}").values()
                 noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
             program.formats[0].write_((local(param),), result, noise)
 

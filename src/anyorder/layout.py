@@ -1,40 +1,59 @@
 """How parameters and their state lie in memory for the engine.
 
-A program runs on flat stretches. A large contiguous parameter is a stretch by itself. Small or
-strided ones are packed: their state lies in one flat buffer for good, and parameters and inputs are
-gathered for each call and scattered after it, which costs less than a call for each of them.
+Parameters of one kind make a stretch, whose state lies in flat buffers for good. In a stretch of
+large contiguous ones a program runs on each where it lies. Small or strided ones are packed: they
+and their inputs are gathered for each call and scattered after it, which costs less than a call for
+each of them.
 """
 
 from __future__ import annotations
 
-import functools
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anyorder.engine import Engine, Program
+from anyorder.engine import Engine
+from anyorder.packing import Pack
 from anyorder.precision import SMALLEST_8BIT, Format, Parts
+from anyorder.program import Decay, Program, Rule, program_for
 from anyorder.sharding import as_sharded, local
 
 #: Parameters with fewer elements are packed (per device type).
 SMALL = {"cpu": 8_192, "cuda": 262_144}
 #: A pack holds at most this many elements.
 PACK = {"cpu": 1 << 18, "cuda": 1 << 24}
+#: A stretch of large ones takes no further parameter after this many elements.
+ROW = 1 << 26
 #: What the scales of a buffer are called, after the buffer.
 SCALE = ".scale"
 
 
+class _Kept:
+    """What a stretch makes once and keeps from call to call; a copy of it makes its own."""
+
+    __slots__ = ("addresses", "alone", "pack", "program", "rows")
+
+    def __init__(self) -> None:
+        self.alone: list[Stretch] = []
+        self.pack: Pack | None = None
+        self.program: tuple[Any, Program] | None = None
+        self.addresses: list[int] = []
+        self.rows: list[list[Tensor]] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Kept, ()
+
+
 @dataclass(slots=True)
 class Stretch:
-    """Parameters that one call of a program updates, with their state as flat tensors.
+    """Parameters that are updated together, with their state as flat tensors.
 
     Attributes:
         params: the parameters.
-        name: that of the first, by which random numbers for the stretch are drawn.
+        names: what they are called.
         formats: how each buffer is stored.
         buffers: the stored tensors of each buffer.
         packed: whether parameters and inputs must be gathered.
@@ -42,22 +61,12 @@ class Stretch:
     """
 
     params: list[Tensor]
-    name: str
+    names: list[str]
     formats: dict[str, Format]
     buffers: dict[str, Parts]
     packed: bool
     entries: list[dict[str, Any]] = field(default_factory=list)
-    #: Contiguous parameters as 1-D tensors, if all of a pack are; made again after a copy.
-    flats: list[Tensor] = field(default_factory=list)
-
-    def __getstate__(self) -> list[Any]:
-        """All fields but the last."""
-        return [getattr(self, each.name) for each in fields(self)[:-1]]
-
-    def __setstate__(self, state: list[Any]) -> None:
-        """Take over what :meth:`__getstate__` gave."""
-        for each, value in zip(fields(self), [*state, []], strict=True):
-            setattr(self, each.name, value)
+    _kept: _Kept = field(default_factory=_Kept)
 
     @property
     def sizes(self) -> list[int]:
@@ -78,6 +87,14 @@ class Stretch:
             for views, shaped in zip(found, self._shaped(parts[0]), strict=True):
                 views[name] = shaped
         return found
+
+    def program(self, rule: Rule, weights: Format, decay: Decay) -> Program:
+        """The program that runs ``rule`` here, with the parameters in the format ``weights``."""
+        key = (rule, weights, decay)
+        if self._kept.program is None or self._kept.program[0] != key:
+            formats = (weights, *self.formats.values())
+            self._kept.program = key, program_for(rule, formats, decay, len(formats))
+        return self._kept.program[1]
 
     def values(self, name: str) -> list[Tensor]:
         """One buffer of each parameter in its shape: the stored tensors, or read from them."""
@@ -100,18 +117,22 @@ class Stretch:
 
     def alone(self) -> list[Stretch]:
         """The same parameters and state as one stretch each."""
-        found: list[Stretch] = []
+        if self._kept.alone:
+            return self._kept.alone
+        found = self._kept.alone
         start = 0
         entries = self.entries or [{} for _ in self.params]
-        for param, size, entry in zip(self.params, self.sizes, entries, strict=True):
+        for param, name, size, entry in zip(
+            self.params, self.names, self.sizes, entries, strict=True
+        ):
             end = start + size
             # Only stretches of a single parameter have blocks.
             buffers = {
                 name: parts if self.formats[name].block else (parts[0][start:end],)
                 for name, parts in self.buffers.items()
             }
-            strided = not local(param).is_contiguous()
-            found.append(Stretch([param], self.name, self.formats, buffers, strided, [entry]))
+            packed = not _in_place(local(param))
+            found.append(Stretch([param], [name], self.formats, buffers, packed, [entry]))
             start = end
         return found
 
@@ -122,47 +143,42 @@ class Stretch:
         inputs: Sequence[Sequence[Tensor]],
         scalars: Mapping[str, Tensor],
     ) -> None:
-        """Run ``program`` on parameters, buffers and inputs; write parameters back."""
+        """Run ``program`` on parameters, buffers and inputs, each a list over the parameters."""
         here = [local(p) for p in self.params]
-        if self.packed:
-            pieces = self._flat(here)
-            flat = _gathered(0, pieces)
-            rest = [
-                _gathered(index, [local(t).reshape(-1) for t in given])
-                for index, given in enumerate(inputs, 1)
-            ]
-        else:
-            pieces = []
-            flat = here[0].view(-1)
-            rest = [local(given[0]).reshape(-1) for given in inputs]
+        rest = [[local(t) for t in given] for given in inputs]
+        if not self.packed and not program.block:
+            columns = zip(self._rows(here), *[map(_flat, given) for given in rest], strict=True)
+            engine.run_each(program, [[*row, *more] for row, *more in columns], scalars)
+            return
+        pack = self._pack(engine) if self.packed else None
+        flats = [
+            pack.gather(given, number) if pack else _flat(given[0])
+            for number, given in enumerate((here, *rest))
+        ]
         if program.block:
-            self._apply_blocks(engine, program, [flat, *rest], scalars)
+            self._run_blocks(engine, program, flats, scalars)
         else:
             stored = [parts[0] for parts in self.buffers.values()]
-            engine.run(program, [flat, *stored, *rest], scalars)
-        if self.packed:
-            self._scatter(flat, pieces, here)
+            engine.run(program, [flats[0], *stored, *flats[1:]], scalars)
+        if pack:
+            pack.scatter(flats[0], here)
 
-    def _flat(self, here: list[Tensor]) -> list[Tensor]:
-        """Parameters as 1-D tensors, which share their memory where they are contiguous.
+    def _pack(self, engine: Engine) -> Pack:
+        if self._kept.pack is None:
+            self._kept.pack = Pack(self.sizes, native=engine.mode != "eager")
+        return self._kept.pack
 
-        Kept from call to call, since making them costs as much as updating what is so small.
-        """
-        kept = zip(self.flats, here, strict=False)
-        if not self.flats or any(f.data_ptr() != p.data_ptr() for f, p in kept):
-            self.flats = [p.view(-1) for p in here] if all(map(Tensor.is_contiguous, here)) else []
-        return self.flats or [p.reshape(-1) for p in here]
+    def _rows(self, here: list[Tensor]) -> list[list[Tensor]]:
+        """Each parameter with its buffers, flat and sharing their memory."""
+        addresses = [t.data_ptr() for t in here]
+        if addresses != self._kept.addresses:
+            stored = [parts[0].view(-1).split(self.sizes) for parts in self.buffers.values()]
+            columns = [[t.view(-1) for t in here], *stored]
+            self._kept.rows = [list(row) for row in zip(*columns, strict=True)]
+            self._kept.addresses = addresses
+        return self._kept.rows
 
-    def _scatter(self, flat: Tensor, pieces: list[Tensor], here: list[Tensor]) -> None:
-        """Write a gathered piece back into the parameters."""
-        results = flat.split([p.numel() for p in pieces])
-        if self.flats:
-            torch._foreach_copy_(pieces, results)  # pyright: ignore
-        else:
-            for param, result in zip(here, results, strict=True):
-                param.copy_(result.view(param.shape))
-
-    def _apply_blocks(
+    def _run_blocks(
         self,
         engine: Engine,
         program: Program,
@@ -188,21 +204,10 @@ class Stretch:
             flat[0][whole:].copy_(ends[0].view(-1)[: size - whole])
 
 
-def _gathered(index: int, tensors: list[Tensor]) -> Tensor:
-    """1-D tensors in one, in memory that is kept: fresh pages would cost more than the copy.
-
-    All packs updated in one thread share that memory.
-    """
-    size = sum(t.numel() for t in tensors)
-    memory = _scratch(threading.get_ident(), tensors[0].device, tensors[0].dtype, index)
-    if memory.numel() < size:
-        memory.resize_(size)
-    return torch.cat(tensors, out=memory[:size])
-
-
-@functools.lru_cache(maxsize=64)
-def _scratch(thread: int, device: torch.device, dtype: torch.dtype, index: int) -> Tensor:
-    return torch.empty(0, device=device, dtype=dtype)
+def _flat(tensor: Tensor) -> Tensor:
+    """``tensor`` in one dimension, sharing its memory where a program can run on that."""
+    flat = tensor.reshape(-1)
+    return flat.resolve_neg() if flat.is_neg() else flat
 
 
 def _padded(flat: Tensor, block: int) -> Tensor:
@@ -228,28 +233,39 @@ def stretches(
     """
     blocks = any(formats(name, SMALLEST_8BIT).block for name in buffers)
     found: list[Stretch] = []
-    open_packs: dict[Any, tuple[list[tuple[str, Tensor]], int]] = {}
+    unfinished: dict[Any, list[tuple[str, Tensor]]] = {}
 
     def close(members: list[tuple[str, Tensor]], packed: bool) -> None:
-        params = [param for _, param in members]
-        size = sum(local(p).numel() for p in params)
+        names, params = map(list, zip(*members, strict=True))
+        size = _elements(members)
         forms = {name: formats(name, size if len(members) == 1 else 0) for name in buffers}
         made = {name: form.zeros(size, local(params[0])) for name, form in forms.items()}
-        found.append(Stretch(params, members[0][0], forms, made, packed))
+        found.append(Stretch(params, names, forms, made, packed))
 
     for name, param in named:
         here = local(param)
         kind = here.device.type
         small = SMALL.get(kind, SMALL["cuda"])
-        if here.numel() >= (min(small, SMALLEST_8BIT) if blocks else small):
-            close([(name, param)], packed=not here.is_contiguous())
+        large = here.numel() >= (min(small, SMALLEST_8BIT) if blocks else small)
+        if large and (blocks or not _in_place(here)):
+            close([(name, param)], packed=not _in_place(here))
             continue
-        key = (here.device, here.dtype)
-        members, size = open_packs.get(key, ([], 0))
-        if members and size + here.numel() > PACK.get(kind, PACK["cuda"]):
-            close(members, packed=True)
-            members, size = [], 0
-        open_packs[key] = ([*members, (name, param)], size + here.numel())
-    for members, _ in open_packs.values():
-        close(members, packed=True)
+        key = (here.device, here.dtype, not large)
+        members = unfinished.setdefault(key, [])
+        limit = ROW if large else PACK.get(kind, PACK["cuda"])
+        if members and _elements(members) + here.numel() > limit:
+            close(members, packed=not large)
+            members = unfinished[key] = []
+        members.append((name, param))
+    for (_, _, packed), members in unfinished.items():
+        close(members, packed)
     return found
+
+
+def _elements(members: Iterable[tuple[str, Tensor]]) -> int:
+    return sum(local(param).numel() for _, param in members)
+
+
+def _in_place(here: Tensor) -> bool:
+    """Whether a program can run on a tensor where it lies."""
+    return here.is_contiguous() and not here.is_neg()

@@ -34,7 +34,7 @@ from anyorder.call import Call
 from anyorder.checkpoint import CheckpointError, load_into, saved
 from anyorder.directions import Direction, Law, Seeded, Shift
 from anyorder.embedding import exempt
-from anyorder.engine import Engine, Mode, Rule
+from anyorder.engine import Engine, Mode
 from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
 from anyorder.layout import Stretch, stretches
@@ -55,6 +55,7 @@ from anyorder.oracle import (
 )
 from anyorder.params import named_groups
 from anyorder.precision import Format, State, format_for
+from anyorder.program import Rule
 from anyorder.sharding import is_sharded, local
 from anyorder.shifts import hidden, in_place
 
@@ -461,18 +462,16 @@ class Optimizer(torch.optim.Optimizer, ABC):
         self, call: Call, stretch: Stretch, given: Mapping[int, Sequence[Any]]
     ) -> None:
         moving = [given.get(id(p)) for p in stretch.params]
-        steps = {entries["step"] for entries in stretch.entries}
-        if None in moving or len(steps) > 1:
+        step = stretch.entries[0]["step"]
+        if None in moving or any(entries["step"] != step for entries in stretch.entries[1:]):
             if len(moving) > 1:  # not all of them move, or not in step with each other
                 for alone in stretch.alone():
                     self._apply_stretch(call, alone, given)
             return
-        step = steps.pop() + 1
-        inputs = list(zip(*moving, strict=True))  # type: ignore[arg-type]
-        call.run(stretch, inputs, step)
+        call.run(stretch, list(zip(*moving, strict=True)), step + 1)  # type: ignore[arg-type]
         if call.advance:
             for entries in stretch.entries:
-                entries["step"] = step
+                entries["step"] = step + 1
 
     def _check_common(self, group: dict[str, Any]) -> None:
         """Check the options of :data:`COMMON` that depend on parameters or on other groups."""

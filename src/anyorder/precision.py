@@ -121,6 +121,7 @@ class Blockwise:
 
 
 Format = Plain | Blockwise
+PLAIN, STOCHASTIC = Plain(), Stochastic()
 
 
 @functools.cache
@@ -190,7 +191,7 @@ def noise_for(count: int, low: Tensor, high: Tensor, start: Tensor, device: torc
 def format_for(state: State, size: int, *, nonnegative: bool, block: int) -> Format:
     """How a buffer of ``size`` elements is kept under the option ``state``."""
     if state == "bf16":
-        return Stochastic()
+        return STOCHASTIC
     if state == "8bit" and size >= SMALLEST_8BIT:
         return Blockwise(not nonnegative, block)
-    return Plain()
+    return PLAIN

@@ -24,13 +24,14 @@ def sqrt(x: Tensor) -> Tensor:
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no element is NaN or infinite. One pass over the data, one number to the host."""
-    full = [t for t in tensors if t.numel()]
-    if not full:
+    if not tensors:
         return True
     # NaN and infinities survive a sum, and a sum is the fastest pass over memory there is. Only
     # a sum that overflows by itself calls for a second look.
-    sums = torch.stack([t.sum(dtype=torch.promote_types(t.dtype, torch.float32)) for t in full])
-    return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in full)
+    sums = [t.sum(dtype=torch.float32) if t.dtype in HALF else t.sum() for t in tensors]
+    return bool(torch.stack(sums).isfinite().all()) or all(
+        bool(t.isfinite().all()) for t in tensors
+    )
 
 
 def mix(x: Tensor, key: Tensor) -> Tensor:

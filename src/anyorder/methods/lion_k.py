@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.engine import Rule
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.newton_schulz import CUBIC, JORDAN, newton_schulz_each
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.program import Rule
 from anyorder.rules.kappa import NAMES, Kappa, kappa, matrix
 from anyorder.rules.lion import (
     Bound,

@@ -18,14 +18,14 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from anyorder import layout
 from anyorder.checkpoint import CheckpointError
-from anyorder.engine import kernel_for
 from anyorder.hyper import HyperError, UnknownOptionError
+from anyorder.kernels import kernel_for
 from anyorder.ledger import COUNTS, Budget, BudgetExhausted, Calls
 from anyorder.optimizer import GRADIENT_ONLY, NeedsError, Optimizer, Population
 from anyorder.oracle import ClosureError, NonFiniteError, SparseGradientError
@@ -621,6 +621,7 @@ class MethodContract(OptionsContract):
             lambda shapes: any(torch.Size(s).numel() for s in shapes)
         )
     )
+    @example(shapes=[(0, 2), (), (3, 1)])
     def test_any_shapes(self, shapes: list[tuple[int, ...]]) -> None:
         """Empty, scalar and odd shapes: steps run, and packing changes no bit."""
         results: list[dict[str, Tensor]] = []

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyorder.engine import Engine, Rule, scalar_names
+from anyorder.engine import Engine
 from anyorder.hyper import HyperError
+from anyorder.program import Rule, scalar_names
 from anyorder.rules.kappa import kappa
 from anyorder.rules.lion import (
     clip_,

@@ -1,0 +1,156 @@
+"""What is run on parameters: a rule, and what is read, written and decayed around it.
+
+A *rule* is the arithmetic of a method: a short function that works in place and element by element
+on 1-D tensors of equal length, written with plain tensor operations::
+
+    def sgd_(param, velocity, grad, *, lr, momentum):
+        velocity.mul_(momentum).add_(grad)
+        param.sub_(lr * velocity)
+
+Tensors are positional, the ones it writes to come first; scalars are keyword-only and arrive as
+0-dim float64 tensors, so that a schedule changes their value and never the program. A rule uses
+only operations that IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons, integer and bit
+operations), never ``add(alpha=)`` or ``lerp``, which some kernels fuse: that is why eager and
+compiled runs agree bit for bit and a run may change over in the middle.
+
+What is stored in another precision is read before the rule and written after it, and weight decay
+comes in between: a :class:`Program` is a rule with these around it. Tensors in half precision are
+widened to float32 for the rule and rounded once when written back.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from anyorder.precision import PLAIN, Format, Parts, noise_for
+
+Rule = Callable[..., None]
+Decay = Literal["", "decoupled", "coupled"]
+
+#: Scalars of a program that rounds at random: two keys and the number of the first element.
+NOISE = ("noise_low", "noise_high", "noise_start")
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A rule and what is done around it; equal ones are the same, from :func:`program_for`.
+
+    Attributes:
+        rule: the arithmetic.
+        formats: how the leading tensors of the rule are stored (the others: as they are).
+        decay: weight decay before the rule: ``decoupled`` multiplies the first tensor by the scalar
+            ``shrink``; ``coupled`` adds ``penalty`` times it to the input at ``gradient``.
+        gradient: position of the gradient among the rule's tensors.
+    """
+
+    rule: Rule
+    formats: tuple[Format, ...] = ()
+    decay: Decay = ""
+    gradient: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the program is called in files and counts."""
+        return self.rule.__name__
+
+    @functools.cached_property
+    def random(self) -> bool:
+        """Whether it rounds at random."""
+        return any(form.random for form in self.formats)
+
+    @functools.cached_property
+    def block(self) -> int:
+        """Elements of a row of its tensors, which are then two-dimensional; 0 for flat ones."""
+        return max((form.block for form in self.formats), default=0)
+
+    @functools.cached_property
+    def scalars(self) -> tuple[str, ...]:
+        """Names of all scalars it takes, in order."""
+        decay = {"": (), "decoupled": ("shrink",), "coupled": ("penalty",)}[self.decay]
+        return (*scalar_names(self.rule), *decay, *(NOISE if self.random else ()))
+
+    def __call__(self, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
+        """Read, decay, run the rule, write, in place."""
+        stored, values = self._read(tensors)
+        if self.decay == "decoupled":
+            values[0].mul_(scalars["shrink"])
+        elif self.decay == "coupled":
+            grad = values[self.gradient]
+            values[self.gradient] = grad + values[0] * scalars["penalty"]
+        self.rule(*values, **{name: scalars[name] for name in scalar_names(self.rule)})
+        for index in range(self.written(len(values))):
+            form = self.formats[index] if index < len(self.formats) else PLAIN
+            form.write_(stored[index], values[index], self._noise(index, values, scalars))
+
+    def written(self, count: int) -> int:
+        """How many of the ``count`` leading tensors of its rule are written."""
+        return max(_written(self.rule, count), self.decay == "decoupled")
+
+    @functools.cached_property
+    def extra(self) -> int:
+        """How many more tensors it takes than its rule."""
+        return sum(form.parts - 1 for form in self.formats)
+
+    def changed(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Those of ``tensors`` that it writes."""
+        written = self.written(len(tensors) - self.extra)
+        if self.extra:
+            written += sum(form.parts - 1 for form in self.formats[:written])
+        return tensors[:written]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are the same program."""
+        return program_for, (self.rule, self.formats, self.decay, self.gradient)
+
+    def _read(self, tensors: Sequence[Tensor]) -> tuple[list[Parts], list[Tensor]]:
+        stored: list[Parts] = []
+        values: list[Tensor] = []
+        rest = list(tensors)
+        while rest:
+            form = self.formats[len(stored)] if len(stored) < len(self.formats) else PLAIN
+            parts = tuple(rest[: form.parts])
+            del rest[: form.parts]
+            stored.append(parts)
+            values.append(form.read(parts))
+        return stored, values
+
+    def _noise(
+        self, index: int, values: Sequence[Tensor], scalars: Mapping[str, Tensor]
+    ) -> Tensor | None:
+        if index >= len(self.formats) or not self.formats[index].random:
+            return None
+        like = values[index]
+        low, high, start = (scalars[name] for name in NOISE)
+        words = noise_for(like.numel(), low + index, high, start, like.device)
+        return words.view(like.shape)
+
+
+@functools.cache
+def program_for(
+    rule: Rule, formats: tuple[Format, ...] = (), decay: Decay = "", gradient: int = 1
+) -> Program:
+    """The program of these parts, always the same one: it is looked up by identity."""
+    return Program(rule, formats, decay, gradient)
+
+
+@functools.cache
+def _written(rule: Rule, count: int) -> int:
+    """How many of a rule's leading tensors it writes to, found by running it once on ones."""
+    tensors = [torch.ones(2, dtype=torch.float64) for _ in range(count)]
+    before = [t._version for t in tensors]
+    rule(*tensors, **{n: torch.ones((), dtype=torch.float64) for n in scalar_names(rule)})
+    return max((i + 1 for i, t in enumerate(tensors) if t._version != before[i]), default=0)
+
+
+@functools.cache
+def scalar_names(rule: Rule) -> tuple[str, ...]:
+    """The keyword-only arguments of a rule, in order."""
+    parameters = inspect.signature(rule).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
