@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.entrants import Entrant
+from anyorder.curvature import Composite
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.optimizer import Optimizer
@@ -72,17 +73,19 @@ class Foreign:
     def step(self, closure: Closure) -> Tensor | None:
         """One step, with as many gradients as the optimizer asks for."""
         before = [p.detach().clone() for p in self._params] if self._several else []
+        asked = {"grads": 1, "targets": int(isinstance(closure, Composite))}
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
-            self._budget.check(self.calls, {"grads": 1})
+            self._budget.check(self.calls, asked)
             began = time.perf_counter()
             with torch.enable_grad():
                 self.optimizer.zero_grad()
                 loss = closure()
                 loss.backward()
             self.calls.seconds += time.perf_counter() - began
-            self.calls.grads += 1
+            self.calls.grads += asked["grads"]
+            self.calls.targets += asked["targets"]
             seen.append(loss.detach())
             self._watch(seen[-1].item())
             return loss

@@ -100,7 +100,9 @@ def _target(row: Any) -> str:
 
 
 def _answers(calls: dict[str, float]) -> list[str]:
-    kinds = ("values", "grads", "products", "rankings", "targets")
+    kinds = ["values", "grads", "products", "rankings"]
+    if calls.get("targets") != calls.get("grads"):  # else each gradient held one
+        kinds.append("targets")
     return [f"{calls[kind]:.0f} {kind}" for kind in kinds if calls.get(kind)]
 
 

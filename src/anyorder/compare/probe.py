@@ -39,8 +39,9 @@ def probe(
         ``ok``, ``findings`` and ``parameters`` of the check; and where there was no error
         ``deterministic``, ``noise`` (mean and standard deviation of the loss over batches),
         ``costs`` (``seconds`` and ``bytes`` of a value, a gradient, a product),
-        ``second_derivative`` (None, or why there is none), ``evaluation_seconds`` and
-        ``measured`` (exchange rates in forward passes).
+        ``second_derivative`` (None, or why there is none), ``in_parts`` (whether model outputs and
+        criterion are given apart), ``evaluation_seconds`` and ``measured`` (exchange rates in
+        forward passes).
     """
     report = report or check(problem)
     found: dict[str, Any] = {
@@ -70,6 +71,7 @@ def probe(
         "noise": bench.noise(),
         "costs": costs,
         "second_derivative": missing or None,
+        "in_parts": problem.in_parts,
         "measured": _rates({name: cost["seconds"] for name, cost in costs.items()}),
     }
 
@@ -198,10 +200,10 @@ def troubles(found: Mapping[str, Any], methods: Iterable[Mapping[str, Any]]) -> 
                 f"{method['name']} will fail: {found['second_derivative']}"
                 + fallback * ("products" in method["settings"])
             )
-        if {"ggn", "target"} & set(method["needs"]):
+        if {"ggn", "target"} & set(method["needs"]) and not found["in_parts"]:
             says.append(
-                f"{method['name']} will fail: it needs the loss in two parts (model outputs and "
-                "criterion), and a problem gives it in one"
+                f"{method['name']} will fail: it needs the loss in two parts; write outputs(self, "
+                "model, batch) and criterion(self, outputs, batch) in place of loss()"
             )
     return says
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare import memory
-from anyorder.compare.adapter import Diverged, Foreign, Native, adapt
+from anyorder.compare.adapter import Closure, Diverged, Foreign, Native, adapt
 from anyorder.compare.entrants import Entrant
 from anyorder.compare.plan import Limits
+from anyorder.curvature import Composite
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.oracle import NonFiniteError
 from anyorder.problems import Problem, move
@@ -171,8 +172,16 @@ def warm_up(problem: Problem, task: Task) -> float:
         model = fresh_model(problem, task.seed, task.device)
         adapted = adapt(task.entrant, model, task.config, Budget(), task.seed)
         began = time.perf_counter()
-        adapted.step(lambda: problem.loss(model, move(problem.batch(task.seed, 0), task.device)))
+        adapted.step(problem.closure(model, move(problem.batch(task.seed, 0), task.device)))
     return time.perf_counter() - began
+
+
+def _cast(closure: Closure, task: Task) -> Closure:
+    """The same closure in mixed precision; one in two parts stays in two."""
+    cast_to = torch.autocast(torch.device(task.device).type, dtype=getattr(torch, task.autocast))
+    if isinstance(closure, Composite):
+        return Composite(cast_to(closure.outputs), cast_to(closure.loss))
+    return cast_to(closure)
 
 
 class Training:
@@ -281,18 +290,12 @@ class Training:
         if batch is not None and self.task.device != "cpu":  # problems make batches there
             batch = move(batch, self.task.device)
         self.clock.data_seconds += time.perf_counter() - began
-        model, loss_of = self.model, self.problem.loss
-        if self.task.autocast == "none":
-            loss = self.adapted.step(lambda: loss_of(model, batch))
-        else:
-            loss = self.adapted.step(lambda: self._cast_loss(batch))
+        closure = self.problem.closure(self.model, batch)
+        if self.task.autocast != "none":
+            closure = _cast(closure, self.task)
+        loss = self.adapted.step(closure)
         if loss is not None:
             self._losses.append(loss.detach())
-
-    def _cast_loss(self, batch: Any) -> Tensor:
-        kind = torch.device(self.task.device).type
-        with torch.autocast(kind, dtype=getattr(torch, self.task.autocast)):
-            return self.problem.loss(self.model, batch)
 
     def _schedule(self, fraction: float) -> None:
         """Set the learning rate of every group from the share of the budget that is used up."""

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 
+from anyorder.curvature import Composite
 from anyorder.errors import AnyOrderError
 
 T = TypeVar("T")
@@ -35,8 +36,10 @@ class ProblemError(AnyOrderError, ValueError):
 class Problem(ABC):
     """What is to be minimised, on which data, and how it is judged.
 
-    A subclass writes ``build``, ``batch``, ``loss`` and ``evaluate``. Options are keyword
-    arguments of its constructor, each with a default; ``options()`` lists them.
+    A subclass writes ``build``, ``batch``, ``loss`` and ``evaluate``. Where the loss depends on the
+    model's outputs alone, it may write ``outputs`` and ``criterion`` instead of ``loss``; methods
+    that work in the space of outputs can then be used too. Options are keyword arguments of the
+    constructor, each with a default; ``options()`` lists them.
 
     Attributes:
         name: How the problem is called in results; the class name when it is not set.
@@ -54,6 +57,8 @@ class Problem(ABC):
     schedule: ClassVar[Literal["constant", "cosine"]] = "constant"
     target: float | None = None
     optimum: float | None = None
+    in_parts: ClassVar[bool] = False
+    """Whether the loss is given as ``outputs`` and ``criterion``; found out by itself."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Name the class and refuse attributes that cannot mean anything."""
@@ -67,6 +72,29 @@ class Problem(ABC):
             )
         require_choice("goal", cls.goal, GOALS, owner=cls.__name__)
         require_choice("schedule", cls.schedule, SCHEDULES, owner=cls.__name__)
+        cls._find_parts()
+
+    @classmethod
+    def _find_parts(cls) -> None:
+        """Derive ``loss`` from its two parts if the class gives these, not the whole."""
+        parts = [name for name in ("outputs", "criterion") if name in cls.__dict__]
+        if "loss" in cls.__dict__:
+            if parts:
+                raise ProblemError(
+                    f"{cls.__name__} has loss() and {' and '.join(p + '()' for p in parts)}, which "
+                    "may differ. Keep loss(), or keep outputs() and criterion()."
+                )
+            cls.in_parts = False
+        elif parts:
+            for name in ("outputs", "criterion"):
+                if getattr(cls, name) is getattr(Problem, name):
+                    raise ProblemError(
+                        f"{cls.__name__} has {parts[0]}() and no {name}(). Write both, "
+                        "outputs(self, model, batch) and criterion(self, outputs, batch), or "
+                        "loss(self, model, batch) alone."
+                    )
+            cls.in_parts = True
+            cls.loss = _loss_in_parts
 
     @classmethod
     def options(cls) -> dict[str, Any]:
@@ -93,6 +121,14 @@ class Problem(ABC):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the loss of the batch: a 0-dimensional tensor, without calling ``backward``."""
 
+    def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the model's outputs for the batch; the first part of the loss, if it has two."""
+        raise NotImplementedError
+
+    def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return the loss of these outputs, which reads no parameter; the second part."""
+        raise NotImplementedError
+
     @abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Judge the model on held-out validation data, on the device where the model is.
@@ -109,7 +145,16 @@ class Problem(ABC):
     @final
     def closure(self, model: nn.Module, batch: Any) -> Callable[[], Tensor]:
         """Return the function without arguments that an optimiser's ``step`` takes."""
+        if self.in_parts:
+            return Composite(
+                lambda: self.outputs(model, batch), lambda outputs: self.criterion(outputs, batch)
+            )
         return lambda: self.loss(model, batch)
+
+
+def _loss_in_parts(self: Problem, model: nn.Module, batch: Any) -> Tensor:
+    """Return the loss of the batch: the criterion of the model's outputs."""
+    return self.criterion(self.outputs(model, batch), batch)
 
 
 # --- Options -----------------------------------------------------------------------------------

@@ -73,9 +73,13 @@ class Digits(Problem):
         rows = minibatch(len(data.labels), self.batch_size, seed=seed, step=step)
         return _Split(data.pixels[rows], data.labels[rows])
 
-    def loss(self, model: nn.Module, batch: _Split) -> Tensor:
+    def outputs(self, model: nn.Module, batch: _Split) -> Tensor:
+        """Return a score for each digit, ``(batch, 10)``."""
+        return model(batch.pixels)
+
+    def criterion(self, outputs: Tensor, batch: _Split) -> Tensor:
         """Return the mean cross-entropy of the batch."""
-        return F.cross_entropy(model(batch.pixels), batch.labels)
+        return F.cross_entropy(outputs, batch.labels)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return loss and accuracy on the 300 validation images."""

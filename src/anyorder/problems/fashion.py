@@ -101,9 +101,13 @@ class Fashion(Problem):
         rows = minibatch(len(data.labels), self.batch_size, seed=seed, step=step)
         return _Split(data.images[rows], data.labels[rows])
 
-    def loss(self, model: nn.Module, batch: _Split) -> Tensor:
+    def outputs(self, model: nn.Module, batch: _Split) -> Tensor:
+        """Return a score for each kind of clothing, ``(batch, 10)``."""
+        return model(_standardise(batch.images, model))
+
+    def criterion(self, outputs: Tensor, batch: _Split) -> Tensor:
         """Return the mean cross-entropy of the batch."""
-        return F.cross_entropy(model(_standardise(batch.images, model)), batch.labels)
+        return F.cross_entropy(outputs, batch.labels)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return loss and accuracy on 1,000 validation images."""

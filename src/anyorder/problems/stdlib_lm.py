@@ -125,10 +125,13 @@ class StdlibLM(Problem):
         )
         return text[starts + torch.arange(context + 1)].long()
 
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+    def outputs(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return a score for each value of every byte, ``(batch, context, 256)``."""
+        return model(batch[:, :-1])
+
+    def criterion(self, outputs: Tensor, batch: Tensor) -> Tensor:
         """Return the mean cross-entropy of every byte given those before it, in nats."""
-        scores: Tensor = model(batch[:, :-1])
-        return F.cross_entropy(scores.flatten(0, 1), batch[:, 1:].flatten())
+        return F.cross_entropy(outputs.flatten(0, 1), batch[:, 1:].flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return loss and bits per byte on the fixed part of the validation text."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from anyorder import Composite
 from anyorder.compare.adapter import HOPELESS, Diverged, Foreign, Native, adapt
 from anyorder.compare.entrants import resolve
 from anyorder.ledger import Budget, BudgetExhausted
@@ -35,6 +36,17 @@ def test_same_numbers_and_ledger_for_both_kinds(name: str) -> None:
     assert losses == pytest.approx(expected, rel=1e-6)
     assert adapted.calls.grads == 5
     assert adapted.calls.seconds > 0
+
+
+@pytest.mark.parametrize("name", ["sgd", "torch.optim:SGD"])
+def test_gradients_of_a_loss_in_two_parts_hold_targets(name: str) -> None:
+    model = nn.Linear(4, 1)
+    closure = Composite(lambda: model(torch.eye(4)), lambda out: (out - 3).square().mean())
+    adapted = adapt(resolve(name), model, {"lr": 0.1}, Budget(targets=3), 0)
+    with pytest.raises(BudgetExhausted):
+        while True:
+            adapted.step(closure)
+    assert (adapted.calls.grads, adapted.calls.targets) == (3, 3)
 
 
 def test_kinds() -> None:

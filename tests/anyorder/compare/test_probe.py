@@ -78,7 +78,9 @@ def test_a_fused_kernel_has_no_second_derivative_and_a_counted_fallback() -> Non
 def test_who_will_have_trouble(digits: dict[str, Any]) -> None:
     assert troubles(digits, [HESSIAN]) == []
     for name, need in (("kfac", "ggn"), ("sso", "target")):
-        (says,) = troubles(digits, [{"name": name, "needs": [need], "settings": {}}])
+        method = {"name": name, "needs": [need], "settings": {}}
+        assert troubles(digits, [method]) == []
+        (says,) = troubles({**digits, "in_parts": False}, [method])
         assert says.startswith(f"{name} will fail") and "two parts" in says
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from anyorder.compare import schema
 from anyorder.compare.entrants import resolve
@@ -306,6 +307,32 @@ def test_autocast_surrounds_the_loss(problem_file: Callable[[str], str]) -> None
     )
     assert run(problem, task("sgd", autocast="bfloat16"))["status"] == "done"
     assert problem.seen == {torch.bfloat16}  # type: ignore[attr-defined]
+
+
+def test_autocast_surrounds_both_parts_of_a_loss() -> None:
+    whole = type(load("digits"))
+    seen: set[torch.dtype] = set()
+
+    class Watched(whole):  # type: ignore[misc, valid-type]
+        def outputs(self, model: nn.Module, batch: Any) -> Tensor:
+            seen.add(super().outputs(model, batch).dtype)
+            return super().outputs(model, batch)
+
+        def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
+            seen.add((outputs.float() @ outputs.float().T).dtype)
+            return super().criterion(outputs, batch)
+
+    record = run(Watched(), task("sso", autocast="bfloat16"))
+    assert record["status"] == "done", record["error"]
+    assert seen == {torch.bfloat16}
+
+
+def test_a_method_that_works_on_outputs_asks_less_of_the_loss() -> None:
+    record = run(load("digits"), task("sso", "60grads"))
+    assert record["status"] == "done", record["error"]
+    calls = record["curve"][-1]["calls"]
+    assert 0 < 5 * calls["targets"] <= calls["grads"] <= 60
+    assert record["final"]["loss"] < 0.8 * record["curve"][0]["val_loss"]
 
 
 def test_points_are_told_as_they_come() -> None:

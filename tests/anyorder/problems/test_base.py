@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from anyorder import Composite
 from anyorder.errors import AnyOrderError
 from anyorder.problems import Problem, ProblemError, evaluating, minibatch, move, seeded
 from anyorder.problems.base import (
@@ -54,6 +55,64 @@ class TestProblem:
     def test_refuses_unknown_words(self, good, attribute):
         with pytest.raises(ProblemError, match=f"Bad: {attribute} must be one of .*'upwards'"):
             type("Bad", (good,), {attribute: "upwards"})
+
+    def test_a_loss_in_two_parts(self, good):
+        class Parts(good):
+            def outputs(self, model, batch):
+                return model(batch["x"])
+
+            def criterion(self, outputs, batch):
+                return outputs.square().mean()
+
+        class Whole(Parts):
+            def loss(self, model, batch):
+                return model(batch["x"]).abs().mean()
+
+        problem = Parts()
+        model, batch = problem.build(0), problem.batch(0, 0)
+        expected = model(batch["x"]).square().mean()
+        closure = problem.closure(model, batch)
+        assert problem.in_parts and isinstance(closure, Composite)
+        assert torch.equal(problem.loss(model, batch), expected)
+        assert torch.equal(closure(), expected)
+        assert torch.equal(closure.loss(closure.outputs()), expected)
+        whole = Whole()
+        assert not whole.in_parts
+        assert torch.equal(whole.closure(model, batch)(), model(batch["x"]).abs().mean())
+
+    def test_a_problem_in_parts_needs_no_loss(self):
+        class Parts(Problem):
+            def build(self, seed):
+                return nn.Linear(1, 1)
+
+            def batch(self, seed, step):
+                return torch.ones(2, 1)
+
+            def evaluate(self, model):
+                return {"loss": 0.0}
+
+            def outputs(self, model, batch):
+                return model(batch)
+
+            def criterion(self, outputs, batch):
+                return outputs.sum()
+
+        problem = Parts()
+        assert problem.loss(problem.build(0), problem.batch(0, 0)).shape == ()
+
+    def test_refuses_half_of_a_loss_and_one_and_a_half(self, good):
+        def some(*arguments):
+            raise AssertionError
+
+        class Nothing(Problem):
+            pass
+
+        with pytest.raises(ProblemError, match=r"outputs\(\) and no criterion\(\)"):
+            type("Bad", (Nothing,), {"outputs": some})
+        with pytest.raises(ProblemError, match=r"criterion\(\) and no outputs\(\)"):
+            type("Bad", (Nothing,), {"criterion": some})
+        with pytest.raises(ProblemError, match=r"loss\(\) and outputs\(\)"):
+            type("Bad", (good,), {"loss": some, "outputs": some, "criterion": some})
 
     def test_refuses_a_closure_of_its_own(self, good):
         with pytest.raises(ProblemError, match=r"overrides closure\(\)"):
