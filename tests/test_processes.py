@@ -16,8 +16,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from anyorder import Optimizer, methods
+from anyorder.batching import BatchSizeController
 from anyorder.optimizer import GRADIENT_ONLY, NeedsError
 
 STEPS = 4
@@ -30,6 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cautious": {"cautious": True},
     "8bit": {"state": "8bit"},
 }
+BATCH_TESTS = ("norm", "inner_product", "coordinate")
 RUNS = [(name, "plain") for name in METHODS] + [("adamw", name) for name in list(OPTIONS)[1:]]
 
 
@@ -69,6 +72,32 @@ def whole(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in parts]
 
 
+def growing(model: nn.Module, rank: int | None, test: str) -> tuple[list[int], list[Tensor]]:
+    """Two passes with batches that grow; a process sees every other sample, or one sees all."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(96, 5, generator=generator)
+    y = (x[:, 0] > 0.3 * torch.randn(96, generator=generator)).long()
+    mine = slice(None) if rank is None else slice(rank, None, 2)
+    loader = DataLoader(TensorDataset(x[mine], y[mine]), batch_size=4 if rank is None else 2)
+    controller = BatchSizeController(
+        loader,
+        test=test,
+        eta=0.8,
+        theta=0.3,
+        largest=48 if rank is None else 24,  # type: ignore[arg-type]
+    )
+    optimizer = made("adagrad", model, "plain")
+    sizes: list[int] = []
+    for _ in range(2):
+        for batches in controller:
+            sizes.append(sum(len(batch[0]) for batch in batches))
+            closures = controller.closures(
+                batches, lambda a, b: nn.functional.cross_entropy(model(a), b)
+            )
+            optimizer.step(closures)
+    return sizes, whole(model)
+
+
 def _worker(rank: int, folder: str, results: Any) -> None:
     from torch.distributed.fsdp import fully_shard
 
@@ -103,6 +132,9 @@ def _worker(rank: int, folder: str, results: Any) -> None:
             optimizer = made(name, model, "plain")
             train(optimizer, model, x, y, parts)
             out[name, "replicated", parts] = whole(model)
+    for test in BATCH_TESTS:
+        model = nn.parallel.DistributedDataParallel(network())
+        out["growing", test] = growing(model, rank, test)
     for name in ("mezo", "rank_sgd"):
         with pytest.raises(NeedsError, match="sharded"):
             methods.get(name)(sharded())
@@ -178,3 +210,16 @@ def test_8_bit_parts_resume_with_the_same_bits(both: Any) -> None:
 
 def test_a_fault_of_one_process_is_skipped_by_all(both: Any) -> None:
     assert [both[rank]["skipped"] for rank in (0, 1)] == [1, 1]
+
+
+@pytest.mark.parametrize("test", BATCH_TESTS)
+def test_batches_grow_alike_in_all_processes_and_as_in_one(both: Any, test: str) -> None:
+    (sizes, params), (others, other_params) = (both[rank]["growing", test] for rank in (0, 1))
+    assert sizes == others
+    assert all(torch.equal(a, b) for a, b in zip(params, other_params, strict=True))
+    model = network()
+    alone, expected = growing(model, None, test)
+    assert [2 * size for size in sizes] == alone
+    assert alone[-1] > alone[0]  # something was to be seen
+    for ours, theirs in zip(expected, params, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=2e-5)
