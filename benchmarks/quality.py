@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import RESULTS
 
@@ -30,23 +30,33 @@ METHODS = [
     "schedule_free_adamw", "adagrad",
 ]  # fmt: skip
 FIXED = ["adamw8.state=8bit", "lion_k.kappa=huber", "muon.adjust_lr=match_rms_adamw"]
-#: Budget of a run and options of the problem.
-PROBLEMS: dict[str, tuple[str, list[str]]] = {
-    "fashion": ("600grads", []),
-    "stdlib-lm": ("100grads", ["size=small"]),
+
+
+class Setting(NamedTuple):
+    """How the methods are compared on a problem."""
+
+    budget: str
+    tune: int
+    options: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()  # methods beyond those above
+
+
+PROBLEMS = {
+    "fashion": Setting("600grads", 5, more=("adagrad_norm", "accelerated", "sso")),
+    "stdlib-lm": Setting("80grads", 4, ("size=small",)),
 }
 
 
 def command(problem: str, out: Path, jobs: int) -> list[str]:
     """The comparison as a command."""
-    budget, options = PROBLEMS[problem]
+    setting = PROBLEMS[problem]
     start = [sys.executable, "-c", "from anyorder.cli import main; main()"]
-    words = [*start, "compare", problem, "--methods", ",".join(METHODS)]
-    words += ["--budget", budget, "--tune", "5", "--seeds", "5", "--out", str(out)]
-    words += ["--jobs", str(jobs), "--threads", "1"]
+    words = [*start, "compare", problem, "--methods", ",".join([*METHODS, *setting.more])]
+    words += ["--budget", setting.budget, "--tune", str(setting.tune), "--seeds", "5"]
+    words += ["--jobs", str(jobs), "--threads", "1", "--out", str(out)]
     for fixed in FIXED:
         words += ["--set", fixed]
-    for option in options:
+    for option in setting.options:
         words += ["--option", option]
     return words
 
