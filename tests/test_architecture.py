@@ -21,7 +21,8 @@ from packaging.requirements import Requirement
 import anyorder
 from anyorder import methods, problems
 from anyorder.methods._by_role import ByRole
-from anyorder.optimizer import Optimizer, Population
+from anyorder.optimizer import Optimizer
+from anyorder.population import Population
 
 ROOT = Path(__file__).parent.parent
 SRC, TESTS = ROOT / "src", ROOT / "tests"

@@ -13,8 +13,9 @@ from anyorder.curvature import Composite
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.minimize import Result, minimize
-from anyorder.optimizer import Optimizer, Population
+from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.population import Population
 
 __version__ = "0.1.0"
 

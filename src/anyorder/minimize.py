@@ -13,10 +13,10 @@ from torch import Tensor
 from anyorder.directions import Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
+from anyorder.gradients import NonFiniteError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.methods import get
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import NonFiniteError
 
 Point = Any  # a numpy array, a list of numbers or a tensor; the answer comes in the same kind
 Status = Literal["budget", "converged", "stopped", "diverged"]

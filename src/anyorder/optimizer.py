@@ -32,37 +32,31 @@ from torch import Tensor, nn
 
 from anyorder.call import Call
 from anyorder.checkpoint import CheckpointError, load_into, saved
-from anyorder.directions import Direction, Law, Seeded, Shift
+from anyorder.directions import Direction, Law, Seeded
 from anyorder.embedding import exempt
 from anyorder.engine import Engine, Mode
 from anyorder.errors import AnyOrderError
+from anyorder.given import Given
+from anyorder.gradients import POLICIES, Nonfinite, SkipStep
 from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
 from anyorder.layout import Stretch, stretches
 from anyorder.ledger import Budget, Calls
 from anyorder.oracle import (
     Closure,
     Learned,
-    Nonfinite,
-    NonFiniteError,
     Oracle,
     Ranker,
-    SkipStep,
-    checked_order,
-    clipped,
-    finite_everywhere,
-    not_finite,
-    refuse_sparse,
 )
 from anyorder.params import named_groups
 from anyorder.precision import Format, State, format_for
 from anyorder.program import Rule
 from anyorder.sharding import is_sharded, local
-from anyorder.shifts import hidden, in_place
+from anyorder.shifts import hidden
 
 if TYPE_CHECKING:
     import torch.distributed
 
-__all__ = ["CheckpointError", "NeedsError", "Optimizer", "Population"]
+__all__ = ["CheckpointError", "NeedsError", "Optimizer"]
 
 #: The needs of methods that also work after a plain ``loss.backward()``.
 GRADIENT_ONLY = frozenset({"grad"})
@@ -77,7 +71,6 @@ COMMON: dict[str, Hyper] = {
     "state": hyper("fp32", choices=("fp32", "bf16", "8bit"), doc="precision of the buffers"),
     "state_block": hyper(256, choices=(256, 2048), doc="elements per scale of 8-bit buffers"),
 }
-_POLICIES = ("raise", "skip", "ignore")
 
 
 class NeedsError(AnyOrderError, TypeError):
@@ -164,8 +157,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
         process_group: torch.distributed.ProcessGroup | None = None,
         **options: Any,
     ) -> None:
-        if nonfinite not in _POLICIES:
-            raise ValueError(f"nonfinite: expected one of {list(_POLICIES)}, got {nonfinite!r}")
+        if nonfinite not in POLICIES:
+            raise ValueError(f"nonfinite: expected one of {list(POLICIES)}, got {nonfinite!r}")
         common = [p for p in inspect.signature(Optimizer.__init__).parameters if p != "self"]
         refuse_unknown(options, [*self.hypers, *common[1:-1]], type(self).__name__)
         self.module = params if isinstance(params, nn.Module) else None
@@ -510,7 +503,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
                 "closure; write optimizer.step(lambda: criterion(model(x), y))"
             )
-        return _Given(self)  # type: ignore[return-value]
+        return Given(self)  # type: ignore[return-value]
 
     def _group_for_answers(self) -> Any:
         # Gradients of a DistributedDataParallel model are averaged by its own hooks already.
@@ -519,94 +512,6 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Everything, for copies and pickles; compiled kernels are looked up again."""
         return {**self.__dict__, "ranker": None, "scaler": None, "process_group": None}
-
-
-class _Given:
-    """Gradients the user has made, in the form ``update`` asks for them."""
-
-    def __init__(self, owner: Optimizer) -> None:
-        self.owner = owner
-        self.seen: list[Tensor | None] = []
-
-    def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The gradients found in ``.grad``; the loss is not known."""
-        owner = self.owner
-        named = owner.named_params()
-        if owner.budget is not None:
-            owner.budget.check(owner.calls, {"grads": 1})
-        grads = [p.grad for p in named.values()]
-        refuse_sparse(named, grads)
-        owner.calls.grads += 1
-        if owner.nonfinite != "ignore" and not finite_everywhere(
-            [g for g in grads if g is not None]
-        ):
-            if owner.nonfinite == "skip":
-                raise SkipStep(torch.tensor(float("nan")))
-            raise NonFiniteError(
-                f"{not_finite(list(named), grads)}; no parameter was changed. nonfinite='skip' "
-                "leaves such steps out and counts them, 'ignore' does not look"
-            )
-        if owner.maximize:
-            grads = [None if g is None else -g for g in grads]
-        grads = clipped(grads, owner.param_groups[0].get("clip_norm"))
-        self.seen = grads
-        return torch.tensor(float("nan")), grads
-
-    def slopes(self) -> dict[int, Tensor]:
-        """The gradients of this step by the identity of their parameters."""
-        named = self.owner.named_params().values()
-        return {id(p): g for p, g in zip(named, self.seen, strict=True) if g is not None}
-
-
-class Population(Optimizer):
-    """A method that proposes points and is told how they fare: ``ask``, ``tell``, derived ``step``.
-
-    ``ask`` is a function of the saved state alone, so an answer may come after a restart: save
-    ``state_dict()``, show the points to a person, load it tomorrow and ``tell``.
-    """
-
-    @abstractmethod
-    def ask(self) -> list[Shift]:
-        """The points to judge now, as shifts from the present parameters; the same until told."""
-
-    @abstractmethod
-    def learn(self, order: list[int]) -> bool:
-        """Move by an order of :meth:`ask`'s points, best first. True when a step is complete."""
-
-    def tell(self, answer: Sequence[int]) -> bool:
-        """Take an answer to :meth:`ask` that was had elsewhere, and count it.
-
-        Args:
-            answer: positions in :meth:`ask`'s list, best first; possibly only the best few.
-
-        Returns:
-            Whether that completed a step.
-
-        Raises:
-            RankingError: not positions of that list, each at most once; nothing was changed.
-            BudgetExhausted: the answer is one too many; nothing was changed.
-        """
-        shown = len(self.ask())
-        order = checked_order(answer, shown)
-        if self.budget is not None:
-            self.budget.check_step(self.steps)
-            self.budget.check(self.calls, {"rankings": 1, "ranked": shown})
-        with torch.no_grad():
-            complete = self.learn(order)
-        self.calls.rankings += 1
-        self.calls.ranked += shown
-        self.steps += complete
-        return complete
-
-    def update(self, oracle: Oracle) -> Tensor:
-        """Ask and learn until a step is complete."""
-        while not self.learn(oracle.rank(self.ask())):
-            pass
-        return torch.tensor(float("nan"))
-
-    def shown(self, shift: Shift) -> Any:
-        """Context in which the parameters hold the point ``shift``, to show it to a person."""
-        return in_place(self.named_params(), shift, self.engine)
 
 
 def _state_of(group: Mapping[str, Any], param: Tensor, exempted: set[int]) -> State:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +35,8 @@ from anyorder.curvature import GGN, Composite, FiniteHessian, Hessian, Target
 from anyorder.directions import Dense, Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
+from anyorder.gradients import Nonfinite, SkipStep, clipped, refuse, refuse_sparse, require_finite
 from anyorder.ledger import Budget, Calls
-from anyorder.sharding import as_sharded, is_sharded, local, summed
 from anyorder.shifts import in_place, shifted
 from anyorder.tensors import all_finite
 from anyorder.world import World
@@ -47,7 +48,6 @@ Closure = Callable[[], Tensor]
 #: Orders candidate points: takes the shifts, returns their positions, best first. It may return
 #: only the best few; the rest then share the last place.
 Ranker = Callable[[Sequence[Shift]], Sequence[int]]
-Nonfinite = Literal["raise", "skip", "ignore"]
 
 _TWO_LINES = (
     "This method takes what it needs from the loss by itself, so the closure must not call "
@@ -78,14 +78,6 @@ class RankingError(AnyOrderError, ValueError):
     """A ranker's answer that is not an order of the points it was shown."""
 
 
-class NonFiniteError(AnyOrderError, ValueError):
-    """A loss or a gradient is NaN or infinite. Raised before any parameter was changed."""
-
-
-class SparseGradientError(AnyOrderError, TypeError):
-    """A gradient is sparse; methods here take dense ones."""
-
-
 @dataclass(slots=True)
 class Learned:
     """What evaluations have shown about a closure, kept from step to step.
@@ -97,14 +89,6 @@ class Learned:
 
     opaque: set[str] = field(default_factory=set)
     graph: bool = False
-
-
-class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by Optimizer.step
-    """This step is left out: a loss or gradient was not finite and the policy is to go on."""
-
-    def __init__(self, loss: Tensor) -> None:
-        super().__init__("step left out")
-        self.loss = loss
 
 
 class Oracle:
@@ -167,7 +151,7 @@ class Oracle:
         self._scaler, self._group, self._legacy = scaler, group, legacy
         self._world = World(self.params, module)
         self._keep_first = advance
-        self._nonfinite = nonfinite
+        self._nonfinite: Nonfinite = nonfinite
         self.learned = Learned() if learned is None else learned
         self._evaluated = 0
         self._clip = clip
@@ -473,19 +457,8 @@ class Oracle:
 
     def _finite(self, loss: Tensor, grads: Sequence[Tensor | None] = ()) -> Tensor:
         """``loss``, unless it or a gradient is not finite and the policy forbids that."""
-        if self._nonfinite == "ignore":
-            return loss
-        sound = bool(torch.isfinite(loss.detach()))
-        if finite_everywhere([g for g in grads if g is not None], sound):
-            return loss
-        names = [*self.params, "the model's outputs"]
-        what = f"the loss is {loss.item()}" if not sound else not_finite(names, grads)
-        if self._nonfinite == "skip":
-            raise SkipStep(loss.detach())
-        raise NonFiniteError(
-            f"{what}; no parameter was changed. Lower the step size or look at the batch; "
-            "nonfinite='skip' leaves such steps out and counts them, 'ignore' does not look"
-        )
+        require_finite(self._nonfinite, loss, grads, [*self.params, "the model's outputs"])
+        return loss
 
     def _checked(self, loss: Any, *, graph: bool = True) -> Tensor:
         if not isinstance(loss, Tensor):
@@ -519,14 +492,11 @@ class Oracle:
     def _settle(self, product: Sequence[Tensor]) -> None:
         """Average a curvature product over the processes and see that it is finite."""
         self._average(product)
-        if self._nonfinite == "ignore" or all_finite(product):
-            return
-        if self._nonfinite == "skip":
-            raise SkipStep(torch.tensor(float("nan")))
-        raise NonFiniteError(
-            "a curvature product is not finite; no parameter was changed. The loss has no second "
-            "derivative there; nonfinite='skip' leaves such steps out and counts them"
-        )
+        if self._nonfinite != "ignore" and not all_finite(product):
+            refuse(
+                self._nonfinite,
+                "a curvature product is not finite: the loss has no second derivative there",
+            )
 
     def _average(self, tensors: Sequence[Tensor]) -> None:
         """Average answers over the processes in place."""
@@ -540,57 +510,16 @@ class Oracle:
             self.calls.bytes_sent += tensor.numel() * tensor.element_size()
 
 
-def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) -> None:
-    """Raise :class:`SparseGradientError` at the first gradient that is not dense."""
-    for name, grad in zip(params, grads, strict=True):
-        if grad is not None and grad.layout is not torch.strided:
-            raise SparseGradientError(
-                f"the gradient of {name} is sparse; expected a dense one. Create the embedding "
-                "with sparse=False"
-            )
-
-
-def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
-    """Whether this process is ``sound`` and all gradients are finite.
-
-    Processes that share the gradients come to the same answer.
-    """
-    sound = sound and all_finite([local(g) for g in grads])
-    if not any(map(is_sharded, grads)):
-        return sound
-    faults = torch.tensor(float(not sound), device=local(grads[0]).device)
-    return not bool(summed(faults, grads))
-
-
-def not_finite(names: Sequence[str], grads: Sequence[Tensor | None]) -> str:
-    """Words for which gradients are not finite."""
-    pairs = zip(names, grads, strict=False)
-    bad = [name for name, g in pairs if g is not None and not all_finite([local(g)])]
-    return f"the gradient is not finite in {', '.join(bad[:5]) or 'the part of another process'}"
-
-
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
 
 
-def clipped(grads: list[Tensor | None], limit: float | None) -> list[Tensor | None]:
-    """``grads``, scaled down together if their Euclidean norm exceeds ``limit``."""
-    found = [g for g in grads if g is not None]
-    if limit is None or not found:
-        return grads
-    parts = [local(g) for g in found]
-    squares = torch.stack([t.float().square().sum() for t in parts]).sum()
-    norm = summed(squares, found).sqrt()
-    factor = (limit / (norm + 1e-6)).clamp(max=1.0)  # the small number is that of torch.nn.utils
-    scaled = iter(
-        [as_sharded(t * factor.to(t.dtype), g) for t, g in zip(parts, found, strict=True)]
-    )
-    return [None if g is None else next(scaled) for g in grads]
-
-
 def checked_order(order: Sequence[int], count: int) -> list[int]:
     """The answer to a ranking of ``count`` points, best first, or :class:`RankingError`."""
-    places = [int(place) for place in order]
+    try:
+        places = [operator.index(place) for place in order]
+    except TypeError:  # 0.5 is no position
+        places = []
     if not places or len(set(places)) != len(places) or not set(places) <= set(range(count)):
         raise RankingError(
             f"expected positions from 0 to {count - 1}, each at most once, best first; got {order}"

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from anyorder import AdaHessian, AdamW, MeZO
 from anyorder.curvature import Composite, SecondDerivativeError
 from anyorder.directions import Dense, Seeded, Shift
+from anyorder.gradients import NonFiniteError, SkipStep
 from anyorder.ledger import Budget, BudgetExhausted, Calls
-from anyorder.oracle import ClosureError, NonFiniteError, Oracle, RankingError, SkipStep
+from anyorder.oracle import ClosureError, Oracle, RankingError
 
 
 def quadratic() -> tuple[Tensor, nn.Parameter, Callable[[], Tensor]]:

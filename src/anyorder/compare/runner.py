@@ -20,8 +20,8 @@ from anyorder.compare.adapter import Closure, Diverged, Foreign, Native, adapt
 from anyorder.compare.entrants import Entrant
 from anyorder.compare.plan import Limits
 from anyorder.curvature import Composite
+from anyorder.gradients import NonFiniteError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
-from anyorder.oracle import NonFiniteError
 from anyorder.problems import Problem, move
 
 #: A validation loss this many times its value at the start, at so many evaluations in a row, is a

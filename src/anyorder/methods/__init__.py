@@ -11,7 +11,8 @@ import inspect
 import pkgutil
 
 from anyorder.errors import AnyOrderError
-from anyorder.optimizer import Optimizer, Population
+from anyorder.optimizer import Optimizer
+from anyorder.population import Population
 
 
 class UnknownMethodError(AnyOrderError, ValueError):

@@ -9,7 +9,7 @@ import torch
 
 from anyorder.directions import Dense, Seeded, Shift
 from anyorder.hyper import HyperError, hyper
-from anyorder.optimizer import Population
+from anyorder.population import Population
 
 
 class RankSGD(Population):

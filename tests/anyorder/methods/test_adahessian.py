@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from anyorder import curvature
 from anyorder.directions import Seeded
+from anyorder.gradients import NonFiniteError
 from anyorder.hyper import HyperError
 from anyorder.methods.adahessian import AdaHessian, spatial_average
-from anyorder.oracle import NonFiniteError
 
 STEPS = 30
 SHAPES = {

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from anyorder.directions import BLOCK, Seeded
 from anyorder.engine import Engine
+from anyorder.gradients import NonFiniteError
 from anyorder.hyper import HyperError
 from anyorder.ledger import Budget, BudgetExhausted
 from anyorder.methods.mezo import MeZO
-from anyorder.oracle import NonFiniteError
 
 EAGER = Engine("eager")
 STEPS = 30

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from anyorder import engine
 from anyorder.checkpoint import CheckpointError
 from anyorder.directions import Shift
+from anyorder.gradients import SparseGradientError
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle, SparseGradientError
+from anyorder.oracle import Oracle
 from anyorder.testing import MethodContract
 from anyorder.testing import contract as contract_module
 from anyorder.testing.options import OptionsContract
