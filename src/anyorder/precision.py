@@ -102,7 +102,7 @@ class Blockwise:
     def read(self, stored: Parts) -> Tensor:
         """The values, float32."""
         codes, scales = stored
-        return _picked(_on(codes.device, table, self.signed), codes.int()) * scales
+        return decode(codes, self.signed) * scales
 
     def write_(self, stored: Parts, values: Tensor, noise: Tensor | None) -> None:
         """Store the nearest values the table has.
@@ -124,53 +124,100 @@ Format = Plain | Blockwise
 PLAIN, STOCHASTIC = Plain(), Stochastic()
 
 
+# The dynamic map ------------------------------------------------------------------------------
+#
+# Seven decades ending at 1, decade i divided into 2**i cells (twice as many without negative
+# values) whose midpoints are taken, and 0 and 1 (Dettmers et al., 2022, section 2.2). Counted from
+# zero upwards the places of a decade are 2**i + k. Compiled programs compute by this, since vector
+# units cannot look up in tables; eager ones look up tables that the same arithmetic has made, so
+# both give the same bits.
+
+
+def decode(codes: Tensor, signed: bool) -> Tensor:
+    """The values of the map at these positions, float32."""
+    if torch.compiler.is_compiling():
+        return _decoded(codes, signed)
+    return _picked(_on(codes.device, table, signed), codes.int())
+
+
+def encode(shares: Tensor, signed: bool) -> Tensor:
+    """The positions of the nearest values of the map, int32.
+
+    Args:
+        shares: float32 values within [-1, 1], any shape.
+        signed: which map.
+    """
+    if torch.compiler.is_compiling():
+        return _encoded(shares, signed)
+    device = shares.device
+    upper = (shares.contiguous().view(torch.int32) >> 16) & 0xFFFF
+    below = _picked(_on(device, starts, signed), upper)
+    return below + (shares > _picked(_on(device, middles, signed), below)).to(torch.int32)
+
+
+def _decoded(codes: Tensor, signed: bool) -> Tensor:
+    steps = codes.float() - 127.0 if signed else codes.float() + 1.0
+    place = steps.abs()
+    first = 0 if signed else 1  # decade 0 has 2**first cells
+    # On decade i the map rises by 0.9 * 10**(i - 6) / 2**(i + first) a place, five times as much as
+    # on the one before, and the lines of both meet half a place below its beginning.
+    slope = 0.9e-6 / 2**first
+    values = (place - (2.0**first - 0.5)) * slope + 0.1e-6
+    for i in range(1, 7):
+        slope *= 5.0
+        values = values + (place - (2.0 ** (i + first) - 0.5)).relu() * (0.8 * slope)
+    values = values.relu().clamp(max=1.0)
+    return values * steps.clamp(-1.0, 1.0) if signed else values
+
+
+def _encoded(shares: Tensor, signed: bool) -> Tensor:
+    size = shares.abs() if signed else shares
+    first = 0 if signed else 1
+    slope = torch.full_like(size, 1e6 / 0.9)
+    cells = torch.full_like(size, 2.0**first)
+    for i in range(6):  # a decade takes one more of its cells from the next: that is halfway
+        beyond = size > (1.0 + 0.9 / 2 ** (i + first)) * 10.0 ** (i - 6)
+        slope = torch.where(beyond, 10.0 ** (5 - i) / 0.9, slope)
+        cells = torch.where(beyond, 2.0 ** (i + 1 + first), cells)
+    place = ((size * slope + 8.0 / 9.0) * cells).floor()
+    place = torch.minimum(place, 2.0 * cells - 1.0)
+    least = (0.1 + 0.45 / 2**first) * 1e-6
+    place = torch.where(size > least / 2, place, float(first))
+    place = torch.where(shares > 1.0 - 0.225 / 2 ** (6 + first), 128.0 * 2**first, place)
+    steps = place.to(torch.int32)
+    return 127 + torch.where(shares < 0, -steps, steps) if signed else steps - 1
+
+
 @functools.cache
 def table(signed: bool) -> Tensor:
-    """The 256 values of the dynamic map in rising order, float32.
-
-    Seven decades ending at 1, decade ``i`` divided into ``2**i`` cells (twice as many without
-    negative values) whose midpoints are taken, and 0 and 1 (Dettmers et al., 2022, section 2.2).
-    """
-    positive: list[float] = []
-    for i in range(7):
-        cells = 2**i if signed else 2 ** (i + 1)
-        positive += [(0.1 + 0.9 * (k + 0.5) / cells) * 10.0 ** (i - 6) for k in range(cells)]
-    values = [*positive, 0.0, 1.0, *([-v for v in positive] if signed else [])]
-    return torch.tensor(sorted(values), dtype=torch.float64).float()
+    """The 256 values of the map in rising order, float32."""
+    return _decoded(torch.arange(256), signed)
 
 
 @functools.cache
 def middles(signed: bool) -> Tensor:
-    """The 255 points halfway between neighbours of the table, float32, and infinity."""
-    values = table(signed).double()
-    halfway = ((values[1:] + values[:-1]) / 2).float()
-    return torch.cat([halfway, torch.tensor([torch.inf])])
+    """The largest float32 number of each position but the last, found by bisection; infinity."""
+    places = torch.arange(255)
+    low, high = table(signed)[:-1].clone(), table(signed)[1:].clone()
+    for _ in range(160):  # halves the gap until the two are neighbours, also across zero
+        between = low + (high - low) / 2
+        inside = _encoded(between, signed) <= places
+        low = torch.where(inside, between, low)
+        high = torch.where(inside, high, between)
+    return torch.cat([low, torch.tensor([torch.inf])])
 
 
 @functools.cache
 def starts(signed: bool) -> Tensor:
     """For the upper 16 bits of a float32 number: how many middles lie below all such numbers.
 
-    At most one middle lies among them, so one more comparison finds the nearest code. Shape
-    (65536,), int32.
+    At most one middle lies among them, so one more comparison finds the position. Shape (65536,),
+    int32.
     """
     upper = torch.arange(1 << 16, dtype=torch.int32) << 16
     ends = torch.stack([upper, upper | 0xFFFF]).view(torch.float32)
     low = torch.searchsorted(middles(signed), ends.nan_to_num(0.0).amin(0))
     return low.clamp(max=255).to(torch.int32)
-
-
-def encode(shares: Tensor, signed: bool) -> Tensor:
-    """The positions of the nearest values of the table, int32.
-
-    Args:
-        shares: float32 values within [-1, 1], any shape.
-        signed: which table.
-    """
-    device = shares.device
-    upper = (shares.contiguous().view(torch.int32) >> 16) & 0xFFFF
-    below = _picked(_on(device, starts, signed), upper)
-    return below + (shares > _picked(_on(device, middles, signed), below)).to(torch.int32)
 
 
 def _picked(values: Tensor, places: Tensor) -> Tensor:

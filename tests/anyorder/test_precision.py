@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from anyorder import precision
 from anyorder.precision import (
     SMALLEST_8BIT,
     Blockwise,
     Plain,
     Stochastic,
+    decode,
     encode,
     format_for,
     middles,
@@ -72,8 +74,21 @@ def test_every_code_is_the_nearest(signed: bool) -> None:
     places = torch.searchsorted(table(signed), x).clamp(1, 255)
     lower, upper = table(signed).double()[places - 1], table(signed).double()[places]
     best = torch.minimum((lower - x).abs(), (upper - x).abs())
-    # The middles themselves are rounded to float32, so a tie may fall either way.
-    assert bool((distance <= best + 2.5e-7 * x.abs()).all())
+    # Places are computed in float32, on a scale that runs from 1 to 2 in a decade: rounding moves a
+    # middle by up to 2**-23 * 0.9 of a decade's end, of which x may be a tenth; both ends count.
+    assert bool((distance <= best + 2 * 2.0**-23 * 0.9 / 0.1 * x.abs()).all())
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_looking_up_and_computing_give_the_same_bits(signed: bool) -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(decode(codes, signed), precision._decoded(codes, signed))
+    middle = middles(signed)[:255].view(torch.int32)
+    near = torch.stack([middle + offset for offset in range(-5, 6)]).view(torch.float32).flatten()
+    wide = 10.0 ** (-12 * torch.rand(500_000, generator=torch.Generator().manual_seed(1)))
+    x = torch.cat([near, wide, torch.linspace(0, 1, 500_000), torch.tensor([1e-40, 0.0, 1.0])])
+    x = torch.cat([x, -x]).clamp(-1, 1)  # what should not be negative becomes zero
+    assert torch.equal(encode(x, signed), precision._encoded(x, signed))
 
 
 @pytest.mark.parametrize("signed", [True, False])
