@@ -1,7 +1,7 @@
 """Step time and state of every first-order method, beside the packages people know.
 
 Run:
-    pip install pytorch_optimizer torchao bitsandbytes schedulefree   (each of them optional)
+    pip install pytorch_optimizer torchao bitsandbytes schedulefree heavyball   (all optional)
     python benchmarks/first_order.py [--device cuda]
 
 All entrants work on the same matrices (12.6 million parameters) with the same gradients, in turns.
@@ -44,7 +44,7 @@ OURS: list[tuple[str, str, dict[str, Any], float]] = [
     ("muon", "muon", {"roles": "shape"}, 0),
     ("muon bfloat16", "muon", {"roles": "shape", "precision": "bfloat16"}, 0),
 ]
-PEERS = ("pytorch_optimizer", "torchao", "bitsandbytes", "schedulefree")
+PEERS = ("pytorch_optimizer", "torchao", "bitsandbytes", "schedulefree", "heavyball")
 
 
 def parameters(device: str) -> list[torch.nn.Parameter]:
@@ -78,6 +78,9 @@ def peers(params: list[torch.nn.Parameter], trouble: dict[str, str]) -> dict[str
             wanted[f"pytorch_optimizer {name}"] = lambda name=name: getattr(po, name)(params)
     if sf := modules["schedulefree"]:
         wanted["schedulefree adamw"] = lambda: _training(sf.AdamWScheduleFree(params))
+    if hb := modules["heavyball"]:
+        for name in ("AdamW", "SFAdamW", "Muon"):
+            wanted[f"heavyball {name}"] = lambda name=name: _Kept(getattr(hb, name)(params))
     for name, make in wanted.items():
         try:
             found[name] = make()
@@ -97,6 +100,23 @@ def _module(name: str, trouble: dict[str, str]) -> Any:
     except Exception as error:
         trouble[name] = " ".join(str(error).split())[:200]
         return None
+
+
+class _Kept:
+    """HeavyBall's optimizers take the gradients away with each step; they are put back before."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer, self.state = optimizer, optimizer.state
+        self.params = [p for group in optimizer.param_groups for p in group["params"]]
+        self.grads = [p.grad for p in self.params]
+
+    def step(self) -> None:
+        """One step."""
+        for param, grad in zip(self.params, self.grads, strict=True):
+            param.grad = grad
+        self.optimizer.step()
+        for param, grad in zip(self.params, self.grads, strict=True):
+            param.grad = grad
 
 
 def _training(optimizer: Any) -> Any:

@@ -175,10 +175,14 @@ class Accelerated(Optimizer):
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move; the rest is looking at them."""
         loss, grads = oracle.grad()
-        group, square = self.param_groups[0], self._inner(grads, grads)
-        self._note(math.sqrt(square))
-        before: list[Tensor] = []
+        group, before = self.param_groups[0], list[Tensor]()
         watching, clip = _estimates(group), group["clip_norm"]
+        noting = self.steps % self._every == 0
+        # The norm is a pass over the gradient, made only where somebody asks for it.
+        asked = noting or watching or clip is not None or group["form"] == "nesterov_convex"
+        square = self._square(grads) if asked else math.nan
+        if noting:
+            self._note(math.sqrt(square))
         whole = clip is None or math.sqrt(square) < CLIPPED * clip
         if watching:
             self._see(grads, square, whole)
@@ -253,9 +257,9 @@ class Accelerated(Optimizer):
     def _see(self, grads: Sequence[Tensor | None], square: float, whole: bool) -> None:
         """Learn the curvature along the last move, and how long a probe is to be."""
         params, moves = list(self.named_params().values()), self._values("move")
-        size = math.sqrt(self._inner(params, params))
+        size = math.sqrt(self._square(params))
         eps = max(torch.finfo(p.dtype).eps for p in params)
-        length = self._inner(moves, moves)
+        length = self._square(moves)
         if whole and self._slope is not None and math.sqrt(length) > ROUNDING * eps * size:
             curvature = (self._inner(moves, grads) - self._slope) / length
             if 0.0 < curvature < math.inf:
@@ -265,9 +269,7 @@ class Accelerated(Optimizer):
         self._probe = share * max(size, 1.0) / math.sqrt(square) if square > 0.0 else 0.0
 
     def _note(self, norm: float) -> None:
-        """Keep the norm of the gradient of this step, at a spacing that grows with the run."""
-        if self.steps % self._every:
-            return
+        """Keep the norm of the gradient of this step; the spacing grows with the run."""
         self._record.append((self.steps, norm))
         if len(self._record) == RECORD:
             self._record, self._every = self._record[::2], 2 * self._every
@@ -282,15 +284,27 @@ class Accelerated(Optimizer):
     def _values(self, name: str) -> list[Tensor]:
         return list(self.buffer(name).values())
 
+    def _square(self, tensors: Sequence[Tensor | None]) -> float:
+        """The squared norm over all parameters; ``None`` counts as zero."""
+        # In the order of the elements, not of memory, so that layout changes no bit.
+        flat = [_wide(local(t)).reshape(-1) for t in tensors if t is not None]
+        norms = [torch.linalg.vector_norm(t) for t in flat]
+        total = torch.stack([n.double() ** 2 for n in norms]).sum() if norms else torch.zeros(())
+        return float(summed(total, list(self.named_params().values())))
+
     def _inner(self, first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> float:
         """The inner product over all parameters, summed in float64; ``None`` counts as zero."""
         total = torch.zeros((), dtype=torch.float64)
         for a, b in zip(first, second, strict=True):
             if a is not None and b is not None:
-                product = local(a).to(torch.promote_types(a.dtype, torch.float32)) * local(b)
-                # In the order of the elements, not of memory, so that layout changes no bit.
+                product = _wide(local(a)) * local(b)
                 total = total.to(product.device) + product.reshape(-1).sum(dtype=torch.float64)
         return float(summed(total, list(self.named_params().values())))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """At least float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _estimates(group: Mapping[str, Any]) -> bool:
