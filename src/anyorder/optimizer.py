@@ -115,6 +115,8 @@ class Optimizer(torch.optim.Optimizer, ABC):
     buffers: ClassVar[tuple[str, ...]] = ()
     #: Whether the rule decays the weights itself, in a way of its own.
     own_decay: ClassVar[bool] = False
+    #: Whether a falling learning rate is meant for it; some methods stand in for a schedule.
+    scheduled: ClassVar[bool] = True
     #: Buffers that are never negative, such as second moments.
     nonnegative: ClassVar[frozenset[str]] = frozenset()
     hypers: ClassVar[dict[str, Hyper]] = {}

@@ -79,6 +79,17 @@ class Entrant:
         return sorted(self.cls.needs) if issubclass(self.cls, Optimizer) else ["grad"]
 
     @property
+    def scheduled(self) -> bool:
+        """Whether a schedule of the learning rate is meant for it.
+
+        Not for methods that average their way instead. Those of others are known by ``train()`` and
+        ``eval()``, which switch between the point of the gradients and the average.
+        """
+        if issubclass(self.cls, Optimizer):
+            return self.cls.scheduled
+        return not all(callable(getattr(self.cls, name, None)) for name in ("train", "eval"))
+
+    @property
     def path(self) -> str:
         """Full name of the class."""
         return f"{self.cls.__module__}.{self.cls.__qualname__}"

@@ -299,7 +299,7 @@ class Training:
 
     def _schedule(self, fraction: float) -> None:
         """Set the learning rate of every group from the share of the budget that is used up."""
-        if self.task.schedule == "constant":
+        if self.task.schedule == "constant" or not self.task.entrant.scheduled:
             return
         factor = 0.5 * (1.0 + math.cos(math.pi * fraction))
         for group, base in zip(self._groups(), self._rates, strict=False):

@@ -300,14 +300,16 @@ def _found(plan: Plan, facts: Mapping[str, Any], entrants: Sequence[Entrant]) ->
     limits = ", ".join(
         f"{value:g} {name}" for name, value in Limits.read(plan.budget, rates).to_dict().items()
     )
+    steady = ", ".join(each.name for each in entrants if not each.scheduled)
+    except_ = f" (constant for {steady})" * bool(steady and plan.schedule != "constant")
     return [
         *(
             f"{facts['problem']['name']}: {line}"
             for line in probe.describe(facts["probe"], rates, plan.rates)
         ),
         *probe.troubles(facts["probe"], needs),
-        f"each run: {limits}; learning rate {plan.schedule}; {plan.tune} tuning runs and "
-        f"{plan.seeds} seeds per method",
+        f"each run: {limits}; learning rate {plan.schedule}{except_}; {plan.tune} tuning "
+        f"runs and {plan.seeds} seeds per method",
     ]
 
 

@@ -69,6 +69,7 @@ class ScheduleFreeAdamW(Optimizer):
     needs = frozenset({"grad"})
     buffers = ("ahead", "exp_avg_sq")
     nonnegative: ClassVar[frozenset[str]] = frozenset({"exp_avg_sq"})
+    scheduled = False
     own_decay = True  # it acts on z by way of y and does not shrink y itself
 
     lr: float = hyper(

@@ -140,6 +140,29 @@ def test_the_schedule_follows_the_budget(method: str, monkeypatch: pytest.Monkey
     assert seen == pytest.approx([0.25 * (1 + math.cos(math.pi * i / 10)) for i in range(10)])
 
 
+def test_methods_that_stand_in_for_a_schedule_get_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(
+        "import torch\n"
+        "class Averages(torch.optim.SGD):\n"
+        "    def train(self): pass\n"
+        "    def eval(self): pass\n"
+    )
+    seen: set[float] = set()
+    step = Training._step
+
+    def watched(self: Training) -> None:
+        seen.add(float(self._groups()[0]["lr"]))
+        step(self)
+
+    monkeypatch.setattr(Training, "_step", watched)
+    for method in ("schedule_free_adamw", f"{theirs}:Averages"):
+        run(load("quadratic"), task(method, "10grads", schedule="cosine", config={"lr": 0.01}))
+    assert seen == {0.01}
+
+
 def test_tensor_learning_rates_are_scheduled_in_place() -> None:
     entrant = resolve("torch.optim:AdamW")
     lr = torch.tensor(0.5)
