@@ -19,6 +19,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,12 @@ def command(problem: str, out: Path, jobs: int) -> list[str]:
 
 
 def record(found: dict[str, Any]) -> dict[str, Any]:
-    """Results without their curves, too long for a record, and with what they say of the target."""
+    """Results without their curves, too long for a record, and with what they say."""
+    from anyorder.compare.statistics import compare_pairs, summarise
+
+    found["leaderboard"] = [asdict(row) for row in summarise(found)]
+    pairs = [pair for pair in compare_pairs(found) if "adamw" in (pair.a, pair.b)]
+    found["against_adamw"] = [asdict(pair) for pair in pairs]
     sign = 1 if found["problem"]["goal"] == "min" else -1
     methods = {method["name"]: method for method in found["methods"]}
     final = [run["final"]["metric"] for run in methods["adamw"]["runs"] if run["final"]]
@@ -72,7 +78,7 @@ def record(found: dict[str, Any]) -> dict[str, Any]:
             curve = run.pop("curve", None) or []
             reached = (p["calls"]["grads"] for p in curve if sign * (p["metric"] - target) <= 0)
             run["grads_to_adamw"] = next(reached, None)
-        for run in method["default_runs"]:
+        for run in (*method["default_runs"], *method["tuning"]):
             run.pop("curve", None)
     return found
 

@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+import measured
 import torch
 
 from anyorder import Composite, methods
@@ -74,6 +75,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "README.md": region(readme, "methods", f"\n\n{table('docs/methods/')}\n\n"),
         ROOT / "zensical.toml": site,
         ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
+        ROOT / "docs/benchmarks.md": measured.page(),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
         ROOT / "docs/decisions/index.md": DECISIONS.format(note=NOTE, list=decisions()),
     }
@@ -118,7 +120,7 @@ def table(prefix: str) -> str:
     ]
     for name in methods.names():
         kind = methods.get(name)
-        calls, state = measured(kind)
+        calls, state = one_step(kind)
         rows.append(
             f"| [`{name}`]({prefix}{name}.md) | {kind.order} | {', '.join(sorted(kind.needs))} | "
             f"{calls} | {state} B | {first_line(kind)} |"
@@ -126,7 +128,7 @@ def table(prefix: str) -> str:
     return "\n".join(rows)
 
 
-def measured(kind: type[Optimizer]) -> tuple[str, str]:
+def one_step(kind: type[Optimizer]) -> tuple[str, str]:
     """What one step asked for, and the state it left for a hidden matrix, in words."""
     torch.manual_seed(0)
     layers = [torch.nn.Linear(SIDE, SIDE, bias=False) for _ in range(3)]
@@ -243,7 +245,7 @@ def shared(kind: type[Optimizer]) -> str:
 def page(name: str) -> str:
     """The page of one method."""
     kind = methods.get(name)
-    calls, state = measured(kind)
+    calls, state = one_step(kind)
     return PAGE.format(
         note=NOTE,
         name=name,

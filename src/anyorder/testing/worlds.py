@@ -87,3 +87,24 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
         and torch.equal(x.nan_to_num(), y.nan_to_num())
         for x, y in zip(a.values(), b.values(), strict=True)
     )  # fmt: skip
+
+
+def bend() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    """A curved function of a matrix and a vector, in float64: parameters and closure."""
+    generator = torch.Generator().manual_seed(2)
+    params = {
+        name: nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
+        for name, shape in (("matrix", (3, 2)), ("vector", (4,)))
+    }
+
+    def closure() -> Tensor:
+        m, v = params["matrix"], params["vector"]
+        return (m**4).sum() / 4 + (v**2).sum() * 3 + (m.sum() - v.sum()) ** 2 / 2
+
+    return params, closure
+
+
+def slopes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The gradient of :func:`bend`, written by hand, for arrays or tensors."""
+    gap = values["matrix"].sum() - values["vector"].sum()
+    return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.adagrad import AdaGrad
-
-
-def bend() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
-    """A curved function of a matrix and a vector."""
-    rng = np.random.default_rng(2)
-    params = {
-        "matrix": nn.Parameter(torch.tensor(rng.normal(size=(3, 2)))),
-        "vector": nn.Parameter(torch.tensor(rng.normal(size=4))),
-    }
-
-    def closure() -> Tensor:
-        m, v = params["matrix"], params["vector"]
-        return (m**4).sum() / 4 + (v**2).sum() * 3 + (m.sum() - v.sum()) ** 2 / 2
-
-    return params, closure
-
-
-def slopes(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The gradient of :func:`bend` by hand."""
-    gap = values["matrix"].sum() - values["vector"].sum()
-    return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}
+from anyorder.testing.worlds import bend, slopes
 
 
 def by_hand(values: dict[str, np.ndarray], steps: int, **s: float) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.exadam import EXAdam
+from anyorder.testing.worlds import bend, slopes
 
 STEPS = 40
 
@@ -20,27 +21,6 @@ STEPS = 40
 def schedule(step: int) -> float:
     """Warm-up from zero, then a cosine."""
     return min(step / 5, 1.0) * (1 + math.cos(0.1 * step)) / 2
-
-
-def bend() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
-    """A curved function of a matrix and a vector."""
-    rng = np.random.default_rng(8)
-    params = {
-        "matrix": nn.Parameter(torch.tensor(rng.normal(size=(3, 2)))),
-        "vector": nn.Parameter(torch.tensor(rng.normal(size=4))),
-    }
-
-    def closure() -> Tensor:
-        m, v = params["matrix"], params["vector"]
-        return (m**4).sum() / 4 + (v**2).sum() * 3 + (m.sum() - v.sum()) ** 2 / 2
-
-    return params, closure
-
-
-def slopes(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The gradient of :func:`bend` by hand."""
-    gap = values["matrix"].sum() - values["vector"].sum()
-    return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}
 
 
 def by_hand(

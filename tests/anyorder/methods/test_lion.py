@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.lion import Lion
+from anyorder.testing.worlds import bend, slopes
 
 STEPS = 60
 
@@ -21,27 +22,6 @@ STEPS = 60
 def schedule(step: int) -> float:
     """A cosine to nearly zero."""
     return (1 + math.cos(math.pi * step / STEPS)) / 2
-
-
-def bend() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
-    """A curved function of a matrix and a vector."""
-    rng = np.random.default_rng(5)
-    params = {
-        "matrix": nn.Parameter(torch.tensor(rng.normal(size=(4, 3)))),
-        "vector": nn.Parameter(torch.tensor(rng.normal(size=5))),
-    }
-
-    def closure() -> Tensor:
-        m, v = params["matrix"], params["vector"]
-        return (m**4).sum() / 4 + (v**2).sum() * 3 + (m.sum() - v.sum()) ** 2 / 2
-
-    return params, closure
-
-
-def slopes(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The gradient of :func:`bend` by hand."""
-    gap = values["matrix"].sum() - values["vector"].sum()
-    return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}
 
 
 def sign(x: float) -> float:
@@ -211,7 +191,8 @@ def test_keeps_half_the_state_of_adam() -> None:
         tensors = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    assert state_bytes(Lion) * 2 == state_bytes(AdamW) == 2 * 8 * (12 + 5)
+    elements = sum(p.numel() for p in bend()[0].values())
+    assert state_bytes(Lion) * 2 == state_bytes(AdamW) == 2 * 8 * elements
 
 
 def test_half_precision_keeps_its_memory_in_float32() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anyorder.testing.worlds import bits, bowl, in_parts, net, same
+from anyorder.testing.worlds import bend, bits, bowl, in_parts, net, same, slopes
 
 
 def test_net_holds_a_little_of_everything() -> None:
@@ -96,3 +96,10 @@ def test_a_closure_in_two_parts_is_the_same_loss() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
     vector = in_parts(lambda: params["p0"] * 2)
     assert vector().shape == params["p0"].shape  # what is no number stays none
+
+
+def test_the_gradient_written_by_hand_is_that_of_the_curved_function() -> None:
+    params, closure = bend()
+    grads = torch.autograd.grad(closure(), list(params.values()))
+    for found, expected in zip(slopes(params).values(), grads, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)

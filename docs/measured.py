@@ -1,0 +1,216 @@
+"""Tables of what the benchmarks measured, from the JSON they leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks/results"
+
+
+def read(name: str) -> dict[str, Any]:
+    """The record called ``name``."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def page() -> str:
+    """The whole page."""
+    first, steps, forwards = (read(f"{n}-cpu") for n in ("first_order", "steps", "forwards"))
+    quality = [read(path.stem) for path in sorted(RESULTS.glob("quality-*.json"))]
+    return PAGE.format(
+        machine=machine(first),
+        first_order=first_order(first),
+        peers=", ".join(f"{name} {version}" for name, version in first["peers"].items()),
+        parameters=f"{first['parameters'] / 1e6:.1f}",
+        steps=many_tensors(steps),
+        forwards=in_forwards(forwards),
+        quality="\n\n".join(map(reached, quality)),
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine(found: Mapping[str, Any]) -> str:
+    """Where it was measured, in words."""
+    where = found["environment"]
+    return (
+        f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads, {where['system']}, "
+        f"Python {where['python']}, torch {where['torch']}"
+    )
+
+
+def first_order(found: Mapping[str, Any]) -> str:
+    """Time and state of one step of every method and peer, fastest first."""
+    times, over = found["times"], found["over_torch_adamw_fused"]
+    bytes_, count = found["state_bytes"], found["parameters"]
+    per_byte = found["per_byte_over_torch_adamw_fused"]
+    ours = set(per_byte) | {"scale", "muon", "muon bfloat16"}
+    rows = [
+        [
+            f"**{name}**" if name in ours else name,
+            f"{times[name]['median_ms']:.1f}",
+            f"{over[name]:.2f}",
+            f"{per_byte[name]:.2f}" if name in per_byte else "",
+            f"{bytes_[name] / count:.2f}" if bytes_[name] else "",
+        ]
+        for name in sorted(times, key=lambda name: times[name]["median_ms"])
+    ]
+    return table(
+        ["step of", "ms", "times fused AdamW", "the same per byte", "state, bytes per parameter"],
+        rows,
+    )
+
+
+def many_tensors(found: Mapping[str, Any]) -> str:
+    """Times of steps on the two sets of tensors."""
+    sets = found["sets"]
+    names = [n for n in next(iter(sets.values()))["times"] if "checked" not in n]
+    head = ["step of", *(f"{name}: ms | times fused" for name in sets)]
+    head = [cell for name in head for cell in name.split(" | ")]
+    rows = [
+        [name]
+        + [
+            cell
+            for each in sets.values()
+            for cell in (
+                f"{each['times'][name]['median_ms']:.2f}",
+                f"{each['over_torch_adamw_fused'][name]:.2f}",
+            )
+        ]
+        for name in names
+    ]
+    return table(head, rows)
+
+
+def in_forwards(found: Mapping[str, Any]) -> str:
+    """Steps in forward passes and in gradient steps."""
+    times = {name: entry["median_ms"] for name, entry in found["times"].items()}
+    rows = [
+        [name, f"{ms:.0f}", f"{ms / times['forward']:.2f}", f"{ms / times['sgd step']:.2f}"]
+        for name, ms in times.items()
+    ]
+    return table(["", "ms", "in forward passes", "in steps of SGD"], rows)
+
+
+def reached(found: Mapping[str, Any]) -> str:
+    """What the methods reached on one problem, best first, and how they compare with AdamW."""
+    problem, plan = found["problem"], found["plan"]
+    options = "".join(f", {name} {value}" for name, value in problem["options"].items())
+    methods = {method["name"]: method for method in found["methods"]}
+    metric = problem["metric"].replace("_", " ")
+    rows = sorted(found["leaderboard"], key=lambda row: row["final_loss"])
+    body = [
+        [
+            f"`{row['name']}`",
+            _settings(methods[row["name"]]),
+            _spread(row["final_loss"], row["low"], row["high"]),
+            _spread(row["metric"], row["metric_low"], row["metric_high"]),
+            _against(row["name"], found["against_adamw"]),
+            _time(methods[row["name"]]["runs"]),
+            f"{(row['state_bytes'] or 0) / problem['parameters']:.2f}",
+        ]
+        for row in rows
+    ]
+    head = [
+        "method",
+        "tuned to",
+        "final loss",
+        metric,
+        f"{metric} less AdamW's",
+        "gradients to AdamW's end",
+        "state, bytes per parameter",
+    ]
+    return (
+        f"### {problem['name']}{options}\n\n"
+        f"{problem['parameters']:,} parameters; {plan['budget']} a run, {plan['tune']} tuning runs "
+        f"and {plan['seeds']} seeds a method.\n\n{table(head, body)}"
+    )
+
+
+def _settings(method: Mapping[str, Any]) -> str:
+    names = [each["name"] for each in method["space"]]
+    return ", ".join(f"{name} {_short(method['settings'][name])}" for name in names)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _spread(middle: float, low: float | None, high: float | None) -> str:
+    if not math.isfinite(middle):
+        return "none"
+    if low is None or high is None:
+        return f"{middle:.4g}"
+    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
+
+
+def _against(name: str, pairs: Iterable[Mapping[str, Any]]) -> str:
+    for pair in pairs:
+        if name in (pair["a"], pair["b"]) and name != "adamw":
+            if pair["interval"] is None:
+                return str(pair["why"] or pair["verdict"])
+            sign = 1.0 if pair["a"] == name else -1.0
+            ends = sorted(sign * pair["interval"][end] for end in ("low", "high"))
+            return f"{sign * pair['difference']:+.4f} ({ends[0]:+.4f} to {ends[1]:+.4f})"
+    return ""
+
+
+def _time(runs: Sequence[Mapping[str, Any]]) -> str:
+    hits = [run["grads_to_adamw"] for run in runs if run["grads_to_adamw"] is not None]
+    if not hits:
+        return "never"
+    return f"{statistics.median(hits):g} in {len(hits)} of {len(runs)} runs"
+
+
+PAGE = """<!-- Written by docs/generate.py from benchmarks/results; run those anew instead. -->
+
+# Benchmarks
+
+`make bench` measures the times of this page on your machine, `make quality` what the methods reach
+(hours). Entrants of a table ran in turns in one process, A B C A B C, so that drift of the machine
+met all alike; times are medians. Here: {machine}. No GPU has been at hand; the benchmarks take
+`--device cuda`.
+
+## One step of a first-order method
+
+The same matrices and gradients for all, {parameters} million float32 parameters. Methods of this
+library are in bold, compiled, without looking for NaN, as the others do not. A step that only moves
+numbers can be no faster than memory: the fourth column divides by the bytes a method must move,
+where that is its floor. Peers: {peers}.
+
+{first_order}
+
+State in 8 bits and norms (`accelerated`) cost arithmetic, matrix products (`muon`, `scale`) more
+of it; their floor is not memory.
+
+## Large tensors and many small ones
+
+{steps}
+
+*Eager* is the same rule without a compiler. Looking for NaN before each step, which is the default
+(`nonfinite="raise"`), is one more pass over the gradients.
+
+## Forward passes
+
+A transformer of 4.9 million parameters, batches of 32 times 64 bytes.
+
+{forwards}
+
+## What is reached
+
+Equal tuning for all methods, paired seeds, equal numbers of gradients. The loss is on validation
+data, the interquartile mean over seeds with its 95 % interval; differences to tuned AdamW are means
+over the same seeds. Five seeds can separate no two methods at the level of 5 % once all pairs are
+counted; intervals that do not hold zero are a hint, not a verdict. *Gradients to AdamW's end* is
+when a method first was as good as tuned AdamW is after the whole budget.
+
+{quality}
+"""
