@@ -34,14 +34,13 @@ SCALE = ".scale"
 class _Kept:
     """What a stretch makes once and keeps from call to call; a copy of it makes its own."""
 
-    __slots__ = ("addresses", "alone", "pack", "program", "rows")
+    __slots__ = ("alone", "pack", "program", "stored")
 
     def __init__(self) -> None:
         self.alone: list[Stretch] = []
         self.pack: Pack | None = None
         self.program: tuple[Any, Program] | None = None
-        self.addresses: list[int] = []
-        self.rows: list[list[Tensor]] = []
+        self.stored: list[tuple[Tensor, ...]] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Kept, ()
@@ -66,7 +65,7 @@ class Stretch:
     buffers: dict[str, Parts]
     packed: bool
     entries: list[dict[str, Any]] = field(default_factory=list)
-    _kept: _Kept = field(default_factory=_Kept)
+    _kept: _Kept = field(default_factory=_Kept, init=False)
 
     @property
     def sizes(self) -> list[int]:
@@ -170,13 +169,11 @@ class Stretch:
 
     def _rows(self, here: list[Tensor]) -> list[list[Tensor]]:
         """Each parameter with its buffers, flat and sharing their memory."""
-        addresses = [t.data_ptr() for t in here]
-        if addresses != self._kept.addresses:
+        if not self._kept.stored:
             stored = [parts[0].view(-1).split(self.sizes) for parts in self.buffers.values()]
-            columns = [[t.view(-1) for t in here], *stored]
-            self._kept.rows = [list(row) for row in zip(*columns, strict=True)]
-            self._kept.addresses = addresses
-        return self._kept.rows
+            self._kept.stored = list(zip(*stored, strict=True)) or [()] * len(here)
+        rows = zip(here, self._kept.stored, strict=True)
+        return [[param.view(-1), *stored] for param, stored in rows]
 
     def _run_blocks(
         self,
