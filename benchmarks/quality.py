@@ -39,12 +39,13 @@ class Setting(NamedTuple):
     budget: str
     tune: int
     options: tuple[str, ...] = ()
+    evaluations: int = 20
     more: tuple[str, ...] = ()  # methods beyond those above
 
 
 PROBLEMS = {
     "fashion": Setting("600grads", 5, more=("adagrad_norm", "accelerated", "sso")),
-    "stdlib-lm": Setting("80grads", 4, ("size=small",)),
+    "stdlib-lm": Setting("80grads", 3, ("size=small",), evaluations=10),
 }
 
 
@@ -54,7 +55,8 @@ def command(problem: str, out: Path, jobs: int) -> list[str]:
     start = [sys.executable, "-c", "from anyorder.cli import main; main()"]
     words = [*start, "compare", problem, "--methods", ",".join([*METHODS, *setting.more])]
     words += ["--budget", setting.budget, "--tune", str(setting.tune), "--seeds", "5"]
-    words += ["--jobs", str(jobs), "--threads", "1", "--out", str(out)]
+    words += ["--evaluations", str(setting.evaluations), "--jobs", str(jobs)]
+    words += ["--threads", "1", "--out", str(out)]
     for fixed in FIXED:
         words += ["--set", fixed]
     for option in setting.options:
