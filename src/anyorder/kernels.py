@@ -74,7 +74,7 @@ def _compile(
         exported = torch.export.export(
             _Traced(program, len(dtypes)), (*tensors, *scalars), dynamic_shapes=shapes
         )
-        digest = _digest(exported, dtypes, device, threads)
+        digest = _digest(exported, tensors, device, threads)
         path = cache_folder() / f"{program.name}-{digest}.pt2"
         try:
             return _load(path)
@@ -135,13 +135,15 @@ def _load(path: Path) -> Kernel:
     return getattr(loader, "run", None) or (lambda arguments: package(*arguments))
 
 
-def _digest(program: Any, dtypes: Any, device: torch.device, threads: int) -> str:
+def _digest(program: Any, tensors: tuple[Tensor, ...], device: torch.device, threads: int) -> str:
+    """Names a kernel by all that it was compiled for; the code alone is silent about shapes."""
     capability = (
         torch.backends.cpu.get_cpu_capability()
         if device.type == "cpu"
         else str(torch.cuda.get_device_capability(device))
     )
-    parts = (program.graph_module.code, dtypes, device, threads, capability, torch.__version__)
+    kinds = [(t.dtype, tuple(t.shape[1:])) for t in tensors]
+    parts = (program.graph_module.code, kinds, device, threads, capability, torch.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

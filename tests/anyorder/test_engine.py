@@ -65,13 +65,15 @@ FORMATS: dict[str, tuple[Format, ...]] = {
     "bf16 weights": (Stochastic(), Plain()),
     "8bit": (Plain(), Blockwise(True, 256)),
     "unsigned": (Plain(), Blockwise(False, 256)),
+    "8bit in long blocks": (Plain(), Blockwise(True, 2048)),
 }
 
 
 def stored(formats: tuple[Format, ...], blocks: int) -> list[Tensor]:
     """A parameter, its mean in its format, and a gradient, in rows where there are blocks."""
-    shape = (blocks, 256) if Program(mix_, formats).block else (256 * blocks,)
-    param, mean, grad = (t.view(shape) for t in tensors(256 * blocks))
+    width = Program(mix_, formats).block
+    shape = (blocks, width) if width else (256 * blocks,)
+    param, mean, grad = (t.view(shape) for t in tensors((width or 256) * blocks))
     made: list[Tensor] = []
     for form, values in zip(formats, (param, mean.abs()), strict=True):
         parts = form.zeros(values.numel(), values)
@@ -91,6 +93,7 @@ def noise(low: int = 3, high: int = -4) -> dict[str, Tensor]:
         *(("bf16", d) for d in ("", "decoupled", "coupled")),
         ("bf16 weights", "decoupled"),
         ("8bit", "coupled"),
+        ("8bit in long blocks", "coupled"),  # differs in nothing else, so must have its own kernel
         ("unsigned", "decoupled"),
     ],
 )
