@@ -35,7 +35,17 @@ from anyorder.curvature import GGN, Composite, FiniteHessian, Hessian, Target
 from anyorder.directions import Dense, Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
-from anyorder.gradients import Nonfinite, SkipStep, clipped, refuse, refuse_sparse, require_finite
+from anyorder.gradients import (
+    Nonfinite,
+    SkipStep,
+    clipped,
+    refuse,
+    refuse_sparse,
+    require_finite,
+)
+from anyorder.gradients import (
+    NonFiniteError as NonFiniteError,  # what an oracle raises is to be had from here, too
+)
 from anyorder.ledger import Budget, Calls
 from anyorder.shifts import in_place, shifted
 from anyorder.tensors import all_finite

@@ -7,6 +7,7 @@ tokens are kept as hashes; errors never repeat a statement's parameters.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -226,7 +227,8 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         # We open transactions ourselves (below): a writer takes the lock at once and waits for
         # it, instead of failing when a read turns into a write.
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
+        _write_ahead(connection)
+        for pragma in ("foreign_keys = ON", "synchronous = FULL"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: sa.Connection) -> None:
@@ -236,6 +238,23 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer work side by side.
+
+    The first to open a file changes its mode, and whoever comes at that moment is told that it is
+    busy at once: the timeout of the connection is not for this.
+    """
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _create(engine: sa.Engine) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from anyorder import SCALE, SGD, AdamW, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 from anyorder.compare.memory import state_bytes
-from anyorder.gradients import NonFiniteError
+from anyorder.oracle import NonFiniteError
 from anyorder.problems import Problem, load
 from anyorder_studies.contest import choose
 from anyorder_studies.study import (

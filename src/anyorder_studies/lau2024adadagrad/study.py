@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from anyorder import AdaGrad  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 from anyorder.batching import BatchSizeController
-from anyorder.gradients import NonFiniteError
+from anyorder.oracle import NonFiniteError
 from anyorder.problems import load
 from anyorder.problems.base import seeded
 from anyorder_studies.contest import WORST, all_digits, choose, digits_training_loss

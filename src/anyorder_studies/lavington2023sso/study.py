@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyorder import SGD, SSO, Composite, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-from anyorder.gradients import NonFiniteError
+from anyorder.oracle import NonFiniteError
 from anyorder.problems import load
 from anyorder.problems.base import minibatch
 from anyorder_studies.contest import WORST, all_digits, choose
