@@ -67,8 +67,16 @@ class Storage:
         )
         self._tables()
         with self.trouble():
-            self._metadata.create_all(self._engine)
+            self._create()
             self._quick_check()
+
+    def _create(self) -> None:
+        """Create what is missing; others may be doing the same at this moment."""
+        with self._engine.begin() as connection:
+            if self._kind == "postgresql":  # there, IF NOT EXISTS can still collide
+                connection.execute(self._sql.text("SELECT pg_advisory_xact_lock(20240612)"))
+            for table in self._metadata.sorted_tables:
+                connection.execute(self._sql.schema.CreateTable(table, if_not_exists=True))
 
     def _read(self, url: str) -> Any:
         try:
