@@ -247,10 +247,13 @@ def _probed(probe: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((f"loss of {noise.get('batches')} batches at the start", said))
     if "second_derivative" in probe:
         found.append(("second derivative", str(probe["second_derivative"] or "available")))
+    if "in_parts" in probe:
+        found.append(("outputs and criterion apart", "yes" if probe["in_parts"] else "no"))
     if probe.get("evaluation_seconds") is not None:
         found.append(("one evaluation", show_seconds(number(probe["evaluation_seconds"]))))
-    told = ("parameters", "deterministic", "noise", "second_derivative", "evaluation_seconds")
-    return found + _flat(_without(probe, "ok", "findings", "costs", "measured", *told))
+    told = ("parameters", "deterministic", "noise", "second_derivative", "in_parts")
+    rest = _without(probe, "ok", "findings", "costs", "measured", "evaluation_seconds", *told)
+    return found + _flat(rest)
 
 
 def _traces(methods: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
