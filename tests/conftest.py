@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,26 @@ def browser() -> Iterator[Any]:
         )
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def at_once() -> Callable[[Callable[[], object]], list[Exception]]:
+    """Does something in six threads at once and returns what went wrong."""
+
+    def run(task: Callable[[], object]) -> list[Exception]:
+        errors: list[Exception] = []
+
+        def caught() -> None:
+            try:
+                task()
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=caught) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return errors
+
+    return run

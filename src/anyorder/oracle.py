@@ -207,7 +207,7 @@ class Oracle:
         Counts one grad for each closure; of several the gradients are averaged as they come.
         """
         with (
-            self._asking(**self._one_grad()),
+            self._asking(**one_gradient(self._parts[0])),
             torch.enable_grad(),
             self._world.grads_put_aside() as before,
         ):
@@ -281,7 +281,7 @@ class Oracle:
             loss, grads = self.grad()
             return FiniteHessian(loss, grads, self.params, self._grad_at)
         with (
-            self._asking(**self._one_grad()),
+            self._asking(**one_gradient(self._parts[0])),
             torch.enable_grad(),
             self._world.grads_put_aside() as before,
             self._evaluation(),
@@ -374,10 +374,6 @@ class Oracle:
         twin._sign = 1.0
         twin._nonfinite = nonfinite or self._nonfinite
         return twin
-
-    def _one_grad(self) -> dict[str, int]:
-        """What a gradient counts as: with a closure in two parts it holds a target."""
-        return {"grads": 1, "targets": int(isinstance(self._parts[0], Composite))}
 
     def ggn(self) -> GGN:
         """The generalised Gauss-Newton matrix as an operator. Counts one value.
@@ -522,6 +518,11 @@ class Oracle:
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
+
+
+def one_gradient(closure: Closure) -> dict[str, int]:
+    """What a gradient of ``closure`` counts as: with a closure in two parts it holds a target."""
+    return {"grads": 1, "targets": int(isinstance(closure, Composite))}
 
 
 def checked_order(order: Sequence[int], count: int) -> list[int]:

@@ -17,26 +17,9 @@ from anyorder.engine import AUTO_ELEMENTS, SLICE, Engine, EngineError
 from anyorder.precision import Blockwise, Format, Plain, Stochastic
 from anyorder.program import NOISE, Program, program_for
 from anyorder.tensors import sqrt
-
-
-def mix_(param: Tensor, mean: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor) -> None:
-    mean.copy_(mean * keep + grad * (1.0 - keep))
-    param.sub_(mean / (sqrt(mean * mean) + 1e-3) * lr)
-
-
-def scalars(lr: float = 0.1, keep: float = 0.9) -> dict[str, Tensor]:
-    given = {"lr": lr, "keep": keep}
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items()}
-
-
-def tensors(n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(n)
-    made = [torch.randn(n, generator=generator) for _ in range(3)]
-    return [
-        made[0].to(dtype),
-        made[1].to(torch.promote_types(dtype, torch.float32)),
-        made[2].to(dtype),
-    ]
+from anyorder.testing.worlds import mix_
+from anyorder.testing.worlds import mix_scalars as scalars
+from anyorder.testing.worlds import mix_tensors as tensors
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.entrants import Entrant
-from anyorder.curvature import Composite
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.optimizer import Optimizer
+from anyorder.oracle import one_gradient
 
 Closure = Callable[[], Tensor]
 
@@ -73,7 +73,7 @@ class Foreign:
     def step(self, closure: Closure) -> Tensor | None:
         """One step, with as many gradients as the optimizer asks for."""
         before = [p.detach().clone() for p in self._params] if self._several else []
-        asked = {"grads": 1, "targets": int(isinstance(closure, Composite))}
+        asked = one_gradient(closure)
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:

@@ -41,6 +41,11 @@ class EntrantError(AnyOrderError, ValueError):
     """Something that cannot take part in a comparison."""
 
 
+def switches(optimizer: object) -> bool:
+    """Whether an optimizer or its class goes to its average by ``eval()``, back by ``train()``."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+
+
 @dataclass(frozen=True)
 class Entrant:
     """One method in a comparison, resolved.
@@ -82,12 +87,9 @@ class Entrant:
     def scheduled(self) -> bool:
         """Whether a schedule of the learning rate is meant for it.
 
-        Not for methods that average their way instead. Those of others are known by ``train()`` and
-        ``eval()``, which switch between the point of the gradients and the average.
+        Not for methods that average their way instead; those of others are known by their switch.
         """
-        if issubclass(self.cls, Optimizer):
-            return self.cls.scheduled
-        return not all(callable(getattr(self.cls, name, None)) for name in ("train", "eval"))
+        return self.cls.scheduled if issubclass(self.cls, Optimizer) else not switches(self.cls)
 
     @property
     def path(self) -> str:

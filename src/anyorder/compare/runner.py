@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from anyorder.compare import memory
 from anyorder.compare.adapter import Closure, Diverged, Foreign, Native, adapt
-from anyorder.compare.entrants import Entrant
+from anyorder.compare.entrants import Entrant, switches
 from anyorder.compare.plan import Limits
 from anyorder.curvature import Composite
 from anyorder.gradients import NonFiniteError
@@ -377,7 +377,7 @@ class Training:
 
 @contextlib.contextmanager
 def _switched(optimizer: Any) -> Generator[None]:
-    both = all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+    both = switches(optimizer)
     if both:
         optimizer.eval()
     yield

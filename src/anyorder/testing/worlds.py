@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.curvature import Composite
+from anyorder.tensors import sqrt
 
 
 class Net(nn.Module):
@@ -108,3 +109,26 @@ def slopes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The gradient of :func:`bend`, written by hand, for arrays or tensors."""
     gap = values["matrix"].sum() - values["vector"].sum()
     return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}
+
+
+def mix_(param: Tensor, mean: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor) -> None:
+    """A rule with memory, a root and a quotient."""
+    mean.copy_(mean * keep + grad * (1.0 - keep))
+    param.sub_(mean / (sqrt(mean * mean) + 1e-3) * lr)
+
+
+def mix_scalars(lr: float = 0.1, keep: float = 0.9) -> dict[str, Tensor]:
+    """The scalars of :func:`mix_`."""
+    given = {"lr": lr, "keep": keep}
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in given.items()}
+
+
+def mix_tensors(n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """The tensors of :func:`mix_`, ``n`` elements each; memory is at least float32."""
+    generator = torch.Generator().manual_seed(n)
+    made = [torch.randn(n, generator=generator) for _ in range(3)]
+    return [
+        made[0].to(dtype),
+        made[1].to(torch.promote_types(dtype, torch.float32)),
+        made[2].to(dtype),
+    ]

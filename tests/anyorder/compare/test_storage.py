@@ -253,37 +253,20 @@ def test_numbers_that_json_has_no_word_for_are_refused(opened: Storage) -> None:
         opened.finish(ITEM, {"record": float("nan")})
 
 
-def opened_by_many(url: str) -> list[StorageError]:
-    """Errors of six that open a database at once."""
-    errors: list[StorageError] = []
-
-    def start() -> None:
-        try:
-            Storage(url).close()
-        except StorageError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=start) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return errors
-
-
-def test_many_may_start_at_once(tmp_path: Path) -> None:
+def test_many_may_start_at_once(tmp_path: Path, at_once: Any) -> None:
     for name in "abc":
-        assert opened_by_many(f"sqlite:///{tmp_path}/{name}.sqlite3") == []
+        url = f"sqlite:///{tmp_path}/{name}.sqlite3"
+        assert at_once(lambda url=url: Storage(url).close()) == []
 
 
 @pytest.mark.slow
-def test_many_may_start_at_once_on_a_server(postgres: str) -> None:
+def test_many_may_start_at_once_on_a_server(postgres: str, at_once: Any) -> None:
     once = Storage(postgres)
     once.close()
     for _ in range(3):
         for table in reversed(once._metadata.sorted_tables):
             edit(once.url, f"DROP TABLE {table.name}")
-        assert opened_by_many(postgres) == []
+        assert at_once(lambda: Storage(postgres).close()) == []
 
 
 @pytest.mark.slow
