@@ -7,8 +7,9 @@ Runs ``anyorder compare`` with five seeds on each problem and keeps its leaderbo
 stopped and started again: finished runs are kept in ./quality and never repeated.
 
 A problem's own target may lie outside what so short a run can reach, so a second one is set
-afterwards: the mean final metric of tuned AdamW. How many gradients each run took to it is kept
-as ``grads_to_adamw``, null where it was missed.
+afterwards: the mean final metric of tuned AdamW. ``to_adamw`` holds for each method the cost that
+is to be expected until it is reached, in gradients, with a 95 % interval, and the share of runs
+that reached it; null stands for infinity.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import RESULTS
+
+from anyorder.compare.estimators import Interval
+from anyorder.compare.statistics import compare_pairs, summarise, time_to_target
+from anyorder.ledger import NOMINAL_RATES
 
 #: Methods, and what is fixed for those that take part under a name of their own.
 METHODS = [
@@ -66,23 +71,28 @@ def command(problem: str, out: Path, jobs: int) -> list[str]:
 
 def record(found: dict[str, Any]) -> dict[str, Any]:
     """Results without their curves, too long for a record, and with what they say."""
-    from anyorder.compare.statistics import compare_pairs, summarise
-
     found["leaderboard"] = [asdict(row) for row in summarise(found)]
     pairs = [pair for pair in compare_pairs(found) if "adamw" in (pair.a, pair.b)]
     found["against_adamw"] = [asdict(pair) for pair in pairs]
-    sign = 1 if found["problem"]["goal"] == "min" else -1
+    goal = found["problem"]["goal"]
     methods = {method["name"]: method for method in found["methods"]}
     final = [run["final"]["metric"] for run in methods["adamw"]["runs"] if run["final"]]
     found["adamw_target"] = target = sum(final) / len(final) if final else math.nan
     for method in methods.values():
-        for run in method["runs"]:
-            curve = run.pop("curve", None) or []
-            reached = (p["calls"]["grads"] for p in curve if sign * (p["metric"] - target) <= 0)
-            run["grads_to_adamw"] = next(reached, None)
-        for run in (*method["default_runs"], *method["tuning"]):
+        reach = time_to_target(method["runs"], target, goal, "forwards")
+        spread = reach.interval() or Interval(math.nan, math.nan)
+        costs = {"grads": reach.expected, "low": spread.low, "high": spread.high}
+        method["to_adamw"] = {
+            **{name: _in_grads(forwards) for name, forwards in costs.items()},
+            "success": reach.success,
+        }
+        for run in (*method["runs"], *method["default_runs"], *method["tuning"]):
             run.pop("curve", None)
     return found
+
+
+def _in_grads(forwards: float) -> float | None:
+    return forwards / NOMINAL_RATES["grads"] if math.isfinite(forwards) else None
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ class Stochastic(Plain):
         return (torch.zeros(size, dtype=torch.bfloat16, device=like.device),)
 
     def write_(self, stored: Parts, values: Tensor, noise: Tensor | None) -> None:
-        """Store ``values``; ``noise`` holds one int32 per element, of which 16 bits are used."""
+        """Store ``values``; ``noise`` is int32 of the same shape, whose lower 16 bits are used."""
         assert noise is not None
         bits = values.view(torch.int32) + (noise & 0xFFFF)
         stored[0].copy_((bits & -0x10000).view(torch.float32))

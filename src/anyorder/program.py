@@ -85,9 +85,10 @@ class Program:
             grad = values[self.gradient]
             values[self.gradient] = grad + values[0] * scalars["penalty"]
         self.rule(*values, **{name: scalars[name] for name in scalar_names(self.rule)})
+        noise = self._noise(values[0], scalars)
         for index in range(self.written(len(values))):
             form = self.formats[index] if index < len(self.formats) else PLAIN
-            form.write_(stored[index], values[index], self._noise(index, values, scalars))
+            form.write_(stored[index], values[index], noise.get(index))
 
     def written(self, count: int) -> int:
         """How many of the ``count`` leading tensors of its rule are written."""
@@ -121,15 +122,15 @@ class Program:
             values.append(form.read(parts))
         return stored, values
 
-    def _noise(
-        self, index: int, values: Sequence[Tensor], scalars: Mapping[str, Tensor]
-    ) -> Tensor | None:
-        if index >= len(self.formats) or not self.formats[index].random:
-            return None
-        like = values[index]
-        low, high, start = (scalars[name] for name in NOISE)
-        words = noise_for(like.numel(), low + index, high, start, like.device)
-        return words.view(like.shape)
+    def _noise(self, like: Tensor, scalars: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """Random bits for each tensor that takes any, by position: one word serves two of them."""
+        rounded = [index for index, form in enumerate(self.formats) if form.random]
+        found: dict[int, Tensor] = {}
+        for pair in range(0, len(rounded), 2):
+            low, high, start = (scalars[name] for name in NOISE)
+            words = noise_for(like.numel(), low + pair, high, start, like.device).view(like.shape)
+            found |= zip(rounded[pair : pair + 2], (words, words >> 16), strict=False)
+        return found
 
 
 @functools.cache

@@ -202,7 +202,7 @@ def test_random_bits_are_even_and_differ_between_keys() -> None:
         for k in (1, 2)
     )
     for words in (first, second):
-        bits = torch.stack([(words >> b) & 1 for b in range(16)]).double().mean(1)
+        bits = torch.stack([(words >> b) & 1 for b in range(32)]).double().mean(1)
         assert bool(((bits - 0.5).abs() < 5 * 0.5 / math.sqrt(100_000)).all())
     assert (first == second).double().mean() < 1e-3
     later = noise_for(10, torch.tensor(1), torch.tensor(3), torch.tensor(50), torch.device("cpu"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from anyorder.precision import Plain, Stochastic
 from anyorder.program import NOISE, Program, program_for
@@ -65,3 +66,24 @@ def test_it_says_what_it_takes_and_writes() -> None:
     random = program_for(mix_, (Stochastic(), Plain()), "decoupled", 2)
     assert random.scalars == ("lr", "keep", "shrink", *NOISE)
     assert random.random and not plain.random
+
+
+def three_(first: Tensor, second: Tensor, third: Tensor, *, to: Tensor) -> None:
+    for each in (first, second, third):
+        each.zero_().add_(to)
+
+
+def test_tensors_of_a_program_are_rounded_independently_and_without_bias() -> None:
+    count, share = 200_000, 0.3
+    program = program_for(three_, (Stochastic(),) * 3)
+    stored = [torch.zeros(count, dtype=torch.bfloat16) for _ in range(3)]
+    numbers = dict(zip(NOISE, map(torch.tensor, (5, 7, 0)), strict=True))
+    program(stored, {"to": torch.tensor(1.0 + share * 2.0**-7).double(), **numbers})
+    up = torch.stack(stored).double() > 1.0
+    spread = (share * (1 - share)) ** 0.5
+    assert up.double().mean(1).tolist() == pytest.approx([share] * 3, abs=5 * spread / count**0.5)
+    correlation = torch.corrcoef(up.double()) - torch.eye(3)
+    assert correlation.abs().max() < 5 / count**0.5
+    for shift in (1, 8):  # nor do neighbours go together
+        together = (up[:, shift:] & up[:, :-shift]).double().mean(1).tolist()
+        assert together == pytest.approx([share**2] * 3, abs=5 * spread / count**0.5)
