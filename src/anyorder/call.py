@@ -54,8 +54,8 @@ class Call:
         """Apply the rule to a stretch of parameters in their step ``step``."""
         rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
         program = stretch.program(self.rule, STOCHASTIC if rounded else PLAIN, self.decay)
-        if len(stretch.params) > 1 and not stretch.packed and (program.random or self._cautious):
-            # Each draws numbers of its own, and copies of one at a time are enough.
+        if len(stretch.params) > 1 and not stretch.packed and self._cautious:
+            # Copies of one parameter at a time are enough.
             for alone, *given in zip(stretch.alone(), *inputs, strict=True):
                 self.run(alone, [[t] for t in given], step)
             return

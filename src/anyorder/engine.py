@@ -64,41 +64,44 @@ class Engine:
     ) -> None:
         """Apply a program to each of several sets of tensors as :meth:`run` does to one.
 
-        All kernels are made ready before the first runs: the numbers that one moves through the
-        processor's caches would make whatever comes between two of them slow.
+        Elements are counted through all sets, so no two draw the same random bits. All kernels are
+        made ready before the first runs: the numbers that one moves through the processor's caches
+        would make whatever comes between two of them slow.
         """
-        numbers = [scalars[name] for name in program.scalars]
+        sets = [tensors for tensors in sets if tensors[0].numel()]
         ready: list[tuple[Kernel, list[Tensor]]] = []
-        changed: list[Tensor] = []
-        for tensors in sets:
-            if not tensors[0].numel():
-                continue
-            kernel = self._kernel(program, tensors)
+        for tensors, kernel in zip(sets, self._kernels(program, sets), strict=True):
             if kernel is None:
                 for piece, given in _slices(program, tensors, scalars):
                     program(piece, given)
-                continue
-            changed += program.changed(tensors)
-            if program.block:  # such a kernel looks at each block twice
-                for piece, given in _slices(program, tensors, scalars):
-                    ready.append((kernel, [*piece, *[given[name] for name in program.scalars]]))
             else:
-                ready.append((kernel, [*tensors, *numbers]))
+                # Kernels with blocks look at each of them twice, the others stream.
+                cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
+                for piece, given in cut:
+                    ready.append((kernel, [*piece, *[given[name] for name in program.scalars]]))
+            scalars = _after(program, tensors, scalars)
         for kernel, arguments in ready:
             kernel(arguments)
-        torch.autograd.graph.increment_version(changed)
+        if ready:
+            written = program.changed(len(sets[0]))
+            torch.autograd.graph.increment_version([t for each in sets for t in each[:written]])
 
-    def _kernel(self, program: Program, tensors: Sequence[Tensor]) -> Kernel | None:
-        """The kernel to run, or ``None`` to run eagerly; counts the work."""
-        if self.mode == "eager":
-            return None
+    def _kernels(
+        self, program: Program, sets: Sequence[Sequence[Tensor]]
+    ) -> Sequence[Kernel | None]:
+        """The kernel to run on each set, ``None`` to run eagerly; counts the work."""
+        eager = self.mode == "eager"
         if self.mode == "auto":
-            work = self.work.get(program.name, 0) + tensors[0].numel()
+            work = self.work.get(program.name, 0) + sum(tensors[0].numel() for tensors in sets)
             self.work[program.name] = work
-            if work < AUTO_ELEMENTS:
-                return None
-        dtypes = tuple([t.dtype for t in tensors])
-        return kernel_for(program, dtypes, tensors[0].device, torch.get_num_threads())
+            eager = work < AUTO_ELEMENTS
+        if eager:
+            return [None] * len(sets)
+        threads = torch.get_num_threads()
+        return [
+            kernel_for(program, tuple([t.dtype for t in each]), each[0].device, threads)
+            for each in sets
+        ]
 
 
 def _slices(
@@ -109,15 +112,23 @@ def _slices(
     step = SLICE // width
     if rows <= step or tensors[0].device.type != "cpu":
         return ((tensors, scalars),)
-    return _cut(tensors, scalars, step, width if program.random else 0)
+    return _cut(program, tensors, scalars, step)
 
 
 def _cut(
-    tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int, random: int
+    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int
 ) -> Iterator[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
-    """Pieces of ``step`` rows; ``random`` is how many random words a row takes."""
+    """Pieces of ``step`` rows."""
     for start in range(0, tensors[0].shape[0], step):
-        given = scalars
-        if random:
-            given = {**scalars, NOISE[2]: scalars[NOISE[2]] + start * random}
-        yield [t[start : start + step] for t in tensors], given
+        piece = [t[start : start + step] for t in tensors]
+        yield piece, scalars
+        scalars = _after(program, piece, scalars)
+
+
+def _after(
+    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The scalars for what follows ``tensors``: random bits are numbered by element."""
+    if not program.random:
+        return scalars
+    return {**scalars, NOISE[2]: scalars[NOISE[2]] + tensors[0].numel()}

@@ -192,13 +192,13 @@ class Stretch:
             state = [t[start // block : -(-end // block)] for parts in stored for t in parts]
             return [tensors[0], *state, *tensors[1:]]
 
-        if whole:
-            full = [t[:whole].view(-1, block) for t in flat]
-            engine.run(program, rows(0, whole, full), scalars)
+        sets = [rows(0, whole, [t[:whole].view(-1, block) for t in flat])]
         if whole < size:
             ends = [_padded(t[whole:], block).view(-1, block) for t in flat]
-            engine.run(program, rows(whole, size, ends), scalars)
-            flat[0][whole:].copy_(ends[0].view(-1)[: size - whole])
+            sets.append(rows(whole, size, ends))
+        engine.run_each(program, sets, scalars)
+        if whole < size:
+            flat[0][whole:].copy_(sets[-1][0].view(-1)[: size - whole])
 
 
 def _flat(tensor: Tensor) -> Tensor:

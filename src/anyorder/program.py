@@ -94,17 +94,10 @@ class Program:
         """How many of the ``count`` leading tensors of its rule are written."""
         return max(_written(self.rule, count), self.decay == "decoupled")
 
-    @functools.cached_property
-    def extra(self) -> int:
-        """How many more tensors it takes than its rule."""
-        return sum(form.parts - 1 for form in self.formats)
-
-    def changed(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Those of ``tensors`` that it writes."""
-        written = self.written(len(tensors) - self.extra)
-        if self.extra:
-            written += sum(form.parts - 1 for form in self.formats[:written])
-        return tensors[:written]
+    def changed(self, count: int) -> int:
+        """How many of the ``count`` leading tensors that it takes are written."""
+        written = self.written(count - _more(self.formats))
+        return written + _more(self.formats[:written])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies are the same program."""
@@ -139,6 +132,11 @@ def program_for(
 ) -> Program:
     """The program of these parts, always the same one: it is looked up by identity."""
     return Program(rule, formats, decay, gradient)
+
+
+def _more(formats: Sequence[Format]) -> int:
+    """How many more tensors are stored than there are values."""
+    return sum(form.parts - 1 for form in formats)
 
 
 @functools.cache

@@ -62,7 +62,7 @@ def test_equal_ones_are_the_same_also_as_copies(copied) -> None:
 def test_it_says_what_it_takes_and_writes() -> None:
     plain = program_for(mix_)
     assert plain.scalars == ("lr", "keep")
-    assert [t.shape for t in plain.changed(tensors(4))] == [(4,), (4,)]
+    assert plain.changed(3) == 2
     random = program_for(mix_, (Stochastic(), Plain()), "decoupled", 2)
     assert random.scalars == ("lr", "keep", "shrink", *NOISE)
     assert random.random and not plain.random
