@@ -24,25 +24,39 @@ WORST = 4 * math.log(10.0)
 _DIGITS_TRAIN = 1_197
 
 
-def choose(grid: Sequence[T], score: Callable[[T, int], float], seeds: int) -> T:
+def choose(
+    grid: Sequence[T],
+    score: Callable[[T, int], float],
+    seeds: int,
+    finalists: int | None = None,
+) -> T:
     """The setting with the smallest mean score over tuning seeds; the first of equals.
 
     Args:
         grid: Settings to try. Give every method of a contest equally many.
         score: What a setting reaches with a seed, smaller is better; not finite counts as worst.
         seeds: Number of tuning seeds, from :data:`FIRST_TUNING_SEED` on.
+        finalists: How many settings, the best with the first seed, are tried with the others; all
+            if left out.
 
     Raises:
         StudyError: If there is no setting or no seed, or no setting has finite scores.
     """
     if not grid or seeds < 1:
         raise StudyError(f"expected settings and seeds to choose by, got {len(grid)} and {seeds}")
-    chosen = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
-    means = [sum(score(setting, seed) for seed in chosen) / seeds for setting in grid]
-    finite = [mean if math.isfinite(mean) else math.inf for mean in means]
-    if min(finite) == math.inf:
+    first, *others = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
+    scores = [[_or_worst(score(setting, first))] for setting in grid]
+    places = sorted(sorted(range(len(grid)), key=scores.__getitem__)[:finalists])
+    for place in places:
+        scores[place] += [_or_worst(score(grid[place], seed)) for seed in others]
+    best = min(places, key=lambda place: sum(scores[place]))
+    if sum(scores[best]) == math.inf:
         raise StudyError(f"no setting of {list(grid)} had finite scores: choose a wider grid")
-    return grid[finite.index(min(finite))]
+    return grid[best]
+
+
+def _or_worst(score: float) -> float:
+    return score if math.isfinite(score) else math.inf
 
 
 def descend(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from anyorder_studies.harness import Progress, evaluate, run_units
 from anyorder_studies.result import StudyResult
@@ -60,7 +64,9 @@ def verify_study(
     *,
     progress: Progress | None = None,
 ) -> tuple[list[Check], StudyResult]:
-    """Run a study again as its stored result was run, and compare.
+    """Run a study again as its stored result was run, with as many threads too, and compare.
+
+    The number of threads decides in which order sums are taken, so long trainings end elsewhere.
 
     Args:
         study: The study's class.
@@ -73,6 +79,17 @@ def verify_study(
     """
     seeds = len(stored.seeds) if "seeds" in study.scales[stored.scale] else None
     subject = study(seeds=seeds)
-    results, seconds = run_units(subject, stored.scale, folder, fresh=True, progress=progress)
-    again = evaluate(subject, stored.scale, results, seconds)
+    with _threads(int(stored.environment["threads"])):
+        results, seconds = run_units(subject, stored.scale, folder, fresh=True, progress=progress)
+        again = evaluate(subject, stored.scale, results, seconds)
     return compare(subject, stored, again), again
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

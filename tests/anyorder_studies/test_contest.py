@@ -28,7 +28,19 @@ def test_the_lowest_mean_score_over_tuning_seeds_wins() -> None:
 
     assert choose(["a", "b", "c"], score, 2) == "b"
     seeds = (FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1)
-    assert asked == [(setting, seed) for setting in "abc" for seed in seeds]
+    assert sorted(asked) == [(setting, seed) for setting in "abc" for seed in seeds]
+
+
+def test_only_the_best_with_the_first_seed_are_tried_with_the_others() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def score(setting: str, seed: int) -> float:
+        asked.append((setting, seed))
+        return {"a": [3.0, 0.0], "b": [1.0, 9.0], "c": [2.0, 3.0]}[setting][seed % 2]
+
+    assert choose(["a", "b", "c"], score, 2, finalists=2) == "c"
+    later = [setting for setting, seed in asked if seed != FIRST_TUNING_SEED]
+    assert later == ["b", "c"] and len(asked) == 5
 
 
 def test_diverged_settings_lose_and_cannot_all_diverge() -> None:

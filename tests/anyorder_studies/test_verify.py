@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from anyorder_studies.discovery import discover
 from anyorder_studies.harness import run_study
@@ -31,6 +32,18 @@ def test_verifying_never_trusts_an_old_checkpoint(
     stored = run_study(study(), "small", tmp_path)
     verify_study(study, stored, tmp_path)
     assert len((studies.folders["doe2020toy"] / "count").read_text()) == 8
+
+
+def test_it_runs_with_as_many_threads_as_the_stored_result(
+    toy_package: str, tmp_path: Path
+) -> None:
+    study = discover(toy_package).get("doe2020toy")
+    stored = run_study(study(), "small", tmp_path)
+    before = torch.get_num_threads()
+    other = replace(stored, environment={**stored.environment, "threads": before + 1})
+    _, again = verify_study(study, other, tmp_path)
+    assert again.environment["threads"] == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_a_moved_value_differs(toy_package: str, tmp_path: Path) -> None:
