@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyorder.curvature import Composite
+from anyorder.closures import Composite
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.minimize import Result, minimize

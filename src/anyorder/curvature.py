@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from anyorder.closures import Composite
 from anyorder.errors import AnyOrderError
 
 Vector = Sequence[Tensor]
@@ -21,35 +22,6 @@ _Settle = Callable[[Sequence[Tensor]], None]
 
 class SecondDerivativeError(AnyOrderError, RuntimeError):
     """An operation in the closure has no second derivative."""
-
-
-class CompositeError(AnyOrderError, TypeError):
-    """A part of a closure in two parts is no function."""
-
-
-class Composite:
-    """A closure in two parts, for methods that need the model's outputs.
-
-    Args:
-        outputs: returns the model's outputs for one fixed batch.
-        loss: maps these outputs to the scalar loss.
-
-    Raises:
-        CompositeError: one of them is no function.
-    """
-
-    def __init__(self, outputs: Callable[[], Tensor], loss: Callable[[Tensor], Tensor]) -> None:
-        for name, part in (("outputs", outputs), ("loss", loss)):
-            if not callable(part):
-                raise CompositeError(
-                    f"{name}: expected a function, got {type(part).__name__}; write "
-                    "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
-                )
-        self.outputs, self.loss = outputs, loss
-
-    def __call__(self) -> Tensor:
-        """The loss."""
-        return self.loss(self.outputs())
 
 
 @dataclass(frozen=True, slots=True)

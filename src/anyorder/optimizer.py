@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from anyorder.call import Call
 from anyorder.checkpoint import CheckpointError, load_into, saved
+from anyorder.closures import Closure, Ranker
 from anyorder.directions import Direction, Law, Seeded
 from anyorder.embedding import exempt
 from anyorder.engine import Engine, Mode
@@ -41,12 +42,7 @@ from anyorder.gradients import POLICIES, Nonfinite, SkipStep
 from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
 from anyorder.layout import Stretch, stretches
 from anyorder.ledger import Budget, Calls
-from anyorder.oracle import (
-    Closure,
-    Learned,
-    Oracle,
-    Ranker,
-)
+from anyorder.oracle import Learned, Oracle
 from anyorder.params import named_groups
 from anyorder.precision import Format, State, format_for
 from anyorder.program import Rule

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import operator
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,10 +30,23 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from anyorder.curvature import GGN, Composite, FiniteHessian, Hessian, Target
+from anyorder.closures import (
+    Closure,
+    ClosureError,
+    Mean,
+    Ranker,
+    calls_backward,
+    checked_loss,
+    checked_order,
+    checked_outputs,
+    in_two_parts,
+    one_gradient,
+    parts_of,
+    with_graph,
+)
+from anyorder.curvature import GGN, FiniteHessian, Hessian, Target
 from anyorder.directions import Dense, Shift
 from anyorder.engine import Engine
-from anyorder.errors import AnyOrderError
 from anyorder.gradients import (
     Nonfinite,
     SkipStep,
@@ -54,38 +66,9 @@ from anyorder.world import World
 if TYPE_CHECKING:
     import torch.distributed
 
-Closure = Callable[[], Tensor]
-#: Orders candidate points: takes the shifts, returns their positions, best first. It may return
-#: only the best few; the rest then share the last place.
-Ranker = Callable[[Sequence[Shift]], Sequence[int]]
-
-_TWO_LINES = (
-    "This method takes what it needs from the loss by itself, so the closure must not call "
-    "backward(). Change\n"
-    "    def closure(): optimizer.zero_grad(); loss = ...; loss.backward(); return loss\n"
-    "to\n"
-    "    def closure(): return ...  # the loss, nothing else"
-)
 #: Ledger entries that are evaluations of the closure, one by one.
 _RANKS = ("rankings", "ranked")  # a point is shown once, over however many closures
 _EVALUATIONS = ("values", "ranked", "grads", "targets")
-_TWO_PARTS = (
-    "one closure in two parts; write Composite(lambda: model(x), lambda outputs: "
-    "criterion(outputs, y))"
-)
-
-_NO_GRAPH = (
-    "the loss does not depend on the parameters (it has no graph); compute it from them inside "
-    "the closure and outside torch.no_grad()"
-)
-
-
-class ClosureError(AnyOrderError, TypeError):
-    """A closure that does not do what the oracle needs."""
-
-
-class RankingError(AnyOrderError, ValueError):
-    """A ranker's answer that is not an order of the points it was shown."""
 
 
 @dataclass(slots=True)
@@ -143,18 +126,12 @@ class Oracle:
         learned: Learned | None = None,
         clip: float | None = None,
     ) -> None:
-        several = isinstance(closure, Sequence)
-        if not (all(map(callable, closure)) and len(closure) if several else callable(closure)):
-            raise ClosureError(
-                f"expected a closure, a function that returns the loss, got {closure!r}; write "
-                "optimizer.step(lambda: criterion(model(x), y))"
-            )
+        self._parts = parts_of(closure)
+        self._closure: Closure = Mean(self._parts) if len(self._parts) > 1 else self._parts[0]
         trainable = {name: p for name, p in params.items() if p.requires_grad}
         self.params = trainable or dict(params)
         self.calls = Calls() if calls is None else calls
         self.budget = budget
-        self._parts: Sequence[Closure] = closure if several else [closure]
-        self._closure: Closure = _Mean(self._parts) if len(self._parts) > 1 else self._parts[0]
         self._ranker, self._module = ranker, module
         self._sign = -1.0 if maximize else 1.0
         self._engine = engine or Engine("eager")
@@ -219,7 +196,7 @@ class Oracle:
                     if self._legacy and self._world.grads_changed(before):
                         before.keep()  # a torch.optim closure: its gradients stay where they are
                     elif self._world.grads_changed(before):
-                        raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                        raise calls_backward()
                     else:
                         self._backward(loss)
             grads = [p.grad for p in self.params.values()]
@@ -252,7 +229,7 @@ class Oracle:
             with self._unsynchronised(silent), self._evaluation():
                 loss = self._checked(closure())
                 if index == 0 and self._world.grads_changed(before):
-                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                    raise calls_backward()
                 self._backward(loss / count)
             losses.append(loss.detach())
             if seen is not None:
@@ -288,7 +265,7 @@ class Oracle:
         ):
             loss = self._checked(self._closure())
             if self._world.grads_changed(before):
-                raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                raise calls_backward()
             operator = Hessian(
                 loss * self._sign, self.params, self._product, self._average, self._settle
             )
@@ -316,21 +293,19 @@ class Oracle:
         Needs a closure in two parts, ``Composite(outputs, loss)``, and a loss that depends on the
         parameters through the outputs alone.
         """
-        closure = self._closure
-        if not isinstance(closure, Composite):
-            raise ClosureError(f"gradients in the model's outputs need {_TWO_PARTS}")
+        closure = in_two_parts(self._closure, "gradients in the model's outputs need")
         with (
             self._asking(grads=1, targets=1),
             torch.enable_grad(),
             self._world.grads_put_aside() as before,
         ):
             with self._evaluation():
-                outputs = _checked_outputs(closure.outputs())
+                outputs = checked_outputs(closure.outputs())
                 wide = torch.promote_types(outputs.dtype, torch.float32)
                 point = outputs.detach().to(wide).requires_grad_()
                 loss = self._checked(closure.loss(point))
                 if self._world.grads_changed(before):
-                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                    raise calls_backward()
                 slopes = self._slopes(loss, point)
                 # Its gradient in the outputs is `slopes`; hooks and a scaler see a plain backward.
                 self._backward((outputs.to(wide) * slopes).sum())
@@ -365,9 +340,7 @@ class Oracle:
             loss: maps the outputs of the closure's first part to a loss, shape ().
             nonfinite: another policy than this oracle's.
         """
-        closure = self._closure
-        if not isinstance(closure, Composite):
-            raise ClosureError(f"another loss of the outputs needs {_TWO_PARTS}")
+        closure = in_two_parts(self._closure, "another loss of the outputs needs")
         twin = copy.copy(self)
         twin._closure = lambda: loss(closure.outputs())
         twin._parts = [twin._closure]
@@ -380,10 +353,9 @@ class Oracle:
 
         Needs a closure in two parts, ``Composite(outputs, loss)``, the loss convex in the outputs.
         """
-        if not isinstance(self._closure, Composite):
-            raise ClosureError(f"Gauss-Newton products need {_TWO_PARTS}")
+        closure = in_two_parts(self._closure, "Gauss-Newton products need")
         with self._asking(values=1, targets=1), torch.enable_grad(), self._evaluation():
-            return GGN(self._closure, self.params, self._sign, self._product, self._settle)
+            return GGN(closure, self.params, self._sign, self._product, self._settle)
 
     # Counting ------------------------------------------------------------------------------
 
@@ -450,12 +422,12 @@ class Oracle:
             ):
                 loss = self._checked(self._closure(), graph=False).detach()
                 if self.learned.graph and self._world.grads_changed(before):
-                    raise ClosureError("the closure calls backward(). " + _TWO_LINES)
+                    raise calls_backward()
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
             if self.learned.graph:
-                raise ClosureError("the closure calls backward(). " + _TWO_LINES) from error
+                raise calls_backward() from error
             # It differentiates inside, as losses on derivatives do, or it calls backward().
             self.learned.graph = True
             return self._value_once(shift)
@@ -467,24 +439,12 @@ class Oracle:
         return loss
 
     def _checked(self, loss: Any, *, graph: bool = True) -> Tensor:
-        if not isinstance(loss, Tensor):
-            raise ClosureError(
-                f"expected the closure to return the loss as a tensor, got {type(loss).__name__}; "
-                "return the loss itself, not loss.item()"
-            )
-        if loss.numel() != 1 or loss.is_complex() or not loss.is_floating_point():
-            raise ClosureError(
-                f"expected the closure to return one real number, got a tensor of shape "
-                f"{tuple(loss.shape)} and dtype {loss.dtype}; reduce it with .mean() or .sum()"
-            )
-        if graph and not loss.requires_grad and not self._legacy:
-            raise ClosureError(_NO_GRAPH)
-        return loss.reshape(())
+        found = checked_loss(loss)
+        return with_graph(found) if graph and not self._legacy else found
 
     def _backward(self, loss: Tensor) -> None:
         """Backward into ``.grad``: hooks of DDP and of the user fire as in a plain loop."""
-        if not loss.requires_grad:
-            raise ClosureError(_NO_GRAPH)
+        with_graph(loss)
         if self._scaler is None:
             loss.backward()
             return
@@ -518,48 +478,6 @@ class Oracle:
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
-
-
-def one_gradient(closure: Closure) -> dict[str, int]:
-    """What a gradient of ``closure`` counts as: with a closure in two parts it holds a target."""
-    return {"grads": 1, "targets": int(isinstance(closure, Composite))}
-
-
-def checked_order(order: Sequence[int], count: int) -> list[int]:
-    """The answer to a ranking of ``count`` points, best first, or :class:`RankingError`."""
-    try:
-        places = [operator.index(place) for place in order]
-    except TypeError:  # 0.5 is no position
-        places = []
-    if not places or len(set(places)) != len(places) or not set(places) <= set(range(count)):
-        raise RankingError(
-            f"expected positions from 0 to {count - 1}, each at most once, best first; got {order}"
-        )
-    return places
-
-
-def _checked_outputs(outputs: Any) -> Tensor:
-    """The outputs of a model as the first part of a closure gives them."""
-    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        found = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ClosureError(
-            f"expected the first part of the closure to return the model's outputs as one tensor "
-            f"of real numbers, got {found}"
-        )
-    if not outputs.requires_grad:
-        raise ClosureError(_NO_GRAPH)
-    return outputs
-
-
-class _Mean:
-    """Several closures as one, for answers other than gradients."""
-
-    def __init__(self, parts: Sequence[Closure]) -> None:
-        self.parts = parts
-
-    def __call__(self) -> Tensor:
-        """The mean loss."""
-        return torch.stack([part() for part in self.parts]).mean()
 
 
 class _Groups:

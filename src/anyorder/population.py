@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyorder.closures import checked_order
 from anyorder.directions import Shift
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle, checked_order
+from anyorder.oracle import Oracle
 from anyorder.shifts import in_place
 
 

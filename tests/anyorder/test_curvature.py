@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian as dense_hessian
 
-from anyorder.curvature import Composite, CompositeError, SecondDerivativeError, Target
+from anyorder.closures import Composite
+from anyorder.curvature import SecondDerivativeError, Target
 from anyorder.oracle import Oracle
 
 
@@ -123,12 +124,3 @@ def test_a_target_counts_all_axes_of_its_outputs_but_the_last(
 ) -> None:
     outputs = torch.zeros(shape)
     assert Target(torch.zeros(()), [], outputs, outputs).samples == samples
-
-
-def test_parts_that_are_no_functions_are_refused() -> None:
-    _, closure = net()
-    for parts in ((closure.outputs(), closure.loss), (closure.outputs, closure())):
-        with pytest.raises(
-            CompositeError, match="expected a function, got Tensor; write Composite"
-        ):
-            Composite(*parts)  # type: ignore[arg-type]

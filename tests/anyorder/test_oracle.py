@@ -17,11 +17,12 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from anyorder import AdaHessian, AdamW, MeZO
-from anyorder.curvature import Composite, SecondDerivativeError
+from anyorder.closures import ClosureError, Composite, RankingError
+from anyorder.curvature import SecondDerivativeError
 from anyorder.directions import Dense, Seeded, Shift
 from anyorder.gradients import NonFiniteError, SkipStep
 from anyorder.ledger import Budget, BudgetExhausted, Calls
-from anyorder.oracle import ClosureError, Oracle, RankingError
+from anyorder.oracle import Oracle
 
 
 def quadratic() -> tuple[Tensor, nn.Parameter, Callable[[], Tensor]]:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from anyorder import Budget, Population
+from anyorder.closures import RankingError
 from anyorder.directions import Shift
 from anyorder.ledger import BudgetExhausted
-from anyorder.oracle import RankingError
 
 
 class Best(Population):

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anyorder.closures import one_gradient
 from anyorder.compare.entrants import Entrant
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import one_gradient
 
 Closure = Callable[[], Tensor]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyorder.closures import Composite
 from anyorder.compare import memory
 from anyorder.compare.adapter import Closure, Diverged, Foreign, Native, adapt
 from anyorder.compare.entrants import Entrant, switches
 from anyorder.compare.plan import Limits
-from anyorder.curvature import Composite
 from anyorder.gradients import NonFiniteError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.problems import Problem, move

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 
-from anyorder.curvature import Composite
+from anyorder.closures import Composite
 from anyorder.errors import AnyOrderError
 
 T = TypeVar("T")

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from anyorder import layout
 from anyorder.checkpoint import CheckpointError
+from anyorder.closures import ClosureError
 from anyorder.gradients import NonFiniteError, SparseGradientError
 from anyorder.hyper import HyperError, UnknownOptionError
 from anyorder.kernels import kernel_for
 from anyorder.ledger import COUNTS, Budget, BudgetExhausted, Calls
 from anyorder.optimizer import GRADIENT_ONLY, NeedsError, Optimizer
-from anyorder.oracle import ClosureError
 from anyorder.params import ParamsError, ParamsTypeError
 from anyorder.population import Population
 from anyorder.testing.options import OptionsContract

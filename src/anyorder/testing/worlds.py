@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anyorder.curvature import Composite
+from anyorder.closures import Composite
 from anyorder.tensors import sqrt
 
 

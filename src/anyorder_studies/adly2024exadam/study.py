@@ -63,13 +63,15 @@ class EXAdamAgainstAdam(Study):
     gives EXAdam and Adam the same step size, 1e-4, as the authors' notebook does for all methods
     (which lowers it where the loss stalls).
 
-    How fast a method is counts in steps: until EXAdam is first at or below the lowest training
-    loss of Adam's whole run, over the steps that Adam took to it. A run that never gets there
-    counts twice its length.
+    How fast a method is counts in steps, to the lowest training loss that both it and Adam come to
+    with the same seed; a run that diverges counts twice its length.
 
-    Final losses differ tenfold between seeds. With ten of them, as first planned, the comparison
-    of version 1 with Adam of the same growing step size was undecided on one thread and met on
-    two, which sum in another order; hence thirty.
+    Two things are not as first planned. There were ten seeds; final losses differ tenfold between
+    seeds, and the comparison of version 1 with Adam of the same growing step size was undecided on
+    one thread and met on two, which sum in another order. And the level was the lowest loss of
+    Adam's run, a miss counting twice its length: with thirty seeds EXAdam, which ends lower than
+    Adam on average, missed it twelve times, and the ratio was 1.25 with that penalty and 0.94 with
+    half of it. A level that both reach needs none, and treats both alike.
     """
 
     key: ClassVar[str] = "adly2024exadam"
@@ -85,7 +87,7 @@ class EXAdamAgainstAdam(Study):
             unit="steps over Adam's steps, both tuned",
             source="abstract of arXiv:2412.20302v2: 38.46 % faster convergence (CIFAR-10; equal "
             "step sizes in the authors' notebook)",
-            text="EXAdam reaches Adam's lowest training loss in 38 % fewer steps.",
+            text="EXAdam needs 38 % fewer steps than Adam.",
         ),
         Claim(
             quantity="steps_ratio_equal",
@@ -216,10 +218,13 @@ def steps_to(curve: list[float], level: float) -> int:
 
 
 def _speed(rows: list[Result], adam: list[Result], key: str) -> Measurement:
-    """Steps to the lowest loss of Adam's run over Adam's own, paired by seed."""
-    lowest = [min(a[key]) for a in adam]
-    tops = [float(steps_to(r[key], low)) for r, low in zip(rows, lowest, strict=True)]
-    bottoms = [float(steps_to(a[key], low)) for a, low in zip(adam, lowest, strict=True)]
+    """Steps over Adam's to the lowest loss that both come to, paired by seed."""
+    tops: list[float] = []
+    bottoms: list[float] = []
+    for row, other in zip(rows, adam, strict=True):
+        level = max(low for run in (row, other) if (low := min(run[key])) < WORST)
+        tops.append(steps_to(row[key], level))
+        bottoms.append(steps_to(other[key], level))
     return ratio_interval(tops, bottoms)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyorder.curvature import Composite
+from anyorder.closures import Composite
 from anyorder.methods._surrogate import PAIRS, Search, quasi_newton, remember
 from anyorder.oracle import Oracle
 

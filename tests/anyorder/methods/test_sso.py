@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyorder.curvature import Composite
+from anyorder.closures import ClosureError, Composite
 from anyorder.gradients import NonFiniteError
 from anyorder.hyper import HyperError
 from anyorder.ledger import Budget, BudgetExhausted
 from anyorder.methods.sgd import SGD
 from anyorder.methods.sso import SSO
-from anyorder.oracle import ClosureError
 
 
 def softmax() -> tuple[nn.Module, Composite]:

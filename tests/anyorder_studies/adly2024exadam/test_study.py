@@ -11,10 +11,11 @@ from anyorder_studies.adly2024exadam.study import (
     GRID,
     THEIRS,
     EXAdamAgainstAdam,
+    _speed,
     growth,
     steps_to,
 )
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder_studies.contest import FIRST_TUNING_SEED, WORST
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 
@@ -63,11 +64,23 @@ def test_steps_are_counted_to_the_first_point_low_enough() -> None:
     assert steps_to([3.0, 2.0], 1.0) == 4 * EVERY  # never: twice the run
 
 
+def test_a_comparison_of_speeds_treats_both_alike() -> None:
+    one, other = result([4.0, 2.0, 1.5, 1.8]), result([5.0, 4.0, 3.0, 1.0])
+    there, back = _speed([one] * 2, [other] * 2, "curve"), _speed([other] * 2, [one] * 2, "curve")
+    assert there.value == pytest.approx(3 / 4)  # 1.5 is what both come to
+    assert back.value == pytest.approx(4 / 3)
+
+
 def test_measurements_are_ratios_of_pairs() -> None:
     curves = {
         "adam": [4.0, 2.0, 1.0, 1.5],
         "adam_growing": [4.0, 2.0, 2.0, 2.0],
-        "exadam": [1.0, 0.5, 0.5, 0.75],
+        "exadam": [
+            1.0,
+            0.5,
+            0.5,
+            0.75,
+        ],  # at 1, Adam's third point, in its first
         "exadam_growing": [4.0, 3.0, 2.0, 1.0],
         "exadam_no_boost": [4.0, 3.0, 2.0, 1.5],
     }
@@ -77,13 +90,13 @@ def test_measurements_are_ratios_of_pairs() -> None:
             unit = {"contestant": name, "seed": seed, "grid": [1e-3, 1e-2, 1e-1]}
             scaled = [(1 + seed) * loss for loss in curve]  # a seed twice as hard for all
             accuracy = 0.6 if name == "exadam" else 0.5
-            equal = scaled if name == "adam" else [9.0] * 4
+            equal = scaled if name == "adam" else [WORST] * 4
             lr = 1e-3 if name == "exadam_growing" else 1e-2
             row = result(scaled, accuracy=accuracy, curve_equal=equal, lr=lr)
             results.append((unit, row))
     measured = EXAdamAgainstAdam().measure(results)
     assert measured["steps_ratio"].value == pytest.approx(1 / 3)
-    assert measured["steps_ratio_equal"].value == pytest.approx(8 / 3)  # never reached: 8 over 3
+    assert measured["steps_ratio_equal"].value == pytest.approx(8 / 3)  # diverged: 8 over 3
     assert measured["steps_ratio_growing"].value == pytest.approx(4 / 3)
     assert measured["loss_ratio"].value == pytest.approx(0.5)
     assert measured["boost_ratio"].value == pytest.approx(0.5)
