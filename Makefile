@@ -70,6 +70,7 @@ docs: $(STAMP)  ## Build the documentation into ./site
 .PHONY: generate
 generate: $(STAMP)  ## Write the generated parts of README and documentation anew
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m anyorder_papers.page docs/papers.md
 
 .PHONY: check
 check: lint docs test  ## Everything a change must pass: lint, docs, tests with doctests

@@ -26,7 +26,7 @@ def test_every_seed_meets_all_methods_with_equal_budgets() -> None:
     units = plan(ScaleAgainstAdam(seeds=3), "small")
     assert len(units) == 3 * len(METHODS)
     assert {len(unit["grid"]) for unit in units} == {4}
-    assert {unit["tuning_seeds"] for unit in units} == {1}
+    assert {unit["tuning_seeds"] for unit in units} == {2}
     assert {unit["steps"] for unit in units} == {400}
     assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
     for grid in GRIDS.values():
