@@ -111,23 +111,23 @@ def reached(found: Mapping[str, Any]) -> str:
     body = [
         [
             f"`{row['name']}`",
-            _settings(methods[row["name"]]),
             _spread(row["final_loss"], row["low"], row["high"]),
             _spread(row["metric"], row["metric_low"], row["metric_high"]),
             _against(row["name"], found["against_adamw"]),
             _time(methods[row["name"]]),
             f"{(row['state_bytes'] or 0) / problem['parameters']:.2f}",
+            _settings(methods[row["name"]]),
         ]
         for row in rows
     ]
     head = [
         "method",
-        "tuned to",
         "final loss",
         metric,
         f"{metric} less AdamW's",
         "gradients to AdamW's end",
         "state, bytes per parameter",
+        "tuned to",
     ]
     return (
         f"### {problem['name']}{options}\n\n"
