@@ -15,6 +15,9 @@ from anyorder.ledger import Budget
 from anyorder.methods import UnknownMethodError
 from anyorder.minimize import PATIENCE, MinimizeError, minimize
 
+# The point is a vector, which methods for matrices say they leave to AdamW.
+pytestmark = pytest.mark.filterwarnings("ignore::anyorder.roles.RoleWarning")
+
 TARGET = np.array([1.0, -2.0, 0.5])
 
 

@@ -16,6 +16,7 @@ from anyorder.params import named_groups
 from anyorder.roles import (
     Part,
     Role,
+    RoleError,
     RoleTypeError,
     RoleWarning,
     find_roles,
@@ -42,6 +43,9 @@ class ByRole(Optimizer):
             or the module itself, where ``params`` are groups of its parameters; or ``"shape"``, to
             let the shape decide wherever no module is given.
         options: settings of the method and those that all methods have.
+
+    Raises:
+        RoleError: a module has no parameter for the method's own rule, and ``roles`` are not given.
     """
 
     #: The rule for each role.
@@ -76,6 +80,9 @@ class ByRole(Optimizer):
         named = {n: p for group in named_groups(given) for n, p in group["params"]}
         self._parts = self._found(named, self._told if isinstance(self._told, Mapping) else {})
         super().__init__(given, **options)
+        alone = all(self.rule_of(group) == ADAMW for group in self.param_groups)
+        if alone and self._told is None:
+            self._without_matrices()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, divided by rule; checked before anything is changed."""
@@ -150,6 +157,16 @@ class ByRole(Optimizer):
             RoleWarning,
             stacklevel=4,
         )
+
+    def _without_matrices(self) -> None:
+        """Nothing is for the method's own rule, and nobody said that this is meant."""
+        words = (
+            f"{type(self).__name__} finds no matrix for its own rule here: all parameters go to "
+            "AdamW. Use AdamW, or say which ones are matrices: roles={'NAME': 'matrix', ...}"
+        )
+        if self._source is not None:
+            raise RoleError(words + "; roles={} if it is meant so")
+        warnings.warn(words, RoleWarning, stacklevel=3)
 
     def _found(self, named: dict[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Part]:
         """The parts of parameters, from the module, the user and the shape."""

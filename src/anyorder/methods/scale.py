@@ -13,7 +13,6 @@ from anyorder.hyper import hyper
 from anyorder.methods._by_role import (
     ADAMW,
     ByRole,
-    Roles,
     average_,
     descend_,
     descend_with_momentum_,
@@ -104,11 +103,6 @@ class SCALE(ByRole):
         0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="weight decay"
     )
 
-    def __init__(self, params: Any, *, roles: Roles = None, **options: Any) -> None:
-        super().__init__(params, roles=roles, **options)
-        if self._source is not None and not isinstance(self._told, Mapping):
-            self._check_matrices()
-
     def told_enough(self) -> bool:
         """Whether the output layer is named, or said not to exist."""
         return self._told == "shape" or (isinstance(self._told, Mapping) and names_head(self._told))
@@ -171,14 +165,6 @@ class SCALE(ByRole):
             )
             found.append(part(whole, param))
         return found
-
-    def _check_matrices(self) -> None:
-        """A module without a single matrix has nothing for this method."""
-        if not any(self.rule_of(group) != ADAMW for group in self.param_groups):
-            raise RoleError(
-                "SCALE normalises columns of matrices, and this model has none: all of its "
-                "parameters are vectors, which would go to AdamW. Use AdamW"
-            )
 
 
 def normalised(tensor: Tensor, place: Part, norm: str, eps: float) -> Tensor:

@@ -78,13 +78,29 @@ def test_bare_parameters_are_warned_of_unless_something_is_said() -> None:
         warnings.simplefilter("error")
         Muon(net.named_parameters(), roles="shape", engine="eager")
         told = Muon(net.named_parameters(), roles={"0.*": "embedding", "3.weight": "head"})
-        Muon([p for p in net.parameters() if p.ndim < 2], engine="eager")  # nothing to tell
     assert rules(told) == EXPECTED
 
 
+@pytest.mark.parametrize("method", [Muon, SCALE])
+def test_a_model_without_matrices_is_refused_and_bare_vectors_are_warned_of(
+    method: type[ByRole],
+) -> None:
+    vectors = nn.Sequential(nn.LayerNorm(3), nn.PReLU())
+    with pytest.raises(RoleError, match=f"{method.__name__} finds no matrix .* Use AdamW"):
+        method(vectors, engine="eager")
+    with pytest.warns(RoleWarning, match="finds no matrix for its own rule") as caught:
+        guessed = method([nn.Parameter(torch.ones(3))], engine="eager")
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        meant = method(vectors, engine="eager", roles={})
+        method([nn.Parameter(torch.ones(3))], engine="eager", roles="shape")
+    assert set(rules(guessed).values()) == set(rules(meant).values()) == {ADAMW}
+
+
 def test_guesses_are_warned_of() -> None:
-    with pytest.warns(RoleWarning, match=r"1\.weight is taken for the output layer"):
-        Muon(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4)))
+    with pytest.warns(RoleWarning, match=r"2\.weight is taken for the output layer"):
+        Muon(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 4)))
 
 
 def test_an_embedding_as_a_matrix_is_warned_of() -> None:

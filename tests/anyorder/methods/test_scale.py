@@ -281,13 +281,6 @@ def test_a_mapping_without_an_output_layer_is_asked_too() -> None:
         SCALE(model.named_parameters(), roles={"tokens.weight": "embedding"})
 
 
-def test_vectors_alone_need_no_answer_but_a_module_of_vectors_is_refused() -> None:
-    x = nn.Parameter(torch.ones(3))
-    SCALE([x])
-    with pytest.raises(RoleError, match="Use AdamW"):
-        SCALE(nn.Sequential(nn.LayerNorm(3), nn.PReLU()))
-
-
 @pytest.mark.parametrize(
     "settings",
     [{"momentum": 1.0}, {"norm": "max"}, {"eps": 0.0}, {"adamw_lr": -1.0}, {"weight_decay": -1.0}],
