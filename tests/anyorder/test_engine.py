@@ -103,6 +103,19 @@ def test_every_piece_of_a_long_tensor_has_its_own_random_bits() -> None:
     assert 1 - param.float().mean().item() == pytest.approx(1e-3 / 1.001, rel=0.02)
 
 
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_several_sets_draw_the_bits_of_one(mode: Any) -> None:
+    program = program_for(mix_, FORMATS["bf16"], "", 2)
+    whole, parts = stored(FORMATS["bf16"], 9), stored(FORMATS["bf16"], 9)
+    given = {**scalars(), **noise()}
+    Engine(mode).run(program, whole, given)
+    split = [[t[start:end] for t in parts] for start, end in ((0, 700), (700, 700), (700, 2304))]
+    version = parts[0]._version
+    Engine(mode).run_each(program, split, given)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert parts[0]._version > version
+
+
 def test_slices_change_nothing() -> None:
     whole, parts = tensors(3 * SLICE + 5), tensors(3 * SLICE + 5)
     Engine("eager").run(mix_, whole, scalars())
