@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor import cpp_builder
 
 from anyorder import kernels as module
 from anyorder.engine import Engine
@@ -120,3 +123,57 @@ def test_settings_that_this_version_lacks_are_left_out() -> None:
 
     assert module._has(config, "cpp.threads")
     assert not module._has(config, "cpp.no_such_setting")
+
+
+class Commands:
+    """Stands for Inductor's commands: takes time, fails where it is told to, remembers."""
+
+    def __init__(self, fails: str = "nothing") -> None:
+        self.fails, self.log = fails, list[str]()
+
+    def __call__(self, command: str, cwd: str) -> None:
+        self.log.append(f"begin {command}")
+        time.sleep(0.2 if "wrapper" in command else 0.0)
+        self.log.append(f"end {command} in {cwd}")
+        if self.fails in command:
+            raise RuntimeError(f"{command} failed")
+
+
+WRAPPER, RULE, LINK = "c++ a.wrapper.cpp -c -o a.o", "c++ b.kernel.cpp -c -o b.o", "c++ a.o b.o"
+
+
+def test_wrapper_and_rule_are_compiled_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
+    with module._side_by_side("here"):
+        for command in (WRAPPER, RULE, LINK):
+            cpp_builder.run_compile_cmd(command, cwd="there")
+    assert cpp_builder.run_compile_cmd is commands
+    order = [entry.split(" in ")[0] for entry in commands.log]
+    assert order.index(f"end {RULE}") < order.index(f"end {WRAPPER}") < order.index(f"begin {LINK}")
+    assert f"end {WRAPPER} in here" in commands.log and f"end {LINK} in there" in commands.log
+
+
+@pytest.mark.parametrize("fails", ["wrapper", "kernel"])
+def test_what_fails_beside_fails_the_whole(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    commands = Commands(fails)
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
+    with pytest.raises(RuntimeError, match=f"{fails}.cpp.* failed"), module._side_by_side("here"):
+        for command in (WRAPPER, RULE, LINK):
+            cpp_builder.run_compile_cmd(command, cwd="there")
+    assert f"begin {LINK}" not in commands.log
+    assert cpp_builder.run_compile_cmd is commands
+
+
+def test_what_others_compile_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
+    with module._side_by_side("here"), ThreadPoolExecutor(1) as other:
+        other.submit(cpp_builder.run_compile_cmd, WRAPPER, cwd="there").result()
+    assert commands.log == [f"begin {WRAPPER}", f"end {WRAPPER} in there"]
+
+
+def test_versions_without_such_commands_compile_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cpp_builder, "run_compile_cmd")
+    with module._side_by_side("here"):
+        assert not hasattr(cpp_builder, "run_compile_cmd")
