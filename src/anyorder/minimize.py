@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyorder.closures import Closure
 from anyorder.directions import Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
@@ -160,7 +161,7 @@ class _Track:
 
 def _run(
     optimizer: Optimizer,
-    closure: Callable[[], Tensor],
+    closure: Closure,
     point: Tensor,
     track: _Track,
     stop: Callable[[], Any],
@@ -241,7 +242,7 @@ def _closure(
     point: torch.nn.Parameter,
     wrap: Callable[[Tensor], Point],
     needs: frozenset[str],
-) -> Callable[[], Tensor]:
+) -> Closure:
     native = not isinstance(wrap(point), np.ndarray)
     if native and jac is None:
         return lambda: fun(point, *args)

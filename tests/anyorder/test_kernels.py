@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,15 +126,22 @@ def test_settings_that_this_version_lacks_are_left_out() -> None:
 
 
 class Commands:
-    """Stands for Inductor's commands: takes time, fails where it is told to, remembers."""
+    """Stands for Inductor's commands: remembers them, and fails where it is told to.
+
+    The wrapper takes as long as the rule, which it could not if it came before it.
+    """
 
     def __init__(self, fails: str = "nothing") -> None:
         self.fails, self.log = fails, list[str]()
+        self.rule = threading.Event()
 
     def __call__(self, command: str, cwd: str) -> None:
         self.log.append(f"begin {command}")
-        time.sleep(0.2 if "wrapper" in command else 0.0)
+        if "wrapper" in command:
+            self.rule.wait(10)
         self.log.append(f"end {command} in {cwd}")
+        if "kernel" in command:
+            self.rule.set()
         if self.fails in command:
             raise RuntimeError(f"{command} failed")
 
@@ -167,6 +174,7 @@ def test_what_fails_beside_fails_the_whole(monkeypatch: pytest.MonkeyPatch, fail
 
 def test_what_others_compile_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = Commands()
+    commands.rule.set()
     monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
     with module._side_by_side("here"), ThreadPoolExecutor(1) as other:
         other.submit(cpp_builder.run_compile_cmd, WRAPPER, cwd="there").result()

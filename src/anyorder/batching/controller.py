@@ -23,6 +23,7 @@ from anyorder.batching.loaders import (
     whole,
 )
 from anyorder.batching.samples import called, per_sample_gradients
+from anyorder.closures import Closure
 from anyorder.linalg.spread import Accuracy, Moments, Spread
 
 Test = Literal["norm", "inner_product", "augmented", "coordinate"]
@@ -155,9 +156,7 @@ class BatchSizeController:
             yield group
         self._taken, self._random, self._order = 0, None, None
 
-    def closures(
-        self, batches: Sequence[Any], loss: Callable[..., Tensor]
-    ) -> Sequence[Callable[[], Tensor]]:
+    def closures(self, batches: Sequence[Any], loss: Callable[..., Tensor]) -> Sequence[Closure]:
         """The closures of one step, for ``optimizer.step``.
 
         Args:
@@ -360,11 +359,9 @@ class BatchSizeController:
             self.loader.generator.set_state(state["own"])
 
 
-class _Watched(list[Callable[[], Tensor]]):
+class _Watched(list[Closure]):
     """Closures whose gradients a controller looks at."""
 
-    def __init__(
-        self, closures: Iterable[Callable[[], Tensor]], owner: BatchSizeController
-    ) -> None:
+    def __init__(self, closures: Iterable[Closure], owner: BatchSizeController) -> None:
         super().__init__(closures)
         self.seen = owner.seen

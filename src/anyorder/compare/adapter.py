@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import one_gradient
+from anyorder.closures import Closure, one_gradient
 from anyorder.compare.entrants import Entrant
 from anyorder.errors import AnyOrderError
 from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.optimizer import Optimizer
-
-Closure = Callable[[], Tensor]
 
 #: A closure that is not finite this many times in a row ends the run of a foreign optimizer, which
 #: would never say so itself.

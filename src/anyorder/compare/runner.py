@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import Composite
+from anyorder.closures import Closure, Composite
 from anyorder.compare import memory
-from anyorder.compare.adapter import Closure, Diverged, Foreign, Native, adapt
+from anyorder.compare.adapter import Diverged, Foreign, Native, adapt
 from anyorder.compare.entrants import Entrant, switches
 from anyorder.compare.plan import Limits
 from anyorder.gradients import NonFiniteError

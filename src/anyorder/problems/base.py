@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import Composite
+from anyorder.closures import Closure, Composite
 from anyorder.errors import AnyOrderError
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class Problem(ABC):
         return None
 
     @final
-    def closure(self, model: nn.Module, batch: Any) -> Callable[[], Tensor]:
+    def closure(self, model: nn.Module, batch: Any) -> Closure:
         """Return the function without arguments that an optimiser's ``step`` takes."""
         if self.in_parts:
             return Composite(

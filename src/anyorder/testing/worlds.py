@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import Composite
+from anyorder.closures import Closure, Composite
 from anyorder.tensors import sqrt
 
 
@@ -29,7 +29,7 @@ class Net(nn.Module):
         return self.scale * self.head(self.dropout(hidden.flatten(1)))
 
 
-def net(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Net, Callable[[], Tensor]]:
+def net(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Net, Closure]:
     """A fresh network and the closure of one fixed batch."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
@@ -61,7 +61,7 @@ def wide(parts: int = 1, compiled: bool = False) -> tuple[nn.Module, Any]:
 
 def bowl(
     dtype: torch.dtype = torch.float32, shapes: tuple[tuple[int, ...], ...] = ((3, 2), (4,), ())
-) -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+) -> tuple[dict[str, nn.Parameter], Closure]:
     """A convex quadratic over parameters of the given shapes, its minimum 0 at 0."""
     params = {
         f"p{i}": nn.Parameter(torch.linspace(0.5, 1.5, torch.Size(s).numel()).reshape(s).to(dtype))
@@ -70,7 +70,7 @@ def bowl(
     return params, lambda: torch.stack([(p * p).sum() for p in params.values()]).sum()
 
 
-def in_parts(closure: Callable[[], Tensor]) -> Composite:
+def in_parts(closure: Closure) -> Composite:
     """A closure in two parts, with the loss itself for output."""
     return Composite(closure, lambda loss: 1.0 * loss)
 
@@ -90,7 +90,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     )  # fmt: skip
 
 
-def bend() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+def bend() -> tuple[dict[str, nn.Parameter], Closure]:
     """A curved function of a matrix and a vector, in float64: parameters and closure."""
     generator = torch.Generator().manual_seed(2)
     params = {

@@ -75,12 +75,7 @@ def test_measurements_are_ratios_of_pairs() -> None:
     curves = {
         "adam": [4.0, 2.0, 1.0, 1.5],
         "adam_growing": [4.0, 2.0, 2.0, 2.0],
-        "exadam": [
-            1.0,
-            0.5,
-            0.5,
-            0.75,
-        ],  # at 1, Adam's third point, in its first
+        "exadam": [1.0, 0.5, 0.5, 0.75],  # at 1, Adam's third point, in its first
         "exadam_growing": [4.0, 3.0, 2.0, 1.0],
         "exadam_no_boost": [4.0, 3.0, 2.0, 1.5],
     }
