@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 from common import RESULTS
 
-from anyorder.compare.estimators import Interval
-from anyorder.compare.statistics import compare_pairs, summarise, time_to_target
-from anyorder.ledger import NOMINAL_RATES
+from anyorder.compare.stats.estimators import Interval
+from anyorder.compare.stats.verdicts import compare_pairs, summarise, time_to_target
+from anyorder.oracle.ledger import NOMINAL_RATES
 
 #: Methods, and what is fixed for those that take part under a name of their own.
 METHODS = [
@@ -57,7 +57,7 @@ PROBLEMS = {
 def command(problem: str, out: Path, jobs: int) -> list[str]:
     """The comparison as a command."""
     setting = PROBLEMS[problem]
-    start = [sys.executable, "-c", "from anyorder.cli import main; main()"]
+    start = [sys.executable, "-c", "from anyorder.command.cli import main; main()"]
     words = [*start, "compare", problem, "--methods", ",".join([*METHODS, *setting.more])]
     words += ["--budget", setting.budget, "--tune", str(setting.tune), "--seeds", "5"]
     words += ["--evaluations", str(setting.evaluations), "--jobs", str(jobs)]

@@ -55,7 +55,7 @@ def entrants(params: list[torch.nn.Parameter], device: str) -> dict[str, Any]:
 
 def warm_up(params: list[torch.nn.Parameter]) -> dict[str, float]:
     """Seconds of the first compiled step: kernel made, and kernel found on disk."""
-    from anyorder import kernels
+    from anyorder.engine import kernels
 
     times: dict[str, float] = {}
     for label in ("first step in this process", "first step, kernel on disk"):

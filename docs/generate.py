@@ -20,7 +20,7 @@ import torch
 
 from anyorder import Composite, methods
 from anyorder.hyper import Hyper
-from anyorder.optimizer import COMMON, Optimizer
+from anyorder.optimizer.base import COMMON, Optimizer
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64  # the parameter that is measured on is a square hidden matrix with this side

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder.compare.figures_tuning import edge
+from anyorder.compare.report.tuning import edge
 
 RESULTS = Path(__file__).parent.parent / "benchmarks/results"
 

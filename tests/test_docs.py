@@ -88,7 +88,7 @@ def test_commands_in_pages_exist(page: str, line: str) -> None:
     if words[0] in plugins:
         module, name = plugins[words.pop(0)].split(":")
     else:
-        module, name = "anyorder.cli", "app"
+        module, name = "anyorder.command.cli", "app"
     command = typer.main.get_command(getattr(importlib.import_module(module), name))
     with contextlib.suppress(typer.Exit):  # as --help ends
         _parse(command, words)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from anyorder import Optimizer, methods
 from anyorder.batching import BatchSizeController
-from anyorder.optimizer import GRADIENT_ONLY, NeedsError
+from anyorder.optimizer.base import GRADIENT_ONLY, NeedsError
 
 STEPS = 4
 BATCH = 6

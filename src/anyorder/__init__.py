@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyorder.closures import Composite
 from anyorder.errors import AnyOrderError
-from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.minimize import Result, minimize
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.population import Population
 from anyorder.oracle import Oracle
-from anyorder.population import Population
+from anyorder.oracle.closures import Composite
+from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 
 __version__ = "0.1.0"
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyorder.closures import Closure
-from anyorder.directions import Shift
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
-from anyorder.gradients import NonFiniteError
-from anyorder.ledger import Budget, BudgetExhausted, Calls
 from anyorder.methods import get
 from anyorder.optimizer import Optimizer
+from anyorder.oracle.closures import Closure
+from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
+from anyorder.points.directions import Shift
 
 Point = Any  # a numpy array, a list of numbers or a tensor; the answer comes in the same kind
 Status = Literal["budget", "converged", "stopped", "diverged"]

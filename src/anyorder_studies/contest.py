@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anyorder import Optimizer
-from anyorder.gradients import NonFiniteError
+from anyorder.oracle.gradients import NonFiniteError
 from anyorder.problems import Problem, load
 from anyorder_studies.measurement import StudyError
 

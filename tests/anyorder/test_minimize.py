@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from anyorder import methods
-from anyorder.ledger import Budget
 from anyorder.methods import UnknownMethodError
 from anyorder.minimize import PATIENCE, MinimizeError, minimize
+from anyorder.oracle.ledger import Budget
 
 # The point is a vector, which methods for matrices say they leave to AdamW.
-pytestmark = pytest.mark.filterwarnings("ignore::anyorder.roles.RoleWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::anyorder.model.roles.RoleWarning")
 
 TARGET = np.array([1.0, -2.0, 0.5])
 

@@ -23,8 +23,8 @@ from anyorder.batching.loaders import (
     whole,
 )
 from anyorder.batching.samples import called, per_sample_gradients
-from anyorder.closures import Closure
-from anyorder.linalg.spread import Accuracy, Moments, Spread
+from anyorder.batching.spread import Accuracy, Moments, Spread
+from anyorder.oracle.closures import Closure
 
 Test = Literal["norm", "inner_product", "augmented", "coordinate"]
 TESTS: tuple[Test, ...] = ("norm", "inner_product", "augmented", "coordinate")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from anyorder.compare.plan import Item
+from anyorder.compare.plan.plan import Item
 
 
 class Silent:

@@ -16,15 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from anyorder.compare import results
-from anyorder.compare.entrants import Entrant
-from anyorder.compare.mirror import Mirror
-from anyorder.compare.plan import Item, Limits, Plan, grid, items
-from anyorder.compare.pool import Event, Pool
+from anyorder.compare.plan.entrants import Entrant
+from anyorder.compare.plan.plan import Item, Limits, Plan, grid, items
+from anyorder.compare.plan.space import Config, configuration
 from anyorder.compare.progress import Silent
-from anyorder.compare.space import Config, configuration
-from anyorder.compare.storage import BEAT, Storage, StorageError
-from anyorder.compare.worker import failure
+from anyorder.compare.run.pool import Event, Pool
+from anyorder.compare.run.worker import failure
+from anyorder.compare.store import results
+from anyorder.compare.store.mirror import Mirror
+from anyorder.compare.store.storage import BEAT, Storage, StorageError
 from anyorder.errors import AnyOrderError
 
 #: A run whose process died is tried so many times.

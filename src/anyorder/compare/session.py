@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import anyorder
-from anyorder.compare import probe, results
-from anyorder.compare.entrants import Entrant, resolve, resolve_all
-from anyorder.compare.environment import cores, environment
-from anyorder.compare.extras import require
-from anyorder.compare.mirror import Mirror
-from anyorder.compare.plan import Limits, Plan, PlanError, items, joined, method_entry
-from anyorder.compare.pool import Pool, WorkerError
+from anyorder.compare.plan.entrants import Entrant, resolve, resolve_all
+from anyorder.compare.plan.plan import Limits, Plan, PlanError, items, joined, method_entry
 from anyorder.compare.progress import Silent
-from anyorder.compare.results import rates_of, write_whole
+from anyorder.compare.run import pilot as probe
+from anyorder.compare.run.environment import cores, environment
+from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import (
     TUNING_EVALUATIONS,
     Interrupted,
@@ -32,8 +29,12 @@ from anyorder.compare.scheduler import (
     Scheduler,
     interrupts,
 )
-from anyorder.compare.schema import Results
-from anyorder.compare.storage import Storage, StorageError, embedded_url
+from anyorder.compare.store import results
+from anyorder.compare.store.mirror import Mirror
+from anyorder.compare.store.results import rates_of, write_whole
+from anyorder.compare.store.schema import Results
+from anyorder.compare.store.storage import Storage, StorageError, embedded_url
+from anyorder.extras import require
 from anyorder.problems import ProblemError
 
 #: Room that must be left in the output folder before anything is begun.
@@ -48,7 +49,7 @@ class RefusedError(ProblemError):
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; see :class:`anyorder.compare.plan.Plan` for most fields.
+    """What a user asks for; see :class:`anyorder.compare.plan.plan.Plan` for most fields.
 
     Attributes:
         problem: name or file of the problem.
@@ -89,7 +90,7 @@ def compare(
     Args:
         request: what is asked for.
         progress: whom to tell what is going on; by default nobody.
-        report: writes the report into the folder; by default :mod:`anyorder.compare.report`.
+        report: writes the report into the folder; by default :mod:`anyorder.compare.report.page`.
 
     Returns:
         The results.
@@ -358,6 +359,6 @@ def estimate(plan: Plan, facts: Mapping[str, Any]) -> float:
 
 
 def _report(found: Results, out: Path) -> None:
-    from anyorder.compare import report  # draws; nothing before this needs it
+    from anyorder.compare.report import page as report  # draws; nothing before this needs it
 
     report.write(found, out)

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from anyorder.directions import Seeded
 from anyorder.engine import Engine
+from anyorder.points.directions import Seeded
 
 
 class Operator(Protocol):

@@ -12,7 +12,7 @@ import pkgutil
 
 from anyorder.errors import AnyOrderError
 from anyorder.optimizer import Optimizer
-from anyorder.population import Population
+from anyorder.optimizer.population import Population
 
 
 class UnknownMethodError(AnyOrderError, ValueError):

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError, hyper
 from anyorder.methods.adamw import numbers
-from anyorder.optimizer import Optimizer
-from anyorder.params import named_groups
-from anyorder.roles import (
+from anyorder.model.params import named_groups
+from anyorder.model.roles import (
     Part,
     Role,
     RoleError,
@@ -25,6 +24,7 @@ from anyorder.roles import (
     unsure,
     with_patterns,
 )
+from anyorder.optimizer import Optimizer
 
 Roles = Mapping[str, str] | nn.Module | Literal["shape"] | None
 #: The rule of everything that is not treated as a matrix.

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
+from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.sharding import local, summed
 
 #: Length of a first step without L, relative to the parameters (which count as 1 at least), and
 #: the least such length in rounding errors of the parameters.

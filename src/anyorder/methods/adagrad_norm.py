@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
+from anyorder.model.sharding import full
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.sharding import full
 
 
 class AdaGradNorm(Optimizer):

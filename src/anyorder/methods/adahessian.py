@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from anyorder.directions import Seeded
+from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.hutchinson import Operator, diagonal
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.tensors import sqrt
+from anyorder.points.directions import Seeded
 
 
 class AdaHessian(Optimizer):

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from anyorder.engine.tensors import sqrt
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.tensors import sqrt
 
 
 class AdamW(Optimizer):

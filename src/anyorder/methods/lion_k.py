@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyorder.engine.program import Rule
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.newton_schulz import CUBIC, JORDAN, newton_schulz_each
+from anyorder.model.sharding import full, part
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.program import Rule
 from anyorder.rules.kappa import NAMES, Kappa, kappa, matrix
 from anyorder.rules.lion import (
     Bound,
@@ -28,7 +29,6 @@ from anyorder.rules.lion import (
     scalars,
     sign_,
 )
-from anyorder.sharding import full, part
 
 #: The rule of each map that looks at one element at a time.
 RULES: dict[str, Rule] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.directions import Shift
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.points.directions import Shift
 
 
 class MeZO(Optimizer):
@@ -23,10 +23,10 @@ class MeZO(Optimizer):
         x \leftarrow x - \eta \left( \frac{1}{n} \sum_{i=1}^n g_i z_i + \lambda x \right)
 
     The stored weights are never perturbed: each operation of the closure is handed perturbed
-    weights made for it alone (:mod:`anyorder.shifts`), so they are unharmed bit for bit in every
-    dtype and the memory needed is that of inference plus one layer. Weights that PyTorch cannot see
-    being read (compiled or scripted modules) are perturbed in place from a saved copy, which
-    costs a copy of these weights.
+    weights made for it alone (:mod:`anyorder.points.substitution`), so they are unharmed bit for
+    bit in every dtype and the memory needed is that of inference plus one layer. Weights that
+    PyTorch cannot see being read (compiled or scripted modules) are perturbed in place from a
+    saved copy, which costs a copy of these weights.
 
     State: none. Oracle calls per step: ``2 * directions`` values. The returned loss is the mean of
     the values seen. Both sides see the same dropout masks.

@@ -13,9 +13,9 @@ from anyorder.hyper import hyper
 from anyorder.linalg.newton_schulz import JORDAN, Round, minimax_rounds, newton_schulz_each
 from anyorder.methods._by_role import ADAMW, ByRole, average_, descend_with_momentum_
 from anyorder.methods.adamw import adamw_
+from anyorder.model.roles import Role, as_matrices, from_matrices
+from anyorder.model.sharding import full, part
 from anyorder.oracle import Oracle
-from anyorder.roles import Role, as_matrices, from_matrices
-from anyorder.sharding import full, part
 
 MUON = "muon"
 _PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}

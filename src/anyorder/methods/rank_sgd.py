@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from anyorder.directions import Dense, Seeded, Shift
 from anyorder.hyper import HyperError, hyper
-from anyorder.population import Population
+from anyorder.optimizer.population import Population
+from anyorder.points.directions import Dense, Seeded, Shift
 
 
 class RankSGD(Population):

@@ -18,9 +18,9 @@ from anyorder.methods._by_role import (
     descend_with_momentum_,
 )
 from anyorder.methods.adamw import adamw_
+from anyorder.model.roles import Part, Role, RoleError, names_head
+from anyorder.model.sharding import full, part
 from anyorder.oracle import Oracle
-from anyorder.roles import Part, Role, RoleError, names_head
-from anyorder.sharding import full, part
 
 COLUMNS, MOMENTUM = "columns", "columns with momentum"
 

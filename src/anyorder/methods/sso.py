@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
-from anyorder.methods._surrogate import Search
+from anyorder.linalg.line_search import Search
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
 

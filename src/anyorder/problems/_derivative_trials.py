@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from anyorder.problems._probe import Bench, copied, some, trainable
+from anyorder.problems._acceptance import Bench, copied, some, trainable
 from anyorder.problems.base import map_tree
 from anyorder.problems.registry import say
 

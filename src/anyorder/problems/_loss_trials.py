@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from anyorder.problems._probe import (
+from anyorder.problems._acceptance import (
     Bench,
     Snapshot,
     close,

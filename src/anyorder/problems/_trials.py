@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from anyorder.problems._probe import (
+from anyorder.problems._acceptance import (
     Bench,
     Snapshot,
     close,

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, final
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import Closure, Composite
 from anyorder.errors import AnyOrderError
+from anyorder.oracle.closures import Closure, Composite
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from anyorder.problems import _derivative_trials, _loss_trials, _trials
-from anyorder.problems._probe import Bench, Finding, kept_random_state
+from anyorder.problems._acceptance import Bench, Finding, kept_random_state
 from anyorder.problems.base import Problem
 from anyorder.problems.registry import describe
 

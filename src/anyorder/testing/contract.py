@@ -22,16 +22,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from anyorder import layout
-from anyorder.checkpoint import CheckpointError
-from anyorder.closures import ClosureError
-from anyorder.gradients import NonFiniteError, SparseGradientError
+from anyorder.engine import stretches
+from anyorder.engine.kernels import kernel_for
 from anyorder.hyper import HyperError, UnknownOptionError
-from anyorder.kernels import kernel_for
-from anyorder.ledger import COUNTS, Budget, BudgetExhausted, Calls
-from anyorder.optimizer import GRADIENT_ONLY, NeedsError, Optimizer
-from anyorder.params import ParamsError, ParamsTypeError
-from anyorder.population import Population
+from anyorder.model.params import ParamsError, ParamsTypeError
+from anyorder.optimizer.base import GRADIENT_ONLY, NeedsError, Optimizer
+from anyorder.optimizer.checkpoint import CheckpointError
+from anyorder.optimizer.population import Population
+from anyorder.oracle.closures import ClosureError
+from anyorder.oracle.gradients import NonFiniteError, SparseGradientError
+from anyorder.oracle.ledger import COUNTS, Budget, BudgetExhausted, Calls
 from anyorder.testing.options import OptionsContract
 from anyorder.testing.worlds import bits, bowl, in_parts, net, same
 
@@ -212,7 +212,7 @@ class MethodContract(OptionsContract):
     def test_packed_equals_one_tensor_at_a_time(self) -> None:
         """Small parameters updated together get the bits they get alone."""
         together = self._run()
-        with mock.patch.dict(layout.SMALL, cpu=0):
+        with mock.patch.dict(stretches.SMALL, cpu=0):
             assert same(together, self._run())
 
     def test_two_groups_equal_one(self) -> None:
@@ -629,7 +629,7 @@ class MethodContract(OptionsContract):
         results: list[dict[str, Tensor]] = []
         for small in (0, 1 << 20):
             params, closure = bowl(shapes=tuple(shapes))
-            with mock.patch.dict(layout.SMALL, cpu=small):
+            with mock.patch.dict(stretches.SMALL, cpu=small):
                 optimizer = self.make(params.items())
                 for _ in range(2):
                     self.step(optimizer, closure)

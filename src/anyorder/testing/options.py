@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from anyorder.engine.formats import SMALLEST_8BIT
 from anyorder.hyper import HyperError
 from anyorder.optimizer import Optimizer
-from anyorder.precision import SMALLEST_8BIT
 from anyorder.testing.worlds import bits, net, same, wide
 
 
 class OptionsContract:
-    """Tests of the options in :data:`anyorder.optimizer.COMMON`; part of the method contract."""
+    """Tests of the options in :data:`~anyorder.optimizer.base.COMMON`; part of the contract."""
 
     method: ClassVar[type[Optimizer]]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import Closure, Composite
-from anyorder.tensors import sqrt
+from anyorder.engine.tensors import sqrt
+from anyorder.oracle.closures import Closure, Composite
 
 
 class Net(nn.Module):

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from anyorder import AdamW, Lion, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-from anyorder.compare.memory import state_bytes
+from anyorder.compare.run.memory import state_bytes
 from anyorder.problems import load
 from anyorder_studies.contest import WORST, all_digits, choose, descend, digits_training_loss
 from anyorder_studies.study import (

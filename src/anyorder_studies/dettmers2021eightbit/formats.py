@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder import AdamW, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-from anyorder.precision import Blockwise, Format, Parts, State, encode, format_for
+from anyorder.engine.formats import Blockwise, Format, Parts, State, encode, format_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Ablated(Blockwise):
         linear: levels at equal distances, 255 in [-1, 1] or 256 in [0, 1], instead of the dynamic
             table.
         guarded: whether a positive value of an unsigned buffer is kept from becoming zero, as
-            :class:`anyorder.precision.Blockwise` does. The paper's own format does not.
+            :class:`anyorder.engine.formats.Blockwise` does. The paper's own format does not.
     """
 
     linear: bool = False

@@ -7,8 +7,8 @@ from functools import cache
 
 from torch import nn
 
-from anyorder.compare.memory import state_bytes
-from anyorder.embedding import StableEmbedding
+from anyorder.compare.run.memory import state_bytes
+from anyorder.model.embedding import StableEmbedding
 from anyorder.problems import Problem, load
 from anyorder.problems.base import seeded
 from anyorder_studies.contest import choose, descend, digits_training_loss

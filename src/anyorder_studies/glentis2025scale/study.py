@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from anyorder import SCALE, SGD, AdamW, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-from anyorder.compare.memory import state_bytes
+from anyorder.compare.run.memory import state_bytes
 from anyorder.oracle import NonFiniteError
 from anyorder.problems import Problem, load
 from anyorder_studies.contest import choose

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from anyorder import Optimizer, Oracle
-from anyorder.directions import Dense, Shift
 from anyorder.hyper import hyper
+from anyorder.points.directions import Dense, Shift
 
 
 class ValueSGD(Optimizer):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorD
 
 from anyorder import SGD, AdaGrad, AdamW
 from anyorder.batching import BatchingError, BatchSizeController
-from anyorder.gradients import NonFiniteError
+from anyorder.oracle.gradients import NonFiniteError
 
 N = 100
 

@@ -19,9 +19,9 @@ import pytest
 import sqlalchemy
 import torch
 
-from anyorder.compare import results
-from anyorder.compare.plan import Plan
+from anyorder.compare.plan.plan import Plan
 from anyorder.compare.session import Request, compare
+from anyorder.compare.store import results
 
 SRC = Path(results.__file__).parents[2]
 
@@ -135,7 +135,7 @@ class Command:
         """Start it and return at once."""
         environment = {**os.environ, "PYTHONPATH": str(SRC), "COLUMNS": "200", "NO_COLOR": "1"}
         return subprocess.Popen(
-            [sys.executable, "-m", "anyorder.cli", *words],
+            [sys.executable, "-m", "anyorder.command.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from anyorder import methods
-from anyorder.gradients import NonFiniteError
-from anyorder.ledger import NOMINAL_RATES, Calls
+from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.ledger import NOMINAL_RATES, Calls
 from anyorder.problems import load
 
 SPACES: dict[str, tuple[Any, float, float, dict[str, Any]]] = {

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from anyorder.compare.plan import Item
+from anyorder.compare.plan.plan import Item
 from anyorder.compare.progress import Live, Plain, Silent, duration, ending, progress_for
 
 ITEM = Item("tune", "sgd", 0, 1000)

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from anyorder.compare import results, scheduler
-from anyorder.compare.entrants import resolve_all
-from anyorder.compare.plan import Item, Plan, items, method_entry
-from anyorder.compare.pool import Event
+from anyorder.compare import scheduler
+from anyorder.compare.plan.entrants import resolve_all
+from anyorder.compare.plan.plan import Item, Plan, items, method_entry
 from anyorder.compare.progress import Silent
+from anyorder.compare.run.pool import Event
+from anyorder.compare.run.worker import failure
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
-from anyorder.compare.storage import Storage, StorageError, embedded_url
-from anyorder.compare.worker import failure
+from anyorder.compare.store import results
+from anyorder.compare.store.storage import Storage, StorageError, embedded_url
 
 Answer = Callable[[str, dict[str, Any]], list[Event]]
 

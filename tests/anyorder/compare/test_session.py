@@ -13,13 +13,14 @@ from typing import Any
 import optuna
 import pytest
 
-from anyorder.compare import results, session
-from anyorder.compare.entrants import EntrantError
-from anyorder.compare.extras import MissingExtraError
-from anyorder.compare.plan import PlanError
+from anyorder.compare import session
+from anyorder.compare.plan.entrants import EntrantError
+from anyorder.compare.plan.plan import PlanError
 from anyorder.compare.progress import Silent
 from anyorder.compare.session import RefusedError, Request, compare
-from anyorder.compare.storage import StorageError
+from anyorder.compare.store import results
+from anyorder.compare.store.storage import StorageError
+from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
 
 METHODS = ("sgd", "mezo", "torch.optim:LBFGS")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from anyorder.directions import Seeded
 from anyorder.engine import Engine
 from anyorder.linalg.hutchinson import diagonal
+from anyorder.points.directions import Seeded
 
 EAGER = Engine("eager")
 

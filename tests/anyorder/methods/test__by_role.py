@@ -18,7 +18,7 @@ from anyorder.methods._by_role import ADAMW, ByRole
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.muon import MUON, Muon
 from anyorder.methods.scale import SCALE
-from anyorder.roles import RoleError, RoleTypeError, RoleWarning
+from anyorder.model.roles import RoleError, RoleTypeError, RoleWarning
 
 
 def model() -> nn.Sequential:

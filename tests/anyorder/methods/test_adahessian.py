@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyorder import curvature
-from anyorder.directions import Seeded
-from anyorder.gradients import NonFiniteError
 from anyorder.hyper import HyperError
 from anyorder.methods.adahessian import AdaHessian, spatial_average
+from anyorder.oracle import curvature
+from anyorder.oracle.gradients import NonFiniteError
+from anyorder.points.directions import Seeded
 
 STEPS = 30
 SHAPES = {

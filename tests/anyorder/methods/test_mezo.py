@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyorder.directions import BLOCK, Seeded
 from anyorder.engine import Engine
-from anyorder.gradients import NonFiniteError
 from anyorder.hyper import HyperError
-from anyorder.ledger import Budget, BudgetExhausted
 from anyorder.methods.mezo import MeZO
+from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.ledger import Budget, BudgetExhausted
+from anyorder.points.directions import BLOCK, Seeded
 
 EAGER = Engine("eager")
 STEPS = 30

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyorder.closures import RankingError
-from anyorder.directions import Seeded, Shift
 from anyorder.hyper import HyperError
-from anyorder.ledger import Budget, BudgetExhausted
 from anyorder.methods.rank_sgd import RankSGD
+from anyorder.oracle.closures import RankingError
+from anyorder.oracle.ledger import Budget, BudgetExhausted
+from anyorder.points.directions import Seeded, Shift
 
 
 def valley() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.scale import SCALE, normalised
-from anyorder.roles import Part, RoleError
+from anyorder.model.roles import Part, RoleError
 
 STEPS = 40
 

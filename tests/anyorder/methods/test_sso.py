@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyorder.closures import ClosureError, Composite
-from anyorder.gradients import NonFiniteError
 from anyorder.hyper import HyperError
-from anyorder.ledger import Budget, BudgetExhausted
 from anyorder.methods.sgd import SGD
 from anyorder.methods.sso import SSO
+from anyorder.oracle.closures import ClosureError, Composite
+from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.ledger import Budget, BudgetExhausted
 
 
 def softmax() -> tuple[nn.Module, Composite]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from anyorder.problems import check
+from anyorder.problems._acceptance import Bench
 from anyorder.problems._derivative_trials import (
     _curvature,
     _derivative,
@@ -15,7 +16,6 @@ from anyorder.problems._derivative_trials import (
     _doubled,
     _slope,
 )
-from anyorder.problems._probe import Bench
 
 
 def only(problem, level, topic="loss"):

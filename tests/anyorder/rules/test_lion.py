@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from anyorder.engine import Engine
+from anyorder.engine.program import Rule, scalar_names
 from anyorder.hyper import HyperError
-from anyorder.program import Rule, scalar_names
 from anyorder.rules.kappa import kappa
 from anyorder.rules.lion import (
     clip_,

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anyorder import engine
-from anyorder.checkpoint import CheckpointError
-from anyorder.directions import Shift
-from anyorder.gradients import SparseGradientError
+from anyorder.engine import engine
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import CheckpointError
 from anyorder.oracle import Oracle
+from anyorder.oracle.gradients import SparseGradientError
+from anyorder.points.directions import Shift
 from anyorder.testing import MethodContract
 from anyorder.testing import contract as contract_module
 from anyorder.testing.options import OptionsContract

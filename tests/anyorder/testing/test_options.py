@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from anyorder.engine.formats import Plain
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.precision import Plain
 from anyorder.testing import MethodContract
 from anyorder.testing.options import OptionsContract
 

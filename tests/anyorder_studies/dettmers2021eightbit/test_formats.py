@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder import AdamW
-from anyorder.precision import Blockwise, Plain, Stochastic
+from anyorder.engine.formats import Blockwise, Plain, Stochastic
 from anyorder_studies.dettmers2021eightbit.formats import (
     CONTESTANTS,
     Ablated,

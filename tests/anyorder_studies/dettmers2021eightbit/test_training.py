@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from anyorder.embedding import StableEmbedding
+from anyorder.model.embedding import StableEmbedding
 from anyorder_studies.contest import FIRST_TUNING_SEED
 from anyorder_studies.dettmers2021eightbit import training
 from anyorder_studies.dettmers2021eightbit.training import GUESS, build, trained, tuned

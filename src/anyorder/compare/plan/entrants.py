@@ -1,0 +1,324 @@
+"""Who takes part: methods of this library and any ``torch.optim.Optimizer``, found by name.
+
+``adamw`` is a method of this library, ``torch.optim:LBFGS`` or ``my_package.module:MyClass`` is
+imported, ``folder/file.py:MyClass`` is loaded from a file, and ``fast=adamw`` gives any of these a
+name of its own, so that one method can take part twice with different settings.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+
+import anyorder
+from anyorder import methods
+from anyorder.compare.plan.space import Config, Dimension, assumed, declared
+from anyorder.errors import AnyOrderError
+from anyorder.hyper import refuse_unknown
+from anyorder.optimizer import Optimizer
+
+_LABEL = re.compile(r"(?P<label>[A-Za-z0-9_.+-]+)=(?P<spec>.+)")
+
+
+class EntrantError(AnyOrderError, ValueError):
+    """Something that cannot take part in a comparison."""
+
+
+def switches(optimizer: object) -> bool:
+    """Whether an optimizer or its class goes to its average by ``eval()``, back by ``train()``."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One method in a comparison, resolved.
+
+    Attributes:
+        name: what it is called in the results.
+        spec: what it was resolved from.
+        cls: the class.
+        version: version of the package or hash of the file that the class is from.
+        defaults: every setting and its default.
+        fixed: settings chosen by the user, which are not searched.
+        space: what is searched.
+    """
+
+    name: str
+    spec: str
+    cls: type[torch.optim.Optimizer]
+    version: str
+    defaults: dict[str, Any]
+    fixed: dict[str, Any]
+    space: tuple[Dimension, ...]
+
+    @property
+    def ours(self) -> bool:
+        """Whether the class speaks this library's language: closures, oracle, ledger, budget."""
+        return issubclass(self.cls, Optimizer)
+
+    @property
+    def order(self) -> int | str:
+        """Order of the method; a class that does not say is taken for a gradient method."""
+        return self.cls.order if issubclass(self.cls, Optimizer) else 1
+
+    @property
+    def needs(self) -> list[str]:
+        """What it asks the problem for."""
+        return sorted(self.cls.needs) if issubclass(self.cls, Optimizer) else ["grad"]
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule of the learning rate is meant for it.
+
+        Not for methods that average their way instead; those of others are known by their switch.
+        """
+        return self.cls.scheduled if issubclass(self.cls, Optimizer) else not switches(self.cls)
+
+    @property
+    def path(self) -> str:
+        """Full name of the class."""
+        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+
+    def settings(self, config: Mapping[str, Any] | None = None) -> Config:
+        """Every hyper-parameter of a run: defaults, then what is fixed, then ``config``."""
+        return {**self.defaults, **self.fixed, **(config or {})}
+
+    def describe(self) -> str:
+        """Resolved class, version, settings and search space, for people to check."""
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings().items())
+        searched = ", ".join(map(str, self.space)) or "nothing"
+        return f"{self.name}: {self.path} {self.version}; {settings}; searched: {searched}"
+
+
+def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]:
+    """Resolve all entrants of a comparison.
+
+    Args:
+        specs: names and import paths, see the module.
+        sets: ``METHOD.NAME=VALUE``, fixing a hyper-parameter of one of them.
+
+    Raises:
+        EntrantError: unknown, not an optimizer, twice under one name, or a wrong setting.
+        UnknownMethodError: no method of this library has such a name; names the nearest.
+        UnknownOptionError: no such hyper-parameter; names the nearest.
+    """
+    parsed = [_labelled(spec) for spec in specs]
+    names = [name for name, _ in parsed]
+    for name in names:
+        if names.count(name) > 1:
+            raise EntrantError(
+                f"{name} takes part twice; give one of them another name, such as again={name}"
+            )
+    if not names:
+        raise EntrantError("expected at least one method, such as --methods adamw,lion")
+    wanted: dict[str, dict[str, str]] = {name: {} for name in names}
+    for each in sets:
+        name, option, value = _setting(each, names)
+        wanted[name][option] = value
+    return [resolve(spec, name, wanted[name]) for name, spec in parsed]
+
+
+def resolve(spec: str, name: str | None = None, sets: Mapping[str, Any] | None = None) -> Entrant:
+    """Resolve one entrant; values in ``sets`` may be text from a command line."""
+    cls, version = _find(spec)
+    label = name or spec
+    if issubclass(cls, Optimizer):
+        defaults = {key: each.default for key, each in cls.hypers.items()}
+        fixed = _checked(cls, sets or {}, defaults)
+        space = declared(cls.hypers, fixed)
+    else:
+        defaults, takes_all = _defaults(cls)
+        if not takes_all:
+            refuse_unknown(sets or {}, defaults, label)
+        fixed = {key: _literal(value) for key, value in (sets or {}).items()}
+        _require_values(label, {**defaults, **fixed})
+        space = assumed(cls, defaults, fixed)
+    return Entrant(label, spec, cls, version, defaults, fixed, space)
+
+
+def _labelled(text: str) -> tuple[str, str]:
+    match = _LABEL.fullmatch(text.strip())
+    return (match["label"], match["spec"]) if match else (text.strip(), text.strip())
+
+
+def _setting(text: str, names: Sequence[str]) -> tuple[str, str, str]:
+    """Split ``METHOD.NAME=VALUE``; METHOD is a label or the last part of a unique one."""
+    left, equals, value = text.partition("=")
+    method, dot, option = left.strip().rpartition(".")
+    if not equals or not dot or not option:
+        raise EntrantError(f"expected METHOD.NAME=VALUE, such as adamw.lr=1e-3, got {text!r}")
+    matching = [n for n in names if n == method] or [
+        n for n in names if n.rpartition(":")[2] == method
+    ]
+    if len(matching) != 1:
+        close = difflib.get_close_matches(method, names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise EntrantError(
+            f"{text!r} sets an option of {method!r}, which does not take part.{hint} "
+            f"Methods: {', '.join(names)}"
+        )
+    return matching[0], option, value.strip()
+
+
+# --- Classes -----------------------------------------------------------------------------------
+
+
+def _find(spec: str) -> tuple[type[torch.optim.Optimizer], str]:
+    """The class a spec names, and its version."""
+    place, colon, attribute = spec.rpartition(":")
+    if spec.endswith(".py"):
+        place, colon, attribute = spec, ":", ""
+    if not colon:
+        return methods.get(spec), f"anyorder {anyorder.__version__}"
+    if place.endswith(".py"):
+        path = Path(place)
+        module = _load_file(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return _class_in(module, attribute, place, own=True), f"file {digest}"
+    module = _import(place, spec)
+    return _class_in(module, attribute, place), _version(module)
+
+
+def _class_in(
+    module: ModuleType, attribute: str, place: str, own: bool = False
+) -> type[torch.optim.Optimizer]:
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+        and (not own or value.__module__ == module.__name__)
+    }
+    if not attribute and len(found) == 1:
+        return next(iter(found.values()))
+    offers = ", ".join(sorted(found)) or "none"
+    if not attribute or not hasattr(module, attribute):
+        close = difflib.get_close_matches(attribute, found, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        asked = f"has no {attribute!r}" if attribute else "needs a class name, as in FILE.py:CLASS"
+        raise EntrantError(f"{place} {asked}.{hint} Optimizers there: {offers}")
+    value = getattr(module, attribute)
+    if not (inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)):
+        raise EntrantError(
+            f"{place}:{attribute} is a {type(value).__name__}, expected a subclass of "
+            f"torch.optim.Optimizer. Optimizers there: {offers}"
+        )
+    return value
+
+
+def _import(name: str, spec: str) -> ModuleType:
+    try:
+        with _working_folder():
+            return importlib.import_module(name)
+    except Exception as error:
+        raise EntrantError(
+            f"cannot import {name!r} for the method {spec!r}: {type(error).__name__}: {error}. "
+            "Write PACKAGE.MODULE:CLASS or FILE.py:CLASS"
+        ) from error
+
+
+@contextlib.contextmanager
+def _working_folder() -> Generator[None]:
+    """Let modules in the working folder be imported, as ``python -m`` would."""
+    added = os.getcwd()
+    sys.path.insert(0, added)
+    try:
+        yield
+    finally:
+        sys.path.remove(added)
+
+
+@cache
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise EntrantError(f"method file '{path}' does not exist (seen from {Path.cwd()})")
+    resolved = path.resolve()
+    name = f"_anyorder_method_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, resolved)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise EntrantError(f"importing '{path}' failed: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _version(module: ModuleType) -> str:
+    top = module.__name__.partition(".")[0]
+    distributions = metadata.packages_distributions().get(top, [top])
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return f"{distributions[0]} {metadata.version(distributions[0])}"
+    source = getattr(module, "__file__", None)
+    if source is None:
+        return top
+    return f"file {hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"
+
+
+# --- Settings ----------------------------------------------------------------------------------
+
+
+def _checked(
+    cls: type[Optimizer], sets: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a method of this library, read and checked against what it declares."""
+    refuse_unknown(sets, defaults, cls.__name__)
+    found: dict[str, Any] = {}
+    for name, value in sets.items():
+        each = cls.hypers[name]
+        if isinstance(value, str):
+            found[name] = each.parse(name, value)
+        else:
+            found[name] = tuple(cast(list[Any], value)) if isinstance(value, list) else value
+            each.check(name, found[name])
+    return found
+
+
+def _defaults(cls: type) -> tuple[dict[str, Any], bool]:
+    """Arguments of a foreign class and their defaults; whether it takes any others too."""
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())
+    except (TypeError, ValueError):
+        return {}, True
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return {p.name: p.default for p in named[1:]}, takes_all
+
+
+def _require_values(label: str, settings: Mapping[str, Any]) -> None:
+    needed = [name for name, value in settings.items() if value is inspect.Parameter.empty]
+    if needed:
+        raise EntrantError(
+            f"{label} needs a value for {', '.join(needed)}; write --set {label}.{needed[0]}=VALUE"
+        )
+
+
+def _literal(value: Any) -> Any:
+    """A value from a command line: a Python literal where it is one, else the text itself."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            value = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+    # Stored plans know no tuples, torch.optim knows no lists.
+    return tuple(cast(list[Any], value)) if isinstance(value, list) else value

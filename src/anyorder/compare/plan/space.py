@@ -1,0 +1,185 @@
+"""What is searched when a method is tuned, and the configurations that are tried."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from anyorder.errors import AnyOrderError
+from anyorder.extras import require
+from anyorder.hyper import Hyper
+
+SAMPLERS = ("qmc", "random", "tpe")
+Config = dict[str, Any]
+
+
+class SpaceError(AnyOrderError, ValueError):
+    """A search space or a sampler that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One searched hyper-parameter.
+
+    Attributes:
+        name: the hyper-parameter.
+        kind: how it is drawn: evenly in its logarithm, evenly, or from choices.
+        default: where it stands in the default configuration, inside the range or not.
+        low: lower end of the range.
+        high: upper end of the range.
+        choices: what is chosen from.
+        whole: whether it takes whole numbers only.
+        assumed: whether the range is a guess by name, for a class that declares none.
+    """
+
+    name: str
+    kind: Literal["log", "linear", "choice"]
+    default: Any
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] | None = None
+    whole: bool = False
+    assumed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As stored in the results, where the default is trial 0."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "low": self.low,
+            "high": self.high,
+            "choices": None if self.choices is None else list(self.choices),
+            "whole": self.whole,
+            "assumed": self.assumed,
+        }
+
+    def __str__(self) -> str:
+        """In words, such as ``lr log 1e-05..0.1``."""
+        what = "|".join(map(str, self.choices or ())) or f"{self.low:g}..{self.high:g}"
+        return f"{self.name} {self.kind} {what}" + " (assumed)" * self.assumed
+
+
+def declared(hypers: Mapping[str, Hyper], fixed: Mapping[str, Any]) -> tuple[Dimension, ...]:
+    """The search space a method of this library declares, without what is fixed."""
+    found: list[Dimension] = []
+    for name, each in hypers.items():
+        if each.search is None or name in fixed:
+            continue
+        if isinstance(each.default, tuple):
+            raise SpaceError(f"{name}: a tuple cannot be searched; declare its parts one by one")
+        whole = isinstance(each.default, int) and not isinstance(each.default, bool)
+        choices = each.choices if each.search == "choice" else None
+        found.append(
+            Dimension(name, each.search, each.default, each.low, each.high, choices, whole)
+        )
+    return tuple(found)
+
+
+def assumed(
+    cls: type, defaults: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> tuple[Dimension, ...]:
+    """A search space for a class that declares none, guessed from the names of its arguments.
+
+    ``lr`` and ``momentum`` are searched wherever they exist, ``weight_decay`` only where the
+    default has some: in many classes it means the coupled L2 penalty nobody uses.
+    """
+    low, high = (0.1, 1.0) if cls.__name__ == "LBFGS" else (1e-5, 1.0)
+    guesses = {
+        "lr": Dimension("lr", "log", defaults.get("lr"), low, high, assumed=True),
+        "momentum": Dimension(
+            "momentum", "linear", defaults.get("momentum"), 0.0, 0.95, assumed=True
+        ),
+    }
+    decay = defaults.get("weight_decay")
+    if isinstance(decay, (int, float)) and decay > 0:
+        guesses["weight_decay"] = Dimension("weight_decay", "log", decay, 1e-4, 1.0, assumed=True)
+    return tuple(
+        guess
+        for name, guess in guesses.items()
+        if name not in fixed and isinstance(defaults.get(name), (int, float))
+    )
+
+
+def configuration(
+    space: Sequence[Dimension],
+    index: int,
+    *,
+    sampler: str,
+    seed: int,
+    past: Sequence[tuple[Config, float]] = (),
+) -> Config:
+    """The configuration of tuning trial ``index``: the default for 0, drawn by Optuna after that.
+
+    The same arguments give the same configuration in every process, which is what lets a killed
+    comparison go on and several machines share one.
+
+    Args:
+        space: what is searched.
+        index: number of the trial, from 0.
+        sampler: ``qmc`` (scrambled Sobol points), ``random``, or ``tpe``, which learns from
+            ``past``.
+        seed: seed of the sampler, the same for all methods.
+        past: configurations and values (smaller is better) of trials ``0 .. index - 1``; only
+            ``tpe`` looks at them.
+    """
+    defaults = {each.name: each.default for each in space}
+    if index == 0 or not space:
+        return defaults
+    optuna = require("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {each.name: distribution(each) for each in space}
+    study = optuna.create_study(sampler=_sampler(sampler, seed, index))
+    trials = past[:index] if sampler == "tpe" else [(defaults, 0.0)]
+    for config, value in trials:
+        # A default may lie outside its range (a decay of 0); the nearest point inside stands in.
+        inside = {each.name: clamped(each, config[each.name]) for each in space}
+        study.add_trial(
+            optuna.trial.create_trial(params=inside, distributions=distributions, value=value)
+        )
+    drawn: Config = {}
+    for _ in range(1 if sampler == "tpe" else index):
+        drawn = dict(study.ask(fixed_distributions=distributions).params)
+    return drawn
+
+
+def _sampler(name: str, seed: int, index: int) -> Any:
+    samplers = require("optuna").samplers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna marks two of these as experimental
+        if name == "qmc":
+            require("scipy")
+            return samplers.QMCSampler(
+                scramble=True,
+                seed=seed,
+                independent_sampler=samplers.RandomSampler(seed=seed),
+                warn_independent_sampling=False,
+            )
+        if name == "random":
+            return samplers.RandomSampler(seed=seed)
+        if name == "tpe":
+            return samplers.TPESampler(seed=seed + index, n_startup_trials=4, multivariate=True)
+    raise SpaceError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}")
+
+
+def distribution(dimension: Dimension) -> Any:
+    """The dimension as Optuna describes it."""
+    kinds = require("optuna").distributions
+    if dimension.kind == "choice":
+        return kinds.CategoricalDistribution(list(dimension.choices or ()))
+    log = dimension.kind == "log"
+    assert dimension.low is not None and dimension.high is not None
+    if dimension.whole:
+        return kinds.IntDistribution(int(dimension.low), int(dimension.high), log=log)
+    return kinds.FloatDistribution(dimension.low, dimension.high, log=log)
+
+
+def clamped(dimension: Dimension, value: Any) -> Any:
+    """The value, or the nearest one inside the range."""
+    if dimension.kind == "choice":
+        choices = dimension.choices or (value,)
+        return value if value in choices else choices[0]
+    assert dimension.low is not None and dimension.high is not None
+    inside = min(max(value, dimension.low), dimension.high)
+    return int(inside) if dimension.whole else float(inside)

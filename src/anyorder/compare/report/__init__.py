@@ -1,0 +1,1 @@
+"""Reports: the page, its charts and tables, and the table on the terminal."""

@@ -1,0 +1,217 @@
+"""The charts of a report as data, and the curves among them: loss and metric against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from anyorder.compare.report.charts import (
+    AXIS_LABELS,
+    Chart,
+    Series,
+    goal_of,
+    known,
+    metric_of,
+    short,
+    wants_log,
+)
+from anyorder.compare.report.formats import show, show_interval
+from anyorder.compare.report.rows import final_values, target_times
+from anyorder.compare.report.tuning import best_of_trials, learning_rates
+from anyorder.compare.stats.estimators import Band, Curve, Floats, Goal, band
+from anyorder.compare.stats.records import (
+    AXES,
+    cost,
+    fields,
+    listed,
+    main_axis,
+    methods_of,
+    number,
+    rates_of,
+    runs_of,
+    succeeded,
+)
+
+#: Points kept of a median line.
+BAND_POINTS = 64
+
+
+def figures(results: Mapping[str, Any]) -> list[Chart]:
+    """All charts there is something to draw for, in the order of the page."""
+    makers: list[Callable[[Mapping[str, Any]], Chart | None]] = [final_values, loss_curves]
+    if metric_of(results) not in ("metric", "loss"):
+        makers.append(metric_curves)
+    makers += [target_times, best_of_trials, learning_rates]
+    return [chart for make in makers if (chart := make(results)) is not None]
+
+
+def loss_curves(results: Mapping[str, Any]) -> Chart | None:
+    """Validation loss against cost, or its distance to the optimum where that is known."""
+    optimum = number(fields(results.get("problem")).get("optimum"))
+    if math.isfinite(optimum):
+        title = "Distance of the validation loss to the optimum"
+        return _chart(results, "loss", title, _Quantity("val_loss", "min", optimum))
+    return _chart(results, "loss", "Validation loss", _Quantity("val_loss"))
+
+
+def metric_curves(results: Mapping[str, Any]) -> Chart | None:
+    """The problem's metric against cost, with a line at the target."""
+    name = metric_of(results)
+    title = name[:1].upper() + name[1:]
+    chart = _chart(results, "metric", title, _Quantity("metric", goal_of(results)))
+    target = number(fields(results.get("problem")).get("target"))
+    if chart is not None and math.isfinite(target):
+        chart["lines"] = [{"at": target, "label": f"target {show(target)}"}]
+    return chart
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What is drawn: a field of each evaluation, minus the best value it can have."""
+
+    field: str
+    goal: Goal = "min"
+    optimum: float | None = None
+
+    def curve(self, run: Mapping[str, Any], axis: str, rates: Mapping[str, float]) -> Curve:
+        points = [
+            (cost(point, axis, rates), number(point.get(self.field)) - (self.optimum or 0.0))
+            for point in map(fields, listed(run.get("curve")))
+        ]
+        finite = [point for point in points if all(map(math.isfinite, point))]
+        x, y = zip(*finite, strict=True) if finite else ((), ())
+        return Curve(x, y, lost=not succeeded(run))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The runs of one method on one axis."""
+
+    name: str
+    seeds: list[str]
+    curves: list[Curve]
+    middle: Band
+
+    def series(self, index: int) -> Series:
+        x = short(self.middle.x)
+        return {
+            "m": index,
+            "band": [x, short(self.middle.low), short(self.middle.high)],
+            "line": [x, short(self.middle.mid)],
+            "thin": [
+                {"text": seed, "lost": curve.lost, "x": list(curve.x), "y": list(curve.y)}
+                for seed, curve in zip(self.seeds, self.curves, strict=True)
+                if curve.x
+            ],
+        }
+
+
+def _drawn(results: Mapping[str, Any], quantity: _Quantity, axis: str) -> list[_Drawn]:
+    rates, found = rates_of(results), list[_Drawn]()
+    for method in methods_of(results):
+        runs = runs_of(method)
+        curves = [quantity.curve(run, axis, rates) for run in runs]
+        seeds = [f"seed {run.get('seed')}" for run in runs]
+        middle = band(curves, quantity.goal, BAND_POINTS)
+        found.append(_Drawn(str(method.get("name")), seeds, curves, middle))
+    return found
+
+
+def _chart(results: Mapping[str, Any], key: str, title: str, quantity: _Quantity) -> Chart | None:
+    per_axis = {axis: _drawn(results, quantity, axis) for axis in AXES}
+    per_axis = {
+        axis: drawn
+        for axis, drawn in per_axis.items()
+        if any(curve.x for each in drawn for curve in each.curves)
+    }
+    if not per_axis:
+        return None
+    axis = main_axis(results)
+    axis = axis if axis in per_axis else next(iter(per_axis))
+    main = per_axis[axis]
+    cap, log, notes = _scale([c for each in main for c in each.curves if c.x], quantity)
+    label = title[0].lower() + title[1:]
+    return {
+        "id": key,
+        "kind": "curve",
+        "title": title,
+        "alt": _in_words(title, main, quantity.goal, axis),
+        "notes": [_band_note(results), *notes],
+        "y": {"label": label, "log": log, "cap": known(cap), "goal": quantity.goal},
+        "views": {
+            name: {
+                "x": {"label": AXIS_LABELS[name], "log": False},
+                "series": [each.series(index) for index, each in enumerate(drawn)],
+            }
+            for name, drawn in per_axis.items()
+        },
+        "table": _table(main, label, axis),
+    }
+
+
+def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[float, bool, list[str]]:
+    """Where the picture ends on the bad side, whether it is logarithmic, what to say about it.
+
+    A run on its way to infinity must not press all others into a line: the picture reaches as far
+    beyond the worst start as the best value lies before it.
+    """
+    values, starts = [y for curve in curves for y in curve.y], [curve.y[0] for curve in curves]
+    low = quantity.goal == "min"
+    start, best = (max(starts), min(values)) if low else (min(starts), max(values))
+    cap = 2 * start - best if start != best else (math.inf if low else -math.inf)
+    notes: list[str] = []
+    if any(y > cap if low else y < cap for y in values):
+        notes.append(f"Values {'above' if low else 'below'} {show(cap)} lie outside the picture.")
+    if quantity.optimum is not None and min(values) <= 0:
+        notes.append("At the known optimum or, by rounding, below it: drawn at the lower edge.")
+        values = [y for y in values if y > 0]
+    inside = [min(y, cap) if low else max(y, cap) for y in values]
+    return cap, wants_log(inside), notes
+
+
+def _band_note(results: Mapping[str, Any]) -> str:
+    counts = {len(runs_of(method)) for method in methods_of(results)} - {0}
+    if max(counts) == 1:
+        return "One seed: a single run per method, nothing is known of the spread."
+    what = "middle half of the runs" if min(counts) >= 5 else "all runs, from best to worst"
+    return f"Line: median over seeds. Band: {what}. Thin lines: single runs."
+
+
+def _table(drawn: Sequence[_Drawn], label: str, axis: str) -> dict[str, Any]:
+    """Medians and bands at quarters of the longest median line."""
+    end = max((float(each.middle.x[-1]) for each in drawn if each.middle.x.size), default=0.0)
+    places = [end * share for share in (0.25, 0.5, 0.75, 1.0)]
+    unit = " s" if axis == "seconds" else f" {axis}"
+    return {
+        "caption": f"Median {label}, and its band",
+        "head": ["method", *(f"at {show(place, 3)}{unit}" for place in places)],
+        "rows": [[each.name, *(_read(each.middle, place) for place in places)] for each in drawn],
+    }
+
+
+def _read(middle: Band, place: float) -> str:
+    """The median and its band at one cost; a dash where the line does not reach."""
+    # Budgets in seconds end a little before or after each other: 5 % off is still the end.
+    if not middle.x.size or not middle.x[0] <= place <= 1.05 * middle.x[-1]:
+        return show(None)
+    huge = np.finfo(np.float64).max
+
+    def at(values: Floats) -> float:
+        found = float(np.interp(place, middle.x, np.clip(values, -huge, huge)))
+        return math.copysign(math.inf, found) if abs(found) > 1e-3 * huge else found
+
+    return f"{show(at(middle.mid))} {show_interval(at(middle.low), at(middle.high))}"
+
+
+def _in_words(title: str, drawn: Sequence[_Drawn], goal: Goal, axis: str) -> str:
+    ends = [(float(each.middle.mid[-1]), each.name) for each in drawn if each.middle.x.size]
+    ends.sort(reverse=goal == "max")
+    said = "; ".join(f"{name} {show(value)}" for value, name in ends)
+    return (
+        f"{title} against {AXIS_LABELS[axis]}, one line per method. "
+        f"Medians where the lines end, best first: {said or 'none'}."
+    )

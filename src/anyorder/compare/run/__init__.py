@@ -1,0 +1,1 @@
+"""Doing one run: the pilot measurement, the adapter, the runner, workers and their pool."""

@@ -1,0 +1,247 @@
+"""A look at the problem before anything is spent on it: what it can answer, and at what price."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from anyorder.compare.run import memory
+from anyorder.compare.run.runner import fresh_model
+from anyorder.oracle import Oracle
+from anyorder.oracle.curvature import SecondDerivativeError
+from anyorder.oracle.ledger import NOMINAL_RATES
+from anyorder.problems import Problem, check, move
+
+#: Batches whose losses at one point show how noisy the loss is.
+NOISE_BATCHES = 16
+#: Each kind of answer is timed this often at least and at most, for about so many seconds.
+LEAST, MOST, PATIENCE = 5, 50, 1.0
+
+
+def probe(
+    problem: Problem, device: str = "cpu", autocast: str = "none", report: Any = None
+) -> dict[str, Any]:
+    """Check the problem, and measure noise and the cost of each kind of answer.
+
+    Args:
+        problem: what is to be compared on.
+        device: where the runs will be.
+        autocast: type of ``torch.autocast`` around losses, or ``none``.
+        report: the check's report, if it is there already.
+
+    Returns:
+        ``ok``, ``findings`` and ``parameters`` of the check; and where there was no error
+        ``deterministic``, ``noise`` (mean and standard deviation of the loss over batches),
+        ``costs`` (``seconds`` and ``bytes`` of a value, a gradient, a product),
+        ``second_derivative`` (None, or why there is none), ``in_parts`` (whether model outputs and
+        criterion are given apart), ``evaluation_seconds`` and ``measured`` (exchange rates in
+        forward passes).
+    """
+    report = report or check(problem)
+    found: dict[str, Any] = {
+        name: part
+        for name, part in report.to_dict().items()
+        if name in ("ok", "findings", "parameters")
+    }
+    found["evaluation_seconds"] = report.seconds.get("evaluate", 0.0)
+    if not report.ok:
+        return found
+    bench = _Bench(problem, device, autocast)
+    missing = bench.second_derivative()
+    questions = {"value": bench.value, "gradient": bench.gradient}
+    if not missing:
+        questions["product"] = bench.curvature
+    costs = bench.costs(questions)
+    if not missing:
+        # A product is what it adds to the gradient it is taken with; never less than a forward.
+        added = costs["product"]["seconds"] - costs["gradient"]["seconds"]
+        costs["product"]["seconds"] = max(added, costs["value"]["seconds"])
+    return {
+        **found,
+        "deterministic": not any(
+            f["topic"] == "loss" and f["found"].startswith("depends on the global random state")
+            for f in found["findings"]
+        ),
+        "noise": bench.noise(),
+        "costs": costs,
+        "second_derivative": missing or None,
+        "in_parts": problem.in_parts,
+        "measured": _rates({name: cost["seconds"] for name, cost in costs.items()}),
+    }
+
+
+def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
+    """Exchange rates in forward passes; None for what could not be measured."""
+    value = max(seconds["value"], 1e-9)
+    product = seconds.get("product")
+    return {
+        "values": 1.0,
+        "grads": seconds["gradient"] / value,
+        "products": None if product is None else product / value,
+        "ranked": 1.0,
+    }
+
+
+def prices(measured: Mapping[str, float | None] | None = None) -> dict[str, float]:
+    """The price list: nominal, overridden by what was measured."""
+    known = {name: rate for name, rate in (measured or {}).items() if rate is not None}
+    return {**NOMINAL_RATES, **known}
+
+
+class _Bench:
+    """The problem at its start, one batch, and ways to question it."""
+
+    def __init__(self, problem: Problem, device: str, autocast: str) -> None:
+        self.problem, self.device, self.autocast = problem, device, autocast
+        self.model = fresh_model(problem, 0, device)
+        self.batch = self._moved(0)
+        self.params = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def _moved(self, step: int) -> Any:
+        batch = self.problem.batch(0, step)
+        return None if batch is None else move(batch, self.device)
+
+    def loss(self, batch: Any = None) -> Tensor:
+        context: Any = contextlib.nullcontext()
+        if self.autocast != "none":
+            kind = torch.device(self.device).type
+            context = torch.autocast(kind, dtype=getattr(torch, self.autocast))
+        with context:
+            return self.problem.loss(self.model, self.batch if batch is None else batch)
+
+    def value(self) -> None:
+        with torch.no_grad():
+            self.loss()
+
+    def gradient(self) -> None:
+        torch.autograd.grad(self.loss(), list(self.params.values()), allow_unused=True)
+
+    def curvature(self) -> None:
+        """A gradient whose graph is kept, and one product with its Hessian."""
+        params = list(self.params.values())
+        grads = torch.autograd.grad(self.loss(), params, create_graph=True, allow_unused=True)
+        curved = [
+            g for g in cast("tuple[Tensor | None, ...]", grads) if g is not None and g.requires_grad
+        ]
+        if curved:
+            ones = [torch.ones_like(g) for g in curved]
+            torch.autograd.grad(curved, params, ones, allow_unused=True)
+
+    def second_derivative(self) -> str:
+        """Why there is no Hessian product; empty if there is one."""
+        ones = [torch.ones_like(p) for p in self.params.values()]
+        try:
+            with Oracle(self.loss, self.params, nonfinite="ignore").hessian() as hessian:
+                _ = hessian @ ones
+        except SecondDerivativeError as error:
+            return " ".join(str(error).split())
+        return ""
+
+    def noise(self) -> dict[str, float | int]:
+        """Mean and standard deviation of the loss at the start over batches."""
+        with torch.no_grad():
+            losses = [self.loss(self._moved(step)).item() for step in range(NOISE_BATCHES)]
+        return {
+            "batches": NOISE_BATCHES,
+            "mean": statistics.fmean(losses),
+            "std": statistics.stdev(losses),
+        }
+
+    def costs(self, questions: Mapping[str, Callable[[], None]]) -> dict[str, dict[str, float]]:
+        """Median seconds of each question after a first one, and the bytes it needs at its peak.
+
+        The questions take turns, so that a busy moment of the machine meets them alike.
+        """
+        needed: dict[str, int] = {}
+        for name, question in questions.items():
+            question()  # the first one of a process does not count
+            memory.reset_peak(self.device)
+            before = memory.peak_bytes(self.device)
+            question()
+            needed[name] = max(0, memory.peak_bytes(self.device) - before)
+        taken: dict[str, list[float]] = {name: [] for name in questions}
+        began, rounds = time.perf_counter(), 0
+        while rounds < LEAST or (rounds < MOST and time.perf_counter() - began < PATIENCE):
+            rounds += 1
+            for name, question in questions.items():
+                start = time.perf_counter()
+                question()
+                if torch.device(self.device).type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                taken[name].append(time.perf_counter() - start)
+        return {
+            name: {"seconds": statistics.median(times), "bytes": needed[name]}
+            for name, times in taken.items()
+        }
+
+
+# --- In words ----------------------------------------------------------------------------------
+
+
+def troubles(found: Mapping[str, Any], methods: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Which methods will not work on this problem, and what to do about it.
+
+    Args:
+        found: what :func:`probe` returned.
+        methods: ``name``, ``needs`` and ``settings`` of each.
+    """
+    says: list[str] = []
+    for method in methods:
+        curved = "hessian" in method["needs"] and method["settings"].get("products") != "finite"
+        if curved and found["second_derivative"]:
+            fallback = f". Add --set {method['name']}.products=finite"
+            says.append(
+                f"{method['name']} will fail: {found['second_derivative']}"
+                + fallback * ("products" in method["settings"])
+            )
+        if {"ggn", "target"} & set(method["needs"]) and not found["in_parts"]:
+            says.append(
+                f"{method['name']} will fail: it needs the loss in two parts; write outputs(self, "
+                "model, batch) and criterion(self, outputs, batch) in place of loss()"
+            )
+    return says
+
+
+def describe(found: Mapping[str, Any], rates: Mapping[str, float], used: str) -> list[str]:
+    """Lines that say what the probe found."""
+    costs, noise = found["costs"], found["noise"]
+    seconds: Sequence[str] = [
+        f"{name} {_time(cost['seconds'])}" + (f", {_size(cost['bytes'])}" if cost["bytes"] else "")
+        for name, cost in costs.items()
+    ]
+    spread = noise["std"] / abs(noise["mean"]) if noise["mean"] else 0.0
+    agrees = not any(f["topic"] == "loss" and f["level"] == "warning" for f in found["findings"])
+    gradient = "gradient agrees with differences" if agrees else "see the warnings below"
+    random = "" if found["deterministic"] else "; random (dropout or noise), repeatable by seed"
+    measured = ", ".join(
+        f"{name[:-1]} {rate:.2f}"
+        for name, rate in found["measured"].items()
+        if rate is not None and name in ("grads", "products")
+    )
+    lines = [
+        f"{found['parameters']:,} parameters; {gradient}{random}",
+        f"one answer costs: {'; '.join(seconds)}",
+        f"in forward passes, measured: {measured}; used ({used}): gradient "
+        f"{rates['grads']:.2f}, product {rates['products']:.2f}",
+        f"loss over {noise['batches']} batches at the start: {noise['mean']:.4g}, "
+        f"spread {spread:.1%}",
+    ]
+    return lines + [
+        f"{each['level']}: {each['topic']}: {each['found']}"
+        for each in found["findings"]
+        if each["level"] == "warning"
+    ]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**20:.1f} MiB"

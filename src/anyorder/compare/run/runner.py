@@ -1,0 +1,399 @@
+"""One run: a fresh model, one method, one configuration, one seed, until the budget is used up."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anyorder.compare.plan.entrants import Entrant, switches
+from anyorder.compare.plan.plan import Limits
+from anyorder.compare.run import memory
+from anyorder.compare.run.adapter import Diverged, Foreign, Native, adapt
+from anyorder.oracle.closures import Closure, Composite
+from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
+from anyorder.problems import Problem, move
+
+#: A validation loss this many times its value at the start, at so many evaluations in a row, is a
+#: divergence. One such evaluation may be a spike that the method comes back from.
+BLOWN_UP, PATIENCE = 1e3, 3
+#: So many steps without a single question mean that the method waits for something else.
+IDLE_STEPS = 1000
+
+Watcher = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one run needs to know, in a form that can be sent to another process.
+
+    Attributes:
+        entrant: the method.
+        config: searched hyper-parameters and their values.
+        seed: seed of start, batches and random directions.
+        limits: the budget.
+        rates: price of each answer in forward passes.
+        schedule: ``constant`` or ``cosine``.
+        grid: shares of the budget at which to evaluate.
+        device: where model and batches are.
+        autocast: type of ``torch.autocast`` around losses, or ``none``.
+        test: whether to look at the test data in the end.
+    """
+
+    entrant: Entrant
+    config: dict[str, Any]
+    seed: int
+    limits: Limits
+    rates: dict[str, float]
+    schedule: str = "constant"
+    grid: tuple[float, ...] = (0.0, 1.0)
+    device: str = "cpu"
+    autocast: str = "none"
+    test: bool = False
+
+
+@dataclass
+class Clock:
+    """What a run has cost so far."""
+
+    limits: Limits
+    rates: dict[str, float]
+    calls: Calls = field(default_factory=Calls)
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    steps: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """The share of the budget that is used up."""
+        return self.limits.spent(self.calls.forwards(self.rates), self.seconds, self.steps)
+
+    def read(self) -> dict[str, Any]:
+        """All costs, as a point of a curve holds them."""
+        counts = self.calls.to_dict()
+        return {
+            "fraction": self.fraction,
+            "seconds": self.seconds,
+            "forwards": self.calls.forwards(self.rates),
+            "calls": {n: counts[n] for n in counts if n not in ("seconds", "peak_bytes")},
+            "steps": self.steps,
+            "oracle_seconds": self.calls.seconds,
+            "optimizer_seconds": max(0.0, self.seconds - self.data_seconds - self.calls.seconds),
+            "data_seconds": self.data_seconds,
+        }
+
+
+def run(problem: Problem, task: Task, watch: Watcher = lambda point: None) -> dict[str, Any]:
+    """Train once and say what came of it.
+
+    Whatever the method or the problem raises ends this run and is part of the outcome.
+
+    Args:
+        problem: what is minimised.
+        task: by what, how, and how long.
+        watch: told every point of the curve as soon as it is known.
+
+    Returns:
+        The fields of ``runs[]`` in ``docs/results.md``, and ``warmup_seconds`` of 0.
+    """
+    training = Training(problem, task, watch)
+    status, stop_reason, error, trace = "done", "budget", None, None
+    try:
+        training.prepare()
+        training.train()
+    except (Diverged, NonFiniteError) as stopped:
+        status, stop_reason, error = "diverged", "diverged", str(stopped)
+    except (Exception, SystemExit) as stopped:
+        status, stop_reason = "failed", "error"
+        error, trace = explain(stopped), "".join(traceback.format_exception(stopped))
+    record = training.record()
+    test = None
+    if task.test and status == "done":
+        try:
+            test = training.test()
+        except Exception as stopped:
+            status, stop_reason = "failed", "error"
+            error, trace = explain(stopped), "".join(traceback.format_exception(stopped))
+    if status != "done":
+        record["final"] = {"loss": None, "metric": None}
+    return {
+        **record,
+        "status": status,
+        "stop_reason": stop_reason,
+        "error": error,
+        "traceback": trace,
+        "test": test,
+    }
+
+
+def explain(error: BaseException) -> str:
+    """One line: kind, place of the deepest frame, and text of an exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ""
+    if frames:
+        name = frames[-1].filename.replace("\\", "/").rpartition("/site-packages/")[2]
+        where = f" at {name}:{frames[-1].lineno}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}{where}: {text}"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of PyTorch, NumPy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what problems may draw from
+    random.seed(seed)
+
+
+def fresh_model(problem: Problem, seed: int, device: str) -> nn.Module:
+    """A new model at the start of this seed, with all global generators seeded."""
+    seed_everything(seed)
+    model = cast(Any, problem.build(seed))
+    return model.to(device)
+
+
+def warm_up(problem: Problem, task: Task) -> float:
+    """Seconds of a first step on a copy that is thrown away: compiling, loading, first touches.
+
+    Errors are left to the run itself.
+    """
+    began = time.perf_counter()
+    with contextlib.suppress(Exception, SystemExit):
+        model = fresh_model(problem, task.seed, task.device)
+        adapted = adapt(task.entrant, model, task.config, Budget(), task.seed)
+        began = time.perf_counter()
+        adapted.step(problem.closure(model, move(problem.batch(task.seed, 0), task.device)))
+    return time.perf_counter() - began
+
+
+def _cast(closure: Closure, task: Task) -> Closure:
+    """The same closure in mixed precision; one in two parts stays in two."""
+    cast_to = torch.autocast(torch.device(task.device).type, dtype=getattr(torch, task.autocast))
+    if isinstance(closure, Composite):
+        return Composite(cast_to(closure.outputs), cast_to(closure.loss))
+    return cast_to(closure)
+
+
+class Training:
+    """The state of one run."""
+
+    model: nn.Module
+    adapted: Native | Foreign
+
+    def __init__(self, problem: Problem, task: Task, watch: Watcher) -> None:
+        self.problem, self.task, self.watch = problem, task, watch
+        self.clock = Clock(task.limits, task.rates)
+        self.curve: list[dict[str, Any]] = []
+        self.start_hash, self.base_bytes = "", 0
+        self._losses: list[Tensor] = []
+        self._rates: list[float] = []
+        self._blown_up = 0
+        self._cuda = torch.device(task.device).type == "cuda"
+
+    def prepare(self) -> None:
+        """Make model and optimizer, prove the start, look at it once."""
+        task = self.task
+        memory.reset_peak(task.device)
+        self.model = fresh_model(self.problem, task.seed, task.device)
+        self.start_hash = memory.fingerprint(self.model)
+        self.base_bytes = memory.peak_bytes(task.device)
+        forwards = task.limits.forwards
+        # A little more than the limit: sums of prices differ from their product by rounding.
+        budget = Budget(rates=task.rates, forwards=forwards and forwards * (1 + 1e-9))
+        self.adapted = adapt(task.entrant, self.model, task.config, budget, task.seed)
+        self.clock.calls = self.adapted.calls
+        self._rates = [group.get("lr", math.nan) for group in self._groups()]
+        self._evaluate()
+
+    def train(self) -> None:
+        """Step until the budget is used up, evaluating on the grid."""
+        grid, due = self.task.grid, 1
+        idle, forwards, fraction = 0, 0.0, 0.0
+        while fraction < 1.0:
+            self._schedule(fraction)
+            try:
+                with self._charged():
+                    self._step()
+            except BudgetExhausted:
+                break
+            clock, before = self.clock, forwards
+            clock.steps += 1
+            forwards = clock.calls.forwards(clock.rates)
+            fraction = clock.limits.spent(forwards, clock.seconds, clock.steps)
+            idle = idle + 1 if forwards == before else 0
+            if idle >= IDLE_STEPS:
+                raise RuntimeError(
+                    f"{self.task.entrant.path} took {IDLE_STEPS} steps without asking for a loss; "
+                    "its step(closure) must call the closure"
+                )
+            if due < len(grid) - 1 and fraction >= grid[due]:
+                self._evaluate()
+                while due < len(grid) - 1 and fraction >= grid[due]:
+                    due += 1
+        self._evaluate()
+
+    def test(self) -> dict[str, float | None] | None:
+        """Judge the result on data that no choice has seen."""
+        with self._quiet(), self._judged():
+            found = self.problem.test(self.model)
+        return None if found is None else {name: finite(value) for name, value in found.items()}
+
+    def record(self) -> dict[str, Any]:
+        """What is known of the run, at any moment."""
+        last = self.curve[-1] if self.curve else {"val_loss": None, "metric": None}
+        optimizer = self.adapted.optimizer if hasattr(self, "adapted") else None
+        return {
+            "seed": self.task.seed,
+            "config": self.task.config,
+            "start_hash": self.start_hash,
+            "curve": self.curve,
+            "final": {"loss": last["val_loss"], "metric": last["metric"]},
+            "peak_bytes": memory.peak_bytes(self.task.device),
+            "base_bytes": self.base_bytes,
+            "state_bytes": 0 if optimizer is None else memory.state_bytes(optimizer),
+            "warmup_seconds": 0.0,
+            "evaluation_seconds": self.clock.evaluation_seconds,
+        }
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.adapted.optimizer.param_groups
+
+    @contextlib.contextmanager
+    def _charged(self) -> Generator[None]:
+        """Put the time of the block on the clock."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._synchronise()
+            self.clock.seconds += time.perf_counter() - began
+
+    def _synchronise(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize(self.task.device)
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        batch = self.problem.batch(self.task.seed, self.clock.steps)
+        if batch is not None and self.task.device != "cpu":  # problems make batches there
+            batch = move(batch, self.task.device)
+        self.clock.data_seconds += time.perf_counter() - began
+        closure = self.problem.closure(self.model, batch)
+        if self.task.autocast != "none":
+            closure = _cast(closure, self.task)
+        loss = self.adapted.step(closure)
+        if loss is not None:
+            self._losses.append(loss.detach())
+
+    def _schedule(self, fraction: float) -> None:
+        """Set the learning rate of every group from the share of the budget that is used up."""
+        if self.task.schedule == "constant" or not self.task.entrant.scheduled:
+            return
+        factor = 0.5 * (1.0 + math.cos(math.pi * fraction))
+        for group, base in zip(self._groups(), self._rates, strict=False):
+            if isinstance(group.get("lr"), Tensor):
+                group["lr"].fill_(float(base) * factor)
+            elif "lr" in group:
+                group["lr"] = base * factor
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Generator[None]:
+        """Leave the global random state of training alone."""
+        devices = [torch.device(self.task.device)] if self._cuda else []
+        states = np.random.get_state(), random.getstate()  # noqa: NPY002
+        try:
+            with torch.random.fork_rng(devices):
+                yield
+        finally:
+            np.random.set_state(states[0])  # noqa: NPY002
+            random.setstate(states[1])
+
+    @contextlib.contextmanager
+    def _judged(self) -> Generator[None]:
+        """Let methods put the point to be judged in place; that time is charged.
+
+        Our own have ``answer()``; others follow the convention of schedule-free optimizers, which
+        is ``eval()`` before and ``train()`` after.
+        """
+        optimizer: Any = self.adapted.optimizer
+        change = optimizer.answer() if hasattr(optimizer, "answer") else _switched(optimizer)
+        with self._charged():
+            change.__enter__()
+        try:
+            yield
+        finally:
+            with self._charged():
+                change.__exit__(None, None, None)
+
+    def _evaluate(self) -> None:
+        """Add a point to the curve. Not charged, and without a trace in the run."""
+        with self._quiet(), self._judged():
+            began = time.perf_counter()
+            found = self.problem.evaluate(self.model)
+            self._synchronise()
+            self.clock.evaluation_seconds += time.perf_counter() - began
+        loss = float(found["loss"])
+        point = {
+            **self.clock.read(),
+            "train_loss": self._mean_loss(),
+            "val_loss": finite(loss),
+            "metric": finite(found[self.problem.metric]),
+            "peak_bytes": memory.peak_bytes(self.task.device),
+        }
+        self.curve.append(point)
+        self.watch(point)
+        self._judge(loss)
+
+    def _mean_loss(self) -> float | None:
+        if not self._losses:
+            return None
+        mean = torch.stack([loss.double() for loss in self._losses]).mean().item()
+        self._losses.clear()
+        return finite(mean)
+
+    def _judge(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(f"the validation loss is {loss}")
+        bound = BLOWN_UP * abs(self.curve[0]["val_loss"]) + 1.0
+        self._blown_up = self._blown_up + 1 if loss > bound else 0
+        last = self.clock.fraction >= 1.0
+        if self._blown_up >= PATIENCE or (self._blown_up and last):
+            raise Diverged(
+                f"the validation loss rose to {loss:g}, from {self.curve[0]['val_loss']:g}"
+            )
+
+
+@contextlib.contextmanager
+def _switched(optimizer: Any) -> Generator[None]:
+    both = switches(optimizer)
+    if both:
+        optimizer.eval()
+    yield
+    if both:
+        optimizer.train()
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None if it is not finite."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def task_from(message: Mapping[str, Any], entrant: Entrant) -> Task:
+    """The task that a message describes, for an entrant that was resolved here."""
+    fields = {name: value for name, value in message.items() if name != "entrant"}
+    fields["limits"] = Limits(**fields["limits"])
+    fields["grid"] = tuple(fields["grid"])
+    return Task(entrant=entrant, **fields)

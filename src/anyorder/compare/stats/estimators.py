@@ -1,0 +1,331 @@
+"""Estimators for a handful of runs: location, intervals, censored times, best of k, tests.
+
+Pure functions of arrays. A run that diverged, crashed or never reached the target enters as the
+worst possible value, infinity; it is never left out of an average. Nothing here draws fresh random
+numbers: the same runs give the same intervals, in whatever order they come.
+
+References:
+    Agarwal et al. (2021), arXiv 2108.13264 (interquartile mean, bootstrap over runs);
+    Hesterberg (2015), arXiv 1411.5279 (intervals for few runs);
+    Auger and Hansen (2005), CEC (expected running time);
+    Tang et al. (2020), arXiv 2004.13705 (best of k without bias); Holm (1979).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anyorder.errors import AnyOrderError
+from anyorder.extras import require
+
+Floats = NDArray[np.float64]
+Goal = Literal["min", "max"]
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+MIN_SEEDS = 3
+#: Sign patterns are counted one by one up to this many pairs, and drawn beyond.
+EXACT_PAIRS = 16
+
+
+class StatisticsError(AnyOrderError, ValueError):
+    """Numbers that no statistic can be made of."""
+
+
+# --- Location and intervals -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Two ends; one is infinite where too many runs had no result to bound it."""
+
+    low: float
+    high: float
+
+
+def iqm(values: ArrayLike) -> Any:
+    """Interquartile mean over the last axis: the mean of the middle half of the values.
+
+    Each of ``n`` sorted values stands for ``1/n`` of the whole; those that straddle a quartile
+    count with the part that lies inside, so the result has no jumps in ``n``: three values weigh
+    1/6, 2/3, 1/6, four weigh 0, 1/2, 1/2, 0.
+
+    Args:
+        values: Shape ``(..., n)`` with ``n >= 1``. Infinite ones are allowed, NaN is not.
+
+    Returns:
+        A float, or an array of shape ``(...)``.
+    """
+    ordered = np.sort(_checked(values), axis=-1)
+    n = ordered.shape[-1]
+    edges: Floats = np.arange(n + 1, dtype=np.float64) / n
+    weights = 2 * np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
+    inside = weights > 1e-12  # an infinite value of weight zero must not turn into NaN
+    middle = np.asarray(ordered[..., inside] @ weights[inside])
+    return float(middle) if middle.ndim == 0 else middle
+
+
+def median(values: ArrayLike) -> Any:
+    """Median over the last axis; see :func:`iqm` for shapes."""
+    middle = np.asarray(np.median(_checked(values), axis=-1))
+    return float(middle) if middle.ndim == 0 else middle
+
+
+def interval(
+    values: ArrayLike, statistic: Callable[[Floats], Any] = iqm, level: float = LEVEL
+) -> Interval | None:
+    """Bootstrap interval of a statistic of independent runs.
+
+    The runs are drawn with replacement, and the percentiles are taken further out than
+    ``(1 - level) / 2`` by as much as Student's t is wider than the normal law (Hesterberg's
+    expanded percentiles). Plain percentiles are too narrow for a handful of runs.
+
+    Args:
+        values: Shape ``(n,)``, one number per run, or ``(n, k)``, ``k`` numbers per run.
+        statistic: Maps shape ``(draws, n)``, or ``(draws, n, k)``, to ``(draws,)``.
+        level: Wanted coverage.
+
+    Returns:
+        The interval, or None with fewer than three runs: two numbers say nothing of a spread.
+    """
+    table = _checked(values)
+    n = table.shape[0]
+    if n < MIN_SEEDS:
+        return None
+    # Sorted first, so that the answer does not depend on the order of the seeds.
+    table = np.sort(table) if table.ndim == 1 else table[np.lexsort(table.T[::-1])]
+    drawn = np.sort(np.asarray(statistic(table[_draws(n)])))
+    laws = require("scipy.stats")
+    tail = laws.norm.cdf(math.sqrt(n / (n - 1)) * laws.t.ppf((1 - level) / 2, n - 1))
+    cut = int(tail * RESAMPLES)
+    return Interval(float(drawn[cut]), float(drawn[-1 - cut]))
+
+
+@lru_cache(maxsize=32)
+def _draws(n: int) -> NDArray[np.int64]:
+    """Indices of all resamples of ``n`` runs, shape ``(RESAMPLES, n)``, always the same."""
+    return np.random.default_rng([20210830, n]).integers(0, n, size=(RESAMPLES, n))
+
+
+def _checked(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise StatisticsError(f"expected at least one number, got {values!r}")
+    if np.isnan(array).any():
+        raise StatisticsError("a value is NaN; write inf for a run without a result")
+    return array
+
+
+# --- Time to a target -----------------------------------------------------------------------------
+
+
+def first_hit(
+    costs: Sequence[float], values: Sequence[float], target: float, goal: Goal = "min"
+) -> float:
+    """Cost at which a curve first reaches the target, by linear interpolation; inf if never.
+
+    Args:
+        costs: Cost at each evaluation, not decreasing.
+        values: Metric at each evaluation. One that is not finite breaks the line: a target met
+            right after it counts from the later evaluation.
+        target: The value to reach.
+        goal: Whether to come down to it (``min``) or up to it (``max``).
+    """
+    sign = 1.0 if goal == "min" else -1.0
+    before: tuple[float, float] | None = None
+    for cost, value in zip(costs, values, strict=True):
+        if math.isfinite(value):
+            if sign * value <= sign * target:
+                if before is None:
+                    return cost
+                share = (target - before[1]) / (value - before[1])
+                return before[0] + share * (cost - before[0])
+            before = (cost, value)
+        else:
+            before = None
+    return math.inf
+
+
+def expected_running_time(spent: ArrayLike, hit: ArrayLike) -> Any:
+    """Cost of all runs over the number of hits: what it takes if one restarts until it works.
+
+    Args:
+        spent: Shape ``(..., n)``: cost up to the hit, or of the whole run if it missed.
+        hit: Shape ``(..., n)`` of zeros and ones.
+
+    Returns:
+        A float, or an array of shape ``(...)``; inf where nothing was hit.
+    """
+    total, hits = np.sum(spent, axis=-1, dtype=float), np.sum(hit, axis=-1, dtype=float)
+    ratio = np.divide(total, hits, out=np.full_like(total, np.inf), where=hits > 0)
+    return float(ratio) if ratio.ndim == 0 else ratio
+
+
+# --- Curves ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One run: finite values ``y`` at costs ``x``, and whether it ended without a result."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Middle and spread of several curves; arrays of shape ``(points,)``."""
+
+    x: Floats
+    mid: Floats
+    low: Floats
+    high: Floats
+
+
+def band(curves: Sequence[Curve], goal: Goal = "min", points: int = 200) -> Band:
+    """Pointwise median of curves, and their quartiles (their range, if there are fewer than five).
+
+    Curves are joined linearly between evaluations and cut where the shortest complete one ends. A
+    lost run counts as the worst possible value from its end on, so the line does not improve
+    because bad runs have dropped out of it; it ends where more than half are lost.
+
+    Args:
+        curves: One per run.
+        goal: Whether small or large values are good.
+        points: At most so many costs are kept.
+    """
+    worst = np.inf if goal == "min" else -np.inf
+    drawn = [curve for curve in curves if curve.x]
+    whole = [curve for curve in drawn if not curve.lost] or drawn
+    nothing = np.empty(0)
+    if not drawn:
+        return Band(nothing, nothing, nothing, nothing)
+    start, end = max(c.x[0] for c in drawn), min(c.x[-1] for c in whole)
+    inside = {x for curve in drawn for x in curve.x if start <= x <= end}
+    x = np.asarray(sorted(inside | ({start, end} if start <= end else set())))
+    if len(x) > points:
+        x = x[np.unique(np.linspace(0, len(x) - 1, points).round().astype(int))]
+    table = np.full((len(curves), len(x)), worst)
+    for row, curve in zip(table, curves, strict=True):
+        if curve.x:
+            np.copyto(row, np.interp(x, np.maximum.accumulate(curve.x), curve.y))
+            row[x > curve.x[-1]] = worst
+    quarter, above = (0.25, 0.75) if len(curves) >= 5 else (0.0, 1.0)
+    mid = np.median(table, axis=0) if len(curves) else nothing
+    low = np.quantile(table, quarter, axis=0, method="lower")
+    high = np.quantile(table, above, axis=0, method="higher")
+    shown = np.isfinite(mid)
+    return Band(x[shown], mid[shown], low[shown], high[shown])
+
+
+# --- Tuning ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfK:
+    """Best of ``k`` trials for ``k = 1 .. n``; arrays of shape ``(n,)``.
+
+    Attributes:
+        k: Number of trials.
+        mean: Expected best.
+        low: Lower quartile of the best.
+        high: Upper quartile of the best.
+    """
+
+    k: NDArray[np.int64]
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def best_of_k(values: ArrayLike) -> BestOfK:
+    """What the best of ``k`` trials would have been, over all subsets of the trials that were run.
+
+    The ``i``-th smallest of ``n`` values is the smallest of ``C(n - i, k - 1)`` of the ``C(n, k)``
+    subsets of size ``k``. That is exact and unbiased; drawing subsets with replacement is neither.
+
+    Args:
+        values: Shape ``(n,)``, smaller is better; inf for a trial that diverged.
+
+    Returns:
+        The curves. The mean is inf while a subset can consist of diverged trials only.
+    """
+    ordered = np.sort(_checked(values))
+    n = len(ordered)
+    rows: list[tuple[float, float, float]] = []
+    for k in range(1, n + 1):
+        # C(n - i, k - 1) / C(n, k) from its neighbour, so that nothing overflows.
+        chance = np.zeros(n)
+        chance[0] = k / n
+        for i in range(1, n - k + 1):
+            chance[i] = chance[i - 1] * (n - i - k + 1) / (n - i)
+        possible = chance > 0
+        mean = float(ordered[possible] @ chance[possible])
+        below = np.cumsum(chance)
+        low, high = (ordered[int(np.argmax(below >= q - 1e-12))] for q in (0.25, 0.75))
+        rows.append((mean, float(low), float(high)))
+    table = np.asarray(rows)
+    return BestOfK(np.arange(1, n + 1), table[:, 0], table[:, 1], table[:, 2])
+
+
+# --- Differences ----------------------------------------------------------------------------------
+
+
+def signed_sizes(differences: ArrayLike) -> Floats:
+    """The differences; where one is infinite, ranks of their sizes with their signs instead.
+
+    A difference is infinite if one of two runs had no result. Such a run is the worst of all, but
+    nobody can say by how much.
+    """
+    values = _checked(differences)
+    if np.isfinite(values).all():
+        return values
+    return np.sign(values) * require("scipy.stats").rankdata(np.abs(values))
+
+
+def sign_flip_test(differences: ArrayLike) -> float:
+    """Two-sided paired permutation test: would the mean be as far from zero with other signs?
+
+    All sign patterns are counted for up to 16 pairs; beyond, 65,536 fixed ones are drawn.
+
+    Args:
+        differences: Shape ``(n,)``; infinite ones turn all of them into ranks, NaN is refused.
+
+    Returns:
+        The p-value. Its smallest possible value is ``2 ** (1 - n)``.
+    """
+    values = signed_sizes(differences)
+    n, sizes = len(values), np.sort(np.abs(values))  # sorted: the order of seeds must not matter
+    least = abs(math.fsum(values)) - 1e-12 * float(sizes.sum())  # sums differ by rounding
+    if n <= EXACT_PAIRS:
+        sums = np.zeros(1)
+        for size in sizes:
+            sums = np.concatenate([sums + size, sums - size])
+        return float(np.mean(np.abs(sums) >= least))
+    rng = np.random.default_rng([19790101, n])
+    sums = rng.choice([-1.0, 1.0], size=(2**EXACT_PAIRS, n)) @ sizes
+    return float((np.sum(np.abs(sums) >= least) + 1) / (len(sums) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given; NaN stands for no test and is left out."""
+    tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted = [math.nan] * len(p_values)
+    running = 0.0
+    for rank, (p, i) in enumerate(tested):
+        running = max(running, min(1.0, (len(tested) - rank) * p))
+        adjusted[i] = running
+    return adjusted
+
+
+def seeds_needed(pairs: int, level: float = LEVEL) -> int:
+    """Fewest paired seeds with which the test can tell anything apart, among that many pairs."""
+    return max(MIN_SEEDS, 1 + math.ceil(math.log2(max(pairs, 1) / (1 - level)) - 1e-9))

@@ -1,0 +1,357 @@
+"""What a comparison says about its methods, and how sure one can be of it.
+
+Functions of the dict that ``results.json`` holds; the arithmetic is in
+:mod:`anyorder.compare.stats.estimators`. Fields that are missing count as unknown, so that results
+of hand-made or older files can be read too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from anyorder.compare.stats.estimators import (
+    LEVEL,
+    MIN_SEEDS,
+    Floats,
+    Goal,
+    Interval,
+    StatisticsError,
+    expected_running_time,
+    first_hit,
+    holm,
+    interval,
+    iqm,
+    median,
+    seeds_needed,
+    sign_flip_test,
+    signed_sizes,
+)
+from anyorder.compare.stats.records import (
+    AXES,
+    cost,
+    fields,
+    final,
+    judged_by,
+    listed,
+    main_axis,
+    methods_of,
+    number,
+    rates_of,
+    runs_of,
+    succeeded,
+)
+
+Verdict = Literal["better", "worse", "not separable", "not comparable"]
+
+
+# --- Time to a target -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How the runs of one method came to a target: right-censored times.
+
+    Attributes:
+        seeds: Seed of each run.
+        spent: Cost up to the hit, or up to where the run ended without one.
+        hit: Whether each run reached the target.
+    """
+
+    seeds: tuple[int, ...]
+    spent: tuple[float, ...]
+    hit: tuple[bool, ...]
+
+    @property
+    def success(self) -> float:
+        """Share of runs that reached the target."""
+        return sum(self.hit) / len(self.hit) if self.hit else 0.0
+
+    @property
+    def expected(self) -> float:
+        """Expected running time; inf if no run reached the target."""
+        return expected_running_time(self.spent, self.hit) if self.hit else math.inf
+
+    def interval(self) -> Interval | None:
+        """Bootstrap interval of the expected running time; None with fewer than three runs."""
+        if len(self.hit) < MIN_SEEDS:
+            return None
+        rows = np.column_stack([self.spent, self.hit])
+        return interval(rows, lambda drawn: expected_running_time(drawn[..., 0], drawn[..., 1]))
+
+
+def time_to_target(
+    runs: Iterable[Mapping[str, Any]],
+    target: float,
+    goal: Goal,
+    axis: str,
+    rates: Mapping[str, float] | None = None,
+) -> Reach:
+    """When each run's metric reached the target, in the unit of ``axis``.
+
+    A run that diverged or failed missed the target, whatever its curve shows: nobody would have
+    kept its weights.
+
+    Args:
+        runs: Reported runs of one method.
+        target: The value to reach.
+        goal: Whether to come down to it or up to it.
+        axis: See :func:`~anyorder.compare.stats.records.cost`.
+        rates: Price of each answer, where the curve does not hold ``forwards``.
+    """
+    seeds: list[int] = []
+    spent: list[float] = []
+    hits: list[bool] = []
+    for run in runs:
+        points = listed(run.get("curve"))
+        costs = [cost(point, axis, rates) for point in points]
+        when = first_hit(costs, [number(point.get("metric")) for point in points], target, goal)
+        seeds.append(int(run.get("seed", 0)))
+        hits.append(math.isfinite(when) and succeeded(run))
+        spent.append(when if hits[-1] else max((c for c in costs if math.isfinite(c)), default=0.0))
+    return Reach(tuple(seeds), tuple(spent), tuple(hits))
+
+
+# --- Differences ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two methods on the same seeds; ``verdict`` says what ``a`` is compared with ``b``.
+
+    Attributes:
+        a: Name of the one.
+        b: Name of the other.
+        seeds: Number of seeds both were run with.
+        difference: Mean of ``a - b`` over the seeds; NaN if a run had no result.
+        interval: Its interval, or None.
+        p: Chance of a mean at least as far from zero if the two were the same; NaN if unknown.
+        adjusted: ``p`` after Holm's correction for all pairs.
+        verdict: The word.
+        why: Reason why they are not comparable, or why no verdict is possible; else empty.
+    """
+
+    a: str
+    b: str
+    seeds: int
+    difference: float = math.nan
+    interval: Interval | None = None
+    p: float = math.nan
+    adjusted: float = math.nan
+    verdict: Verdict = "not comparable"
+    why: str = ""
+
+
+def compare_pairs(results: Mapping[str, Any], level: float = LEVEL) -> list[Pair]:
+    """Compare every two methods on the seeds they share, in what they are judged by.
+
+    Returns:
+        All pairs, in the order of the methods. A pair is ``not comparable`` if a method failed
+        altogether, if fewer than two seeds are shared or if a shared seed did not start at the
+        same point.
+    """
+    key, goal = judged_by(results)
+    pairs = [_pair(a, b, key, goal) for a, b in combinations(methods_of(results), 2)]
+    adjusted = holm([pair.p for pair, _ in pairs])
+    tested = sum(not pair.why for pair, _ in pairs)
+    needed = seeds_needed(tested, level)
+    return [
+        pair if pair.why else _judged(pair, differences, after, level, goal, needed)
+        for (pair, differences), after in zip(pairs, adjusted, strict=True)
+    ]
+
+
+def _pair(a: Mapping[str, Any], b: Mapping[str, Any], key: str, goal: Goal) -> tuple[Pair, Floats]:
+    """The pair without its verdict, and the difference on each shared seed."""
+    names = str(a.get("name")), str(b.get("name"))
+    runs_a, runs_b = ({r.get("seed"): r for r in runs_of(m)} for m in (a, b))
+    shared = [seed for seed in runs_a if seed in runs_b]
+    starts = [(runs_a[s].get("start_hash"), runs_b[s].get("start_hash")) for s in shared]
+    why = ""
+    if not all(any(map(succeeded, runs.values())) for runs in (runs_a, runs_b)):
+        why = f"{names[int(any(map(succeeded, runs_a.values())))]} has no result"
+    elif len(shared) < 2:
+        why = f"{len(shared)} shared seed{'' if len(shared) == 1 else 's'}; two are the least"
+    elif any(x and y and x != y for x, y in starts):
+        why = "not started at the same point"
+    if why:
+        return Pair(*names, len(shared), why=why), np.empty(0)
+    ends = [(final(runs_a[seed], key, goal), final(runs_b[seed], key, goal)) for seed in shared]
+    # Two runs without a result are equally bad.
+    differences = np.asarray([0.0 if x == y else x - y for x, y in ends])
+    return Pair(*names, len(shared), p=sign_flip_test(differences)), differences
+
+
+def _judged(
+    pair: Pair, differences: Floats, adjusted: float, level: float, goal: Goal, needed: int
+) -> Pair:
+    verdict: Verdict = "not separable"
+    if adjusted <= 1 - level + 1e-12:
+        lower = math.fsum(signed_sizes(differences)) < 0
+        verdict = "better" if lower == (goal == "min") else "worse"
+    known = bool(np.isfinite(differences).all())
+    return replace(
+        pair,
+        difference=math.fsum(differences) / len(differences) if known else math.nan,
+        interval=interval(differences, partial(np.mean, axis=-1)) if known else None,
+        adjusted=adjusted,
+        verdict=verdict,
+        why=f"too few seeds, {needed} are needed" if pair.seeds < needed else "",
+    )
+
+
+# --- Leaderboard ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method in the leaderboard.
+
+    Attributes:
+        name: The method.
+        final_loss: Interquartile mean of the final validation loss over report seeds. It is inf
+            if so many runs had no result that the middle half holds one of them.
+        low: Lower end of its interval, or None where intervals are refused.
+        high: Upper end of its interval.
+        metric: Interquartile mean of the final metric.
+        metric_low: Lower end of its interval.
+        metric_high: Upper end of its interval.
+        success: Share of runs that reached the target; None without a target.
+        target_cost: Expected running time to the target in ``unit``; inf if never reached.
+        calls: Median over runs of each count of the ledger.
+        seconds: Median seconds of a run, evaluations not counted.
+        peak_bytes: Largest over runs; None if not measured.
+        state_bytes: Largest over runs; None if not measured.
+        note: What else must be known: failures, divergence, too few seeds.
+        runs: Number of report runs.
+        unit: The axis of ``target_cost``.
+        oracle_share: Share of the time that went into the problem and not into the method.
+        failed: Whether there is no result at all.
+    """
+
+    name: str
+    final_loss: float = math.inf
+    low: float | None = None
+    high: float | None = None
+    metric: float = math.nan
+    metric_low: float | None = None
+    metric_high: float | None = None
+    success: float | None = None
+    target_cost: float | None = None
+    calls: dict[str, float] = field(default_factory=dict[str, float])
+    seconds: float = math.nan
+    peak_bytes: float | None = None
+    state_bytes: float | None = None
+    note: str = ""
+    runs: int = 0
+    unit: str = "seconds"
+    oracle_share: float | None = None
+    failed: bool = False
+
+
+def summarise(results: Mapping[str, Any], axis: str | None = None) -> list[Row]:
+    """The leaderboard: best metric first, at equal metric best loss; no result at all, last.
+
+    Args:
+        results: What ``results.json`` holds.
+        axis: Unit of the time to the target; by default that of the budget.
+    """
+    axis = main_axis(results) if axis is None else axis
+    if axis not in AXES:
+        raise StatisticsError(f"axis: expected one of {list(AXES)}, got {axis!r}")
+    rows = [_row(method, results, axis) for method in methods_of(results)]
+    key, goal = judged_by(results)
+
+    def place(row: Row) -> tuple[bool, float, float, str]:
+        judged = row.metric if key == "metric" and not math.isnan(row.metric) else row.final_loss
+        return row.failed, judged if goal == "min" else -judged, row.final_loss, row.name
+
+    return sorted(rows, key=place)
+
+
+def _row(method: Mapping[str, Any], results: Mapping[str, Any], axis: str) -> Row:
+    problem = fields(results.get("problem"))
+    goal: Goal = "max" if problem.get("goal") == "max" else "min"
+    runs = runs_of(method)
+    name = str(method.get("name"))
+    failed = bool(method.get("failed")) or not any(map(succeeded, runs))
+    if not runs:
+        note = str(method.get("failed") or "no run was recorded")
+        return Row(name, note=note, unit=axis, failed=True, calls={})
+    losses = [final(run, "loss") for run in runs]
+    metrics = [final(run, "metric", goal) for run in runs]
+    has_metric = any(map(math.isfinite, metrics))
+    spread, metric_spread = interval(losses), interval(metrics) if has_metric else None
+    target = number(problem.get("target"))
+    rates = rates_of(results)
+    reach = time_to_target(runs, target, goal, axis, rates) if math.isfinite(target) else None
+    ends = [fields((listed(run.get("curve")) or [{}])[-1]) for run in runs]
+    return Row(
+        name,
+        iqm(losses),
+        *_ends(spread),
+        iqm(metrics) if has_metric else math.nan,
+        *_ends(metric_spread),
+        success=None if reach is None else reach.success,
+        target_cost=None if reach is None else reach.expected,
+        calls=_median_calls(ends),
+        seconds=_median([number(end.get("seconds")) for end in ends]),
+        peak_bytes=_largest(runs, "peak_bytes"),
+        state_bytes=_largest(runs, "state_bytes"),
+        note=_note(method, runs),
+        runs=len(runs),
+        unit=axis,
+        oracle_share=_oracle_share(ends),
+        failed=failed,
+    )
+
+
+def _ends(spread: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if spread is None else (spread.low, spread.high)
+
+
+def _median(values: Sequence[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return median(known) if known else math.nan
+
+
+def _median_calls(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    ledgers = [fields(end.get("calls")) for end in ends if end.get("calls")]
+    kinds = dict.fromkeys(kind for ledger in ledgers for kind in ledger)
+    return {kind: _median([number(ledger.get(kind)) for ledger in ledgers]) for kind in kinds}
+
+
+def _largest(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    known = [value for run in runs if math.isfinite(value := number(run.get(key)))]
+    return max(known) if known else None
+
+
+def _oracle_share(ends: Sequence[Mapping[str, Any]]) -> float | None:
+    times = [
+        (number(end.get("oracle_seconds")), number(end.get("optimizer_seconds"))) for end in ends
+    ]
+    known = [pair for pair in times if math.isfinite(sum(pair))]
+    total = sum(map(sum, known))
+    return sum(oracle for oracle, _ in known) / total if total > 0 else None
+
+
+def _note(method: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """Failures with their first reason, divergence, and why there is no interval."""
+    parts: list[str] = [str(method["failed"])] if method.get("failed") else []
+    lost = [run for run in runs if not succeeded(run)]
+    crashed = [run for run in lost if run.get("status") == "failed"]
+    if crashed:
+        reason = str(crashed[0].get("error") or crashed[0].get("stop_reason") or "no reason given")
+        parts.append(f"{len(crashed)} of {len(runs)} runs failed: {reason}")
+    if len(lost) > len(crashed):
+        parts.append(f"{len(lost) - len(crashed)} of {len(runs)} runs diverged")
+    if len(runs) < MIN_SEEDS:
+        count = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
+        parts.append(f"{count}: no interval (three are the least)")
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Where runs are kept: the database, the results file and its schema."""

@@ -1,0 +1,122 @@
+"""Finished runs as trials of Optuna studies, for ``optuna-dashboard`` and other readers.
+
+Each method has a study of its tuning runs, with the searched hyper-parameters as parameters, and
+one of its reported runs, with the seed as parameter. The value is the metric at the end, the
+intermediate values are the metric over thousandths of the budget. The studies are a view: what
+counts is kept by :mod:`anyorder.compare.store.storage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from anyorder.compare.plan.plan import Item
+from anyorder.compare.plan.space import Dimension, clamped, distribution
+from anyorder.compare.store.storage import Storage, StorageError
+from anyorder.extras import require
+
+#: Trials added at a time, so that heartbeats are not kept waiting.
+BATCH = 25
+
+
+class Mirror:
+    """Adds finished runs to the studies, each exactly once, whoever did them.
+
+    Args:
+        storage: the comparison.
+        title: what its studies are called in front.
+        goal: ``min`` or ``max``, of the metric.
+        spaces: search space of each method.
+    """
+
+    def __init__(
+        self, storage: Storage, title: str, goal: str, spaces: Mapping[str, tuple[Dimension, ...]]
+    ) -> None:
+        self._storage, self._title, self._goal, self._spaces = storage, title, goal, spaces
+        self._studies: dict[str, Any] = {}
+        self._optuna: Any = require("optuna")
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
+        self._backend: Any = None
+
+    def update(self, most: int | None = BATCH) -> None:
+        """Add up to ``most`` finished runs that are missing; nothing if another process is at it.
+
+        Raises:
+            StorageError: the database cannot be written.
+        """
+        if not self._storage.unmirrored(1):
+            return
+        with self._storage.lock("mirror") as won:
+            if not won:
+                return
+            try:
+                with self._storage.trouble():
+                    for key, outcome in self._storage.unmirrored(most).items():
+                        self._add(Item.from_key(key), outcome)
+                        self._storage.mirrored(key)
+            except self._optuna.exceptions.StorageInternalError as error:
+                text = " ".join(str(error.__cause__ or error).split())
+                raise StorageError(f"{text}. Finished runs are kept") from error
+
+    def _add(self, item: Item, outcome: Mapping[str, Any]) -> None:
+        record = outcome["record"]
+        if (
+            record is None
+        ):  # the default configuration was chosen, so its runs are the reported ones
+            return
+        study = self._study(item)
+        # A process may have died between adding a trial and noting it.
+        if any(t.user_attrs.get("run") == item.key for t in study.get_trials(deepcopy=False)):
+            return
+        states = self._optuna.trial.TrialState
+        value = record["final"]["metric"]
+        done = record["status"] == "done" and value is not None
+        params, distributions = self._params(item, outcome["config"])
+        study.add_trial(
+            self._optuna.trial.create_trial(
+                state=states.COMPLETE if done else states.FAIL,
+                value=value if done else None,
+                params=params,
+                distributions=distributions,
+                intermediate_values={
+                    round(1000 * point["fraction"]): point["metric"]
+                    for point in record["curve"]
+                    if point["metric"] is not None
+                },
+                user_attrs={
+                    "run": item.key,
+                    "status": record["status"],
+                    "error": (record["error"] or "")[:500],
+                    "loss": record["final"]["loss"],
+                    "seed": item.seed,
+                    "settings": {name: str(value) for name, value in outcome["settings"].items()},
+                },
+            )
+        )
+
+    def _study(self, item: Item) -> Any:
+        name = f"{self._title} {item.method} {item.kind}"
+        if name not in self._studies:
+            if self._backend is None:
+                self._backend = self._optuna.storages.RDBStorage(
+                    self._storage.url, engine_kwargs={"connect_args": self._storage.connect_args}
+                )
+            self._studies[name] = self._optuna.create_study(
+                storage=self._backend,
+                study_name=name,
+                direction="maximize" if self._goal == "max" else "minimize",
+                load_if_exists=True,
+            )
+        return self._studies[name]
+
+    def _params(
+        self, item: Item, config: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        if item.kind != "tune":
+            seeds = self._optuna.distributions.IntDistribution(0, 2**31 - 1)
+            return {"seed": item.seed}, {"seed": seeds}
+        space = self._spaces[item.method]
+        # Optuna refuses values outside the range; the true one is among the settings.
+        values = {each.name: clamped(each, config[each.name]) for each in space}
+        return values, {each.name: distribution(each) for each in space}

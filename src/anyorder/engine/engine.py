@@ -1,0 +1,135 @@
+"""The one place that runs rules: eagerly or compiled, with the same bits.
+
+What a rule is, and what is done around it, says :mod:`anyorder.engine.program`; how one is
+compiled, :mod:`anyorder.engine.kernels`. This module decides which of the two to use, and in what
+pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anyorder.engine.kernels import Kernel, kernel_for
+from anyorder.engine.program import NOISE, Program, Rule, program_for
+from anyorder.errors import AnyOrderError
+
+Mode = Literal["auto", "eager", "compiled"]
+MODES: tuple[Mode, ...] = ("auto", "eager", "compiled")
+
+#: Eager rules work through long CPU tensors in slices of this many elements, so that their
+#: temporaries stay in the processor's cache.
+SLICE = 1 << 17
+#: ``auto`` compiles a rule after it has updated this many elements eagerly: about as long in time
+#: as compiling takes, so that waiting never more than doubles the cost of the better choice.
+AUTO_ELEMENTS = 2_000_000_000
+
+
+class EngineError(AnyOrderError, ValueError):
+    """An unknown engine mode."""
+
+
+class Engine:
+    """Runs rules in one of the modes ``auto``, ``eager`` and ``compiled``.
+
+    Args:
+        mode: ``eager`` runs the rule as written; ``compiled`` compiles it at first use; ``auto``
+            starts eagerly and compiles once a rule has been used enough to repay the wait.
+    """
+
+    def __init__(self, mode: Mode = "auto") -> None:
+        if mode not in MODES:
+            raise EngineError(f"engine: expected one of {list(MODES)}, got {mode!r}")
+        self.mode: Mode = mode
+        self.work: dict[str, int] = {}
+
+    def run(
+        self, rule: Rule | Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
+    ) -> None:
+        """Apply a rule in place.
+
+        Args:
+            rule: the arithmetic, or a program around it.
+            tensors: contiguous tensors on one device, the written ones first: 1-D and of equal
+                length, or of equal first dimension where the program has blocks.
+            scalars: 0-dim CPU tensors by name, float64 (int64 for those of the noise).
+        """
+        program = rule if isinstance(rule, Program) else program_for(rule)
+        self.run_each(program, [tensors], scalars)
+
+    def run_each(
+        self, program: Program, sets: Iterable[Sequence[Tensor]], scalars: Mapping[str, Tensor]
+    ) -> None:
+        """Apply a program to each of several sets of tensors as :meth:`run` does to one.
+
+        Elements are counted through all sets, so no two draw the same random bits. All kernels are
+        made ready before the first runs: the numbers that one moves through the processor's caches
+        would make whatever comes between two of them slow.
+        """
+        sets = [tensors for tensors in sets if tensors[0].numel()]
+        ready: list[tuple[Kernel, list[Tensor]]] = []
+        for tensors, kernel in zip(sets, self._kernels(program, sets), strict=True):
+            if kernel is None:
+                for piece, given in _slices(program, tensors, scalars):
+                    program(piece, given)
+            else:
+                # Kernels with blocks look at each of them twice, the others stream.
+                cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
+                for piece, given in cut:
+                    ready.append((kernel, [*piece, *[given[name] for name in program.scalars]]))
+            scalars = _after(program, tensors, scalars)
+        for kernel, arguments in ready:
+            kernel(arguments)
+        if ready:
+            written = program.changed(len(sets[0]))
+            torch.autograd.graph.increment_version([t for each in sets for t in each[:written]])
+
+    def _kernels(
+        self, program: Program, sets: Sequence[Sequence[Tensor]]
+    ) -> Sequence[Kernel | None]:
+        """The kernel to run on each set, ``None`` to run eagerly; counts the work."""
+        eager = self.mode == "eager"
+        if self.mode == "auto":
+            work = self.work.get(program.name, 0) + sum(tensors[0].numel() for tensors in sets)
+            self.work[program.name] = work
+            eager = work < AUTO_ELEMENTS
+        if eager:
+            return [None] * len(sets)
+        threads = torch.get_num_threads()
+        return [
+            kernel_for(program, tuple([t.dtype for t in each]), each[0].device, threads)
+            for each in sets
+        ]
+
+
+def _slices(
+    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
+) -> Iterable[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    """The tensors cut so that temporaries stay in cache, with the scalars for each piece."""
+    rows, width = tensors[0].shape[0], program.block or 1
+    step = SLICE // width
+    if rows <= step or tensors[0].device.type != "cpu":
+        return ((tensors, scalars),)
+    return _cut(program, tensors, scalars, step)
+
+
+def _cut(
+    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int
+) -> Iterator[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    """Pieces of ``step`` rows."""
+    for start in range(0, tensors[0].shape[0], step):
+        piece = [t[start : start + step] for t in tensors]
+        yield piece, scalars
+        scalars = _after(program, piece, scalars)
+
+
+def _after(
+    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The scalars for what follows ``tensors``: random bits are numbered by element."""
+    if not program.random:
+        return scalars
+    return {**scalars, NOISE[2]: scalars[NOISE[2]] + tensors[0].numel()}

@@ -1,0 +1,210 @@
+"""Programs as kernels: compiled by ahead-of-time Inductor, once, and kept on disk.
+
+A kernel is for one set of dtypes and for every length. The next process loads it in milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyorder.engine.formats import PLAIN
+from anyorder.engine.program import NOISE, Program
+
+Kernel = Callable[[list[Tensor]], Any]
+#: Held while a kernel is compiled: one at a time in a process.
+_COMPILING = threading.Lock()
+
+
+class EngineWarning(UserWarning):
+    """Compiled rules are not to be had on this machine; eager ones are used instead."""
+
+
+class _Traced(torch.nn.Module):
+    """A program as a module, the form ``torch.export`` takes."""
+
+    def __init__(self, program: Program, count: int) -> None:
+        super().__init__()
+        self.program, self.count = program, count
+
+    def forward(self, *arguments: Tensor) -> None:
+        scalars = dict(zip(self.program.scalars, arguments[self.count :], strict=True))
+        self.program(arguments[: self.count], scalars)
+
+
+@functools.cache
+def kernel_for(
+    program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
+) -> Kernel | None:
+    """The kernel of ``program`` for these dtypes, made or found; ``None`` where impossible."""
+    try:
+        return _compile(program, dtypes, device, threads)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        warnings.warn(
+            f"rules cannot be compiled here ({reason}); running them eagerly, which gives the same "
+            "numbers more slowly. Install a C++ compiler, or pass engine='eager' to silence this.",
+            EngineWarning,
+            stacklevel=6,
+        )
+        return None
+
+
+def _compile(
+    program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
+) -> Kernel:
+    tensors = _examples(program, dtypes, device)
+    scalars = tuple(
+        torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64)
+        for name in program.scalars
+    )
+    # One run before tracing, so that nothing is made for good inside it (tables, for example).
+    program([t[:2].clone() for t in tensors], dict(zip(program.scalars, scalars, strict=True)))
+    length = torch.export.Dim("length", min=2)
+    shapes = (tuple({0: length} for _ in tensors) + tuple({} for _ in scalars),)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(
+            _Traced(program, len(dtypes)), (*tensors, *scalars), dynamic_shapes=shapes
+        )
+        digest = _digest(exported, tensors, device, threads)
+        path = cache_folder() / f"{program.name}-{digest}.pt2"
+        try:
+            return _load(path)
+        except (OSError, RuntimeError):  # not there yet, or damaged
+            _build(exported, path, threads)
+            return _load(path)
+
+
+def _examples(
+    program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Tensors of the shapes and dtypes that the program takes."""
+    if not program.block:
+        return tuple(torch.ones(1 << 16, dtype=dtype, device=device) for dtype in dtypes)
+    made: list[Tensor] = []
+    forms = [*program.formats, *[PLAIN] * len(dtypes)]
+    for form in forms:
+        for part in range(form.parts):
+            if len(made) < len(dtypes):
+                width = 1 if part else program.block  # scales come second, one for each block
+                made.append(torch.ones((64, width), dtype=dtypes[len(made)], device=device))
+    return tuple(made)
+
+
+def _build(program: Any, path: Path, threads: int) -> None:
+    """Compile an exported program and put it in its place in one move."""
+    from torch._inductor import aoti_compile_and_package, config  # heavy; only for compiled runs
+
+    wanted = {
+        "aot_inductor.compile_wrapper_opt_level": "O0",
+        # The first rule on a machine need not wait for headers from which only later ones gain.
+        "aot_inductor.precompile_headers": any(path.parent.glob("*.pt2")),
+        # Processors say what they can do; compiling trials to find out would take 10 s.
+        "cpp.vec_isa_ok": True,
+        "cpp.threads": threads,
+    }
+    settings = {name: value for name, value in wanted.items() if _has(config, name)}
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _side_by_side(scratch):
+        target = str(Path(scratch) / path.name)
+        built = aoti_compile_and_package(program, package_path=target, inductor_configs=settings)
+        os.replace(built, path)
+
+
+@contextmanager
+def _side_by_side(folder: str) -> Generator[None]:
+    """Let Inductor compile its wrapper beside the rule, instead of one after the other.
+
+    Each takes seconds. All other commands, the linker's above all, wait for the wrapper, and meet
+    its errors.
+
+    Args:
+        folder: where the compiler may run; the one it is given is removed while it does.
+    """
+    from torch._inductor import cpp_builder  # heavy; only for compiled runs
+
+    plain = getattr(cpp_builder, "run_compile_cmd", None)
+    if plain is None:  # another version of PyTorch
+        yield
+        return
+    owner, begun = threading.get_ident(), list[Future[None]]()
+    with _COMPILING, ThreadPoolExecutor(1) as beside:
+
+        def run(command: str, cwd: str) -> None:
+            if threading.get_ident() != owner:  # somebody else compiles something
+                plain(command, cwd)
+            elif ".wrapper.cpp" in command and " -c " in command:
+                begun.append(beside.submit(plain, command, folder))
+            else:
+                while ".kernel.cpp" not in command and begun:
+                    begun.pop().result()
+                plain(command, cwd)
+
+        cpp_builder.run_compile_cmd = run
+        try:
+            yield
+        finally:
+            cpp_builder.run_compile_cmd = plain
+
+
+def _has(config: Any, name: str) -> bool:
+    """Whether this version of PyTorch has a setting, named as ``group.setting``."""
+    group, setting = name.split(".")
+    return hasattr(getattr(config, group), setting)
+
+
+def _load(path: Path) -> Kernel:
+    from torch._inductor import aoti_load_package  # heavy; only compiled runs need it
+
+    if not path.exists():
+        raise FileNotFoundError(path)
+    package = aoti_load_package(str(path))
+    loader = getattr(package, "loader", None)
+    # The package's own __call__ rebuilds nested arguments and costs 10 us more than its loader.
+    return getattr(loader, "run", None) or (lambda arguments: package(*arguments))
+
+
+def _digest(program: Any, tensors: tuple[Tensor, ...], device: torch.device, threads: int) -> str:
+    """Names a kernel by all that it was compiled for; the code alone is silent about shapes."""
+    capability = (
+        torch.backends.cpu.get_cpu_capability()
+        if device.type == "cpu"
+        else str(torch.cuda.get_device_capability(device))
+    )
+    kinds = [(t.dtype, tuple(t.shape[1:])) for t in tensors]
+    parts = (program.graph_module.code, kinds, device, threads, capability, torch.__version__)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    """Where compiled rules are kept: ``ANYORDER_CACHE``, or the user's cache folder.
+
+    The folder is readable by its owner alone, since what lies in it is executed.
+    """
+    base = os.environ.get("ANYORDER_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anyorder"
+    )
+    folder = Path(base) / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return _private_folder()
+
+
+@functools.cache
+def _private_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="anyorder-kernels-"))

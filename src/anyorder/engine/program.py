@@ -1,0 +1,155 @@
+"""What is run on parameters: a rule, and what is read, written and decayed around it.
+
+A *rule* is the arithmetic of a method: a short function that works in place and element by element
+on 1-D tensors of equal length, written with plain tensor operations::
+
+    def sgd_(param, velocity, grad, *, lr, momentum):
+        velocity.mul_(momentum).add_(grad)
+        param.sub_(lr * velocity)
+
+Tensors are positional, the ones it writes to come first; scalars are keyword-only and arrive as
+0-dim float64 tensors, so that a schedule changes their value and never the program. A rule uses
+only operations that IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons, integer and bit
+operations), never ``add(alpha=)`` or ``lerp``, which some kernels fuse: that is why eager and
+compiled runs agree bit for bit and a run may change over in the middle.
+
+What is stored in another precision is read before the rule and written after it, and weight decay
+comes in between: a :class:`Program` is a rule with these around it. Tensors in half precision are
+widened to float32 for the rule and rounded once when written back.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from anyorder.engine.formats import PLAIN, Format, Parts, noise_for
+
+Rule = Callable[..., None]
+Decay = Literal["", "decoupled", "coupled"]
+
+#: Scalars of a program that rounds at random: two keys and the number of the first element.
+NOISE = ("noise_low", "noise_high", "noise_start")
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A rule and what is done around it; equal ones are the same, from :func:`program_for`.
+
+    Attributes:
+        rule: the arithmetic.
+        formats: how the leading tensors of the rule are stored (the others: as they are).
+        decay: weight decay before the rule: ``decoupled`` multiplies the first tensor by the scalar
+            ``shrink``; ``coupled`` adds ``penalty`` times it to the input at ``gradient``.
+        gradient: position of the gradient among the rule's tensors.
+    """
+
+    rule: Rule
+    formats: tuple[Format, ...] = ()
+    decay: Decay = ""
+    gradient: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the program is called in files and counts."""
+        return self.rule.__name__
+
+    @functools.cached_property
+    def random(self) -> bool:
+        """Whether it rounds at random."""
+        return any(form.random for form in self.formats)
+
+    @functools.cached_property
+    def block(self) -> int:
+        """Elements of a row of its tensors, which are then two-dimensional; 0 for flat ones."""
+        return max((form.block for form in self.formats), default=0)
+
+    @functools.cached_property
+    def scalars(self) -> tuple[str, ...]:
+        """Names of all scalars it takes, in order."""
+        decay = {"": (), "decoupled": ("shrink",), "coupled": ("penalty",)}[self.decay]
+        return (*scalar_names(self.rule), *decay, *(NOISE if self.random else ()))
+
+    def __call__(self, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
+        """Read, decay, run the rule, write, in place."""
+        stored, values = self._read(tensors)
+        if self.decay == "decoupled":
+            values[0].mul_(scalars["shrink"])
+        elif self.decay == "coupled":
+            grad = values[self.gradient]
+            values[self.gradient] = grad + values[0] * scalars["penalty"]
+        self.rule(*values, **{name: scalars[name] for name in scalar_names(self.rule)})
+        noise = self._noise(values[0], scalars)
+        for index in range(self.written(len(values))):
+            form = self.formats[index] if index < len(self.formats) else PLAIN
+            form.write_(stored[index], values[index], noise.get(index))
+
+    def written(self, count: int) -> int:
+        """How many of the ``count`` leading tensors of its rule are written."""
+        return max(_written(self.rule, count), self.decay == "decoupled")
+
+    def changed(self, count: int) -> int:
+        """How many of the ``count`` leading tensors that it takes are written."""
+        written = self.written(count - _more(self.formats))
+        return written + _more(self.formats[:written])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are the same program."""
+        return program_for, (self.rule, self.formats, self.decay, self.gradient)
+
+    def _read(self, tensors: Sequence[Tensor]) -> tuple[list[Parts], list[Tensor]]:
+        stored: list[Parts] = []
+        values: list[Tensor] = []
+        rest = list(tensors)
+        while rest:
+            form = self.formats[len(stored)] if len(stored) < len(self.formats) else PLAIN
+            parts = tuple(rest[: form.parts])
+            del rest[: form.parts]
+            stored.append(parts)
+            values.append(form.read(parts))
+        return stored, values
+
+    def _noise(self, like: Tensor, scalars: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """Random bits for each tensor that takes any, by position: one word serves two of them."""
+        rounded = [index for index, form in enumerate(self.formats) if form.random]
+        found: dict[int, Tensor] = {}
+        for pair in range(0, len(rounded), 2):
+            low, high, start = (scalars[name] for name in NOISE)
+            words = noise_for(like.numel(), low + pair, high, start, like.device).view(like.shape)
+            found |= zip(rounded[pair : pair + 2], (words, words >> 16), strict=False)
+        return found
+
+
+@functools.cache
+def program_for(
+    rule: Rule, formats: tuple[Format, ...] = (), decay: Decay = "", gradient: int = 1
+) -> Program:
+    """The program of these parts, always the same one: it is looked up by identity."""
+    return Program(rule, formats, decay, gradient)
+
+
+def _more(formats: Sequence[Format]) -> int:
+    """How many more tensors are stored than there are values."""
+    return sum(form.parts - 1 for form in formats)
+
+
+@functools.cache
+def _written(rule: Rule, count: int) -> int:
+    """How many of a rule's leading tensors it writes to, found by running it once on ones."""
+    tensors = [torch.ones(2, dtype=torch.float64) for _ in range(count)]
+    before = [t._version for t in tensors]
+    rule(*tensors, **{n: torch.ones((), dtype=torch.float64) for n in scalar_names(rule)})
+    return max((i + 1 for i, t in enumerate(tensors) if t._version != before[i]), default=0)
+
+
+@functools.cache
+def scalar_names(rule: Rule) -> tuple[str, ...]:
+    """The keyword-only arguments of a rule, in order."""
+    parameters = inspect.signature(rule).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

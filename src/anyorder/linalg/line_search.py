@@ -1,0 +1,139 @@
+"""Inner steps on a surrogate: gradient descent, with or without a line search, and L-BFGS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from anyorder.oracle import Oracle
+from anyorder.oracle.curvature import Target
+
+Vector = list[Tensor]
+
+#: A trial step that falls too little is halved, at most so often. Inner steps start from the length
+#: of the last one, and the first from twice the longest of the step before.
+HALVINGS = 40
+#: Inner steps end where they can expect this share of the first one's fall: float32 sees no more.
+TINY = 1e-14
+#: Share of the expected fall asked of a quasi-Newton step, and pairs it remembers.
+QUASI_NEWTON_FALL, PAIRS = 1e-4, 10
+
+
+class Search:
+    """Minimises ``eta S`` over displacements from the present point, where it is zero.
+
+    Args:
+        oracle: asked for values and gradients of the surrogate.
+        target: loss, outputs and slopes at the present point.
+        eta: step size in output space.
+        inner_lr: length of a plain step.
+        fall: share of the expected fall that a gradient step with a line search must reach.
+
+    Attributes:
+        length: the longest step accepted, or None.
+    """
+
+    def __init__(
+        self, oracle: Oracle, target: Target, eta: float, inner_lr: float, fall: float
+    ) -> None:
+        self.inner_lr, self.fall = inner_lr, fall
+        self.length: float | None = None
+        pull, origin, samples = target.slopes * eta, target.outputs, target.samples
+
+        def surrogate(outputs: Tensor) -> Tensor:
+            gap = outputs.to(origin.dtype) - origin
+            return (pull * gap).sum() + (gap * gap).sum() / (2 * samples)
+
+        self.asked, self.trials = (
+            oracle.reusing_outputs(surrogate),
+            oracle.reusing_outputs(surrogate, nonfinite="ignore"),  # a trial may fail
+        )
+        self.params = list(oracle.params.values())
+        self.slope = [s * eta for s in self._wide(target.grads)]
+
+    def run(self, inner: str, steps: int, trial: float) -> Vector:
+        """The displacement after ``steps`` inner steps, or after fewer that cannot be improved."""
+        value, slope = 0.0, self.slope
+        moved = [torch.zeros_like(s) for s in slope]
+        least, taken, pairs = 0.0, moved, list[tuple[Vector, Vector]]()
+        for step in range(steps):
+            if step:
+                loss, grads = self.asked.grad_at(self.asked.shift(moved))
+                value, new = float(loss), self._wide(grads)
+                if inner == "lbfgs":
+                    bent = [b - a for a, b in zip(slope, new, strict=True)]
+                    pairs = remember(pairs, taken, bent)
+                slope = new
+            away = quasi_newton(slope, pairs) if inner == "lbfgs" else slope
+            size = self.inner_lr
+            if inner != "gd":
+                first = 1.0 if pairs else trial
+                fall = _dot(slope, away)
+                least = TINY * fall if step == 0 else least
+                size = self._backtrack(inner, value, moved, away, fall, first, least)
+                if not size:
+                    break
+                if not pairs:
+                    self.length, trial = max(size, self.length or 0.0), size
+            taken = [-(size * a) for a in away]
+            moved = [m + t for m, t in zip(moved, taken, strict=True)]
+        return moved
+
+    def _backtrack(
+        self,
+        inner: str,
+        value: float,
+        moved: Vector,
+        away: Vector,
+        fall: float,
+        size: float,
+        least: float,
+    ) -> float:
+        """The first of ``size``, ``size / 2``, ... that falls enough; 0 if none does."""
+        if not fall > least:
+            return 0.0
+        share = QUASI_NEWTON_FALL if inner == "lbfgs" else self.fall
+        for _ in range(HALVINGS):
+            there = [m - size * a for m, a in zip(moved, away, strict=True)]
+            if float(self.trials.values([self.trials.shift(there)])) <= value - share * size * fall:
+                return size
+            size /= 2
+        return 0.0
+
+    def _wide(self, grads: Sequence[Tensor | None]) -> Vector:
+        """Gradients without gaps, half precision in float32."""
+        return [
+            (torch.zeros_like(p) if g is None else g)
+            .to(torch.promote_types(p.dtype, torch.float32))
+            .contiguous()  # so that sums do not depend on strides
+            for g, p in zip(grads, self.params, strict=True)
+        ]
+
+
+def remember(
+    pairs: list[tuple[Vector, Vector]], s: Vector, y: Vector
+) -> list[tuple[Vector, Vector]]:
+    """The pairs with one more, if the surrogate curves upwards along it; the last ten."""
+    return [*pairs, (s, y)][-PAIRS:] if _dot(s, y) > 1e-12 * _dot(y, y) else pairs
+
+
+def quasi_newton(slope: Vector, pairs: list[tuple[Vector, Vector]]) -> Vector:
+    """The L-BFGS inverse Hessian times ``slope`` (two loops; Nocedal, 1980)."""
+    away, shares = slope, list[float]()
+    for s, y in reversed(pairs):
+        shares.append(_dot(s, away) / _dot(s, y))
+        away = [a - shares[-1] * b for a, b in zip(away, y, strict=True)]
+    if pairs:
+        s, y = pairs[-1]
+        scale = _dot(s, y) / _dot(y, y)
+        away = [scale * a for a in away]
+    for (s, y), share in zip(pairs, reversed(shares), strict=True):
+        back = share - _dot(y, away) / _dot(s, y)
+        away = [a + back * b for a, b in zip(away, s, strict=True)]
+    return away
+
+
+def _dot(left: Vector, right: Vector) -> float:
+    return float(sum((a.double() * b.double()).sum() for a, b in zip(left, right, strict=True)))

@@ -1,0 +1,1 @@
+"""What is known of a user's model: parameters and their names, roles, embeddings, sharding."""

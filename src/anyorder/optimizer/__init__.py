@@ -1,0 +1,8 @@
+"""The base of every method: :class:`Optimizer`, and :class:`Population` for ask and tell."""
+
+from __future__ import annotations
+
+from anyorder.optimizer.base import CheckpointError, NeedsError, Optimizer
+from anyorder.optimizer.population import Population
+
+__all__ = ["CheckpointError", "NeedsError", "Optimizer", "Population"]

@@ -1,0 +1,126 @@
+"""One run of a rule over a group of parameters: the program around it, its scalars, its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from anyorder.engine import Engine
+from anyorder.engine.formats import PLAIN, STOCHASTIC, noise_for
+from anyorder.engine.program import NOISE, Decay, Program, Rule, scalar_names
+from anyorder.engine.stretches import Stretch
+from anyorder.model.sharding import as_sharded, local, summed
+from anyorder.points.directions import Seeded
+
+
+class Owner(Protocol):
+    """What is needed of an optimizer."""
+
+    engine: Engine
+    seed: int
+    steps: int
+    own_decay: ClassVar[bool]
+
+    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """The numbers a rule needs in step ``step`` of a group's parameters."""
+        ...
+
+
+class Call:
+    """One run of a rule over a group: the program around the rule and its scalars."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        rule: Rule,
+        group: dict[str, Any],
+        advance: bool,
+        slopes: Callable[[], Mapping[int, Tensor]],
+    ) -> None:
+        self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
+        self.slopes = slopes
+        self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
+        self._cautious = bool(advance and group.get("cautious"))
+        self._rounds = bool(group.get("stochastic_rounding"))
+        self.decay: Decay = ""
+        if advance and group.get("weight_decay") and not owner.own_decay:
+            self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
+
+    def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
+        """Apply the rule to a stretch of parameters in their step ``step``."""
+        rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
+        program = stretch.program(self.rule, STOCHASTIC if rounded else PLAIN, self.decay)
+        if len(stretch.params) > 1 and not stretch.packed and self._cautious:
+            # Copies of one parameter at a time are enough.
+            for alone, *given in zip(stretch.alone(), *inputs, strict=True):
+                self.run(alone, [[t] for t in given], step)
+            return
+        scalars = self._numbers(step)
+        if program.random:
+            scalars = {**scalars, **self._noise(stretch.names[0])}
+        if self._cautious:
+            self._run_cautiously(stretch, program, inputs, scalars)
+        else:
+            stretch.apply(self.owner.engine, program, inputs, scalars)
+
+    def _run_cautiously(
+        self,
+        stretch: Stretch,
+        program: Program,
+        inputs: Sequence[Sequence[Tensor]],
+        scalars: dict[str, Tensor],
+    ) -> None:
+        """Keep only moves against the gradient, scaled up for those left out.
+
+        A parameter of n elements of which k are kept moves n / (k + 1) times as far in each (Liang
+        et al., 2024, arXiv 2411.16085, algorithm 1). Decoupled decay is no move and stays whole.
+        """
+        slopes = self.slopes()
+        starts = [local(p).to(torch.promote_types(p.dtype, torch.float32)) for p in stretch.params]
+        moved = [
+            as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
+        ]
+        shadow = replace(stretch, params=moved)
+        bare = shadow.program(self.rule, PLAIN, self._coupled)
+        shadow.apply(self.owner.engine, bare, inputs, scalars)
+        triples = zip(stretch.params, starts, moved, strict=True)
+        for index, (param, start, end) in enumerate(triples):
+            slope = local(slopes[id(param)])
+            move = local(end) - start
+            kept = move * slope < 0
+            counts = torch.stack([kept.sum(), torch.full_like(kept.sum(), kept.numel())])
+            some, all_ = summed(counts, [param]).tolist()
+            move = torch.where(kept, move, 0.0) * (all_ / (some + 1))
+            result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
+            noise = None
+            if program.formats[0].random:
+                keys = self._noise(f"{stretch.names[0]}/{index}").values()
+                noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
+            program.formats[0].write_((local(param),), result, noise)
+
+    @property
+    def _coupled(self) -> Decay:
+        return "coupled" if self.decay == "coupled" else ""
+
+    def _numbers(self, step: int) -> dict[str, Tensor]:
+        """The scalars of the rule and of weight decay as the 0-dim tensors the engine takes."""
+        if step in self._made:
+            return self._made[step]
+        group = self.group
+        values = self.owner.scalars(group, step)
+        numbers = {name: values[name] for name in scalar_names(self.rule)}
+        if self.decay == "decoupled":
+            numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
+        elif self.decay == "coupled":
+            numbers["penalty"] = float(group["weight_decay"])
+        made = {name: torch.tensor(v, dtype=torch.float64) for name, v in numbers.items()}
+        return self._made.setdefault(step, made)
+
+    def _noise(self, name: str) -> dict[str, Tensor]:
+        """Keys of the random bits with which a stretch is rounded in this step."""
+        low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
+        return dict(zip(NOISE, map(torch.tensor, (low, high, 0)), strict=True))

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyorder.compare.report.charts import Chart
+from anyorder.compare.report.curves import figures, loss_curves, metric_curves
+
+
+def _load() -> Any:
+    place = Path(__file__).parents[1] / "example_results.py"
+    spec = importlib.util.spec_from_file_location("example_results", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+example = _load()
+RUNS = {
+    "a": [[1.0, 0.5, 0.25], [1.0, 0.6, 0.35], [1.0, 0.7, 0.45]],
+    "b": [[1.0, 0.9, 0.8]] * 3,
+}
+
+
+def _chart(chart: Chart | None) -> Chart:
+    assert chart is not None
+    return chart
+
+
+def test_medians_bands_and_single_runs() -> None:
+    chart = _chart(loss_curves(example.made_up(RUNS)))
+    view = chart["views"]["forwards"]
+    first = view["series"][0]
+    assert first["line"] == [[0, 30, 60], [1.0, 0.6, 0.35]]
+    assert first["band"] == [[0, 30, 60], [1.0, 0.5, 0.25], [1.0, 0.7, 0.45]]
+    assert [run["y"] for run in first["thin"]] == RUNS["a"]
+    assert chart["views"]["seconds"]["series"][0]["line"][0] == [0, 0.5, 1.0]
+    assert chart["views"]["steps"]["series"][0]["line"][0] == [0, 10, 20]
+    assert chart["views"]["calls"]["series"][0]["line"][0] == [0, 10, 20]
+    assert chart["y"] == {"label": "validation loss", "log": False, "cap": 1.75, "goal": "min"}
+
+
+def test_the_table_and_the_words_say_what_is_drawn() -> None:
+    chart = _chart(loss_curves(example.made_up(RUNS)))
+    assert chart["table"]["head"] == [
+        "method",
+        "at 15 forwards",
+        "at 30 forwards",
+        "at 45 forwards",
+        "at 60 forwards",
+    ]
+    assert chart["table"]["rows"][0] == [
+        "a",
+        "0.8 [0.75, 0.85]",
+        "0.6 [0.5, 0.7]",
+        "0.475 [0.375, 0.575]",
+        "0.35 [0.25, 0.45]",
+    ]
+    assert chart["alt"] == (
+        "Validation loss against forward-pass equivalents, one line per method. "
+        "Medians where the lines end, best first: a 0.35; b 0.8."
+    )
+    assert chart["notes"] == [
+        "Line: median over seeds. Band: all runs, from best to worst. Thin lines: single runs."
+    ]
+
+
+def test_losses_over_many_decades_are_drawn_on_logarithms() -> None:
+    runs = {"a": [[1.0, 0.1, 0.001]] * 5}
+    chart = _chart(loss_curves(example.made_up(runs)))
+    assert chart["y"]["log"]
+    assert "middle half" in chart["notes"][0]
+
+
+def test_a_run_on_its_way_to_infinity_does_not_set_the_scale() -> None:
+    results = example.hostile()["exploding"]
+    chart = _chart(loss_curves(results))
+    assert chart["y"]["cap"] == pytest.approx(2.0)
+    assert chart["notes"][1] == "Values above 2 lie outside the picture."
+    score = _chart(metric_curves(results))
+    assert score["y"]["cap"] == pytest.approx(-1.0, abs=1e-5)
+    assert score["notes"][1] == "Values below -1 lie outside the picture."
+
+
+def test_distance_to_a_known_optimum() -> None:
+    chart = _chart(loss_curves(example.made_up({"a": [[3.0, 2.0, 1.001]] * 2}, optimum=1.0)))
+    assert chart["title"] == "Distance of the validation loss to the optimum"
+    assert chart["views"]["steps"]["series"][0]["thin"][0]["y"] == [2.0, 1.0, 1.001 - 1.0]
+    assert chart["y"]["log"]
+    below = _chart(loss_curves(example.hostile()["optimum"]))
+    assert "lower edge" in below["notes"][1]
+
+
+def test_the_target_is_a_line_in_the_metric() -> None:
+    chart = _chart(metric_curves(example.made_up(RUNS)))
+    assert chart["lines"] == [{"at": 0.8, "label": "target 0.8"}]
+    assert "lines" not in _chart(metric_curves(example.made_up(RUNS, target=None)))
+
+
+def test_a_lost_run_counts_as_worst_after_its_end() -> None:
+    results = example.made_up(RUNS)
+    results["methods"][0]["runs"][0] = example.run(0, [1.0, 0.5], status="diverged")
+    series = _chart(loss_curves(results))["views"]["steps"]["series"][0]
+    assert series["line"][1] == [1.0, 0.6, 0.45]
+    assert series["band"][2] == [1.0, 0.7, None]
+    assert series["thin"][0]["lost"]
+
+
+def test_which_charts_there_are() -> None:
+    def ids(results: dict[str, Any]) -> list[str]:
+        return [chart["id"] for chart in figures(results)]
+
+    assert ids(example.made_up(RUNS)) == ["final", "loss", "metric", "target"]
+    assert ids(example.made_up(RUNS, target=None)) == ["final", "loss", "metric"]
+    assert ids(example.made_up(RUNS, metric="loss", goal="min")) == ["final", "loss", "target"]
+    assert ids({}) == []
+
+
+@pytest.mark.parametrize("name", list(example.hostile()))
+def test_hostile_results_make_sound_charts(name: str) -> None:
+    for chart in figures(example.hostile()[name]):
+        json.dumps(chart, allow_nan=False)
+        assert chart["alt"].endswith(".")
+        assert all(len(row) == len(chart["table"]["head"]) for row in chart["table"]["rows"])
+        for view in chart["views"].values():
+            for series in view["series"]:
+                for part in ("band", "line"):
+                    assert len({len(side) for side in series.get(part, [])}) <= 1

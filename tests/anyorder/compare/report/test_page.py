@@ -1,0 +1,534 @@
+from __future__ import annotations
+
+import copy
+import csv
+import importlib.util
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyorder.compare.report import page as report
+from anyorder.compare.report import tables
+from anyorder.compare.stats.verdicts import summarise
+from anyorder.compare.store.storage import StorageError
+
+
+def _load() -> Any:
+    place = Path(__file__).parents[1] / "example_results.py"
+    spec = importlib.util.spec_from_file_location("example_results", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+example = _load()
+METHODS = ("adamw", "torch.optim:SGD", "adahessian", "mezo")
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """A comparison that was really run, in a few seconds."""
+    results = example.measured(METHODS, seeds=3, trials=3, budget=150, evaluations=6)
+    return json.loads(json.dumps(results))
+
+
+class _Page(HTMLParser):
+    """The numbers and the data of a page, and every tag with what it refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.values: list[tuple[str, float]] = []
+        self.data: Any = None
+        self._caption, self._inside, self._json = "", "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.links += [v or "" for k, v in attrs if k in ("src", "href", "action", "style")]
+        self.links += [k for k, _ in attrs if k.startswith("on")]
+        self._inside = tag
+        self._json = tag == "script" and found.get("id") == "data"
+        if "data-value" in found:
+            self.values.append((self._caption, float(found["data-value"] or "nan")))
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "caption" and data.strip():
+            self._caption = data
+        if self._json and data.strip():
+            self.data = json.loads(data)
+
+
+# --- The page ----------------------------------------------------------------------------------
+
+
+def test_numbers_in_the_page_equal_the_results(measured: dict[str, Any]) -> None:
+    page = _Page(report.html(measured))
+    rows = summarise(measured)
+    board = [value for caption, value in page.values if caption == "Leaderboard"]
+    for row in rows:
+        assert row.metric in board
+        assert row.final_loss in board
+        assert row.seconds in board
+    ledger = [value for caption, value in page.values if caption == "Ledger of one run"]
+    for method in measured["methods"]:
+        last = sorted(run["curve"][-1]["seconds"] for run in method["runs"])
+        assert last[1] in ledger
+        assert method["runs"][0]["curve"][-1]["calls"]["grads"] in ledger
+
+
+def test_curves_in_the_page_equal_the_results(measured: dict[str, Any]) -> None:
+    page = _Page(report.html(measured))
+    charts = {chart["id"]: chart for chart in page.data["charts"]}
+    assert list(charts) == ["final", "loss", "metric", "target", "best-of-k", "lr"]
+    assert page.data["names"] == list(METHODS)
+    for axis in ("seconds", "forwards", "steps"):
+        for key, quantity in (("loss", "val_loss"), ("metric", "metric")):
+            series = charts[key]["views"][axis]["series"]
+            for drawn, method in zip(series, measured["methods"], strict=True):
+                for line, run in zip(drawn["thin"], method["runs"], strict=True):
+                    assert line["x"] == [point[axis] for point in run["curve"]]
+                    assert line["y"] == [point[quantity] for point in run["curve"]]
+    for drawn in charts["lr"]["views"]["fixed"]["series"]:
+        trials = measured["methods"][drawn["m"]]["tuning"]
+        assert [dot["x"] for dot in drawn["dots"]] == [trial["config"]["lr"] for trial in trials]
+        assert [dot["y"] for dot in drawn["dots"]] == [trial["value"] for trial in trials]
+
+
+def test_every_section_is_there(measured: dict[str, Any]) -> None:
+    text = report.html(measured)
+    for heading in (
+        "Leaderboard",
+        "Progress and result",
+        "Which differences are real",
+        "Test data, looked at once",
+        "What it cost",
+        "Tuning",
+        "What diverged or failed",
+        "The problem, probed before the start",
+        "Settings",
+        "To run it again",
+    ):
+        assert f">{heading}</h2>" in text
+    assert "differs from finite differences by 3 %" in text
+    assert "Look for a step in the loss." in text
+    assert "torch.optim.sgd.SGD" in text
+    assert "<dt>packages, torch</dt>" in text
+    assert measured["command"] in text
+
+
+def test_what_the_probe_found_is_said_in_words() -> None:
+    text = report.html(
+        {
+            "probe": {
+                "ok": True,
+                "parameters": 17226,
+                "deterministic": False,
+                "noise": {"batches": 16, "mean": 2.31393, "std": 0.009447},
+                "second_derivative": "no double backward for <op>",
+                "evaluation_seconds": 0.0123,
+                "something": {"new": 3},
+            }
+        }
+    )
+    said = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+    assert said["parameters"] == "17,226"
+    assert said["same seed, same loss"] == "no"
+    assert said["loss of 16 batches at the start"] == "2.314, standard deviation 0.0094"
+    assert said["second derivative"] == "no double backward for &lt;op&gt;"
+    assert said["one evaluation"] == "12.3 ms"
+    assert said["something, new"] == "3"
+    assert "ok" not in said
+
+
+def test_the_first_traceback_of_a_method_is_shown() -> None:
+    results = example.hostile()["all failed"]
+    for each in results["methods"][0]["runs"]:
+        each["traceback"] = f"Traceback of seed {each['seed']}\n  File <x>"
+    text = report.html(results)
+    assert "Traceback of seed 0\n  File &lt;x&gt;" in text
+    assert "Traceback of seed 1" not in text
+
+
+def test_the_page_loads_nothing_and_runs_only_its_own_scripts(measured: dict[str, Any]) -> None:
+    text = report.html(measured)
+    page = _Page(text)
+    assert set(page.links) == {"data:,", "#main"}
+    assert not {"img", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert page.tags.count("script") == 2  # the data and one script
+    assert "@import" not in text and "url(" not in text.replace("url(#${clip})", "")
+    addresses = set(re.findall(r"https?://[^\s\"'<)]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg"}  # a name, never asked for
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1].replace("&#39;", "'")
+    assert "unsafe-inline" not in policy[1]
+
+
+def test_html_in_names_stays_text() -> None:
+    results = example.hostile()["names"]
+    text = report.html(results)
+    page = _Page(text)
+    assert page.tags.count("script") == 2
+    assert "img" not in page.tags
+    assert not any(link.startswith("on") for link in page.links)
+    assert page.data["names"] == [method["name"] for method in results["methods"]]
+    assert "<script>document" not in text
+
+
+@pytest.mark.parametrize("name", list(example.hostile()))
+def test_hostile_results_make_a_page(name: str, tmp_path: Path) -> None:
+    results = example.hostile()[name]
+    before = copy.deepcopy(results)
+    for file in report.write(results, tmp_path / "out"):
+        assert file.stat().st_size > 0
+    assert repr(results) == repr(before)  # NaN equals nothing, not even itself
+    page = _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert page.data is not None
+
+
+def test_one_page_is_small(measured: dict[str, Any], tmp_path: Path) -> None:
+    page, *_ = report.write(measured, tmp_path)
+    assert page.stat().st_size < 400_000
+
+
+def test_write_replaces_and_returns_the_files(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("old")
+    files = report.write(example.hostile()["one seed"], tmp_path)
+    assert [file.name for file in files] == ["report.html", "report.md", "curves.csv"]
+    assert all(file.is_file() for file in files)
+    assert "old" not in files[0].read_text(encoding="utf-8")[:50]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(file.name for file in files)
+
+
+def test_an_unwritable_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        report.write({}, tmp_path)
+
+
+# --- Words -------------------------------------------------------------------------------------
+
+
+def test_headline_claims_no_more_than_the_numbers() -> None:
+    few = example.made_up({"a": [[1.0, 0.1], [1.0, 0.2], [1.0, 0.3]], "b": [[1.0, 0.9]] * 3})
+    assert report.headline(few) == [
+        "a comes first with score 0.8 [0.7, 0.9] (interquartile mean of 3 seeds).",
+        "3 seeds cannot give a verdict on 1 pair of methods, however far apart: that takes 6. "
+        "The interval of a lies apart from that of b.",
+    ]
+    many = example.made_up(
+        {
+            "a": [[1.0, 0.1 + 0.001 * s] for s in range(10)],
+            "a2": [[1.0, 0.1 + 0.001 * ((3 * s) % 10)] for s in range(10)],
+            "b": [[1.0, 0.9]] * 10,
+        }
+    )
+    assert report.headline(many)[1] == (
+        "On the same seeds it is better than b; not separable from a2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("all failed", ["No method has a result; the reasons are listed below."]),
+        ("nothing", ["No method took part."]),
+        ("one seed", ["a comes first with score 0.9 (one seed)."]),
+    ],
+)
+def test_headline_of_hostile_results(name: str, said: list[str]) -> None:
+    assert report.headline(example.hostile()[name])[: len(said)] == said
+
+
+def test_headline_counts_lost_runs() -> None:
+    said = report.headline(example.hostile()["nan"])
+    assert said[-1] == "1 of 6 runs diverged or failed and count as worst."
+
+
+def test_command_is_put_together_if_it_was_not_recorded() -> None:
+    results = {
+        "plan": {"budget": "5 s", "tune": 4, "seeds": 3},
+        "problem": {"name": "digits", "spec": "my problem.py"},
+        "methods": [{"name": "fast", "spec": "fast=adamw"}, {"name": "lion"}],
+    }
+    assert report.command(results) == (
+        "anyorder compare 'my problem.py' --methods fast=adamw,lion "
+        "--budget '5 s' --tune 4 --seeds 3"
+    )
+    assert report.command({**results, "command": "as typed"}) == "as typed"
+    assert report.command({}) == "anyorder compare PROBLEM"
+
+
+def test_markdown(measured: dict[str, Any]) -> None:
+    text = report.markdown(measured)
+    assert text.startswith("# 4 methods on digits\n")
+    rows = [line for line in text.split("## Leaderboard")[1].splitlines() if line.startswith("|")]
+    names = [line.split("|")[2].split()[0] for line in rows[2:6]]
+    assert names == [row.name for row in summarise(measured)]
+    assert "## Test data" in text
+    assert text.rstrip().endswith("```")
+
+
+def test_markdown_escapes() -> None:
+    text = report.markdown(example.hostile()["names"])
+    before, _, command = text.partition("## To run it again")
+    assert "<script>" not in before
+    board = [line for line in before.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in board[:4]}) == 1
+    assert "```sh" in command
+
+
+def test_curves_hold_every_evaluation_as_it_was_recorded(measured: dict[str, Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(report.curves(measured))))
+    points = [
+        (method["name"], run["seed"], point)
+        for method in measured["methods"]
+        for run in method["runs"]
+        for point in run["curve"]
+    ]
+    assert len(rows) == len(points)
+    for row, (name, seed, point) in zip(rows, points, strict=True):
+        assert (row["method"], int(row["seed"])) == (name, seed)
+        for key in ("seconds", "forwards", "steps", "val_loss", "metric", "oracle_seconds"):
+            assert float(row[key]) == point[key]
+        assert int(row["grads"]) == point["calls"]["grads"]
+        assert row["train_loss"] == (
+            "" if point["train_loss"] is None else str(point["train_loss"])
+        )
+
+
+# --- In a browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Open the report of some results; whatever the page complains about fails the test."""
+    complaints: list[str] = []
+    contexts: list[Any] = []
+
+    def opened(results: dict[str, Any], width: int = 1280, scheme: str = "light") -> Any:
+        page_file, *_ = report.write(results, tmp_path / f"{len(contexts)}")
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: (
+                None if asked.url.startswith(("file:", "data:")) else complaints.append(asked.url)
+            ),
+        )
+        page.goto(page_file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def test_the_legend_toggles_all_charts(visit: Callable[..., Any], measured: dict[str, Any]) -> None:
+    page = visit(measured)
+    lines = "figure .line"
+    assert page.locator("#figure-loss .line").count() == 4
+    before = page.locator(lines).count()
+    button = page.locator("#legend button", has_text="adamw")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert page.locator("#figure-loss .line").count() == 3
+    assert page.locator("#figure-metric .line").count() == 3
+    assert page.locator(lines).count() == before - 3  # loss, metric, best of k
+    assert page.locator("tr.off").count() >= 2
+    button.click()
+    assert page.locator(lines).count() == before
+    button.dblclick()
+    assert page.locator("#figure-loss .line").count() == 1
+    page.click("#everyone")
+    assert page.locator("#figure-loss .line").count() == 4
+
+
+def test_one_switch_changes_the_axis_of_all_charts(
+    visit: Callable[..., Any], measured: dict[str, Any]
+) -> None:
+    page = visit(measured)
+    assert page.locator("input[value=forwards]").is_checked()
+    for axis, label in (
+        ("seconds", "seconds of training"),
+        ("calls", "calls"),
+        ("steps", "steps"),
+        ("forwards", "forward-pass equivalents"),
+    ):
+        page.check(f"input[value={axis}]")
+        for chart in ("loss", "metric"):
+            assert page.locator(f"#figure-{chart} text.label").text_content() == label
+        assert page.locator("#figure-target text.label").text_content() == f"{label} to the target"
+
+
+def test_marks_and_readings_are_the_numbers(
+    visit: Callable[..., Any], measured: dict[str, Any]
+) -> None:
+    page = visit(measured)
+    places = page.locator("#figure-final .dot.seed").evaluate_all(
+        "all => all.map((each) => Number(each.dataset.x))"
+    )
+    ends = [run["final"]["metric"] for method in measured["methods"] for run in method["runs"]]
+    assert sorted(places) == sorted(ends)
+    plot = page.locator("#figure-loss .plot")
+    plot.focus()
+    page.keyboard.press("End")
+    reading = page.locator("#figure-loss .reading").inner_text()
+    shown = {
+        float(found[1]): float(found[0])
+        for found in re.findall(r"([\d.e-]+) \[([\d.e-]+), ", reading)
+    }
+    ends_of_lines = []
+    for method in measured["methods"]:
+        finals = sorted(run["curve"][-1]["val_loss"] for run in method["runs"])
+        ends_of_lines.append(finals)
+    for low, middle in shown.items():
+        assert any(
+            middle == pytest.approx(finals[1], rel=0.02)
+            and low == pytest.approx(finals[0], rel=0.02)
+            for finals in ends_of_lines
+        )
+    assert shown
+
+
+def test_zoom_by_mouse_button_and_key(visit: Callable[..., Any], measured: dict[str, Any]) -> None:
+    page = visit(measured)
+    figure = page.locator("#figure-loss")
+    plot = figure.locator(".plot")
+
+    def labels() -> list[str]:
+        return plot.locator("text").all_text_contents()
+
+    everything = labels()
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 160, steps=3)
+    page.mouse.up()
+    assert labels() != everything
+    figure.get_by_role("button", name="Show everything").click()
+    assert labels() == everything
+    figure.get_by_role("button", name="Zoom in").click()
+    closer = labels()
+    assert closer != everything
+    plot.focus()
+    page.keyboard.press("0")
+    assert labels() == everything
+    page.keyboard.press("+")
+    assert labels() == closer
+    page.keyboard.press("-")
+    assert labels() == everything
+
+
+def test_logarithmic_axes_can_be_chosen(
+    visit: Callable[..., Any], measured: dict[str, Any]
+) -> None:
+    page = visit(measured)
+    button = page.locator("#figure-loss").get_by_role("button", name="Logarithmic y axis")
+    pressed = button.get_attribute("aria-pressed")
+    before = page.locator("#figure-loss .line").first.get_attribute("d")
+    button.click()
+    assert button.get_attribute("aria-pressed") != pressed
+    assert page.locator("#figure-loss .line").first.get_attribute("d") != before
+    page.locator("#figure-loss").get_by_role("button", name="Logarithmic x axis").click()
+    assert "NaN" not in page.locator("#figure-loss svg").inner_html()
+
+
+def test_everything_is_reached_by_keyboard(
+    visit: Callable[..., Any], measured: dict[str, Any]
+) -> None:
+    page = visit(measured)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.locator("#figure-target .plot").focus()
+    page.keyboard.press("ArrowRight")
+    first = page.locator("#figure-target .reading").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#figure-target .reading").inner_text() != first
+    assert "seed" in first or "expected" in first
+    page.keyboard.press("Escape")
+    assert page.locator("#figure-target .reading").is_hidden()
+    page.locator("#legend button").first.focus()
+    page.keyboard.press("Space")
+    assert page.locator("#legend button").first.get_attribute("aria-pressed") == "false"
+    page.locator("#figure-loss summary").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#figure-loss .behind table").is_visible()
+
+
+def test_colours_follow_the_system_until_somebody_chooses(
+    visit: Callable[..., Any], measured: dict[str, Any]
+) -> None:
+    def ground(page: Any) -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light, dark = ground(visit(measured)), ground(visit(measured, scheme="dark"))
+    assert light != dark
+    page = visit(measured)
+    page.select_option("#theme", "dark")
+    assert ground(page) == dark
+    page.reload()
+    assert ground(page) == dark
+    page.select_option("#theme", "system")
+    assert ground(page) == light
+    page.select_option("#theme", "dark")
+    page.emulate_media(media="print")
+    assert ground(page) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_sticks_out_at_the_side(
+    visit: Callable[..., Any], measured: dict[str, Any], width: int
+) -> None:
+    results = {"measured": measured, **example.hostile()}
+    for name in ("measured", "twelve", "names"):
+        page = visit(results[name], width=width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+@pytest.mark.parametrize("name", list(example.hostile()))
+def test_hostile_results_open_without_complaint(visit: Callable[..., Any], name: str) -> None:
+    results = example.hostile()[name]
+    page = visit(results)
+    assert page.title() != "taken"
+    assert "NaN" not in "".join(
+        page.locator("figure svg").evaluate_all("all => all.map((s) => s.outerHTML)")
+    )
+    assert page.locator("figure").count() == len(_Page(report.html(results)).data["charts"])
+
+
+def test_misses_are_crosses_apart(visit: Callable[..., Any]) -> None:
+    results = example.made_up({"a": [[1.0, 0.1]] * 3, "b": [[1.0, 0.9]] * 3})
+    page = visit(results)
+    figure = page.locator("#figure-target")
+    assert figure.locator(".lost").count() == 3
+    assert figure.locator(".dot.seed").count() == 3
+    edge = figure.locator(".apart").bounding_box()
+    crosses = [figure.locator(".lost").nth(i).bounding_box() for i in range(3)]
+    assert all(edge["x"] < box["x"] < edge["x"] + edge["width"] for box in crosses)
+
+
+def test_the_leaderboard_shows_what_the_tables_hold(
+    visit: Callable[..., Any], measured: dict[str, Any]
+) -> None:
+    page = visit(measured)
+    names = page.locator(".board tbody .name").all_inner_texts()
+    assert names == [row[1].text for row in tables.leaderboard(measured).rows]
+    assert page.locator(".board tbody .name svg").count() == 4

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyorder.compare.report import tables
+from anyorder.compare.stats.verdicts import summarise
+
+
+def _load() -> Any:
+    place = Path(__file__).parents[1] / "example_results.py"
+    spec = importlib.util.spec_from_file_location("example_results", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+example = _load()
+RUNS = {
+    "a": [[1.0, 0.9 + 0.001 * s] for s in range(8)],
+    "b": [[1.0, 0.1 + 0.002 * s] for s in range(8)],
+}
+
+
+def _column(table: tables.Table, name: str) -> list[tables.Cell]:
+    return [row[table.head.index(name)] for row in table.rows]
+
+
+def test_leaderboard_holds_the_exact_numbers() -> None:
+    results = example.made_up(RUNS)
+    board, rows = tables.leaderboard(results), summarise(results)
+    assert [cell.text for cell in _column(board, "method")] == ["b", "a"]
+    assert board.methods == [1, 0]
+    assert [cell.value for cell in _column(board, "score")] == [row.metric for row in rows]
+    assert [cell.value for cell in _column(board, "validation loss")] == [
+        row.final_loss for row in rows
+    ]
+    assert [cell.text for cell in _column(board, "against the first")] == ["first", "worse"]
+    assert [cell.text for cell in _column(board, "reached target")] == ["8/8", "0/8"]
+    target = _column(board, "cost to target (forwards)")
+    # From 0 to 0.9 - 0.002 s in 30 forwards, the target being 0.8.
+    cost = sum(30 * 0.8 / (0.9 - 0.002 * s) for s in range(8)) / 8
+    assert target[0].value == rows[0].target_cost == pytest.approx(cost)
+    assert target[1].text == "never"
+    assert "remarks" not in board.head
+
+
+def test_leaderboard_names_losses_and_reasons() -> None:
+    results = example.made_up({"a": [[1.0, 0.5]] * 3, "b": [[1.0, 0.9]] * 3, "c": []})
+    results["methods"][0]["runs"][0] |= {"status": "diverged"}
+    results["methods"][2]["failed"] = "ImportError: no c"
+    board = tables.leaderboard(results)
+    assert [cell.text for cell in _column(board, "method")] == ["b", "a", "c"]
+    lost = _column(board, "score")[1]
+    assert (lost.text, lost.small, lost.value) == ("runs lost", "median 0.5", None)
+    assert [cell.text for cell in _column(board, "remarks")] == [
+        "",
+        "1 of 3 runs diverged",
+        "ImportError: no c",
+    ]
+    assert [cell.text for cell in _column(board, "")] == ["1", "2", ""]
+
+
+def test_one_column_where_metric_and_loss_are_the_same() -> None:
+    board = tables.leaderboard(example.made_up(RUNS, metric="loss", goal="min", target=None))
+    assert board.head.count("validation loss") == 1
+    assert "loss" not in board.head
+    assert not any("target" in name for name in board.head)
+
+
+def test_verdicts_can_be_read_both_ways() -> None:
+    table = tables.matrix(example.made_up(RUNS))
+    assert table.head == ["", "b", "a"]
+    assert [[cell.text for cell in row[1:]] for row in table.rows] == [
+        ["", "better"],
+        ["worse", ""],
+    ]
+    (row,) = tables.differences(example.made_up(RUNS)).rows
+    assert [cell.text for cell in row[:3]] == ["a", "worse", "b"]
+    assert row[3].value == pytest.approx(-0.8 + 0.0035)
+    assert row[4].value == 2 / 2**8
+
+
+def test_too_few_seeds_are_named() -> None:
+    few = {name: runs[:3] for name, runs in RUNS.items()}
+    cell = _column(tables.leaderboard(example.made_up(few)), "against the first")[1]
+    assert (cell.text, cell.small) == ("not separable", "too few seeds, 6 are needed")
+
+
+def test_ledger() -> None:
+    table = tables.ledger(example.made_up(RUNS))
+    row = table.rows[0]
+    assert [cell.value for cell in row[1:9]] == [0, 10, 0, 0, 0, 30.0, 10, 0.5]
+    assert row[table.head.index("in the problem")].text == "60%"
+    assert row[table.head.index("peak memory")].text == "1.0 MiB"
+    assert row[table.head.index("state")].value == 1024
+
+
+def test_the_ledger_shows_targets_where_they_say_more_than_gradients() -> None:
+    results = example.made_up(RUNS)
+    points = [
+        point for method in results["methods"] for run in method["runs"] for point in run["curve"]
+    ]
+    assert "targets" not in tables.ledger(results).head
+    for point in points:
+        point["calls"]["targets"] = point["calls"]["grads"]
+    assert "targets" not in tables.ledger(results).head
+    for point in points:
+        point["calls"]["targets"] = 7
+    table = tables.ledger(results)
+    assert [row[table.head.index("targets")].value for row in table.rows] == [7] * len(table.rows)
+    assert table.head[5:8] == ["ranked points", "targets", "forwards"]
+
+
+def test_test_data() -> None:
+    results = example.made_up(RUNS)
+    assert tables.test_data(results) is None
+    for method in results["methods"]:
+        for run in method["runs"]:
+            run["test"] = {"loss": 0.25, "score": None}
+    results["methods"][1]["runs"][0]["status"] = "diverged"
+    table = tables.test_data(results)
+    assert table is not None
+    b = table.rows[[cell.text for cell in _column(table, "method")].index("b")]
+    assert (b[1].value, b[1].small, b[2].value, b[3].value) == (0.25, "[0.25, 0.25]", None, 1)
+
+
+def test_tuning() -> None:
+    results = example.made_up(RUNS)
+    assert tables.tuning(results) is None
+    results["methods"][0] |= {
+        "chosen": 1,
+        "space": [{"name": "lr", "low": 0.01, "high": 0.1}],
+        "tuning": [
+            {
+                "config": {"lr": 0.01, "n": 3},
+                "value": 0.5,
+                "cost": {"forwards": 30},
+                "status": "done",
+            },
+            {
+                "config": {"lr": 0.1, "n": 4},
+                "value": 0.7,
+                "cost": {"forwards": 31},
+                "status": "done",
+            },
+            {"config": {"lr": 9.0}, "value": None, "cost": {}, "status": "failed", "error": "boom"},
+        ],
+    }
+    table = tables.tuning(results)
+    assert table is not None
+    assert "default on report seeds" not in table.head
+    ((_, trials, lost, cost, default, best, chosen, edge),) = table.rows
+    assert [cell.value for cell in (trials, lost, cost, default, best)] == [3, 1, 61, 0.5, 0.7]
+    assert chosen.text == "lr 0.1, n 4"
+    assert edge.text == "lr 0.1 lies at the upper end, the best may lie outside"
+    results["methods"][0]["default_runs"] = [example.run(i, [1.0, 0.5]) for i in range(3)]
+    again = tables.tuning(results)
+    assert again is not None
+    (by_default,) = _column(again, "default on report seeds")
+    assert (by_default.value, by_default.small) == (0.5, "[0.5, 0.5]")
+    losses = tables.losses(results)
+    assert losses is not None
+    assert [cell.text for cell in losses.rows[0]] == ["a", "tuning trial 2: lr 9", "failed", "boom"]
+
+
+def test_losses_say_why() -> None:
+    results = example.made_up(RUNS)
+    assert tables.losses(results) is None
+    results["methods"][0]["runs"][2] |= {"status": "failed", "error": "ValueError: x"}
+    results["methods"].append({"name": "c", "runs": [], "failed": "ImportError: c"})
+    table = tables.losses(results)
+    assert table is not None
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["a", "seed 2", "failed", "ValueError: x"],
+        ["c", "", "failed", "ImportError: c"],
+    ]
+
+
+def test_rates_nominal_beside_measured() -> None:
+    assert tables.rates({}) is None
+    table = tables.rates(
+        {
+            "rates": {"nominal": {"grads": 3}, "measured": {"grads": 2.5, "products": None}},
+            "probe": {"costs": {"gradient": {"seconds": 0.002, "bytes": 2048}}},
+        }
+    )
+    assert table is not None
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["gradient", "3", "2.5", "2 ms", "2.0 KiB"],
+        ["product", "—", "—", "—", "—"],
+    ]
+
+
+@pytest.mark.parametrize("name", list(example.hostile()))
+def test_hostile_results_make_sound_tables(name: str) -> None:
+    results = example.hostile()[name]
+    for make in (tables.leaderboard, tables.matrix, tables.differences, tables.ledger):
+        table = make(results)
+        assert len(table.rows) == len(table.methods or table.rows)
+        values = [cell.value for row in table.rows for cell in row if cell.value is not None]
+        assert all(map(math.isfinite, values))
+    for make in (tables.test_data, tables.tuning, tables.losses, tables.rates):
+        make(results)

@@ -1,0 +1,104 @@
+"""One line for every optimizer: counted, held to the budget, an unfinished step undone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from anyorder import Composite
+from anyorder.compare.plan.entrants import resolve
+from anyorder.compare.run.adapter import HOPELESS, Diverged, Foreign, Native, adapt
+from anyorder.oracle.ledger import Budget, BudgetExhausted
+
+
+def loss_of(model: nn.Linear) -> torch.Tensor:
+    return (model(torch.eye(4)) - 3).square().mean()
+
+
+@pytest.mark.parametrize("name", ["sgd", "torch.optim:SGD"])
+def test_same_numbers_and_ledger_for_both_kinds(name: str) -> None:
+    torch.manual_seed(0)
+    model, plain = nn.Linear(4, 1), nn.Linear(4, 1)
+    plain.load_state_dict(model.state_dict())
+    adapted = adapt(resolve(name), model, {"lr": 0.1, "momentum": 0.5}, Budget(), 0)
+    losses = [float(adapted.step(lambda: loss_of(model))) for _ in range(5)]  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.5)
+    expected: list[float] = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = loss_of(plain)
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert losses == pytest.approx(expected, rel=1e-6)
+    assert adapted.calls.grads == 5
+    assert adapted.calls.seconds > 0
+
+
+@pytest.mark.parametrize("name", ["sgd", "torch.optim:SGD"])
+def test_gradients_of_a_loss_in_two_parts_hold_targets(name: str) -> None:
+    model = nn.Linear(4, 1)
+    closure = Composite(lambda: model(torch.eye(4)), lambda out: (out - 3).square().mean())
+    adapted = adapt(resolve(name), model, {"lr": 0.1}, Budget(targets=3), 0)
+    with pytest.raises(BudgetExhausted):
+        while True:
+            adapted.step(closure)
+    assert (adapted.calls.grads, adapted.calls.targets) == (3, 3)
+
+
+def test_kinds() -> None:
+    model = nn.Linear(2, 1)
+    assert isinstance(adapt(resolve("mezo"), model, {}, Budget(), 0), Native)
+    assert isinstance(adapt(resolve("torch.optim:Adam"), model, {}, Budget(), 0), Foreign)
+
+
+def test_several_gradients_per_step_are_all_counted_and_stopped_in_time() -> None:
+    model = nn.Linear(4, 1)
+    budget = Budget(forwards=3 * 50)
+    adapted = adapt(resolve("torch.optim:LBFGS"), model, {"lr": 0.01}, budget, 0)
+    with pytest.raises(BudgetExhausted):
+        while True:
+            adapted.step(lambda: loss_of(model))
+    assert adapted.calls.grads == 50
+
+
+def test_an_unfinished_step_is_undone() -> None:
+    model = nn.Linear(4, 1)
+    adapted = adapt(resolve("torch.optim:LBFGS"), model, {"lr": 0.01}, Budget(grads=25), 0)
+    adapted.step(lambda: loss_of(model))
+    assert adapted.calls.grads == 20
+    before = model.weight.detach().clone()
+    with pytest.raises(BudgetExhausted):
+        adapted.step(lambda: loss_of(model))
+    assert adapted.calls.grads == 25
+    assert torch.equal(model.weight, before)
+
+
+def test_a_foreign_loss_that_stays_nan_ends_the_run() -> None:
+    model = nn.Linear(4, 1)
+    adapted = adapt(resolve("torch.optim:SGD"), model, {}, Budget(), 0)
+    with pytest.raises(Diverged, match=f"{HOPELESS} times in a row"):
+        for _ in range(HOPELESS):
+            adapted.step(lambda: loss_of(model) * float("nan"))
+
+
+def test_fixed_settings_and_configuration_reach_the_class() -> None:
+    model = nn.Linear(4, 1)
+    entrant = resolve("torch.optim:AdamW", sets={"betas": "(0.5, 0.6)"})
+    adapted = adapt(entrant, model, {"lr": 0.25}, Budget(), 0)
+    group = adapted.optimizer.param_groups[0]
+    assert (group["lr"], group["betas"]) == (0.25, (0.5, 0.6))
+
+
+def test_a_foreign_optimizer_that_never_calls_the_closure_returns_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "lazy.py"
+    path.write_text(
+        "import torch\n\nclass Lazy(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n        return None\n"
+    )
+    adapted = adapt(resolve(f"{path}:Lazy"), nn.Linear(2, 1), {}, Budget(), 0)
+    assert adapted.step(lambda: torch.zeros(())) is None
+    assert adapted.calls.grads == 0

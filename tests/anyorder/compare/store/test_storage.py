@@ -1,0 +1,290 @@
+"""The queue of runs: won by one, kept by heartbeats, taken over when its holder is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from anyorder.compare.plan.plan import Item, Plan, PlanError, items
+from anyorder.compare.store import storage as storing
+from anyorder.compare.store.holders import me
+from anyorder.compare.store.storage import Storage, StorageError, embedded_url
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return embedded_url(tmp_path)
+
+
+@pytest.fixture
+def opened(url: str, small_plan: Plan) -> Any:
+    """A storage with all runs of the small plan in it."""
+    storage = opening(url, small_plan)
+    yield storage
+    storage.close()
+
+
+def opening(url: str, plan: Plan) -> Storage:
+    storage = Storage(url)
+    storage.begin(plan)
+    storage.add([(item, {"lr": 0.1} if item.kind == "tune" else None) for item in items(plan)])
+    return storage
+
+
+def edit(url: str, statement: str, **values: Any) -> None:
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(statement), values)
+    engine.dispose()
+
+
+def a_dead_process() -> dict[str, Any]:
+    """What a process that has ended would have left as its holder."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    left = {**me(), "pid": process.pid, "started": Path(f"/proc/{process.pid}/stat").read_text()}
+    left["started"] = left["started"].rpartition(")")[2].split()[19]
+    process.communicate(b"\n")
+    return left
+
+
+ITEM = Item("tune", "a", 0, 1000)
+
+
+def test_a_run_from_claim_to_outcome(opened: Storage) -> None:
+    assert opened.states()[ITEM.key] == "waiting"
+    assert opened.claim(ITEM) == {"config": {"lr": 0.1}, "crashes": 0}
+    assert opened.states()[ITEM.key] == "running"
+    assert opened.finish(ITEM, {"record": 1})
+    assert opened.states()[ITEM.key] == "done"
+    assert opened.outcomes() == {ITEM.key: {"record": 1}}
+    assert opened.outcomes([ITEM.key]) == {ITEM.key: {"record": 1}}
+    assert opened.outcomes(["other"]) == {}
+    assert opened.claim(ITEM) is None
+
+
+def test_adding_again_changes_nothing(opened: Storage, small_plan: Plan) -> None:
+    opened.claim(ITEM)
+    opened.finish(ITEM, {"record": 1})
+    opened.add([(item, {"lr": 9}) for item in items(small_plan)])
+    assert opened.states()[ITEM.key] == "done"
+    assert opened.claim(Item("tune", "a", 1, 1000)) == {"config": {"lr": 0.1}, "crashes": 0}
+
+
+def test_one_of_many_wins(url: str, small_plan: Plan) -> None:
+    storages = [opening(url, small_plan) for _ in range(6)]
+    barrier, won = threading.Barrier(6), []
+
+    def race(storage: Storage) -> None:
+        barrier.wait()
+        won.extend(item.key for item in items(small_plan) if storage.claim(item) is not None)
+
+    threads = [threading.Thread(target=race, args=(storage,)) for storage in storages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == sorted(item.key for item in items(small_plan))
+    for storage in storages:
+        storage.close()
+
+
+def test_a_living_claim_is_left_alone(opened: Storage, url: str) -> None:
+    opened.claim(ITEM)
+    other = Storage(url)
+    other.key = opened.key
+    assert other.claim(ITEM) is None
+    other.close()
+
+
+def test_a_quiet_claim_is_taken_over_and_the_late_result_does_not_count(
+    opened: Storage, url: str, small_plan: Plan
+) -> None:
+    opened.claim(ITEM)
+    edit(
+        url,
+        "UPDATE anyorder_items SET beat = beat - :old WHERE state = 'running'",
+        old=storing.GRACE + 1,
+    )
+    other = opening(url, small_plan)
+    assert other.claim(ITEM) is not None
+    assert not opened.finish(ITEM, {"record": "late"})
+    assert not opened.release(ITEM)
+    assert other.finish(ITEM, {"record": "good"})
+    assert opened.outcomes()[ITEM.key] == {"record": "good"}
+    other.close()
+
+
+def test_a_heartbeat_keeps_a_claim(opened: Storage, url: str, small_plan: Plan) -> None:
+    opened.claim(ITEM)
+    edit(
+        url,
+        "UPDATE anyorder_items SET beat = beat - :old WHERE state = 'running'",
+        old=storing.GRACE + 1,
+    )
+    opened.beat()
+    other = opening(url, small_plan)
+    assert other.claim(ITEM) is None
+    other.close()
+
+
+def test_a_claim_of_a_dead_process_is_taken_over_at_once(
+    opened: Storage, url: str, small_plan: Plan
+) -> None:
+    opened.claim(ITEM)
+    holder = json.dumps({**a_dead_process(), "token": "gone"})
+    edit(
+        url,
+        "UPDATE anyorder_items SET token = 'gone', holder = :h WHERE state = 'running'",
+        h=holder,
+    )
+    other = opening(url, small_plan)
+    assert other.claim(ITEM) is not None
+    other.close()
+
+
+def test_a_released_run_waits_and_counts_crashes(opened: Storage) -> None:
+    opened.claim(ITEM)
+    assert opened.release(ITEM)
+    assert opened.claim(ITEM)["crashes"] == 0  # type: ignore[index]
+    opened.release(ITEM, crashed=True)
+    assert opened.claim(ITEM)["crashes"] == 1  # type: ignore[index]
+
+
+def test_facts_are_kept_by_the_first(opened: Storage) -> None:
+    assert opened.facts() == {}
+    assert opened.keep_facts({"a": 1}) == {"a": 1}
+    assert opened.keep_facts({"a": 2}) == {"a": 1}
+
+
+def test_another_plan_in_the_same_file_is_refused(
+    url: str, small_plan: Plan, opened: Storage
+) -> None:
+    with pytest.raises(PlanError, match="budget: '20grads' there, '9s' now"):
+        Storage(url).begin(replace(small_plan, budget="9s"))
+    assert opened.begin(replace(small_plan, seeds=5), extend=True).seeds == 5
+    assert Storage(url).begin(small_plan).seeds == 5
+
+
+def test_another_version_is_refused(url: str, small_plan: Plan, opened: Storage) -> None:
+    edit(url, "UPDATE anyorder_comparisons SET version = '0.0.1'")
+    with pytest.raises(StorageError, match=r"written by anyorder 0\.0\.1"):
+        Storage(url).begin(small_plan)
+
+
+def test_a_damaged_file_is_named_with_the_way_out(
+    tmp_path: Path, url: str, small_plan: Plan
+) -> None:
+    path = tmp_path / "compare.db"
+    path.write_bytes(b"no database at all " * 99)
+    with pytest.raises(StorageError, match=r"compare\.db is damaged .* Move it away"):
+        Storage(url)
+    path.unlink()
+    opening(url, small_plan).close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="is damaged"):
+        opening(url, small_plan)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write the database .* --out"):
+        Storage(embedded_url(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nonsense", "cannot read the storage 'nonsense'"),
+        ("oracle://host/x", "use sqlite or postgresql"),
+        ("postgresql://u:secret@127.0.0.1:1/x", r"u:\*\*\*@127\.0\.0\.1:1/x cannot be used"),
+    ],
+)
+def test_addresses_that_cannot_be_used(
+    url: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "PAUSE", 0.0)
+    with pytest.raises(StorageError, match=says) as caught:
+        Storage(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_lock_is_held_by_one_and_inherited_from_the_dead(
+    opened: Storage, url: str, small_plan: Plan
+) -> None:
+    other = opening(url, small_plan)
+    with opened.lock("x") as first:
+        assert first
+        with other.lock("x") as second:
+            assert not second
+        with other.lock("y") as apart:
+            assert apart
+    with other.lock("x") as later:
+        assert later
+    dead = json.dumps({**a_dead_process(), "token": "gone"})
+    edit(url, "UPDATE anyorder_locks SET holder = :h WHERE name = 'x'", h=dead)
+    with opened.lock("x") as inherited:
+        assert inherited
+    other.close()
+
+
+def test_what_is_mirrored_is_remembered(opened: Storage) -> None:
+    opened.claim(ITEM)
+    assert opened.unmirrored() == {}
+    opened.finish(ITEM, {"record": 1})
+    assert opened.unmirrored() == {ITEM.key: {"record": 1}}
+    opened.mirrored(ITEM.key)
+    assert opened.unmirrored() == {}
+
+
+def test_numbers_that_json_has_no_word_for_are_refused(opened: Storage) -> None:
+    opened.claim(ITEM)
+    with pytest.raises(ValueError, match="Out of range float"):
+        opened.finish(ITEM, {"record": float("nan")})
+
+
+def test_many_may_start_at_once(tmp_path: Path, at_once: Any) -> None:
+    for name in "abc":
+        url = f"sqlite:///{tmp_path}/{name}.sqlite3"
+        assert at_once(lambda url=url: Storage(url).close()) == []
+
+
+@pytest.mark.slow
+def test_many_may_start_at_once_on_a_server(postgres: str, at_once: Any) -> None:
+    once = Storage(postgres)
+    once.close()
+    for _ in range(3):
+        for table in reversed(once._metadata.sorted_tables):
+            edit(once.url, f"DROP TABLE {table.name}")
+        assert at_once(lambda: Storage(postgres).close()) == []
+
+
+@pytest.mark.slow
+def test_the_same_on_a_server(postgres: str, small_plan: Plan) -> None:
+    """Claim, heartbeat, takeover, lock, and several comparisons in one database."""
+    first, second = opening(postgres, small_plan), opening(postgres, small_plan)
+    assert first.claim(ITEM) == {"config": {"lr": 0.1}, "crashes": 0}
+    assert second.claim(ITEM) is None
+    edit(first.url, "UPDATE anyorder_items SET beat = beat - 61 WHERE state = 'running'")
+    assert second.claim(ITEM) is not None
+    second.beat()
+    assert not first.finish(ITEM, {"record": "late"})
+    assert second.finish(ITEM, {"record": "good"})
+    assert first.outcomes() == {ITEM.key: {"record": "good"}}
+    with first.lock("x") as one, second.lock("x") as two:
+        assert (one, two) == (True, False)
+    other = opening(postgres, replace(small_plan, budget="9s"))
+    assert other.outcomes() == {}
+    assert first.keep_facts({"a": 1}) == second.facts()
+    for storage in (first, second, other):
+        storage.close()

@@ -1,0 +1,187 @@
+"""Kernels: kept on disk, made anew when damaged, and done without where there is no compiler."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._inductor import cpp_builder
+
+from anyorder.engine import Engine
+from anyorder.engine import kernels as module
+from anyorder.engine.kernels import EngineWarning, cache_folder
+
+
+def shift_(param: Tensor, given: Tensor, *, lr: Tensor) -> None:
+    param.sub_(given * lr)
+
+
+def scalars() -> dict[str, Tensor]:
+    return {"lr": torch.tensor(0.3, dtype=torch.float64)}
+
+
+def tensors(n: int) -> list[Tensor]:
+    return list(torch.randn(2, n, generator=torch.Generator().manual_seed(n)))
+
+
+@pytest.fixture(autouse=True)
+def no_kernels() -> Iterator[None]:
+    """No kernel of another test is at hand, nor one of these in another test."""
+    module.kernel_for.cache_clear()
+    yield
+    module.kernel_for.cache_clear()
+
+
+def test_without_a_compiler_rules_run_eagerly_with_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no C++ compiler was found")
+
+    monkeypatch.setattr(module, "_compile", fails)
+    module.kernel_for.cache_clear()
+    try:
+        a, b = tensors(20), tensors(20)
+        with pytest.warns(EngineWarning, match="C\\+\\+ compiler"):
+            Engine("compiled").run(shift_, a, scalars())
+        Engine("compiled").run(shift_, a, scalars())  # warnings are errors: there is no second one
+        for _ in range(2):
+            Engine("eager").run(shift_, b, scalars())
+        assert torch.equal(a[0], b[0])
+    finally:
+        module.kernel_for.cache_clear()
+
+
+def test_kernels_are_kept_on_disk_and_made_anew_when_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYORDER_CACHE", str(tmp_path))
+    expected = tensors(20)
+    Engine("eager").run(shift_, expected, scalars())
+    kernels = tmp_path / "kernels"
+
+    def run() -> int:
+        module.kernel_for.cache_clear()
+        made = tensors(20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Engine("compiled").run(shift_, made, scalars())
+        assert torch.equal(made[0], expected[0])
+        (kept,) = kernels.iterdir()
+        return kept.stat().st_mtime_ns
+
+    try:
+        kernels.mkdir(mode=0o700)
+        monkeypatch.setattr(module, "_digest", lambda *_: "fixed")
+        (kernels / "shift_-fixed.pt2").write_bytes(b"not a kernel")
+        first = run()
+        assert run() == first
+    finally:
+        module.kernel_for.cache_clear()
+
+
+def test_unwritable_cache_falls_back_to_a_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("ANYORDER_CACHE", str(blocked))
+    folder = cache_folder()
+    assert folder.is_dir() and tmp_path not in folder.parents
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_only_later_rules_wait_for_precompiled_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    import torch._inductor as inductor
+
+    asked: list[dict[str, Any]] = []
+
+    def build(*_: object, package_path: str, inductor_configs: dict[str, Any]) -> str:
+        asked.append(inductor_configs)
+        Path(package_path).write_bytes(b"")
+        return package_path
+
+    monkeypatch.setattr(inductor, "aoti_compile_and_package", build)
+    if earlier:
+        (tmp_path / "other.pt2").write_bytes(b"")
+    module._build(None, tmp_path / "rule.pt2", threads=1)
+    assert (tmp_path / "rule.pt2").exists()
+    assert asked[0]["aot_inductor.precompile_headers"] is earlier
+
+
+def test_settings_that_this_version_lacks_are_left_out() -> None:
+    from torch._inductor import config
+
+    assert module._has(config, "cpp.threads")
+    assert not module._has(config, "cpp.no_such_setting")
+
+
+class Commands:
+    """Stands for Inductor's commands: remembers them, and fails where it is told to.
+
+    The wrapper takes as long as the rule, which it could not if it came before it.
+    """
+
+    def __init__(self, fails: str = "nothing") -> None:
+        self.fails, self.log = fails, list[str]()
+        self.rule = threading.Event()
+
+    def __call__(self, command: str, cwd: str) -> None:
+        self.log.append(f"begin {command}")
+        if "wrapper" in command:
+            self.rule.wait(10)
+        self.log.append(f"end {command} in {cwd}")
+        if "kernel" in command:
+            self.rule.set()
+        if self.fails in command:
+            raise RuntimeError(f"{command} failed")
+
+
+WRAPPER, RULE, LINK = "c++ a.wrapper.cpp -c -o a.o", "c++ b.kernel.cpp -c -o b.o", "c++ a.o b.o"
+
+
+def test_wrapper_and_rule_are_compiled_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
+    with module._side_by_side("here"):
+        for command in (WRAPPER, RULE, LINK):
+            cpp_builder.run_compile_cmd(command, cwd="there")
+    assert cpp_builder.run_compile_cmd is commands
+    order = [entry.split(" in ")[0] for entry in commands.log]
+    assert order.index(f"end {RULE}") < order.index(f"end {WRAPPER}") < order.index(f"begin {LINK}")
+    assert f"end {WRAPPER} in here" in commands.log and f"end {LINK} in there" in commands.log
+
+
+@pytest.mark.parametrize("fails", ["wrapper", "kernel"])
+def test_what_fails_beside_fails_the_whole(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    commands = Commands(fails)
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
+    with pytest.raises(RuntimeError, match=f"{fails}.cpp.* failed"), module._side_by_side("here"):
+        for command in (WRAPPER, RULE, LINK):
+            cpp_builder.run_compile_cmd(command, cwd="there")
+    assert f"begin {LINK}" not in commands.log
+    assert cpp_builder.run_compile_cmd is commands
+
+
+def test_what_others_compile_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    commands.rule.set()
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
+    with module._side_by_side("here"), ThreadPoolExecutor(1) as other:
+        other.submit(cpp_builder.run_compile_cmd, WRAPPER, cwd="there").result()
+    assert commands.log == [f"begin {WRAPPER}", f"end {WRAPPER} in there"]
+
+
+def test_versions_without_such_commands_compile_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cpp_builder, "run_compile_cmd")
+    with module._side_by_side("here"):
+        assert not hasattr(cpp_builder, "run_compile_cmd")

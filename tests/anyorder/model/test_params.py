@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anyorder.model.params import ParamsError, ParamsTypeError, named_groups
+
+
+def parameter(*shape: int, **options: Any) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape, **options))
+
+
+def names(groups: list[dict[str, Any]]) -> list[list[str]]:
+    return [[name for name, _ in group["params"]] for group in groups]
+
+
+# What is accepted -----------------------------------------------------------------------------
+
+
+def test_a_module_keeps_its_names() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    groups = named_groups(model)
+    assert names(groups) == [["0.weight", "0.bias", "1.weight", "1.bias"]]
+    assert [p for _, p in groups[0]["params"]] == list(model.parameters())
+
+
+def test_tied_parameters_of_a_module_come_once() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[1].weight = model[0].weight
+    assert names(named_groups(model)) == [["0.weight"]]
+
+
+def test_bare_parameters_are_numbered() -> None:
+    assert names(named_groups([parameter(1), parameter(2)])) == [["param.0", "param.1"]]
+
+
+def test_generators_and_named_parameters() -> None:
+    model = nn.Linear(2, 1)
+    assert names(named_groups(model.parameters())) == [["param.0", "param.1"]]
+    assert names(named_groups(model.named_parameters())) == [["weight", "bias"]]
+    assert names(named_groups(dict(model.named_parameters()).items())) == [["weight", "bias"]]
+
+
+def test_groups_keep_their_settings_and_are_numbered_through() -> None:
+    groups = named_groups(
+        [
+            {"params": [parameter(1)], "lr": 0.1},
+            {"params": parameter(1)},
+            {"params": [("head", parameter(1))]},
+        ]
+    )
+    assert names(groups) == [["param.0"], ["param.1"], ["head"]]
+    assert groups[0]["lr"] == 0.1
+
+
+def test_a_module_may_be_a_group() -> None:
+    assert names(named_groups([{"params": nn.Linear(1, 1)}])) == [["weight", "bias"]]
+
+
+def test_the_given_groups_are_not_changed() -> None:
+    params = [parameter(1)]
+    group: dict[str, Any] = {"params": params}
+    named_groups([group])
+    assert group == {"params": params}
+
+
+def test_numbers_go_on_after_the_groups_that_exist() -> None:
+    taken = [{"params": [parameter(1)], "param_names": ["param.0"]}]
+    assert names(named_groups([parameter(1)], taken)) == [["param.1"]]
+
+
+def test_frozen_parameters_are_listed_beside_trainable_ones() -> None:
+    frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+    assert len(named_groups([frozen, parameter(1)])[0]["params"]) == 2
+
+
+def test_a_frozen_group_may_be_added_to_trainable_ones() -> None:
+    taken = [{"params": [parameter(1)], "param_names": ["a"]}]
+    frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+    assert len(named_groups([("b", frozen)], taken)) == 1
+
+
+def test_quantised_weights_of_a_module_are_left_alone() -> None:
+    model = nn.Linear(2, 1)
+    model.weight = nn.Parameter(torch.zeros(1, 2, dtype=torch.int8), requires_grad=False)
+    assert names(named_groups(model)) == [["weight", "bias"]]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])
+def test_any_shape(shape: tuple[int, ...]) -> None:
+    assert len(named_groups([parameter(*shape), parameter(1)])[0]["params"]) == 2
+
+
+# What is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.zeros(2), r"expected a module or a list of parameters, got Tensor; write Optimizer"),
+        ("weights", "expected a module or a list of parameters, got str"),
+        (3, "expected a module or a list of parameters, got int"),
+        (None, "expected a module or a list of parameters, got NoneType"),
+        ({"params": []}, r"got a dict; write Optimizer\(\[\{'params': ...\}\]\) for a group"),
+        ({parameter(1)}, "parameters need an order to be found again; pass a list, not a set"),
+        ([{"params": {parameter(1)}}], "pass a list, not a set"),
+        ([{"params": 5}], "expected the 'params' of a group to be a list of parameters, got int"),
+        ([1.0], r"expected tensors or \(name, tensor\) pairs, got float"),
+        ([nn.Linear(1, 1)], r"got Linear; if this is a module, pass it alone: Optimizer\(model\)"),
+        ([(parameter(1), "weight")], r"expected tensors or \(name, tensor\) pairs, got tuple"),
+        ([{"params": [parameter(1)]}, parameter(1)], r"\(name, tensor\) pairs, got dict"),
+    ],
+)
+def test_what_is_no_collection_of_parameters(given: Any, message: str) -> None:
+    with pytest.raises(ParamsTypeError, match=message):
+        named_groups(given)
+
+
+def twice() -> list[Tensor]:
+    param = parameter(1)
+    return [param, param]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "expected at least one parameter, got an empty list"),
+        ([{"params": []}], "expected at least one parameter, got an empty list"),
+        ([{"lr": 1.0}], "a parameter group is a dict with the key 'params'"),
+        (nn.ReLU(), "no parameter is trainable; set requires_grad=True on some of them"),
+        ([torch.zeros(1)], "no parameter is trainable"),
+        (twice(), "param.1 is given twice; tied parameters are one parameter, pass it once"),
+        ([("a", parameter(1)), ("a", parameter(1))], "two parameters are called 'a'"),
+        (
+            [parameter(1, dtype=torch.complex64)],
+            r"param.0 is complex; expected real parameters. Keep torch.view_as_real\(z\)",
+        ),
+        ([torch.zeros(1, dtype=torch.int64)], "param.0 has dtype torch.int64; expected a floating"),
+        (
+            [torch.sparse_coo_tensor([[0]], [1.0], (2,), check_invariants=True).requires_grad_()],
+            "param.0 is sparse; expected a dense parameter",
+        ),
+        ([parameter(1) * 2], "param.0 was computed from other tensors; expected a leaf tensor"),
+    ],
+)
+def test_parameters_that_cannot_be_taken(given: Any, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        named_groups(given)
+
+
+def test_a_parameter_belongs_to_one_group() -> None:
+    param = parameter(1)
+    with pytest.raises(ParamsError, match="param.1 is given twice"):
+        named_groups([{"params": [param]}, {"params": [param]}])
+    with pytest.raises(ParamsError, match="b is given twice"):
+        named_groups([("b", param)], taken=[{"params": [param], "param_names": ["a"]}])
+
+
+def test_a_name_belongs_to_one_parameter_over_all_groups() -> None:
+    taken = [{"params": [parameter(1)], "param_names": ["a"]}]
+    with pytest.raises(ParamsError, match="two parameters are called 'a'"):
+        named_groups([("a", parameter(1))], taken)

@@ -1,0 +1,123 @@
+"""Closures: their forms, and what is refused before anybody reckons with it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anyorder.oracle.closures import (
+    ClosureError,
+    Composite,
+    CompositeError,
+    Mean,
+    RankingError,
+    calls_backward,
+    checked_loss,
+    checked_order,
+    checked_outputs,
+    in_two_parts,
+    one_gradient,
+    parts_of,
+    with_graph,
+)
+
+X = nn.Parameter(torch.tensor([1.0, 2.0]))
+
+
+def loss() -> Tensor:
+    return (X**2).sum()
+
+
+def test_two_parts_are_one_closure() -> None:
+    both = Composite(lambda: X * 3, lambda outputs: outputs.sum())
+    assert both().item() == 9.0
+    assert in_two_parts(both, "this needs") is both
+    assert one_gradient(both) == {"grads": 1, "targets": 1}
+    assert one_gradient(loss) == {"grads": 1, "targets": 0}
+    with pytest.raises(ClosureError, match=r"this needs one closure in two parts; write Composite"):
+        in_two_parts(loss, "this needs")
+
+
+@pytest.mark.parametrize("parts", [(X, loss), (loss, X)])
+def test_parts_that_are_no_functions_are_refused(parts: Any) -> None:
+    with pytest.raises(CompositeError, match=r"expected a function, got Parameter; write Composi"):
+        Composite(*parts)
+
+
+def test_several_closures_are_their_mean() -> None:
+    assert Mean([loss, lambda: X.sum()])().item() == 4.0
+    assert parts_of(loss) == [loss]
+    assert parts_of([loss, loss]) == [loss, loss]
+
+
+@pytest.mark.parametrize("wrong", [[], X, [loss, X], None])
+def test_what_is_no_closure_is_refused(wrong: Any) -> None:
+    with pytest.raises(ClosureError, match=r"write optimizer\.step\(lambda"):
+        parts_of(wrong)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_real_number_is_a_loss(shape: tuple[int, ...]) -> None:
+    assert checked_loss(torch.ones(shape)).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (1.0, r"as a tensor, got float; return the loss itself, not loss\.item\(\)"),
+        (None, "got NoneType"),
+        (torch.ones(2), r"shape \(2,\) and dtype torch.float32; reduce it"),
+        (torch.ones(0), r"shape \(0,\)"),
+        (torch.tensor(1), "dtype torch.int64"),
+        (torch.tensor(1j), "dtype torch.complex64"),
+    ],
+)
+def test_what_is_no_loss_is_refused(wrong: Any, says: str) -> None:
+    with pytest.raises(ClosureError, match=says):
+        checked_loss(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ([X], "as one tensor of real numbers, got list"),
+        (X.long(), "got torch.int64"),
+        (X.detach(), "does not depend on the parameters"),
+    ],
+)
+def test_what_are_no_outputs_is_refused(wrong: Any, says: str) -> None:
+    with pytest.raises(ClosureError, match=says):
+        checked_outputs(wrong)
+
+
+def test_what_depends_on_the_parameters_passes() -> None:
+    outputs = X * 2
+    assert checked_outputs(outputs) is outputs and with_graph(outputs) is outputs
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [1], (0, 2), torch.tensor([1, 0]).tolist()])
+def test_positions_each_at_most_once_are_an_order(order: list[int]) -> None:
+    assert checked_order(order, 3) == list(order)
+
+
+@pytest.mark.parametrize("order", [[], [0, 0], [3], [-1], [0.5], [0, 1, 2, 0], ["a"]])
+def test_what_is_no_order_is_refused(order: Any) -> None:
+    with pytest.raises(RankingError, match="expected positions from 0 to 2"):
+        checked_order(order, 3)
+
+
+def test_the_words_on_backward_show_what_to_change() -> None:
+    error = calls_backward()
+    assert isinstance(error, ClosureError)
+    assert "loss.backward(); return loss\nto\n" in str(error)
+
+
+def test_errors_and_closures_travel_between_processes() -> None:
+    assert str(pickle.loads(pickle.dumps(calls_backward()))) == str(calls_backward())
+    both = copy.copy(Composite(loss, abs))
+    assert both.outputs is loss
