@@ -39,8 +39,9 @@ ADAMW_RULE = replace(RULE, hypers={}, scalars=_ADAMW_SCALARS)
 class ByRole(Optimizer):
     """A method whose rule for a parameter follows from the parameter's role in the model.
 
-    A group keeps one ``lr``, that of the method's own rule. AdamW's step size is ``adamw_lr`` where
-    that is given and otherwise a fixed share of ``lr``, so schedulers act on both alike.
+    A group keeps one ``lr``, that of the method's own rule. AdamW's step size keeps its ratio to
+    it: that of ``adamw_lr`` to ``lr`` as they were given, or else a fixed one. So whatever changes
+    ``lr`` changes both alike.
 
     Args:
         params: a module, best of all, or what any method takes.
@@ -100,6 +101,8 @@ class ByRole(Optimizer):
         except Exception:
             self._parts = before
             raise
+        made = self.param_groups[-1]
+        made.setdefault("lr_given", made["lr"])
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Directions of matrices have a size of their own; decay within them would be lost."""
@@ -132,8 +135,11 @@ class ByRole(Optimizer):
         self.apply(ADAMW_RULE, grads, label=ADAMW, scalars=self._adamw_scalars)
 
     def _adamw_scalars(self, group: Mapping[str, Any], step: int) -> Mapping[str, float]:
-        own = group["adamw_lr"]
-        lr = self.adamw_share(group) * float(group["lr"]) if own is None else float(own)
+        own, lr = group["adamw_lr"], float(group["lr"])
+        if own is None:
+            lr *= self.adamw_share(group)
+        else:  # schedulers change lr alone, and what they do is meant for both
+            lr = float(own) * (lr / float(group["lr_given"]) if group["lr_given"] else 1.0)
         return _ADAMW_SCALARS({**group, "lr": lr}, step)
 
     def told_enough(self) -> bool:

@@ -482,6 +482,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
         Of buffers in reduced precision the values are copies; rules write buffers.
         """
+        self._look()
         found: dict[int, Tensor] = {}
         named = self.named_params()
         for index, group in enumerate(self.param_groups):
@@ -494,6 +495,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """What ``state`` holds for every trainable parameter, by name: counters and slots."""
+        self._look()
         for index, group in enumerate(self.param_groups):
             self._layout.stretches(self, index, [p for p in group["params"] if p.requires_grad])
         return {name: self.state[param] for name, param in self.named_params().items()}
@@ -531,6 +533,12 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         if group.get("state", "fp32") == "fp32" or param.dtype is torch.float64:
             return "fp32"
         return "fp32" if id(param) in exempt(self.module) else group["state"]
+
+    def _look(self) -> None:
+        """See what users have changed; a step has looked already."""
+        if self._oracle is None:
+            with _writable():
+                self._layout.current(self)
 
     def _show_answer(self) -> None:
         if self.answer_buffer is not None:

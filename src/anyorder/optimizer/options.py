@@ -108,7 +108,7 @@ def check_group_keys(
                 f"{name!r} is an option of the whole optimizer and not of a group; write "
                 f"{owner}(groups, {name}={value!r})"
             )
-        close = difflib.get_close_matches(name, list(hypers), n=1, cutoff=0.82)
+        close = difflib.get_close_matches(name, list(hypers), n=1, cutoff=0.8)
         if close:
             raise UnknownOptionError(
                 f"a parameter group of {owner} has no option {name!r}. Did you mean "

@@ -265,7 +265,7 @@ def test_asks_for_two_values_per_direction(directions: int) -> None:
             "values": 2 * directions * step
         }
         assert runs == 2 * directions * step
-    assert not optimizer.state
+    assert optimizer.state_bytes() == 0
 
 
 def test_budget_ends_a_step_of_several_directions_before_it_moves() -> None:
