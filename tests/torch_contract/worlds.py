@@ -66,11 +66,8 @@ def named(params: Iterable[Tensor]) -> list[tuple[str, Tensor]]:
 
 def loss_of(params: Iterable[Tensor]) -> Tensor:
     """A bowl whose curvature grows from parameter to parameter; its minimum lies at 0.2."""
-    terms = [
-        ((p.to(torch.promote_types(p.dtype, torch.float32)) - 0.2) ** 2).sum() * (1.0 + 0.5 * i)
-        for i, p in enumerate(params)
-    ]
-    return torch.stack([t.double() for t in terms]).sum()
+    terms = [((p.double() - 0.2) ** 2).sum() * (1.0 + 0.5 * i) for i, p in enumerate(params)]
+    return torch.stack(terms).sum()
 
 
 def closure_for(name: str, loss: Callable[[], Tensor]) -> Any:
