@@ -405,7 +405,7 @@ def test_fault_16_keys_of_the_users_own_stay_in_groups(name: str) -> None:
     optimizer.load_state_dict(saved)
     late = {"params": start((2, 2)), "name": "late"}
     optimizer.add_param_group(late)
-    assert [g["name"] for g in optimizer.param_groups][0] == "xyz"
+    assert optimizer.param_groups[0]["name"] == "xyz"
     assert optimizer.param_groups[-1]["name"] == "late"
     assert optimizer.param_groups[0]["lr_scale"] == 0.5
 
