@@ -28,6 +28,7 @@ from .worlds import (
     METHODS,
     PLAIN,
     advance,
+    attempt,
     clones,
     close,
     closure_for,
@@ -445,10 +446,9 @@ def test_fault_20_a_scaler_is_used_or_refused(name: str) -> None:
     """adahessian#22: gradients of a float16 product vanish unless the loss is scaled."""
     w = nn.Parameter(torch.zeros(4, 4))  # near which so small a move is seen
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
-    try:
-        optimizer = make(name, [w], scaler=scaler)
-    except AnyOrderError as error:
-        assert "scaler" in str(error)
+    optimizer, refusal = attempt(lambda: make(name, [w], scaler=scaler))
+    if refusal:
+        assert "scaler" in refusal
         assert name not in PLAIN
         return
     assert "grad" in methods.get(name).needs or "target" in methods.get(name).needs

@@ -177,15 +177,16 @@ def test_a_torch_checkpoint_is_refused_in_words(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_goes_the_right_way(name: str, layout: str, dtype: torch.dtype) -> None:
     params = LAYOUTS[layout](dtype)
-    optimizer = make(name, params)
+    # One direction in n dimensions is n times too long.
+    slow = {"lr": 1e-5 if layout == "large" else 5e-4} if name == "mezo" else {}
+    optimizer = make(name, params, **slow)
     before, first = copies(params), loss_of(params).item()
     best = first
     for _ in range(15):
         advance(name, optimizer, params)
         best = min(best, loss_of(params).item())
     assert best < first
-    if name != "mezo" or layout != "large":
-        assert any(not torch.equal(p, was) for p, was in zip(params, before, strict=True))
+    assert any(not torch.equal(p, was) for p, was in zip(params, before, strict=True))
     assert all(p.dtype == dtype for p in params)
 
 
@@ -204,7 +205,7 @@ def test_goes_the_right_way_in_groups_with_a_schedule(name: str) -> None:
     for _ in range(8):
         advance(name, optimizer, params)
         schedule.step()
-        plateau.step(loss_of(params))
+        plateau.step(loss_of(params).item())
         best = min(best, loss_of(params).item())
     assert best < first
 
@@ -456,7 +457,7 @@ def test_state_is_empty_before_and_there_after_the_first_step(name: str) -> None
     advance(name, optimizer, params)
     kept = [v for e in optimizer.state.values() for v in e.values() if isinstance(v, Tensor)]
     if methods.get(name).buffers and name != "scale":
-        assert {p for p in optimizer.state} <= set(params)
+        assert set(optimizer.state) <= set(params)
         assert kept
     for p, entry in optimizer.state.items():
         assert all(v.device == p.device for v in entry.values() if isinstance(v, Tensor))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder import methods
+from anyorder.errors import AnyOrderError
 from anyorder.optimizer import Optimizer
 from anyorder.optimizer.base import GRADIENT_ONLY
 from anyorder.testing.worlds import in_parts
@@ -35,7 +36,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rank_sgd": {"points": 4, "line_search": 2},
 }
 #: Step sizes with which every weight moves visibly and nothing blows up.
-RATES = {"mezo": 0.005, "accelerated": 0.3, "lion": 0.01, "lion_k": 0.01, "exadam": 0.01}
+RATES = {
+    "mezo": 0.005,
+    "sso": 2.0,
+    "accelerated": 0.3,
+    "lion": 0.01,
+    "lion_k": 0.01,
+    "exadam": 0.01,
+}
 #: A matrix of these sides is large enough for 8-bit state.
 WIDE = (80, 60)
 
@@ -110,6 +118,14 @@ def close(
     """Assert that values agree up to rounding, whatever the dtypes."""
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.detach().double(), b.detach().double(), rtol=rtol, atol=atol)
+
+
+def attempt(do: Callable[[], Any], errors: type[Exception] = AnyOrderError) -> tuple[Any, str]:
+    """What ``do`` returns, or the words with which it was refused."""
+    try:
+        return do(), ""
+    except errors as error:
+        return None, str(error) or "refused without a word"
 
 
 def frozen(value: Any) -> Any:
