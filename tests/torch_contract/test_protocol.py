@@ -35,6 +35,7 @@ from .worlds import (
     advance,
     attempt,
     backward,
+    check_all,
     close,
     closure_for,
     copies,
@@ -192,9 +193,12 @@ def _turn(scheduler: Any) -> None:
 
 @every
 @pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
-@pytest.mark.parametrize("kind", SCHEDULERS)
-def test_every_scheduler_sets_what_it_sets_in_torch(name: str, kind: str, tensor: bool) -> None:
+def test_every_scheduler_sets_what_it_sets_in_torch(name: str, tensor: bool) -> None:
     """The step sizes of groups follow; the last of them moves as if it were given by hand."""
+    check_all(SCHEDULERS, lambda kind: _schedules(name, kind, tensor))
+
+
+def _schedules(name: str, kind: str, tensor: bool) -> None:
     params, others, plainly = start((4, 3), (5,)), start((4, 3), (5,)), start((4, 3), (5,))
     given: Any = torch.tensor(rate(name)) if tensor else rate(name)
     ours = make(name, named(params), lr=given)
@@ -368,8 +372,11 @@ def test_a_late_group_is_trained_and_saved(name: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("what", ["tensor", "list", "generator", "tuples"])
-def test_late_groups_in_every_form(name: str, what: str) -> None:
+def test_late_groups_in_every_form(name: str) -> None:
+    check_all(("tensor", "list", "generator", "tuples"), lambda what: _late(name, what))
+
+
+def _late(name: str, what: str) -> None:
     params = start((4, 3), (5,))
     optimizer = make(name, params[:1])
     forms: dict[str, Any] = {

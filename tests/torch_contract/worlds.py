@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -126,6 +127,23 @@ def attempt(do: Callable[[], Any], errors: type[Exception] = AnyOrderError) -> t
         return do(), ""
     except errors as error:
         return None, str(error) or "refused without a word"
+
+
+def check_all(cases: Iterable[str], check: Callable[[str], None]) -> None:
+    """Check every case and fail once, with the names of all that went wrong.
+
+    One test for thousands of cases, of which each takes less time than a test does by itself.
+    """
+    wrong: list[str] = []
+    for case in cases:
+        try:
+            check(case)
+        except pytest.skip.Exception:
+            continue
+        except (Exception, pytest.fail.Exception) as error:
+            words = f"{type(error).__name__}: {error}".splitlines()[0]
+            wrong.append(f"{case} ({words[:90]})")
+    assert not wrong, f"{len(wrong)} went wrong: {'; '.join(wrong)}"
 
 
 def frozen(value: Any) -> Any:
