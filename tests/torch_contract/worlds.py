@@ -32,9 +32,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "muon": {"roles": "shape", "adjust_lr": "match_rms_adamw"},
     "scale": {"roles": "shape"},
     "sgd": {"momentum": 0.9},
-    "sso": {"inner_steps": 2},
+    "sso": {"inner_steps": 1},
     # A point is shown for every step size: few are enough.
-    "rank_sgd": {"points": 4, "line_search": 2},
+    "rank_sgd": {"points": 3, "line_search": 1},
 }
 #: Step sizes with which every weight moves visibly and nothing blows up.
 RATES = {
