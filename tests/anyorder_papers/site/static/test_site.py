@@ -205,7 +205,7 @@ def test_papers_are_found_by_their_date(
     from playwright.sync_api import expect
 
     page.goto(request.getfixturevalue(kind))
-    page.get_by_role("link", name="By date").click()
+    page.get_by_role("link", name="Dates").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Papers by date")
     page.get_by_role("navigation", name="Years").get_by_role("link", name="2025").click()
     expect(page.get_by_role("heading", name="2025")).to_be_in_viewport()
