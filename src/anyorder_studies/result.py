@@ -67,7 +67,8 @@ class StudyResult:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            StudyError: If the format is not the one that this version writes, or the scale is unknown.
+            StudyError: If the format is not the one that this version writes, or the scale is
+                unknown.
         """
         if data.get("format") != FORMAT:
             raise StudyError(
