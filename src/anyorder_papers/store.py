@@ -13,6 +13,7 @@ from pathlib import Path
 
 from anyorder_papers.arxiv import Preprint
 from anyorder_papers.catalogue import FIRST_OWN_ID, NEW, UNSORTED, Paper, load, read_file
+from anyorder_papers.errors import PapersError
 from anyorder_papers.listing import Merged, same_title
 
 HOME = "ANYORDER_HOME"
@@ -28,7 +29,10 @@ def home() -> Path:
     """The user's data folder: ``ANYORDER_HOME``, or else where the platform keeps such data."""
     own = os.environ.get(HOME)
     if own:
-        return Path(own).expanduser()
+        try:
+            return Path(own).expanduser()
+        except RuntimeError as error:
+            raise PapersError(f"expected a folder in {HOME}, got {own!r} ({error})") from None
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":

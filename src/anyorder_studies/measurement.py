@@ -138,9 +138,9 @@ def ratio_interval(
     if bool(np.any(top <= 0)) or bool(np.any(bottom <= 0)):
         raise StudyError("expected positive numbers for a ratio of logarithms")
     logs = mean_interval((np.log(top) - np.log(bottom)).tolist(), confidence)
-    return Measurement(
-        math.exp(logs.value), math.exp(logs.low), math.exp(min(logs.high, 709.0)), logs.n
-    )
+    # Beyond 709 the exponential is no number: nothing is known of that end.
+    high = math.exp(logs.high) if logs.high < 709.0 else math.inf
+    return Measurement(math.exp(logs.value), math.exp(logs.low), high, logs.n)
 
 
 def bootstrap_interval(
