@@ -294,7 +294,7 @@ def _few(
     counter, owner, index = _pack(sizes, device)
     keys = torch.tensor([direction.keys(name) for name in names], dtype=torch.int32)
     low, high = (k[owner] for k in keys.to(device).unbind(1))
-    pair = torch.empty(2, counter.numel(), device=device)
+    pair = torch.empty(2, counter.numel(), dtype=torch.float32, device=device)
     engine.run(_PUT[direction.law], (pair[0], pair[1], counter, low, high), {})
     return pair.view(-1)[index]
 
