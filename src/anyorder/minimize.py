@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -24,6 +23,7 @@ from anyorder.plain_function import (
     Seen,
     Shown,
     closure_of,
+    is_number,
     kind,
     own,
     plain_settings,
@@ -52,7 +52,7 @@ class Result:
 
     Attributes:
         x: the best point at which a value is known, in the kind of ``x0``. With a ranker, where
-            no value is known, the point at which the method stands.
+            none is, the point where the method ended: with a line search the winner by order.
         fun: the function's value at ``x``; NaN if none is known.
         success: whether the run ended as planned (budget used, converged, or stopped by the
             callback), with a value, and no worse than it began.
@@ -145,7 +145,7 @@ def minimize(
     chosen = get(method)
     _check_use(chosen, options, x0=x0, ranker=ranker, jac=jac, tol=tol)
     _check_kinds(tol, options, fun=fun, callback=callback, ranker=ranker)
-    limits = _limits(budget, chosen, options)
+    limits = _limits(budget, chosen, options, endless=tol is None and callback is None)
     with plain_settings() as users:
         shown, start, args = kind(x0), start_of(x0), own(args)
         point = torch.nn.Parameter(start.clone())
@@ -161,7 +161,7 @@ def minimize(
         optimizer.calls.values -= reserved
         with optimizer.answer():
             end = point.detach().clone()
-            last = None if ranker else _last(optimizer, closure, end, seen, limits)
+            last = None if ranker is not None else _last(optimizer, closure, end, seen, limits)
         status, message, success = _judged(status, message, last, seen)
         best = seen.best if ranker is None else end
         calls = optimizer.calls
@@ -267,19 +267,26 @@ def takes_intermediate_result(callback: Callable[..., Any]) -> bool:
 # What is asked for -------------------------------------------------------------------------------
 
 
-def _limits(budget: Budget | str, chosen: type[Optimizer], options: dict[str, Any]) -> Budget:
-    """A copy of the budget, if the method can use it up."""
+def _limits(
+    budget: Any, chosen: type[Optimizer], options: dict[str, Any], *, endless: bool
+) -> Budget:
+    """A copy of the budget, if the method can use it up; ``endless`` if nothing else ends a run."""
     spent = set[str]().union(*(SPENT.get(need, set()) for need in chosen.needs))
     if options.get("products") == "finite":
         spent.discard("products")
     unit = next((u for u in ("grads", "values", "rankings") if u in spent), "forwards")
     if not isinstance(budget, str | Budget):
-        number = budget if isinstance(budget, Real) else 500
+        number = budget if isinstance(budget, int) and budget > 1 else 500
         raise MinimizeError(
             f"budget: expected a number with its unit, got {budget!r}; write '{number}{unit}', "
             "'60s' or a Budget"
         )
     limits = Budget.parse(budget) if isinstance(budget, str) else replace(budget)
+    if endless and not limits.limits():
+        raise MinimizeError(
+            f"budget: expected a limit, such as Budget({unit}=500); without one, tol and callback "
+            "nothing ends the run"
+        )
     for name in limits.limits():
         priced = any(limits.rates.get(kind, 0.0) > 0 for kind in spent)
         if not (name in spent or name in ("steps", "seconds") or (name == "forwards" and priced)):
@@ -295,8 +302,7 @@ def _check_kinds(tol: Any, options: dict[str, Any], **functions: Any) -> None:
     for name, function in functions.items():
         if not (callable(function) or (function is None and name != "fun")):
             raise MinimizeError(f"{name}: expected a function, got {function!r}")
-    real = isinstance(tol, Real) and not isinstance(tol, bool)
-    if tol is not None and not (real and 0 <= tol < math.inf):
+    if tol is not None and not (is_number(tol) and 0 <= tol < math.inf):
         raise MinimizeError(f"tol: expected a finite number >= 0 or None, got {tol!r}")
     maximize, seed = options.get("maximize", False), options.get("seed", 0)
     if not isinstance(maximize, bool):

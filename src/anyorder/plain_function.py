@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Generator, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,11 @@ def numbers(value: Any) -> Tensor:
     return torch.from_numpy(found.astype(np.float64))
 
 
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one real number, of Python or numpy, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)  # pyright: ignore[reportUnnecessaryIsInstance]
+
+
 def own(args: Any) -> tuple[Any, ...]:
     """Further arguments as a tuple. Of tensors from inference mode autograd needs copies."""
     args = args if isinstance(args, tuple) else (args,)
@@ -157,7 +163,7 @@ def closure_of(
         if jac is True:
             answer, slope = _both(answer)
         value = _one_number(answer)
-        seen.take(here, value.item())
+        seen.take(here, float(value.item()))
         if isinstance(answer, Tensor) and answer.is_floating_point():
             return answer.reshape(()), slope  # with its graph
         return value.to(here), slope

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from anyorder.methods import get
 from anyorder.minimize import Intermediate, Result, minimize, takes_intermediate_result
 from anyorder.oracle.ledger import Budget
-from anyorder.plain_function import MinimizeError
+from anyorder.plain_function import MinimizeError, is_number
 
 
 def method(name: str, **settings: Any) -> Callable[..., Any]:
@@ -63,10 +64,11 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
                 f"{name}: takes curvature from jac, not from hess or hessp; remove them"
             )
         chosen = {**settings, **options}
-        shown = chosen.pop("disp", False)
+        if not isinstance(shown := chosen.pop("disp", False), int):  # True and False are, too
+            raise MinimizeError(f"disp: expected True or False, got {shown!r}")
         chosen |= _limited(chosen.pop("maxiter", None), chosen.get("budget"))
-        if jac is not None and jac == getattr(fun, "derivative", None):
-            fun, jac = fun.fun, True  # scipy's own way to say jac=True
+        if _beside_the_value(fun, jac) and not get(name).needs & {"grad", "hessian"}:
+            jac = None  # the user cannot leave it out
         stop = _relayed(callback)
         found = minimize(fun, x0, args, method=name, jac=jac, callback=stop, **chosen)
         if shown:  # what the option is for
@@ -97,11 +99,17 @@ def _words(found: Result) -> str:
     return f"{found.status}: {found.message}. Value {found.fun:g} after {found.nit} steps"
 
 
+def _beside_the_value(fun: Any, jac: Any) -> bool:
+    """Whether ``jac`` is what scipy makes of ``jac=True``: a method of the function it passes."""
+    ours = getattr(jac, "__self__", None) is fun
+    return jac is not None and ours and type(fun).__module__.startswith("scipy.")
+
+
 def _limited(maxiter: Any, budget: Budget | str | None) -> dict[str, Any]:
     """The budget as an option, with ``maxiter`` as its limit of steps."""
     if maxiter is None:
         return {} if budget is None else {"budget": budget}
-    if isinstance(maxiter, bool | str) or not maxiter >= 1 or maxiter != int(maxiter):
+    if not (is_number(maxiter) and maxiter >= 1 and float(maxiter).is_integer()):
         raise MinimizeError(f"maxiter: expected a whole number >= 1, got {maxiter!r}")
     steps = int(maxiter)
     if budget is None:
