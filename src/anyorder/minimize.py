@@ -13,7 +13,6 @@ from torch import Tensor
 
 from anyorder.methods import get
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle
 from anyorder.oracle.closures import Closure
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
@@ -212,8 +211,8 @@ def _last(
         replace(limits, steps=None, seconds=None).check(optimizer.calls, {"values": 1})
     except BudgetExhausted:  # of less than one value
         return None
-    params = optimizer.named_params()
-    Oracle(closure, params, calls=optimizer.calls, nonfinite="ignore").value()
+    optimizer.budget, optimizer.nonfinite = None, "ignore"  # the run is over; this is set aside
+    optimizer.oracle(closure).value()
     return None if seen.last is None else seen.last[1]
 
 
