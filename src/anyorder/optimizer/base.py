@@ -31,7 +31,7 @@ from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import State
 from anyorder.engine.stretches import Stretch
 from anyorder.errors import AnyOrderError
-from anyorder.hyper import Hyper, hyper
+from anyorder.hyper import Hyper, HyperError, hyper
 from anyorder.model.embedding import exempt
 from anyorder.model.params import named_groups
 from anyorder.model.sharding import is_sharded
@@ -180,7 +180,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         **options: Any,
     ) -> None:
         if nonfinite not in POLICIES:
-            raise ValueError(f"nonfinite: expected one of {list(POLICIES)}, got {nonfinite!r}")
+            raise HyperError(f"nonfinite: expected one of {list(POLICIES)}, got {nonfinite!r}")
         refuse_unknown_options(options, [*self.hypers, *_CONSTRUCTOR], type(self).__name__)
         self.module = params if isinstance(params, nn.Module) else None
         self.engine, self.seed = Engine(engine), checked_seed(seed)

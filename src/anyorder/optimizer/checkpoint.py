@@ -239,7 +239,8 @@ def _check_calls(calls: Any) -> None:
         raise CheckpointError(f"calls: expected counts by kind, got {calls!r}")
     for name, count in calls.items():  # pyright: ignore
         number = isinstance(count, (int, float)) and not isinstance(count, bool)
-        if not number or not math.isfinite(count) or count < 0:
+        whole = number and (name == "seconds" or isinstance(count, int))
+        if not whole or not math.isfinite(count) or count < 0:
             raise CheckpointError(f"calls: expected a count >= 0 of {name}, got {count!r}")
     try:
         Calls().update(dict(calls))  # pyright: ignore

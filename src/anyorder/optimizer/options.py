@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
+from anyorder.optimizer.state import BLOCKS
 from anyorder.oracle.ledger import Budget
 from anyorder.rules import Rule
 
@@ -28,7 +29,7 @@ GRADIENT_OPTIONS: dict[str, Hyper] = {
 #: Options of rules that keep buffers.
 STATE_OPTIONS: dict[str, Hyper] = {
     "state": hyper("fp32", choices=("fp32", "bf16", "8bit"), doc="precision of the buffers"),
-    "state_block": hyper(256, choices=(256, 2048), doc="elements per scale of 8-bit buffers"),
+    "state_block": hyper(256, choices=BLOCKS, doc="elements per scale of 8-bit buffers"),
 }
 COMMON: dict[str, Hyper] = GRADIENT_OPTIONS | STATE_OPTIONS
 
