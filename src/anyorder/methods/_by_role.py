@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError, hyper
 from anyorder.methods.adamw import numbers
-from anyorder.model.params import named_groups
+from anyorder.model.params import module_parameters, named_groups
 from anyorder.model.roles import (
     Part,
     Role,
@@ -174,7 +174,7 @@ class ByRole(Optimizer):
         known: dict[int, Part] = {}
         if self._source is not None:
             parts = find_roles(self._source, guess=not names_head(patterns))
-            known = {id(p): parts[n] for n, p in self._source.named_parameters()}
+            known = {id(p): parts[n] for n, p in module_parameters(self._source)}
         found.update({n: known[id(p)] for n, p in named.items() if id(p) in known})
         found = with_patterns(found, named, patterns)
         open_ = {n: p for n, p in named.items() if found[n].role == "matrix" and id(p) not in known}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
 
+#: What torch calls a module inside a wrapper: ``torch.compile``, FSDP, activation checkpointing.
+#: Nobody else uses these names, so they can be told from a name alone.
+_INSIDE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _UNORDERED = "parameters need an order to be found again; pass a list, not a set"
 
 
@@ -68,8 +72,42 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
 
 
 def module_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters of a module by the names they have before ``torch.compile`` wraps it."""
-    return [(name.replace("_orig_mod.", ""), param) for name, param in module.named_parameters()]
+    """The parameters of a module by the names they have before wrappers are put around its parts.
+
+    Wrappers are ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``,
+    ``FullyShardedDataParallel`` and activation checkpointing, so a checkpoint fits with and
+    without them.
+    """
+    parallel = {
+        f"{path}.module".lstrip(".")
+        for path, owner in module.named_modules()
+        if isinstance(owner, _PARALLEL)
+    }
+    return [(_unwrapped_name(name, parallel), p) for name, p in module.named_parameters()]
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside all wrappers that are put around the whole of it."""
+    names = ("module",) if isinstance(module, _PARALLEL) else _INSIDE
+    inside = dict(module.named_children())
+    for name in names:
+        if name in inside:
+            return unwrapped(inside[name])
+    return module
+
+
+def _unwrapped_name(name: str, parallel: Collection[str] = ()) -> str:
+    """``name`` without the steps into wrappers; ``parallel`` are paths of what is in parallel ones.
+
+    In a name alone ``module`` may be a user's own, and stays.
+    """
+    *words, last = name.split(".")
+    kept = [
+        word
+        for depth, word in enumerate(words, 1)
+        if word not in _INSIDE and ".".join(words[:depth]) not in parallel
+    ]
+    return ".".join((*kept, last))
 
 
 def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
@@ -92,7 +130,7 @@ def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
                 f"expected tensors or (name, tensor) pairs, got {type(entry).__name__}; if this is "
                 "a module, pass it alone: Optimizer(model)"
             )
-        pairs.append((name, param))
+        pairs.append((_unwrapped_name(name) if named else name, param))
     if not pairs:
         raise ParamsError("expected at least one parameter, got an empty list")
     return pairs

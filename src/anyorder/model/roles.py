@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
+from anyorder.model.params import module_parameters, unwrapped
 
 Role = Literal["matrix", "convolution", "embedding", "head", "tied", "vector"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -94,19 +95,20 @@ def find_roles(
         guess: whether to look for the output layer, where no weight is shared.
 
     Returns:
-        Parts by the names of ``module.named_parameters()``, in their order.
+        Parts by the names that the parameters have before wrappers, in their order.
 
     Raises:
         RoleError: an unknown role, one that the parameter cannot have, or a pattern without match.
     """
-    core = _unwrapped(module)
+    core = unwrapped(module)
+    named = dict(module_parameters(module))
     places = _places(core)
     heads = _heads(core, places, guess=guess and not names_head(patterns or {}))
     found = {
         name: heads.get(id(param)) or _part(param, places[id(param)])
-        for name, param in module.named_parameters()
+        for name, param in named.items()
     }
-    return with_patterns(found, dict(module.named_parameters()), patterns or {})
+    return with_patterns(found, named, patterns or {})
 
 
 def names_head(patterns: Mapping[str, str]) -> bool:
@@ -161,17 +163,6 @@ def from_matrices(matrices: Tensor, like: Tensor, part: Part) -> Tensor:
 
 
 # Inside ------------------------------------------------------------------------------------
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """The model inside data parallel and compiled wrappers."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
 
 
 def _places(core: nn.Module) -> dict[int, list[_Place]]:

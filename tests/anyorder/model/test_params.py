@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import FullyShardedDataParallel
 
-from anyorder.model.params import ParamsError, ParamsTypeError, named_groups
+from anyorder.model.params import ParamsError, ParamsTypeError, named_groups, unwrapped
 
 
 def parameter(*shape: int, **options: Any) -> nn.Parameter:
@@ -92,6 +98,96 @@ def test_quantised_weights_of_a_module_are_left_alone() -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])
 def test_any_shape(shape: tuple[int, ...]) -> None:
     assert len(named_groups([parameter(*shape), parameter(1)])[0]["params"]) == 2
+
+
+# Names under wrappers -------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    """A model with parts of its own that are called as wrappers call theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Linear(2, 2)
+        self.my_orig_mod = nn.Linear(2, 2)
+        self.head = nn.Sequential(nn.Linear(2, 1))
+
+
+PLAIN = [name for name, _ in Model().named_parameters()]
+
+
+def own_names(given: Any) -> list[str]:
+    (found,) = names(named_groups(given))
+    return found
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process only."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    wrapped = torch.compile(module, backend="eager")
+    assert isinstance(wrapped, nn.Module)
+    return wrapped
+
+
+def test_compiled_modules_and_parts_keep_their_names() -> None:
+    assert own_names(compiled(Model())) == PLAIN
+    model = Model()
+    model.module, model.head[0] = compiled(model.module), compiled(model.head[0])
+    assert own_names(model) == PLAIN
+
+
+def test_checkpointed_modules_and_parts_keep_their_names() -> None:
+    assert own_names(checkpoint_wrapper(Model())) == PLAIN
+    model = Model()
+    model.head[0] = compiled(checkpoint_wrapper(model.head[0]))
+    model.module = checkpoint_wrapper(compiled(model.module))
+    assert own_names(model) == PLAIN
+
+
+@pytest.mark.usefixtures("alone")
+def test_parallel_modules_and_parts_keep_their_names() -> None:
+    parallel = nn.parallel.DistributedDataParallel
+    assert own_names(parallel(Model())) == PLAIN
+    assert own_names(compiled(parallel(checkpoint_wrapper(Model())))) == PLAIN
+    assert own_names(parallel(compiled(Model()))) == PLAIN
+    assert own_names(nn.DataParallel(Model())) == PLAIN
+    model = Model()
+    model.module, model.head = parallel(model.module), parallel(model.head)
+    assert own_names(model) == PLAIN
+
+
+@pytest.mark.usefixtures("alone")
+def test_fully_sharded_modules_keep_their_names() -> None:
+    def wrap(module: nn.Module) -> nn.Module:
+        cpu = torch.device("cpu")
+        return FullyShardedDataParallel(module, use_orig_params=True, device_id=cpu)
+
+    model = Model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one process has nothing to shard
+        model.head = wrap(model.head)
+        assert own_names(wrap(model)) == PLAIN
+
+
+def test_pairs_lose_what_only_wrappers_add() -> None:
+    model = compiled(Model())
+    assert own_names(model.named_parameters()) == PLAIN
+    assert own_names([("module.weight", parameter(1))]) == ["module.weight"]  # may be one's own
+    assert own_names([("_orig_mod", parameter(1))]) == ["_orig_mod"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_module_inside_all_wrappers() -> None:
+    model = Model()
+    wrapped = nn.parallel.DistributedDataParallel(compiled(checkpoint_wrapper(model)))
+    assert unwrapped(wrapped) is model and unwrapped(model) is model
 
 
 # What is refused ------------------------------------------------------------------------------
