@@ -100,6 +100,37 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
     assert len(named_groups([parameter(*shape), parameter(1)])[0]["params"]) == 2
 
 
+def test_groups_of_another_optimizer_keep_their_names() -> None:
+    model = nn.Linear(2, 1)
+    theirs = torch.optim.SGD(model.named_parameters(), lr=0.5)
+    (group,) = named_groups(theirs.param_groups)
+    assert group["params"] == [("weight", model.weight), ("bias", model.bias)]
+    assert group["lr"] == 0.5 and "param_names" not in group
+    assert names(named_groups(torch.optim.SGD(model.parameters()).param_groups)) == [
+        ["param.0", "param.1"]
+    ]
+
+
+def test_names_may_be_given_beside_parameters() -> None:
+    given = {"params": iter([parameter(1), parameter(2)]), "param_names": ("a", "_orig_mod.b")}
+    assert names(named_groups([given])) == [["a", "b"]]
+    assert names(named_groups([{"params": parameter(1), "param_names": ["a"]}])) == [["a"]]
+    assert names(named_groups([{"params": [("a", parameter(1))], "param_names": ["a"]}])) == [["a"]]
+
+
+def test_views_tuples_and_generators_of_groups() -> None:
+    held = {"a": parameter(1), "b": parameter(2)}
+    assert own_names(held.items()) == ["a", "b"]
+    assert own_names(held.values()) == own_names(tuple(held.values())) == ["param.0", "param.1"]
+    groups = ({"params": pair, "lr": 0.1} for pair in [tuple(held.values())])
+    assert names(named_groups(groups)) == [["param.0", "param.1"]]
+
+
+def test_other_keys_of_a_group_pass_through() -> None:
+    (group,) = named_groups([{"params": [parameter(1)], "lr_scale": 0.5, "layer": "head"}])
+    assert group["lr_scale"] == 0.5 and group["layer"] == "head"
+
+
 # Names under wrappers -------------------------------------------------------------------------
 
 
@@ -208,6 +239,12 @@ def test_the_module_inside_all_wrappers() -> None:
         ([nn.Linear(1, 1)], r"got Linear; if this is a module, pass it alone: Optimizer\(model\)"),
         ([(parameter(1), "weight")], r"expected tensors or \(name, tensor\) pairs, got tuple"),
         ([{"params": [parameter(1)]}, parameter(1)], r"\(name, tensor\) pairs, got dict"),
+        ([()], r"expected tensors or \(name, tensor\) pairs, got tuple"),
+        (
+            [{"params": [parameter(1)], "param_names": "a"}],
+            "param_names: expected a list of names, got str; write one name for each of 'params'",
+        ),
+        ([{"params": [parameter(1)], "param_names": [3]}], "param_names: expected strings, got 3"),
     ],
 )
 def test_what_is_no_collection_of_parameters(given: Any, message: str) -> None:
@@ -230,6 +267,18 @@ def twice() -> list[Tensor]:
         ([torch.zeros(1)], "no parameter is trainable"),
         (twice(), "param.1 is given twice; tied parameters are one parameter, pass it once"),
         ([("a", parameter(1)), ("a", parameter(1))], "two parameters are called 'a'"),
+        (
+            [parameter(1), ("a", parameter(1)), parameter(1)],
+            r"for every parameter of a group or for none, got one without at position 0; write \(",
+        ),
+        (
+            [{"params": [parameter(1), parameter(1)], "param_names": ["a"]}],
+            "param_names: expected 2 names, one for each of 'params', got 1",
+        ),
+        (
+            [{"params": [("a", parameter(1))], "param_names": ["b"]}],
+            "param_names: expected 'a' as in 'params', got 'b'; leave one of the two out",
+        ),
         (
             [parameter(1, dtype=torch.complex64)],
             r"param.0 is complex; expected real parameters. Keep torch.view_as_real\(z\)",
