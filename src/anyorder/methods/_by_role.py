@@ -13,7 +13,7 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods.adamw import numbers
 from anyorder.model.params import module_parameters, named_groups
 from anyorder.model.roles import (
-    Part,
+    Assignment,
     Role,
     RoleError,
     RoleTypeError,
@@ -76,9 +76,9 @@ class ByRole(Optimizer):
         self._told = None if isinstance(roles, nn.Module) else roles
         self._source = roles if isinstance(roles, nn.Module) else None
         self._source = given if isinstance(given, nn.Module) else self._source
-        self._parts: dict[str, Part] = {}
+        self._assigned: dict[str, Assignment] = {}
         named = {n: p for group in named_groups(given) for n, p in group["params"]}
-        self._parts = self._found(named, self._told if isinstance(self._told, Mapping) else {})
+        self._assigned = self._found(named, self._told if isinstance(self._told, Mapping) else {})
         super().__init__(given, **options)
         alone = all(self.rule_of(group) == ADAMW for group in self.param_groups)
         if alone and self._told is None:
@@ -87,21 +87,21 @@ class ByRole(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, divided by rule; checked before anything is changed."""
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
-        late = {n: p for n, p in group["params"] if n not in self._parts}
-        parts = {**self._parts, **(self._found(late, {}) if late else {})}
+        late = {n: p for n, p in group["params"] if n not in self._assigned}
+        assigned = {**self._assigned, **(self._found(late, {}) if late else {})}
         settings = {**self.defaults, **group}
         for name in ("lr", "adamw_lr"):  # before the one is made of the other
             self.hypers[name].check(name, settings[name])
         divided: dict[str, list[tuple[str, Tensor]]] = {}
         for name, param in group["params"]:
-            divided.setdefault(self.rules[parts[name].role], []).append((name, param))
-        before, self._parts = self._parts, parts
+            divided.setdefault(self.rules[assigned[name].role], []).append((name, param))
+        before, self._assigned = self._assigned, assigned
         try:
             for rule, pairs in divided.items():
                 own = {"lr": self.partner_lr(settings)} if rule == ADAMW else {}
                 super().add_param_group({**group, **own, "params": pairs})
         except Exception:
-            self._parts = before
+            self._assigned = before
             raise
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -121,13 +121,13 @@ class ByRole(Optimizer):
         """AdamW's share of ``lr`` where ``adamw_lr`` is not given."""
         return 1.0
 
-    def part(self, name: str) -> Part:
+    def assignment(self, name: str) -> Assignment:
         """The role of a parameter, and how that is known."""
-        return self._parts[name]
+        return self._assigned[name]
 
     def rule_of(self, group: Mapping[str, Any]) -> str:
         """The rule that a group's parameters move by."""
-        return self.rules[self._parts[group["param_names"][0]].role]
+        return self.rules[self._assigned[group["param_names"][0]].role]
 
     def by(self, rule: str) -> Callable[[dict[str, Any]], bool]:
         """Tells the groups that move by ``rule``."""
@@ -135,9 +135,9 @@ class ByRole(Optimizer):
 
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""
-        part = self._parts[name]
+        assigned = self._assigned[name]
         (rule,) = [self.rule_of(g) for g in self.param_groups if name in g["param_names"]]
-        return f"{part.role}: {rule} ({part.why})"
+        return f"{assigned.role}: {rule} ({assigned.why})"
 
     def partner_scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """The numbers of AdamW's rule."""
@@ -168,13 +168,15 @@ class ByRole(Optimizer):
             raise RoleError(words + "; roles={} if it is meant so")
         warnings.warn(words, RoleWarning, stacklevel=3)
 
-    def _found(self, named: dict[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Part]:
-        """The parts of parameters, from the module, the user and the shape."""
+    def _found(
+        self, named: dict[str, Tensor], patterns: Mapping[str, str]
+    ) -> dict[str, Assignment]:
+        """The assignments of parameters, from the module, the user and the shape."""
         found = roles_by_shape(named)
-        known: dict[int, Part] = {}
+        known: dict[int, Assignment] = {}
         if self._source is not None:
-            parts = find_roles(self._source, guess=not names_head(patterns))
-            known = {id(p): parts[n] for n, p in module_parameters(self._source)}
+            assigned = find_roles(self._source, guess=not names_head(patterns))
+            known = {id(p): assigned[n] for n, p in module_parameters(self._source)}
         found.update({n: known[id(p)] for n, p in named.items() if id(p) in known})
         found = with_patterns(found, named, patterns)
         open_ = {n: p for n, p in named.items() if found[n].role == "matrix" and id(p) not in known}
