@@ -88,7 +88,7 @@ class MeZO(Optimizer):
         for index in range(self.directions):
             z = self.direction(index)
             ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
-            slopes.append(float(ahead.double() - behind.double()) / (2 * self.eps))
+            slopes.append((ahead.item() - behind.item()) / (2 * self.eps))
             seen.append((ahead + behind) / 2)
         for group in self.param_groups:
             keep = 1.0 - float(group["lr"]) * group["weight_decay"]

@@ -83,9 +83,9 @@ _LN2 = 0.693147182
 
 
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    value = x * coefficients[-1] + coefficients[-2]
+    value = (x * coefficients[-1]).add_(coefficients[-2])
     for coefficient in coefficients[-3::-1]:
-        value = value * x + coefficient
+        value.mul_(x).add_(coefficient)
     return value
 
 
@@ -213,7 +213,7 @@ class Seeded:
         device = next(iter(like.values())).device
         make = _few if sum(sizes) <= CACHED else _few.__wrapped__
         flat = make(self, names, sizes, device, engine)
-        named = zip(like.items(), flat.split(sizes), strict=True)
+        named = zip(like.items(), flat.split_with_sizes(sizes), strict=True)
         return {name: piece.view(t.shape) for (name, t), piece in named}
 
     def _add_block(
@@ -278,6 +278,8 @@ class Shift:
 
 def shifted_by(tensor: Tensor, vector: Tensor, scale: float) -> Tensor:
     """``tensor + scale * vector``, computed in the wider dtype and rounded once to the tensor's."""
+    if tensor.dtype is vector.dtype:
+        return tensor + scale * vector
     wide = torch.promote_types(tensor.dtype, vector.dtype)
     return (tensor.to(wide) + scale * vector.to(wide)).to(tensor.dtype)
 
@@ -292,11 +294,11 @@ def _few(
 ) -> Tensor:
     """A direction at small parameters, end to end; kept for the few uses a step makes of it."""
     counter, owner, index = _pack(sizes, device)
-    keys = torch.tensor([direction.keys(name) for name in names], dtype=torch.int32)
-    low, high = (k[owner] for k in keys.to(device).unbind(1))
+    keys = torch.tensor([*zip(*map(direction.keys, names), strict=True)], dtype=torch.int32)
+    low, high = keys.to(device).index_select(1, owner).unbind()
     pair = torch.empty(2, counter.numel(), device=device)
     engine.run(_PUT[direction.law], (pair[0], pair[1], counter, low, high), {})
-    return pair.view(-1)[index]
+    return pair.view(-1).index_select(0, index)
 
 
 @functools.lru_cache(maxsize=64)
