@@ -62,12 +62,13 @@ def kernel_for(
         return None
 
 
+@torch.inference_mode(False)  # export knows ordinary tensors only
 def _compile(
     program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel:
     tensors = _examples(program, dtypes, device)
     scalars = tuple(
-        torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64)
+        torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64, device="cpu")
         for name in program.scalars
     )
     # One run before tracing, so that nothing is made for good inside it (tables, for example).

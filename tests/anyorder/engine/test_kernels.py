@@ -15,8 +15,10 @@ from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.engine import kernels as module
+from anyorder.engine.formats import PLAIN, STOCHASTIC, Blockwise
 from anyorder.engine.kernels import EngineWarning, cache_folder
 from anyorder.engine.program import program_for
+from anyorder.methods.adamw import adamw_
 
 
 def shift_(param: Tensor, given: Tensor, *, lr: Tensor) -> None:
@@ -152,3 +154,18 @@ def test_two_threads_that_need_a_kernel_compile_it_once(
         first, second = [threads.submit(needed) for _ in range(2)]
         assert first.result() == second.result() == built[0]
     assert len(built) == 1
+
+
+def test_one_kernel_serves_all_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_mode: Any
+) -> None:
+    """What is exported is the same, so its file is."""
+    monkeypatch.setenv("ANYORDER_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_load", lambda path: path)
+    program = program_for(adamw_, (STOCHASTIC, PLAIN, Blockwise(False, 256)), "decoupled", 3)
+    dtypes = (torch.bfloat16, torch.float32, torch.uint8, torch.float32, torch.bfloat16)
+    cpu = torch.device("cpu")
+    expected = module.kernel_for(program, dtypes, cpu, 1)
+    module.kernel_for.cache_clear()
+    with user_mode():
+        assert module.kernel_for(program, dtypes, cpu, 1) == expected
