@@ -83,10 +83,10 @@ class MeZO(Optimizer):
 
     def update(self, oracle: Oracle) -> Tensor:
         """Ask for two values per direction, then move along all of them."""
+        drawn = [self.direction(index) for index in range(self.directions)]
         slopes: list[float] = []
         seen: list[Tensor] = []
-        for index in range(self.directions):
-            z = self.direction(index)
+        for z in drawn:
             ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
             slopes.append((ahead.item() - behind.item()) / (2 * self.eps))
             seen.append((ahead + behind) / 2)
@@ -95,7 +95,7 @@ class MeZO(Optimizer):
             for param in group["params"]:
                 if keep != 1.0 and param.requires_grad and param.ndim > 1:
                     param.mul_(keep)
-        for index, slope in enumerate(slopes):
+        for z, slope in zip(drawn, slopes, strict=True):
             scale = -slope / len(slopes)
-            self.move_(self.direction(index), lambda group, s=scale: s * float(group["lr"]))
+            self.move_(z, lambda group, s=scale: s * float(group["lr"]))
         return torch.stack(seen).mean()
