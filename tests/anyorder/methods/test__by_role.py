@@ -59,7 +59,7 @@ def test_a_module_says_it_all() -> None:
     assert rules(optimizer) == EXPECTED
     assert len(optimizer.param_groups) == 1
     assert optimizer.module is not None
-    assert optimizer.part("0.weight").role == "embedding"
+    assert optimizer.assignment("0.weight").role == "embedding"
 
 
 def test_groups_beside_the_module() -> None:
@@ -211,7 +211,7 @@ def test_late_groups_are_divided_too() -> None:
         optimizer.add_param_group({"params": [("new", nn.Parameter(torch.ones(2)))], "lr": "fast"})
     assert len(optimizer.param_groups) == before
     with pytest.raises(KeyError):
-        optimizer.part("new")
+        optimizer.assignment("new")
 
 
 def test_checkpoints_copies_and_pickles() -> None:
