@@ -122,6 +122,10 @@ class ByRole(Optimizer):
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
         """The rule that a parameter's role asks for."""
+        if name not in self._assigned:  # somebody put it into the group's list
+            named = dict(zip(group["param_names"], group["params"], strict=True))
+            late = {n: p for n, p in named.items() if n not in self._assigned}
+            self._assigned = {**self._assigned, **self._found(late, {})}
         return self.rule_by_role[self._assigned[name].role]
 
     def note(self, name: str, param: Tensor) -> str:
@@ -139,7 +143,8 @@ class ByRole(Optimizer):
         if own is None:
             lr *= self.adamw_share(group)
         else:  # schedulers change lr alone, and what they do is meant for both
-            lr = float(own) * (lr / float(group["lr_given"]) if group["lr_given"] else 1.0)
+            given = float(group.get("lr_given", lr))
+            lr = float(own) * (lr / given if given else 1.0)
         return _ADAMW_SCALARS({**group, "lr": lr}, step)
 
     def told_enough(self) -> bool:

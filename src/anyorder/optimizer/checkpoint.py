@@ -23,6 +23,8 @@ from anyorder.oracle.ledger import BudgetError, Calls
 #: Raised when the meaning of a saved state changes.
 FORMAT = 2
 _KEY = "anyorder"
+#: Stands among what is not finite for the numbers of a method's own.
+_EXTRA = "record"
 #: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
 #: run, not of the method.
 _OWN = ("params", "param_names", "state", "state_block", _KEY)
@@ -97,6 +99,7 @@ def saved(optimizer: Owner) -> dict[str, Any]:
 
 
 def _record(optimizer: Owner, state: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    extra = optimizer.extra_state()
     return {
         "format": FORMAT,
         "method": type(optimizer).__name__,
@@ -105,8 +108,8 @@ def _record(optimizer: Owner, state: Mapping[int, Mapping[str, Any]]) -> dict[st
         "calls": optimizer.calls.to_dict(),
         "work": dict(optimizer.engine.work),
         "answer": optimizer._answer.shown,  # pyright: ignore[reportPrivateUsage]
-        "nonfinite": _nonfinite(state),
-        **optimizer.extra_state(),
+        "nonfinite": [*_nonfinite(state), *([_EXTRA] if _holds_nonfinite(extra) else [])],
+        **extra,
     }
 
 
@@ -124,6 +127,14 @@ def _finite(value: Tensor) -> bool:
     return is_sharded(value) or not value.is_floating_point() or bool(value.isfinite().all())
 
 
+def _holds_nonfinite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_nonfinite, value.values()))  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_nonfinite, value))  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 # Loading ------------------------------------------------------------------------------------------
 
 
@@ -134,7 +145,7 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
     entries = _entries(optimizer, groups, state_dict["state"])
     settings = [_settings(optimizer, mine, theirs) for mine, theirs in _pairs(optimizer, groups)]
     _check_entries(optimizer, groups, settings, entries, record)
-    _load_extra(optimizer, record)
+    _load_extra(optimizer, record, settings)
     # From here on nothing can fail.
     for group, chosen in zip(optimizer.param_groups, settings, strict=True):
         group.update(chosen)
@@ -150,6 +161,45 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
         layout.current(optimizer)
     answer = optimizer._answer  # pyright: ignore[reportPrivateUsage]
     answer.restore(bool(record.get("answer", False)))
+
+
+def number(
+    extra: Mapping[str, Any],
+    value: Any,
+    what: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    whole: bool = False,
+) -> Any:
+    """``value``, which has to be a number, for methods that read their own record.
+
+    Args:
+        extra: the record; it says whether numbers in it may be NaN or infinite.
+        value: the number.
+        what: its name, for the message.
+        least: lower bound.
+        most: upper bound.
+        whole: whether it has to be a whole number.
+
+    Raises:
+        CheckpointError: it is none, or outside the bounds.
+    """
+    fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if fits and not math.isfinite(value):
+        fits = _EXTRA in extra.get("nonfinite", ())
+    elif fits:
+        fits = (least is None or value >= least) and (most is None or value <= most)
+    if not fits:
+        raise CheckpointError(f"{what}: expected a number, got {value!r}; the file is damaged")
+    return value
+
+
+def numbers(extra: Mapping[str, Any], values: Any, what: str, count: int | None) -> list[Any]:
+    """``values``, which has to be a list of ``count`` numbers (any number of them for None)."""
+    if not isinstance(values, (list, tuple)) or count not in (None, len(values)):  # pyright: ignore
+        raise CheckpointError(f"{what}: expected {count or 'a list of'} numbers, got {values!r}")
+    return [number(extra, value, what) for value in values]  # pyright: ignore
 
 
 def _own(entry: Mapping[str, Any], param: Tensor) -> dict[str, Any]:
@@ -364,11 +414,14 @@ def _check_numbers(
             raise CheckpointError(f"{key} of {name} holds negative numbers; the file is damaged")
 
 
-def _load_extra(optimizer: Owner, record: Mapping[str, Any]) -> None:
+def _load_extra(
+    optimizer: Owner, record: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
+) -> None:
     """Take over the record, or leave all of it as it was."""
     before = copy.deepcopy(optimizer.extra_state())
     try:
-        optimizer.load_extra_state(copy.deepcopy(dict(record)))
+        first = dict(settings[0]) if settings else {}
+        optimizer.load_extra_state(copy.deepcopy({**record, "settings": first}))
     except Exception as error:
         optimizer.load_extra_state(before)
         raise CheckpointError(
