@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -72,11 +73,13 @@ def refusing(kind: type[ValueError]) -> Callable[[type[C]], type[C]]:
 
     def change(cls: type[C]) -> type[C]:
         make: Any = cls.__init__
+        names = [each.name for each in fields(cast(Any, cls))]
 
         @functools.wraps(make)
         def __init__(self: Any, *values: Any, **named: Any) -> None:  # noqa: N807
-            try:
-                make(self, *values, **named)
+            assert len(values) <= len(names), f"expected at most {len(names)} values"
+            try:  # by name, because an error tells the name
+                make(self, **dict(zip(names, values, strict=False)), **named)
             except ValidationError as error:
                 raise kind(in_words(error)) from None
 
