@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -58,10 +59,16 @@ class Line(Problem):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small runs on a busy machine: several threads would mostly wait for each other."""
+    """Small runs on a busy machine: several threads would mostly wait for each other.
+
+    Every run collects garbage before it begins; as in a worker, what is there by now is left out.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 

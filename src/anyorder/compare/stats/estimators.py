@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,12 @@ def iqm(values: ArrayLike) -> Any:
     return float(middle) if middle.ndim == 0 else middle
 
 
+def mean(values: ArrayLike) -> Any:
+    """Mean over the last axis; see :func:`iqm` for shapes."""
+    middle = np.asarray(np.mean(_checked(values), axis=-1))
+    return float(middle) if middle.ndim == 0 else middle
+
+
 def median(values: ArrayLike) -> Any:
     """Median over the last axis; see :func:`iqm` for shapes."""
     middle = np.asarray(np.median(_checked(values), axis=-1))
@@ -97,17 +104,24 @@ def interval(
         The interval, or None with fewer than three runs: two numbers say nothing of a spread.
     """
     table = _checked(values)
-    n = table.shape[0]
-    if n < MIN_SEEDS:
+    if table.shape[0] < MIN_SEEDS:
         return None
     # Sorted first, so that the answer does not depend on the order of the seeds.
     table = np.sort(table)[:, None] if table.ndim == 1 else table[np.lexsort(table.T[::-1])]
+    return _interval(tuple(map(tuple, table.T.tolist())), statistic, level)
+
+
+@lru_cache(maxsize=1024)  # one report asks for the same intervals many times
+def _interval(
+    columns: tuple[tuple[float, ...], ...], statistic: Callable[..., Any], level: float
+) -> Interval:
+    n = len(columns[0])
     laws = require("scipy.stats")
     tail = laws.norm.cdf(math.sqrt(n / (n - 1)) * laws.t.ppf((1 - level) / 2, n - 1))
     with np.errstate(invalid="ignore"):  # lost runs: SciPy's own interval has inf - inf in it
         drawn = laws.bootstrap(
-            tuple(table.T),
-            lambda *columns, axis: statistic(*columns),
+            columns,
+            lambda *resampled, axis: statistic(*resampled),
             paired=True,
             n_resamples=RESAMPLES,
             method="percentile",
@@ -300,6 +314,11 @@ def sign_flip_test(differences: ArrayLike) -> float:
         The p-value. Its smallest possible value is ``2 ** (1 - n)``.
     """
     values = np.sort(signed_sizes(differences))  # the order of the seeds must not matter
+    return _sign_flips(tuple(values.tolist()))
+
+
+@lru_cache(maxsize=1024)
+def _sign_flips(values: tuple[float, ...]) -> float:
     found = require("scipy.stats").permutation_test(
         (values,),
         np.mean,

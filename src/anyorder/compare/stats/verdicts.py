@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from itertools import combinations
 from typing import Literal
 
@@ -27,6 +26,7 @@ from anyorder.compare.stats.estimators import (
     holm,
     interval,
     iqm,
+    mean,
     median,
     seeds_needed,
     sign_flip_test,
@@ -187,7 +187,7 @@ def _judged(
     return replace(
         pair,
         difference=math.fsum(differences) / len(differences) if known else math.nan,
-        interval=interval(differences, partial(np.mean, axis=-1)) if known else None,
+        interval=interval(differences, mean) if known else None,
         adjusted=adjusted,
         verdict=verdict,
         why=f"too few seeds, {needed} are needed" if pair.seeds < needed else "",
