@@ -7,12 +7,11 @@ in the words of this library: the place, what was expected there, and what was f
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 C = TypeVar("C")
 
@@ -45,7 +44,7 @@ def in_words(error: ValidationError, root: str = "") -> str:
     return "; ".join(dict.fromkeys(_said(each, root) for each in error.errors()))
 
 
-def _said(found: ErrorDetails, root: str) -> str:
+def _said(found: Mapping[str, Any], root: str) -> str:
     place = root
     for part in found["loc"]:
         place += f"[{part}]" if isinstance(part, int) else f".{part}"

@@ -1,6 +1,6 @@
 """Where a comparison is kept while it runs, so that nothing is lost and nothing is done twice.
 
-Plan, probe and every finished run live in the same database as the Optuna studies that mirror them
+Plan, pilot and every finished run live in the same database as the Optuna studies that mirror them
 (:mod:`anyorder.compare.store.mirror`). Optuna keeps trials; what it lacks is a queue in which a run
 that a killed process had begun is taken over in one atomic statement. That is the one table here
 that matters, ``anyorder_items``:
