@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from anyorder.compare.plan.items import items
 from anyorder.compare.plan.plan import PlanError
 from anyorder.compare.plan.settings import Settings, SettingsError
 from anyorder.compare.progress import Silent
+from anyorder.compare.run.pool import Pool
 from anyorder.compare.run.records import Cost
 from anyorder.compare.session import Request, compare
 from anyorder.compare.store import results
@@ -29,6 +30,28 @@ from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
 
 METHODS = ("sgd", "mezo", "torch.optim:LBFGS")
+
+
+class Lasting(Pool):
+    """A pool whose workers outlive the comparison: starting one takes seconds."""
+
+    def __exit__(self, *_: object) -> None:
+        assert self.idle == self.size
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_pool() -> Iterator[None]:
+    """One worker for all comparisons of this module."""
+    pool = Lasting(1, 1, os.devnull)
+
+    def same_pool(size: int, threads: int, log: str) -> Pool:
+        assert (size, threads) == (1, 1)
+        return pool
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Pool", same_pool)
+        yield
+    pool.close()
 
 
 class Told(Silent):
