@@ -47,6 +47,8 @@ def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) 
     for name in (*options, "methods", "set", "option", "out", "storage", "extend", "json"):
         assert f"--{name} " in text
     assert "How tuning draws: qmc, random or tpe." in text
+    page = (SRC.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert [name for name in options if f"| `--{name}" not in page] == []
 
 
 def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path: Path) -> None:
