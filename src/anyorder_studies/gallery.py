@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyorder_studies.checkpoint import replaced
+from anyorder.files import write_whole
 from anyorder_studies.discovery import PACKAGE, Studies, discover
 from anyorder_studies.gallery_page import gallery_page
 from anyorder_studies.page import claimed, command, interval
@@ -109,6 +109,5 @@ def write_gallery(folder: Path, entries: list[Entry]) -> Path:
     """
     target = folder / "index.html"
     figures = [entry.figure.read_text(encoding="utf-8") for entry in entries]
-    with replaced(target) as path:
-        path.write_text(gallery_page(entries, figures), encoding="utf-8")
+    write_whole(target, gallery_page(entries, figures))
     return target
