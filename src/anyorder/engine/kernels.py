@@ -113,7 +113,7 @@ def _build(program: Any, path: Path, threads: int) -> None:
         "aot_inductor.compile_wrapper_opt_level": "O0",
         # The first rule on a machine need not wait for headers from which only later ones gain.
         "aot_inductor.precompile_headers": any(path.parent.glob("*.pt2")),
-        # Processors say what they can do; compiling trials to find out would take 10 s.
+        # Processors say what they can do; this spares some of the trials that would find it out.
         "cpp.vec_isa_ok": True,
         "cpp.threads": threads,
     }
