@@ -12,6 +12,7 @@ from torch import Tensor
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
 from anyorder.oracle.closures import checked_order
+from anyorder.oracle.gradients import unknown_loss
 from anyorder.points.directions import Shift
 from anyorder.points.substitution import in_place
 
@@ -60,7 +61,7 @@ class Population(Optimizer):
         """Ask and learn until a step is complete."""
         while not self.learn(oracle.rank(self.ask())):
             pass
-        return torch.tensor(float("nan"))
+        return unknown_loss()
 
     def shown(self, shift: Shift) -> Any:
         """Context in which the parameters hold the point ``shift``, to show it to a person."""

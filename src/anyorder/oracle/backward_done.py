@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from anyorder.oracle.gradients import Nonfinite, clipped, refuse_sparse, require_finite
+from anyorder.oracle.gradients import (
+    Nonfinite,
+    clipped,
+    refuse_sparse,
+    require_finite,
+    unknown_loss,
+)
 from anyorder.oracle.ledger import Budget, Calls
 
 
@@ -46,7 +51,7 @@ class Given:
             grads = [None if g is None else -g for g in grads]
         grads = clipped(grads, owner.param_groups[0].get("clip_norm"))
         self.seen = grads
-        return torch.tensor(float("nan")), grads
+        return unknown_loss(), grads
 
     def slopes(self) -> dict[int, Tensor]:
         """The gradients of this step by the identity of their parameters."""

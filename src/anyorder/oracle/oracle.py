@@ -367,7 +367,8 @@ class Oracle:
             self.budget.check(self.calls, asked)
         began, self._evaluated = time.perf_counter(), 0
         try:
-            yield
+            with _outside_inference_mode():
+                yield
         except BaseException:
             # Cut short: only evaluations that were completed have been answers.
             asked = {n: min(c, self._evaluated) for n, c in asked.items() if n in _EVALUATIONS}
@@ -376,8 +377,8 @@ class Oracle:
             for name, count in asked.items():
                 setattr(self.calls, name, getattr(self.calls, name) + count)
             self.calls.seconds += time.perf_counter() - began
-        device = next(iter(self.params.values())).device
-        if device.type == "cuda":
+        device = next((p.device for p in self.params.values()), None)
+        if device is not None and device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(device)
             self.calls.peak_bytes = max(self.calls.peak_bytes, peak)
 
@@ -404,7 +405,7 @@ class Oracle:
     def _value(self, shift: Shift) -> Tensor:
         loss, seen = self._value_once(shift)
         unseen = frozenset(self.params) - seen
-        if unseen and not self.learned.opaque >= unseen:
+        if not self.learned.opaque >= unseen:
             # Never asked for: unused, or read by code no operation of which can be seen.
             self.learned.opaque |= unseen
             self._evaluated -= 1
@@ -412,7 +413,8 @@ class Oracle:
         return self._finite(loss)
 
     def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:
-        opaque = frozenset(self.learned.opaque)
+        # What was learned of parameters that have been frozen since does not count here.
+        opaque = frozenset(self.learned.opaque & set(self.params))
         try:
             with (
                 torch.set_grad_enabled(self.learned.graph),
@@ -474,6 +476,13 @@ class Oracle:
             dist.all_reduce(tensor, group=self._group)
             tensor.div_(dist.get_world_size(self._group))
             self.calls.bytes_sent += tensor.numel() * tensor.element_size()
+
+
+def _outside_inference_mode() -> contextlib.AbstractContextManager[Any]:
+    """Questions need graphs, which inference mode would not build."""
+    if torch.is_inference_mode_enabled():
+        return torch.inference_mode(False)
+    return contextlib.nullcontext()
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:

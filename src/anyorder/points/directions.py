@@ -223,7 +223,7 @@ class Seeded:
         rule = _ADD[self.law]
         half = stretch.numel() // 2
         scalars = {
-            key: torch.tensor(value, dtype=torch.float64)
+            key: torch.tensor(value, dtype=torch.float64, device="cpu")
             for key, value in (
                 ("scale", scale),
                 ("start", start // 2),
@@ -234,7 +234,7 @@ class Seeded:
         if half:
             engine.run(rule, (stretch[:half], stretch[half : 2 * half]), scalars)
         if stretch.numel() % 2:  # the last element of an odd stretch is the first of its own pair
-            scalars["start"] = torch.tensor(start // 2 + half, dtype=torch.float64)
+            scalars["start"] = torch.tensor(start // 2 + half, dtype=torch.float64, device="cpu")
             last = stretch[-1:]
             engine.run(rule, (last, torch.zeros_like(last)), scalars)
 
@@ -292,9 +292,9 @@ def _few(
 ) -> Tensor:
     """A direction at small parameters, end to end; kept for the few uses a step makes of it."""
     counter, owner, index = _pack(sizes, device)
-    keys = torch.tensor([direction.keys(name) for name in names], dtype=torch.int32)
+    keys = torch.tensor([direction.keys(name) for name in names], dtype=torch.int32, device="cpu")
     low, high = (k[owner] for k in keys.to(device).unbind(1))
-    pair = torch.empty(2, counter.numel(), device=device)
+    pair = torch.empty(2, counter.numel(), dtype=torch.float32, device=device)
     engine.run(_PUT[direction.law], (pair[0], pair[1], counter, low, high), {})
     return pair.view(-1)[index]
 
@@ -308,12 +308,14 @@ def _pack(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor,
     """
     pairs = [(n + 1) // 2 for n in sizes]
     total = sum(pairs)
-    counter = torch.cat([torch.arange(p, dtype=torch.int32) for p in pairs])
-    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(pairs))
+    count = functools.partial(torch.arange, device="cpu")
+    counter = torch.cat([count(p, dtype=torch.int32) for p in pairs])
+    repeats = torch.tensor(pairs, dtype=torch.int64, device="cpu")
+    owner = torch.repeat_interleave(count(len(sizes)), repeats)
     places: list[Tensor] = []
     start = 0
     for n, p in zip(sizes, pairs, strict=True):
-        cosines = torch.arange(start, start + p)
+        cosines = count(start, start + p)
         places += [cosines[: n // 2], total + cosines[: n // 2], cosines[n // 2 :]]
         start += p
     return counter.to(device), owner.to(device), torch.cat(places).to(device)

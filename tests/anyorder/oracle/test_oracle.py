@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from anyorder import AdaHessian, AdamW, MeZO
+from anyorder.engine import Engine
+from anyorder.linalg.hutchinson import diagonal
 from anyorder.oracle import Oracle
 from anyorder.oracle.closures import ClosureError, Composite, RankingError
 from anyorder.oracle.curvature import SecondDerivativeError
 from anyorder.oracle.gradients import NonFiniteError, SkipStep
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
-from anyorder.points.directions import Dense, Seeded, Shift
+from anyorder.oracle.oracle import Learned
+from anyorder.points.directions import Dense, Seeded, Shift, _few, _pack
 
 
 def quadratic() -> tuple[Tensor, nn.Parameter, Callable[[], Tensor]]:
@@ -332,6 +335,86 @@ def test_every_value_counts_once_however_often_it_is_tried() -> None:
     oracle = Oracle(lambda: x.sum(), {"x": x, "unused": unused})
     oracle.values([Shift(0.1, Seeded(0, 0))])
     assert oracle.calls.values == 1
+
+
+# What the user sets for everything -----------------------------------------------------------
+
+
+def asked(oracle: Oracle) -> list[Tensor]:
+    """An answer of each kind, in one list of tensors."""
+    points = [Shift(0.5, Seeded(0, 1)), Shift(0.5, Seeded(0, 2, law="rademacher"))]
+    loss, grads = oracle.grad()
+    found = [oracle.values(points), loss, *(g for g in grads if g is not None)]
+    found.append(torch.tensor(oracle.rank(points), device="cpu"))
+    for operator in (oracle.hessian(), oracle.hessian(products="finite"), oracle.ggn()):
+        with operator:
+            found += operator @ [torch.ones_like(p) for p in oracle.params.values()]
+    target = oracle.target()
+    surrogate = oracle.reusing_outputs(lambda z: (z * target.slopes).sum())
+    found += [target.outputs, target.slopes, surrogate.value()]
+    estimate = diagonal(
+        Flip(), oracle.params, lambda i: Seeded(0, 0, i, "rademacher"), 2, Engine("eager")
+    )
+    return [*found, *estimate]
+
+
+class Flip:
+    """Minus the identity."""
+
+    def __matmul__(self, vector: list[Tensor]) -> list[Tensor]:
+        return [-v for v in vector]
+
+
+@contextlib.contextmanager
+def default_dtype() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def large_and_small() -> tuple[dict[str, Tensor], Composite]:
+    torch.manual_seed(0)
+    params: dict[str, Tensor] = {
+        "large": nn.Parameter(torch.randn(90, 50)),  # more elements than are made together
+        "odd": nn.Parameter(torch.randn(7)),
+        "small": nn.Parameter(torch.randn(3, 2)),
+    }
+    both = Composite(
+        lambda: torch.stack([p.tanh().sum() for p in params.values()]), lambda z: z.pow(4).mean()
+    )
+    return params, both
+
+
+@pytest.mark.parametrize(
+    "setting", [default_dtype, lambda: torch.device("meta"), torch.inference_mode]
+)
+def test_global_settings_change_no_answer(setting: Any) -> None:
+    params, closure = large_and_small()
+    plain = asked(Oracle(closure, params))
+    _pack.cache_clear()
+    _few.cache_clear()
+    with setting():
+        found = asked(Oracle(closure, params))
+    _pack.cache_clear()
+    _few.cache_clear()
+    for a, b in zip(plain, found, strict=True):
+        assert a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+
+
+def test_parameters_frozen_later_are_forgotten() -> None:
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    learned = Learned()
+    params: dict[str, Tensor] = {"used": used, "unused": unused}
+    for _ in range(2):
+        oracle = Oracle(lambda: (used**2).sum(), params, learned=learned)
+        near, far = oracle.values([Shift(), Shift(0.5, Seeded(0, 0))])
+        assert near != far and learned.opaque == {"unused"}
+        unused.requires_grad_(False)
+    del params["used"]  # a model of which nothing is left to train can still be looked at
+    assert Oracle(lambda: (used**2).sum(), {}, learned=learned).value() == near
 
 
 # Several processes ---------------------------------------------------------------------------
