@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,16 +11,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from anyorder.errors import AnyOrderError
-from anyorder.oracle.closures import Composite
+from anyorder.oracle.closures import Composite, checked_loss, checked_outputs, with_graph
+from anyorder.oracle.second_derivatives import Gradients, SecondDerivativeError, gradients, named
 
 Vector = Sequence[Tensor]
 _Product = Callable[[], AbstractContextManager[None]]
 _Settle = Callable[[Sequence[Tensor]], None]
-
-
-class SecondDerivativeError(AnyOrderError, RuntimeError):
-    """An operation in the closure has no second derivative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +61,18 @@ class Hessian:
         self.loss = loss.detach()
         self._params = list(params.values())
         self._product, self._settle = product, settle
-        self._graph = _second(
-            lambda: torch.autograd.grad([loss], self._params, create_graph=True, allow_unused=True)
-        )
-        self.grads = [None if g is None else g.detach() for g in self._graph]
+        self._graph: Gradients | None = gradients(loss, params, _weight(loss))
+        self.grads = [None if g is None else g.detach() for g in self._graph.tensors]
         average([g for g in self.grads if g is not None])
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Hessian times ``vector``, tensors shaped like the parameters. Counts one product."""
-        if not self._graph:
+        if self._graph is None:
             raise SecondDerivativeError("this Hessian is closed; take products inside `with`")
-        pairs = [(g, v) for g, v in zip(self._graph, vector, strict=True) if _curved(g)]
+        self._graph.require_whole()
+        pairs = _tracked(self._graph, vector)
         with self._product(), torch.enable_grad():
-            if pairs:
-                found = _second(
-                    lambda: torch.autograd.grad(  # pyright: ignore[reportCallIssue]
-                        [g for g, _ in pairs],  # pyright: ignore[reportArgumentType]
-                        self._params,
-                        [v for _, v in pairs],
-                        retain_graph=True,
-                        allow_unused=True,
-                    )
-                )
-            else:  # a loss linear in its parameters
-                found = (None,) * len(self._params)
+            found = _grad([g for g, _ in pairs], self._params, [v for _, v in pairs])
         result = _filled(found, self._params)
         self._settle(result)
         return result
@@ -105,7 +88,7 @@ class Hessian:
         trace: TracebackType | None,
     ) -> None:
         """Free the graph: nothing may keep grad -> graph -> grad alive."""
-        self._graph = ()
+        self._graph = None
 
 
 class FiniteHessian:
@@ -159,30 +142,34 @@ class GGN:
     ) -> None:
         self._params = list(params.values())
         self._product, self._settle = product, settle
-        self._outputs = closure.outputs()
+        self._outputs = checked_outputs(closure.outputs())
         self._point = self._outputs.detach().requires_grad_()
-        loss = closure.loss(self._point) * sign
+        loss = checked_loss(closure.loss(self._point)) * sign
         self.loss = loss.detach()
-        (self._slope,) = torch.autograd.grad(loss, self._point, create_graph=True)
-        # J v by two reverse passes: differentiate u -> J'u, which is linear, once more.
-        self._dummy = torch.zeros_like(self._outputs, requires_grad=True)
-        self._pulled = _second(
-            lambda: torch.autograd.grad(
-                self._outputs, self._params, self._dummy, create_graph=True, allow_unused=True
-            )
+        self._slope: Gradients | None = gradients(
+            with_graph(loss), {"the model's outputs": self._point}, _weight(loss)
         )
+        # J v by two reverse passes: differentiate u -> J'u, which is linear, once more. At which u
+        # does not matter, but J'u should not be zero there, or lost graphs would go unseen.
+        self._dummy = _ramp(self._outputs).requires_grad_()
+        self._pulled: Gradients | None = gradients(self._outputs, params, self._dummy)
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Gauss-Newton matrix times ``vector``. Counts one product."""
-        pairs = [(p, v) for p, v in zip(self._pulled, vector, strict=True) if p is not None]
+        if self._slope is None or self._pulled is None:
+            raise SecondDerivativeError(
+                "this Gauss-Newton matrix is closed; take products inside `with`"
+            )
+        self._slope.require_whole()
+        self._pulled.require_whole()
+        pairs = _tracked(self._pulled, vector)
+        slopes = _tracked(self._slope, [self._point])
         with self._product(), torch.enable_grad():
-            (push,) = torch.autograd.grad(
-                [p for p, _ in pairs], self._dummy, [v for _, v in pairs], retain_graph=True
+            (push,) = _filled(
+                _grad([p for p, _ in pairs], [self._dummy], [v for _, v in pairs]), [self._dummy]
             )
-            (bent,) = torch.autograd.grad(self._slope, self._point, push, retain_graph=True)
-            found = torch.autograd.grad(
-                self._outputs, self._params, bent, retain_graph=True, allow_unused=True
-            )
+            (bent,) = _filled(_grad([s for s, _ in slopes], [self._point], [push]), [self._point])
+            found = _grad([self._outputs], self._params, [bent])
         result = _filled(found, self._params)
         self._settle(result)
         return result
@@ -193,11 +180,35 @@ class GGN:
 
     def __exit__(self, *_: object) -> None:
         """Free the graphs."""
-        self._pulled, self._outputs, self._slope = (), self._point, self._point
+        self._pulled, self._slope, self._outputs = None, None, self._point
 
 
-def _curved(grad: Tensor | None) -> bool:
-    return grad is not None and grad.requires_grad
+def _weight(loss: Tensor) -> Tensor:
+    """The weight 1 of a loss, which its gradients have to keep track of."""
+    return torch.ones_like(loss, requires_grad=True)
+
+
+def _ramp(like: Tensor) -> Tensor:
+    """Different numbers around 1, shaped like a tensor."""
+    steps = torch.linspace(0.5, 1.5, like.numel(), dtype=like.dtype, device=like.device)
+    return steps.view(like.shape)
+
+
+def _tracked(graph: Gradients, vector: Vector) -> list[tuple[Tensor, Tensor]]:
+    """The gradients that can be differentiated again, with their parts of a vector."""
+    pairs = zip(graph.tensors, vector, strict=True)
+    return [(g, v) for g, v in pairs if g is not None and g.requires_grad]
+
+
+def _grad(
+    outputs: list[Tensor], inputs: list[Tensor], vector: list[Tensor]
+) -> Sequence[Tensor | None]:
+    """The gradients of ``(outputs * vector).sum()``; the graph stays."""
+    if not outputs:
+        return [None] * len(inputs)
+    return named(
+        lambda: torch.autograd.grad(outputs, inputs, vector, retain_graph=True, allow_unused=True)
+    )
 
 
 def _filled(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> list[Tensor]:
@@ -207,21 +218,3 @@ def _filled(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> list[Te
 
 def _norm(tensors: Sequence[Tensor]) -> float:
     return float(torch.stack([t.detach().double().norm() for t in tensors]).norm())
-
-
-def _second(derive: Callable[[], Sequence[Tensor | None]]) -> Sequence[Tensor | None]:
-    """Run a differentiation, naming the operation where it has no second derivative."""
-    try:
-        return derive()
-    except (RuntimeError, NotImplementedError) as error:
-        match = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", str(error))
-        if match is None:
-            match = re.search(r"(\w+) does not support double backward", str(error))
-        if match is None:
-            raise
-        raise SecondDerivativeError(
-            f"the operation {match.group(1)} has no second derivative. Use a plain version of it "
-            "(for attention: torch.nn.attention.sdpa_kernel(SDPBackend.MATH)), or let products "
-            "come from differences of gradients: products='finite', which counts two gradients "
-            "for each product"
-        ) from error

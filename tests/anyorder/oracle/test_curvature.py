@@ -11,7 +11,8 @@ from torch.autograd.functional import hessian as dense_hessian
 
 from anyorder.oracle import Oracle
 from anyorder.oracle.closures import Composite
-from anyorder.oracle.curvature import SecondDerivativeError, Target
+from anyorder.oracle.curvature import Target
+from anyorder.oracle.second_derivatives import SecondDerivativeError
 
 
 def net() -> tuple[nn.Module, Composite]:

@@ -21,10 +21,10 @@ from anyorder.engine import Engine
 from anyorder.linalg.hutchinson import diagonal
 from anyorder.oracle import Oracle
 from anyorder.oracle.closures import ClosureError, Composite, RankingError
-from anyorder.oracle.curvature import SecondDerivativeError
 from anyorder.oracle.gradients import NonFiniteError, SkipStep
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 from anyorder.oracle.oracle import Learned
+from anyorder.oracle.second_derivatives import SecondDerivativeError
 from anyorder.points.directions import Dense, Seeded, Shift, _few, _pack
 
 

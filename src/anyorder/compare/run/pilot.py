@@ -14,8 +14,8 @@ from torch import Tensor
 from anyorder.compare.run import memory
 from anyorder.compare.run.runner import fresh_model
 from anyorder.oracle import Oracle
-from anyorder.oracle.curvature import SecondDerivativeError
 from anyorder.oracle.ledger import NOMINAL_RATES
+from anyorder.oracle.second_derivatives import SecondDerivativeError
 from anyorder.problems import Problem, check, move
 
 #: Batches whose losses at one point show how noisy the loss is.
