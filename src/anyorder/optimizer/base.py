@@ -34,18 +34,18 @@ from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import Format, State, format_for
 from anyorder.engine.program import Rule
 from anyorder.engine.stretches import Stretch, stretches
-from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, hyper, refuse_unknown
 from anyorder.model.embedding import exempt
 from anyorder.model.params import named_groups
 from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer.apply import Call
 from anyorder.optimizer.checkpoint import CheckpointError, load_into, saved
-from anyorder.oracle.backward_done import Given
+from anyorder.oracle.backward_done import BackwardDone
+from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep
 from anyorder.oracle.ledger import Budget, Calls
-from anyorder.oracle.oracle import Learned, Oracle
+from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.points.directions import Direction, Law, Seeded
 from anyorder.points.substitution import hidden
 
@@ -67,10 +67,6 @@ COMMON: dict[str, Hyper] = {
     "state": hyper("fp32", choices=("fp32", "bf16", "8bit"), doc="precision of the buffers"),
     "state_block": hyper(256, choices=(256, 2048), doc="elements per scale of 8-bit buffers"),
 }
-
-
-class NeedsError(AnyOrderError, TypeError):
-    """A method was not given what it needs (a closure, a module, a ranker)."""
 
 
 class _GroupValue:
@@ -212,25 +208,33 @@ class Optimizer(torch.optim.Optimizer, ABC):
             return None
         return -loss if self.maximize else loss
 
-    def oracle(self, closure: Closure | Sequence[Closure], *, advance: bool = False) -> Oracle:
+    def oracle(
+        self, closure: Closure | Sequence[Closure], *, advance: bool = False
+    ) -> ClosureOracle:
         """The oracle a step would use: same parameters, ledger, budget and policies."""
-        return Oracle(
+        return ClosureOracle(
             closure,
             self.named_params(),
-            calls=self.calls,
-            budget=self.budget,
             ranker=self.ranker,
             module=self.module,
-            maximize=self.maximize,
             engine=self.engine,
             scaler=self.scaler,
-            group=self._group_for_answers(),
             advance=advance,
             legacy=self.needs == GRADIENT_ONLY,
-            nonfinite=self.nonfinite,
             learned=self._learned,
-            clip=self.param_groups[0].get("clip_norm"),
+            **self._policies(),
         )
+
+    def _policies(self) -> Policies:
+        """What holds for every answer, wherever it comes from."""
+        return {
+            "calls": self.calls,
+            "budget": self.budget,
+            "maximize": self.maximize,
+            "nonfinite": self.nonfinite,
+            "clip": self.param_groups[0].get("clip_norm"),
+            "group": self._group_for_answers(),
+        }
 
     def named_params(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in order of the groups."""
@@ -501,7 +505,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
                 "closure; write optimizer.step(lambda: criterion(model(x), y))"
             )
-        return Given(self)  # type: ignore[return-value]
+        return BackwardDone(self.named_params(), **self._policies())
 
     def _group_for_answers(self) -> Any:
         # Gradients of a DistributedDataParallel model are averaged by its own hooks already.

@@ -36,7 +36,7 @@ class PutAside:
         self.kept = True
 
 
-class World:
+class UserState:
     """The user's state around an evaluation: what it is, and how to put it back."""
 
     def __init__(self, params: Mapping[str, Tensor], module: nn.Module | None) -> None:

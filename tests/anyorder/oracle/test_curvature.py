@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian as dense_hessian
 
-from anyorder.oracle import Oracle
+from anyorder.oracle import ClosureOracle
 from anyorder.oracle.closures import Composite
 from anyorder.oracle.curvature import Target
 from anyorder.oracle.second_derivatives import SecondDerivativeError
@@ -61,7 +61,7 @@ def dense(model: nn.Module, closure: Composite) -> Tensor:
 
 def test_hessian_is_the_dense_one() -> None:
     model, closure = net()
-    oracle = Oracle(closure, dict(model.named_parameters()))
+    oracle = ClosureOracle(closure, dict(model.named_parameters()))
     params = list(model.parameters())
     expected = dense(model, closure)
     with oracle.hessian() as exact:
@@ -76,7 +76,7 @@ def test_hessian_is_the_dense_one() -> None:
 def test_gauss_newton_is_jacobian_curvature_jacobian() -> None:
     model, closure = net()
     params = list(model.parameters())
-    oracle = Oracle(closure, dict(model.named_parameters()))
+    oracle = ClosureOracle(closure, dict(model.named_parameters()))
     with oracle.ggn() as ggn:
         made = columns(ggn, params)
         outputs = closure.outputs().reshape(-1)
@@ -90,7 +90,7 @@ def test_gauss_newton_is_jacobian_curvature_jacobian() -> None:
 
 def test_linear_losses_and_unused_parameters_have_zero_curvature() -> None:
     x, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
-    oracle = Oracle(lambda: x.sum() * 2, {"x": x, "unused": unused})
+    oracle = ClosureOracle(lambda: x.sum() * 2, {"x": x, "unused": unused})
     with oracle.hessian() as hessian:
         assert hessian.grads[1] is None
         assert [v.tolist() for v in hessian @ [torch.ones(2), torch.ones(3)]] == [
@@ -101,7 +101,7 @@ def test_linear_losses_and_unused_parameters_have_zero_curvature() -> None:
 
 def test_a_closed_operator_says_so_and_holds_no_graph() -> None:
     model, closure = net()
-    oracle = Oracle(closure, dict(model.named_parameters()))
+    oracle = ClosureOracle(closure, dict(model.named_parameters()))
     vector = [torch.ones_like(p) for p in model.parameters()]
     with oracle.hessian() as hessian:
         _ = hessian @ vector

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from anyorder import AdaHessian
-from anyorder.oracle import Composite, Oracle
+from anyorder.oracle import ClosureOracle, Composite
 from anyorder.oracle.second_derivatives import SecondDerivativeError, gradients, named
 
 Function: Any = torch.autograd.Function
@@ -71,7 +71,7 @@ V = [torch.tensor([0.5, 1.0])]
 
 
 def product(closure: Callable[[], Tensor], kind: str = "hessian", **options: Any) -> list[Tensor]:
-    with getattr(Oracle(closure, {"x": X}), kind)(**options) as operator:
+    with getattr(ClosureOracle(closure, {"x": X}), kind)(**options) as operator:
         return operator @ V
 
 
@@ -105,7 +105,7 @@ def test_gauss_newton_products_name_them_in_the_model_and_in_the_loss(function: 
 
 @pytest.mark.parametrize("function", LEAVING)
 def test_what_needs_first_derivatives_only_goes_on(function: Any) -> None:
-    oracle = Oracle(lambda: function.apply(X).sum(), {"x": X})
+    oracle = ClosureOracle(lambda: function.apply(X).sum(), {"x": X})
     with oracle.hessian() as hessian:
         assert hessian.grads[0] is not None
         assert torch.equal(hessian.grads[0], 3 * X.detach() ** 2)
@@ -193,7 +193,7 @@ def test_compiled_models_say_what_they_are() -> None:
     model = nn.Linear(2, 1)
     compiled: Any = torch.compile(model, backend="aot_eager")
     params = dict(model.named_parameters())
-    oracle = Oracle(lambda: (compiled(torch.ones(3, 2)) ** 2).sum(), params)
+    oracle = ClosureOracle(lambda: (compiled(torch.ones(3, 2)) ** 2).sum(), params)
     ones = [torch.ones_like(p) for p in params.values()]
     with (
         pytest.raises(SecondDerivativeError, match=r"torch\.compile has no second"),

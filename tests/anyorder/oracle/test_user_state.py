@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from anyorder.oracle.user_state import World
+from anyorder.oracle.user_state import UserState
 
 
-def made() -> tuple[nn.BatchNorm1d, World]:
+def made() -> tuple[nn.BatchNorm1d, UserState]:
     norm = nn.BatchNorm1d(3)
-    return norm, World(dict(norm.named_parameters()), norm)
+    return norm, UserState(dict(norm.named_parameters()), norm)
 
 
 def test_a_graph_outlives_the_evaluation_whose_buffers_were_put_back() -> None:
@@ -41,7 +41,7 @@ def test_a_kept_evaluation_changes_the_very_buffers_and_a_failed_one_does_not() 
 
 
 def test_all_evaluations_draw_the_same_numbers() -> None:
-    world = World({"x": nn.Parameter(torch.ones(1))}, None)
+    world = UserState({"x": nn.Parameter(torch.ones(1))}, None)
     drawn: list[float] = []
     for keep in (False, True, False):
         with world.evaluation(keep=keep):
@@ -59,7 +59,7 @@ def test_shared_and_missing_buffers() -> None:
             self.register_buffer("none", None)
 
     model = Shared()
-    world = World({}, model)
+    world = UserState({}, model)
     with world.evaluation(keep=False):
         assert model.a.running_mean is model.b.running_mean
         model.a(torch.randn(4, 2))
@@ -71,7 +71,7 @@ def test_gradients_are_set_aside_and_given_back() -> None:
     x = nn.Parameter(torch.ones(2))
     x.grad = torch.full((2,), 3.0)
     mine = x.grad
-    world = World({"x": x}, None)
+    world = UserState({"x": x}, None)
     with world.grads_put_aside() as before:
         assert not world.grads_changed(before)
         assert x.grad is None
