@@ -16,6 +16,7 @@ from anyorder.methods import get
 from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure
 from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.kinds import COMPOSITE
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 from anyorder.points.directions import Shift
 
@@ -193,7 +194,7 @@ def _check_use(
     chosen: type[Optimizer], options: dict[str, Any], *, ranker: bool, jac: bool, tol: bool
 ) -> None:
     """Refuse what the method would have to ignore, or could only get wrong."""
-    if chosen.needs & {"ggn", "target"}:
+    if chosen.needs & COMPOSITE:
         raise MinimizeError(
             f"{chosen.__name__} needs a function in two parts, outputs and their loss; step the "
             "optimizer itself, with anyorder.Composite(outputs, loss)"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
+from anyorder.oracle.kinds import ANSWERS
 from anyorder.points.directions import Shift
 
 Closure = Callable[[], Tensor]
@@ -80,7 +81,8 @@ def parts_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
 
 def one_gradient(closure: Closure) -> dict[str, int]:
     """What a gradient of ``closure`` counts as: with a closure in two parts it holds a target."""
-    return {"grads": 1, "targets": int(isinstance(closure, Composite))}
+    two_parts = int(isinstance(closure, Composite))
+    return {"grads": 1, **{answer.name: two_parts for answer in ANSWERS if answer.composite}}
 
 
 def in_two_parts(closure: Closure, what: str) -> Composite:

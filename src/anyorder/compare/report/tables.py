@@ -25,7 +25,7 @@ from anyorder.compare.stats.records import (
     succeeded,
 )
 from anyorder.compare.stats.verdicts import Pair, Row, Verdict, compare_pairs, summarise
-from anyorder.oracle.ledger import COUNTS
+from anyorder.oracle.kinds import ANSWERS
 
 UNITS = {"seconds": "s", "forwards": "forwards", "steps": "steps", "calls": "calls"}
 
@@ -233,13 +233,13 @@ def test_data(results: Mapping[str, Any]) -> Table | None:
 
 def ledger(results: Mapping[str, Any]) -> Table:
     """What one run of each method took: medians over runs, largest for memory."""
-    words = {"grads": "gradients", "ranked": "ranked points"}
-    kinds = [kind for kind in COUNTS if kind != "targets"]
+    words = {answer.name: answer.words for answer in ANSWERS}
+    kinds = [answer.name for answer in ANSWERS if not answer.composite]
     # A gradient of a loss in two parts holds one target; only other numbers say more.
     calls = [row.calls for _, _, row in _ordered(results)]
     if any(each.get("targets") and each["targets"] != each.get("grads") for each in calls):
         kinds.append("targets")
-    head = ["method", *(words.get(kind, kind) for kind in kinds), "forwards"]
+    head = ["method", *(words[kind] for kind in kinds), "forwards"]
     head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
     rows: list[list[Cell]] = []
     rates = rates_of(results)
@@ -372,11 +372,11 @@ def rates(results: Mapping[str, Any]) -> Table | None:
     }
     rows: list[list[Cell]] = []
     for kind in dict.fromkeys([*nominal, *measured]):
-        found = fields(costs.get(words.get(kind, kind)))
+        found = fields(costs.get(words[kind]))
         seconds, needed = number(found.get("seconds")), number(found.get("bytes"))
         rows.append(
             [
-                Cell(words.get(kind, kind)),
+                Cell(words[kind]),
                 _number(number(nominal.get(kind))),
                 _number(number(measured.get(kind)), show(number(measured.get(kind)), 3)),
                 _number(seconds, show_seconds(seconds)),

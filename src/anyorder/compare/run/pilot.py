@@ -14,7 +14,7 @@ from torch import Tensor
 from anyorder.compare.run import memory
 from anyorder.compare.run.runner import fresh_model
 from anyorder.oracle import ClosureOracle
-from anyorder.oracle.ledger import NOMINAL_RATES
+from anyorder.oracle.kinds import COMPOSITE, NOMINAL_RATES
 from anyorder.oracle.second_derivatives import SecondDerivativeError
 from anyorder.problems import Problem, check, move
 
@@ -200,7 +200,7 @@ def troubles(found: Mapping[str, Any], methods: Iterable[Mapping[str, Any]]) -> 
                 f"{method['name']} will fail: {found['second_derivative']}"
                 + fallback * ("products" in method["settings"])
             )
-        if {"ggn", "target"} & set(method["needs"]) and not found["in_parts"]:
+        if COMPOSITE & set(method["needs"]) and not found["in_parts"]:
             says.append(
                 f"{method['name']} will fail: it needs the loss in two parts; write outputs(self, "
                 "model, batch) and criterion(self, outputs, batch) in place of loss()"

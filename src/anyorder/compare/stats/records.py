@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from anyorder.compare.stats.estimators import Goal
-from anyorder.oracle.ledger import NOMINAL_RATES, Budget, BudgetError
+from anyorder.oracle.kinds import NOMINAL_RATES
+from anyorder.oracle.ledger import Budget, BudgetError
 
 #: What a run can be drawn against.
 AXES = ("seconds", "calls", "forwards", "steps")

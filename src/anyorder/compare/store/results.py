@@ -19,7 +19,7 @@ from anyorder.compare.plan.plan import Item, Limits, Plan, best_trial
 from anyorder.compare.run.pilot import prices
 from anyorder.compare.store.schema import SCHEMA, Results, ResultsError, validate
 from anyorder.compare.store.storage import StorageError
-from anyorder.oracle.ledger import NOMINAL_RATES
+from anyorder.oracle.kinds import NOMINAL_RATES
 
 Outcomes = Mapping[str, Mapping[str, Any]]
 
