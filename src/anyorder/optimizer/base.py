@@ -216,9 +216,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
             closure,
             self.named_params(),
             ranker=self.ranker,
-            module=self.module,
             engine=self.engine,
-            scaler=self.scaler,
             advance=advance,
             legacy=self.needs == GRADIENT_ONLY,
             learned=self._learned,
@@ -233,7 +231,9 @@ class Optimizer(torch.optim.Optimizer, ABC):
             "maximize": self.maximize,
             "nonfinite": self.nonfinite,
             "clip": self.param_groups[0].get("clip_norm"),
-            "group": self._group_for_answers(),
+            "module": self.module,
+            "scaler": self.scaler,
+            "group": self.process_group,
         }
 
     def named_params(self) -> dict[str, Tensor]:
@@ -505,11 +505,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
                 f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
                 "closure; write optimizer.step(lambda: criterion(model(x), y))"
             )
-        return BackwardDone(self.named_params(), **self._policies())
-
-    def _group_for_answers(self) -> Any:
-        # Gradients of a DistributedDataParallel model are averaged by its own hooks already.
-        return None if self.needs == GRADIENT_ONLY else self.process_group
+        return BackwardDone(self.named_params(), owner=self, **self._policies())
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything, for copies and pickles; compiled kernels are looked up again."""

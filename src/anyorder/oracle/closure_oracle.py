@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Unpack, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.engine.tensors import all_finite
@@ -46,7 +46,7 @@ from anyorder.oracle.closures import (
     with_graph,
 )
 from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, Target
-from anyorder.oracle.gradients import Nonfinite, SkipStep, refuse, refuse_sparse
+from anyorder.oracle.gradients import Nonfinite, refuse
 from anyorder.oracle.oracle import Oracle, Policies
 from anyorder.oracle.user_state import UserState
 from anyorder.points.directions import Shift
@@ -74,14 +74,13 @@ class ClosureOracle(Oracle):
             several batches.
         params: see :class:`~anyorder.oracle.oracle.Oracle`.
         ranker: answers :meth:`rank`; by default the order of the values.
-        module: the module whose buffers are kept safe between evaluations.
         engine: runs the rules that make shifted points.
-        scaler: a ``torch.amp.GradScaler`` for float16 gradients.
         advance: let the *first* evaluation move buffers and random state, as a plain call would;
             otherwise nothing moves at all.
         legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
         learned: what earlier evaluations have shown about the closure; added to.
-        policies: see :class:`~anyorder.oracle.oracle.Oracle`.
+        policies: see :class:`~anyorder.oracle.oracle.Oracle`; the buffers of the module are kept
+            safe between evaluations.
     """
 
     knows = "one closure"
@@ -93,9 +92,7 @@ class ClosureOracle(Oracle):
         params: Mapping[str, Tensor],
         *,
         ranker: Ranker | None = None,
-        module: nn.Module | None = None,
         engine: Engine | None = None,
-        scaler: Any = None,
         advance: bool = False,
         legacy: bool = False,
         learned: Learned | None = None,
@@ -105,11 +102,9 @@ class ClosureOracle(Oracle):
         self._parts = parts_of(closure)
         self._batches = len(self._parts)
         self._closure: Closure = Mean(self._parts) if len(self._parts) > 1 else self._parts[0]
-        self._ranker, self._module = ranker, module
-        self._engine = engine or Engine("eager")
-        self._scaler, self._legacy = scaler, legacy
-        self._user = UserState(self.params, module)
-        self._keep_first = advance
+        self._ranker, self._engine = ranker, engine or Engine("eager")
+        self._legacy, self._compares = legacy, not legacy
+        self._user = UserState(self.params, self._module, [""] if advance else ())
         self.learned = Learned() if learned is None else learned
 
     # Questions -----------------------------------------------------------------------------
@@ -137,6 +132,7 @@ class ClosureOracle(Oracle):
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
         """The loss and its gradient by parameter (``None`` where it has none)."""
+        scaled = True
         with (
             self._asking(**one_gradient(self._parts[0])),
             torch.enable_grad(),
@@ -149,24 +145,25 @@ class ClosureOracle(Oracle):
                     loss = self._checked(self._closure())
                     if self._legacy and self._user.grads_changed(before):
                         before.keep()  # a torch.optim closure: its gradients stay where they are
+                        scaled = False
                     elif self._user.grads_changed(before):
                         raise calls_backward()
                     else:
                         self._backward(loss)
             grads = [p.grad for p in self.params.values()]
-        refuse_sparse(self.params, grads)
-        self._finite(loss, grads)
+        loss = self._settled(loss, grads, scaled=scaled)
+        assert loss is not None
         return loss.detach() * self._sign, self._taken(self._turned(grads))
 
     def _accumulated(self, before: Any) -> Tensor:
         """The mean loss of several closures, with the mean gradient in ``.grad``."""
-        count, keep = len(self._parts), self._keep_first
+        count, waiting = len(self._parts), set(self._user.waiting)
         seen = getattr(self._parts, "seen", None)
         params = list(self.params.values())
         total: list[Tensor | None] = [None] * len(params)
         losses: list[Tensor] = []
         for index, closure in enumerate(self._parts):
-            self._keep_first = keep  # every one of them is a batch of its own
+            self._user.waiting |= waiting  # every one of them is a batch of its own
             silent = seen is None and index < count - 1
             with self._unsynchronised(silent), self._evaluation():
                 loss = self._checked(closure())
@@ -176,7 +173,8 @@ class ClosureOracle(Oracle):
             losses.append(loss.detach())
             if seen is not None:
                 own = [p.grad for p in params]
-                seen([None if g is None else g * count for g in own])
+                whole = count * self._scaling.factor()
+                seen([None if g is None else g * whole for g in own])
                 total = [_sum(t, g) for t, g in zip(total, own, strict=True)]
                 for param in params:
                     param.grad = None
@@ -205,10 +203,14 @@ class ClosureOracle(Oracle):
             if self._user.grads_changed(before):
                 raise calls_backward()
             operator = Hessian(
-                loss * self._sign, self.params, self._product, self._average, self._settle
+                loss * self._sign, self.params, self._product, self._settle, self._scaling
             )
-        self._finite(operator.loss, operator.grads)
-        operator.grads = self._taken(operator.grads)
+        grads = operator.grads
+        if self._communicator is not None or self._scaling:  # else the graph's own are changed
+            grads = [None if g is None else g.clone() for g in grads]
+        loss = self._settled(operator.loss, grads, hooked=False)
+        assert loss is not None
+        operator.loss, operator.grads = loss, self._taken(grads)
         return operator
 
     def _grad_at(self, scale: float, vector: Sequence[Tensor]) -> list[Tensor | None]:
@@ -217,9 +219,7 @@ class ClosureOracle(Oracle):
     def grad_at(self, shift: Shift) -> tuple[Tensor, list[Tensor | None]]:
         """:meth:`grad` at a shifted point; needs memory for a copy of the parameters."""
         with in_place(self.params, shift, self._engine):
-            loss, grads = self.grad()
-        self._average([loss, *(g for g in grads if g is not None)])
-        return loss, grads
+            return self.grad()
 
     def target(self) -> Target:
         """The loss and its gradients in parameters and outputs. Counts one grad and one target."""
@@ -240,8 +240,8 @@ class ClosureOracle(Oracle):
                 # Its gradient in the outputs is `slopes`; hooks and a scaler see a plain backward.
                 self._backward((outputs.to(wide) * slopes).sum())
             grads = [p.grad for p in self.params.values()]
-        self._average([loss.detach(), *(g for g in grads if g is not None)])
-        self._finite(loss, [*grads, slopes])
+        loss = self._settled(loss, [*grads, slopes])
+        assert loss is not None
         sign = self._sign
         return Target(loss.detach() * sign, self._turned(grads), point.detach(), slopes * sign)
 
@@ -273,7 +273,12 @@ class ClosureOracle(Oracle):
         """The generalised Gauss-Newton matrix as an operator. Counts one value."""
         closure = in_two_parts(self._closure, "Gauss-Newton products need")
         with self._asking(values=1, targets=1), torch.enable_grad(), self._evaluation():
-            return GGN(closure, self.params, self._sign, self._product, self._settle)
+            operator = GGN(
+                closure, self.params, self._sign, self._product, self._settle, self._scaling
+            )
+        self._average([operator.loss])
+        self._finite(operator.loss)
+        return operator
 
     # Counting ------------------------------------------------------------------------------
 
@@ -291,9 +296,8 @@ class ClosureOracle(Oracle):
         With ``advance`` the first run of the step is let through: after the step the world is as
         one plain evaluation would have left it (batch-norm statistics, the next dropout mask).
         """
-        with self._user.evaluation(keep=self._keep_first):
+        with self._user.evaluation():
             yield
-        self._keep_first = False
         self._evaluated += 1
 
     @torch.no_grad()
@@ -337,34 +341,21 @@ class ClosureOracle(Oracle):
 
     def _backward(self, loss: Tensor) -> None:
         """Backward into ``.grad``: hooks of DDP and of the user fire as in a plain loop."""
-        with_graph(loss)
-        if self._scaler is None:
-            loss.backward()
-            return
-        self._scaler.scale(loss).backward()
-        owner = _Groups(list(self.params.values()))
-        self._scaler.unscale_(owner)
-        self._scaler.update()  # grows or shrinks by whether unscale_ met an overflow
-        if not all_finite([p.grad for p in owner.params if p.grad is not None]):
-            raise SkipStep(loss.detach())
+        self._scaling.up(with_graph(loss)).backward()
 
-    def _settle(self, product: Sequence[Tensor]) -> None:
-        """Average a curvature product over the processes and see that it is finite."""
-        self._average(product)
+    def _settle(self, product: list[Tensor], factor: float, loss: Tensor) -> list[Tensor]:
+        """A curvature product as all processes have it, times ``factor``, and finite."""
+        if self._communicator is not None:
+            product = [p.clone() for p in product]
+            self._average(product)
+        product = self._scaling.undone(product, factor, loss)
         if self._nonfinite != "ignore" and not all_finite(product):
             refuse(
                 self._nonfinite,
                 "a curvature product is not finite: the loss has no second derivative there",
             )
+        return product
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
-
-
-class _Groups:
-    """The one thing a gradient scaler asks of an optimizer: its parameter groups."""
-
-    def __init__(self, params: list[Tensor]) -> None:
-        self.params = params
-        self.param_groups = [{"params": params}]

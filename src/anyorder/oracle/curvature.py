@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from anyorder.oracle.closures import Composite, checked_loss, checked_outputs, with_graph
+from anyorder.oracle.scaling import Scaling
 from anyorder.oracle.second_derivatives import Gradients, SecondDerivativeError, gradients, named
 
 Vector = Sequence[Tensor]
 _Product = Callable[[], AbstractContextManager[None]]
-_Settle = Callable[[Sequence[Tensor]], None]
+#: Takes a product, what undoes its scale, and the loss; returns the product as a method gets it.
+_Settle = Callable[[list[Tensor], float, Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Hessian:
 
     Attributes:
         loss: the loss there, shape ().
-        grads: the gradient there, one tensor per parameter (``None`` where it has none).
+        grads: the gradient there, one tensor per parameter (``None`` where it has none); with a
+            scaler, that of the scaled loss until it is unscaled by who made this.
     """
 
     def __init__(
@@ -55,15 +58,15 @@ class Hessian:
         loss: Tensor,
         params: Mapping[str, Tensor],
         product: _Product,
-        average: _Settle,
         settle: _Settle,
+        scaling: Scaling,
     ) -> None:
         self.loss = loss.detach()
         self._params = list(params.values())
         self._product, self._settle = product, settle
-        self._graph: Gradients | None = gradients(loss, params, _weight(loss))
+        scaled, self._factor = scaling.up(loss), scaling.factor()
+        self._graph: Gradients | None = gradients(scaled, params, _weight(scaled))
         self.grads = [None if g is None else g.detach() for g in self._graph.tensors]
-        average([g for g in self.grads if g is not None])
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Hessian times ``vector``, tensors shaped like the parameters. Counts one product."""
@@ -73,9 +76,7 @@ class Hessian:
         pairs = _tracked(self._graph, vector)
         with self._product(), torch.enable_grad():
             found = _grad([g for g, _ in pairs], self._params, [v for _, v in pairs])
-        result = _filled(found, self._params)
-        self._settle(result)
-        return result
+        return self._settle(_filled(found, self._params), self._factor, self.loss)
 
     def __enter__(self) -> Self:
         """Use as a context to free the graph at its end."""
@@ -139,9 +140,10 @@ class GGN:
         sign: float,
         product: _Product,
         settle: _Settle,
+        scaling: Scaling,
     ) -> None:
         self._params = list(params.values())
-        self._product, self._settle = product, settle
+        self._product, self._settle, self._scaling = product, settle, scaling
         self._outputs = checked_outputs(closure.outputs())
         self._point = self._outputs.detach().requires_grad_()
         loss = checked_loss(closure.loss(self._point)) * sign
@@ -169,10 +171,9 @@ class GGN:
                 _grad([p for p, _ in pairs], [self._dummy], [v for _, v in pairs]), [self._dummy]
             )
             (bent,) = _filled(_grad([s for s, _ in slopes], [self._point], [push]), [self._point])
+            bent, factor = self._scaling.up(bent), self._scaling.factor()
             found = _grad([self._outputs], self._params, [bent])
-        result = _filled(found, self._params)
-        self._settle(result)
-        return result
+        return self._settle(_filled(found, self._params), factor, self.loss)
 
     def __enter__(self) -> Self:
         """Use as a context to free the graphs at its end."""

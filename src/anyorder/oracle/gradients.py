@@ -68,7 +68,7 @@ def require_finite(
     if policy == "ignore":
         return
     sound = loss is None or bool(torch.isfinite(loss.detach()))
-    if _finite_everywhere([g for g in grads if g is not None], sound):
+    if finite_everywhere([g for g in grads if g is not None], sound):
         return
     at_fault = f"the loss is {loss.item()}" if loss is not None and not sound else ""
     refuse(policy, at_fault or _words_for(names, grads), loss)
@@ -84,7 +84,7 @@ def refuse(policy: Nonfinite, fault: str, loss: Tensor | None = None) -> NoRetur
     )
 
 
-def _finite_everywhere(grads: Sequence[Tensor], sound: bool) -> bool:
+def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
     """Whether this process is ``sound`` and all gradients are finite.
 
     Processes that share the gradients come to the same answer.

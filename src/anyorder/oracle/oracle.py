@@ -11,26 +11,31 @@ the sign of ``maximize``, clipping.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
+from anyorder.oracle.communicator import Communicator, averaged_already, communicator_for
 from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, Target
-from anyorder.oracle.gradients import Nonfinite, clipped, require_finite
+from anyorder.oracle.gradients import Nonfinite, clipped, refuse_sparse, require_finite
+from anyorder.oracle.kinds import ANSWERS
 from anyorder.oracle.ledger import Budget, Calls
+from anyorder.oracle.scaling import Scaling
 from anyorder.points.directions import Dense, Shift
 
 if TYPE_CHECKING:
     import torch.distributed
 
-_RANKS = ("rankings", "ranked")  # a point is shown once, over however many closures
-#: Ledger entries that are evaluations of the closure, one by one.
-_EVALUATIONS = ("values", "ranked", "grads", "targets")
+#: Answers that are counted for each of several batches; a point is ranked once, over all of them.
+_EACH = frozenset(answer.name for answer in ANSWERS if answer.batches)
+#: Answers that were had as soon as the closure returned.
+_EVALUATIONS = frozenset(a.name for a in ANSWERS if a.evaluation or a.composite)
 
 
 class NeedsError(AnyOrderError, TypeError):
@@ -45,7 +50,9 @@ class Policies(TypedDict, total=False):
     maximize: bool
     nonfinite: Nonfinite
     clip: float | None
-    group: torch.distributed.ProcessGroup | None
+    module: nn.Module | None
+    scaler: Any
+    group: torch.distributed.ProcessGroup | Communicator | None
 
 
 class Oracle(ABC):
@@ -61,12 +68,16 @@ class Oracle(ABC):
         maximize: ask about minus the loss.
         nonfinite: what a NaN or infinite loss or gradient does: ``raise``, ``skip`` or ``ignore``.
         clip: longest gradient, in the Euclidean norm over all parameters; a longer one is scaled.
-        group: process group over which answers are averaged.
+        module: the module that the parameters are of, if it is known.
+        scaler: a ``torch.amp.GradScaler``: what is differentiated is scaled, and answers are not.
+        group: process group, or another communicator, over which answers are averaged.
     """
 
     #: What it can answer from, and what to do about other questions.
     knows: ClassVar[str]
     instead: ClassVar[str]
+    #: Whether losses are compared with each other, so that processes need their mean.
+    _compares = True
 
     def __init__(
         self,
@@ -79,7 +90,9 @@ class Oracle(ABC):
         self.budget = policies.get("budget")
         self._sign = -1.0 if policies.get("maximize") else 1.0
         self._nonfinite: Nonfinite = policies.get("nonfinite", "raise")
-        self._clip, self._group = policies.get("clip"), policies.get("group")
+        self._clip, self._module = policies.get("clip"), policies.get("module")
+        self._scaling = Scaling(policies.get("scaler"))
+        self._communicator = communicator_for(policies.get("group"))
         self._batches, self._evaluated = 1, 0
         self._seen: list[Tensor | None] = [None] * len(self.params)
 
@@ -161,6 +174,25 @@ class Oracle(ABC):
         """
         raise self._cannot_give("the model's outputs")
 
+    # Other processes -----------------------------------------------------------------------
+
+    @property
+    def local(self) -> Self:
+        """This oracle for the batch of this process alone: nothing is averaged."""
+        twin = copy.copy(self)
+        twin._communicator = None
+        return twin
+
+    def exchange(self, message: bytes) -> list[bytes]:
+        """The messages of all processes in the order of their ranks; of one process, its own.
+
+        What is sent is counted in ``calls.bytes_sent``.
+        """
+        if self._communicator is None:
+            return [message]
+        self.calls.bytes_sent += len(message)
+        return self._communicator.exchange(message)
+
     def _cannot_give(self, what: str) -> NeedsError:
         return NeedsError(
             f"expected an oracle that can give {what}; this one knows {self.knows}. {self.instead}"
@@ -171,7 +203,7 @@ class Oracle(ABC):
     @contextlib.contextmanager
     def _asking(self, **asked: int) -> Generator[None]:
         """Check the budget, then time and count one question (for each of several batches)."""
-        asked = {n: c if n in _RANKS else c * self._batches for n, c in asked.items()}
+        asked = {n: c * self._batches if n in _EACH else c for n, c in asked.items()}
         if self.budget is not None:
             self.budget.check(self.calls, asked)
         began, self._evaluated = time.perf_counter(), 0
@@ -195,14 +227,45 @@ class Oracle(ABC):
 
     def _average(self, tensors: Sequence[Tensor]) -> None:
         """Average answers over the processes in place."""
-        if self._group is None:
-            return
-        import torch.distributed as dist
+        if self._communicator is not None and tensors:
+            self.calls.bytes_sent += self._communicator.mean_(tensors)
 
-        for tensor in tensors:
-            dist.all_reduce(tensor, group=self._group)
-            tensor.div_(dist.get_world_size(self._group))
-            self.calls.bytes_sent += tensor.numel() * tensor.element_size()
+    def _settled(
+        self,
+        loss: Tensor | None,
+        grads: Sequence[Tensor | None],
+        *,
+        hooked: bool = True,
+        scaled: bool = True,
+        owner: Any = None,
+    ) -> Tensor | None:
+        """Gradients as all processes have them, without a scale, and finite; changed in place.
+
+        Args:
+            loss: the loss they are of, if it is known.
+            grads: gradients by parameter, perhaps followed by gradients in something else.
+            hooked: whether the hooks of DistributedDataParallel and its like have seen them.
+            scaled: whether they are of a scaled loss.
+            owner: the optimizer in whose ``.grad`` they are.
+
+        Returns:
+            The loss, averaged where gradients were.
+        """
+        own = grads[: len(self.params)]
+        refuse_sparse(self.params, own)
+        if self._communicator is not None:
+            params = list(self.params.values())
+            done = averaged_already(self._module, params) if hooked else frozenset[int]()
+            pairs = zip(params, own, strict=True)
+            tensors = [g for p, g in pairs if g is not None and id(p) not in done]
+            if loss is not None and (tensors or self._compares):
+                loss = loss.detach().clone()
+                tensors.append(loss)
+            self._average(tensors)
+        if scaled:
+            self._scaling.unscale_(own, loss, owner)
+        self._finite(loss, grads)
+        return loss
 
     def _finite(self, loss: Tensor | None, grads: Sequence[Tensor | None] = ()) -> None:
         """Raise or leave the step out if something is not finite and the policy forbids that."""
