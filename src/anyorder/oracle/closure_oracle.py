@@ -47,7 +47,7 @@ from anyorder.oracle.closures import (
 )
 from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, Target
 from anyorder.oracle.gradients import Nonfinite, refuse
-from anyorder.oracle.oracle import Oracle, Policies
+from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.oracle.user_state import UserState
 from anyorder.points.directions import Shift
 from anyorder.points.substitution import in_place, shifted
@@ -79,6 +79,9 @@ class ClosureOracle(Oracle):
             otherwise nothing moves at all.
         legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
         learned: what earlier evaluations have shown about the closure; added to.
+        name: which of several closures this is.
+        owned: the parameters of each of several closures, by the closure's name.
+        user: the user's state, where several closures share it.
         policies: see :class:`~anyorder.oracle.oracle.Oracle`; the buffers of the module are kept
             safe between evaluations.
     """
@@ -96,6 +99,9 @@ class ClosureOracle(Oracle):
         advance: bool = False,
         legacy: bool = False,
         learned: Learned | None = None,
+        name: str = "",
+        owned: Mapping[str, Mapping[str, Tensor]] | None = None,
+        user: UserState | None = None,
         **policies: Unpack[Policies],
     ) -> None:
         super().__init__(params, **policies)
@@ -104,8 +110,27 @@ class ClosureOracle(Oracle):
         self._closure: Closure = Mean(self._parts) if len(self._parts) > 1 else self._parts[0]
         self._ranker, self._engine = ranker, engine or Engine("eager")
         self._legacy, self._compares = legacy, not legacy
-        self._user = UserState(self.params, self._module, [""] if advance else ())
+        self._name, self._owned = name, owned or {name: self.params}
+        self._user = user or UserState(self.params, self._module, [name] if advance else ())
         self.learned = Learned() if learned is None else learned
+
+    def over(self, *names: str) -> ClosureOracle:
+        """This closure as a function of the parameters that other closures own.
+
+        Args:
+            names: whose parameters, one after the other; all others are constants.
+        """
+        if unknown := [name for name in names if name not in self._owned]:
+            raise NeedsError(f"over: expected some of {list(self._owned)}, got {unknown}")
+        twin = copy.copy(self)
+        twin.params = {
+            key: param
+            for name in names
+            for key, param in self._owned[name].items()
+            if param.requires_grad
+        }
+        twin._seen = [None] * len(twin.params)
+        return twin
 
     # Questions -----------------------------------------------------------------------------
 
@@ -192,7 +217,7 @@ class ClosureOracle(Oracle):
         """The Hessian as an operator, with the loss and gradient it came from. Counts one grad."""
         if products == "finite":
             loss, grads = self.grad()
-            return FiniteHessian(loss, grads, self.params, self._grad_at)
+            return FiniteHessian(loss, grads, self.params, self._grad_at, self._owned)
         with (
             self._asking(**one_gradient(self._parts[0])),
             torch.enable_grad(),
@@ -203,7 +228,12 @@ class ClosureOracle(Oracle):
             if self._user.grads_changed(before):
                 raise calls_backward()
             operator = Hessian(
-                loss * self._sign, self.params, self._product, self._settle, self._scaling
+                loss * self._sign,
+                self.params,
+                self._product,
+                self._settle,
+                self._scaling,
+                self._owned,
             )
         grads = operator.grads
         if self._communicator is not None or self._scaling:  # else the graph's own are changed
@@ -213,8 +243,14 @@ class ClosureOracle(Oracle):
         operator.loss, operator.grads = loss, self._taken(grads)
         return operator
 
-    def _grad_at(self, scale: float, vector: Sequence[Tensor]) -> list[Tensor | None]:
-        return self.grad_at(self.shift(vector, scale))[1]
+    def _grad_at(
+        self, scale: float, vector: Sequence[Tensor], owner: str | None = None
+    ) -> list[Tensor | None]:
+        """The gradient at a point near by, in the own parameters or in those of an owner."""
+        asked = copy.copy(self) if owner is None else self.over(owner)
+        asked._clip = None  # a difference of clipped gradients is no curvature
+        with in_place(self.params, self.shift(vector, scale), self._engine):
+            return asked.grad()[1]
 
     def grad_at(self, shift: Shift) -> tuple[Tensor, list[Tensor | None]]:
         """:meth:`grad` at a shifted point; needs memory for a copy of the parameters."""
@@ -296,7 +332,7 @@ class ClosureOracle(Oracle):
         With ``advance`` the first run of the step is let through: after the step the world is as
         one plain evaluation would have left it (batch-norm statistics, the next dropout mask).
         """
-        with self._user.evaluation():
+        with self._user.evaluation(self._name):
             yield
         self._evaluated += 1
 
@@ -341,7 +377,8 @@ class ClosureOracle(Oracle):
 
     def _backward(self, loss: Tensor) -> None:
         """Backward into ``.grad``: hooks of DDP and of the user fire as in a plain loop."""
-        self._scaling.up(with_graph(loss)).backward()
+        some = list(self.params.values()) if len(self._owned) > 1 else None
+        self._scaling.up(with_graph(loss)).backward(inputs=some)
 
     def _settle(self, product: list[Tensor], factor: float, loss: Tensor) -> list[Tensor]:
         """A curvature product as all processes have it, times ``factor``, and finite."""

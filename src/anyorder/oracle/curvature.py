@@ -11,14 +11,22 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from anyorder.errors import AnyOrderError
 from anyorder.oracle.closures import Composite, checked_loss, checked_outputs, with_graph
 from anyorder.oracle.scaling import Scaling
 from anyorder.oracle.second_derivatives import Gradients, SecondDerivativeError, gradients, named
 
 Vector = Sequence[Tensor]
+#: Parameters by name, by the name of the closure they belong to.
+_Owned = Mapping[str, Mapping[str, Tensor]]
+_GradAt = Callable[[float, Vector, str | None], list[Tensor | None]]
 _Product = Callable[[], AbstractContextManager[None]]
 #: Takes a product, what undoes its scale, and the loss; returns the product as a method gets it.
 _Settle = Callable[[list[Tensor], float, Tensor], list[Tensor]]
+
+
+class CrossError(AnyOrderError, ValueError):
+    """Mixed derivatives with something that owns no parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +68,10 @@ class Hessian:
         product: _Product,
         settle: _Settle,
         scaling: Scaling,
+        owned: _Owned,
     ) -> None:
         self.loss = loss.detach()
-        self._params = list(params.values())
+        self._params, self._owned = list(params.values()), owned
         self._product, self._settle = product, settle
         scaled, self._factor = scaling.up(loss), scaling.factor()
         self._graph: Gradients | None = gradients(scaled, params, _weight(scaled))
@@ -70,13 +79,24 @@ class Hessian:
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Hessian times ``vector``, tensors shaped like the parameters. Counts one product."""
+        return self._times(vector, self._params)
+
+    def cross(self, vector: Vector, owner: str) -> list[Tensor]:
+        """Mixed second derivatives times ``vector``: one product.
+
+        Of several closures, the derivative in the parameters that ``owner`` owns of the inner
+        product of ``vector`` with the gradient in this operator's own parameters.
+        """
+        return self._times(vector, _owned_by(self._owned, owner))
+
+    def _times(self, vector: Vector, params: list[Tensor]) -> list[Tensor]:
         if self._graph is None:
             raise SecondDerivativeError("this Hessian is closed; take products inside `with`")
         self._graph.require_whole()
         pairs = _tracked(self._graph, vector)
         with self._product(), torch.enable_grad():
-            found = _grad([g for g, _ in pairs], self._params, [v for _, v in pairs])
-        return self._settle(_filled(found, self._params), self._factor, self.loss)
+            found = _grad([g for g, _ in pairs], params, [v for _, v in pairs])
+        return self._settle(_filled(found, params), self._factor, self.loss)
 
     def __enter__(self) -> Self:
         """Use as a context to free the graph at its end."""
@@ -104,23 +124,27 @@ class FiniteHessian:
         loss: Tensor,
         grads: list[Tensor | None],
         params: Mapping[str, Tensor],
-        grad_at: Callable[[float, Vector], list[Tensor | None]],
+        grad_at: _GradAt,
+        owned: _Owned,
     ) -> None:
         self.loss, self.grads = loss, grads
-        self._params, self._grad_at = list(params.values()), grad_at
+        self._params, self._grad_at, self._owned = list(params.values()), grad_at, owned
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Hessian times ``vector``; counts two gradients."""
+        return self._times(vector, None, self._params)
+
+    def cross(self, vector: Vector, owner: str) -> list[Tensor]:
+        """Mixed second derivatives times ``vector``, see :meth:`Hessian.cross`: two gradients."""
+        return self._times(vector, owner, _owned_by(self._owned, owner))
+
+    def _times(self, vector: Vector, owner: str | None, params: list[Tensor]) -> list[Tensor]:
         size = _norm(self._params) / max(_norm(vector), 1e-30)
         precision = torch.finfo(self._params[0].dtype).eps
         step = precision ** (1 / 3) * max(size, 1e-3)
-        ahead, behind = self._grad_at(step, vector), self._grad_at(-step, vector)
-        return [
-            (a - b) / (2 * step)
-            for a, b in zip(
-                _filled(ahead, self._params), _filled(behind, self._params), strict=True
-            )
-        ]
+        ahead, behind = (self._grad_at(h, vector, owner) for h in (step, -step))
+        pairs = zip(_filled(ahead, params), _filled(behind, params), strict=True)
+        return [(a - b) / (2 * step) for a, b in pairs]
 
     def __enter__(self) -> Self:
         """Nothing is held; a context for likeness with :class:`Hessian`."""
@@ -182,6 +206,12 @@ class GGN:
     def __exit__(self, *_: object) -> None:
         """Free the graphs."""
         self._pulled, self._slope, self._outputs = None, None, self._point
+
+
+def _owned_by(owned: _Owned, owner: str) -> list[Tensor]:
+    if owner not in owned:
+        raise CrossError(f"cross: expected one of {list(owned)}, got {owner!r}")
+    return [param for param in owned[owner].values() if param.requires_grad]
 
 
 def _weight(loss: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ class Budget:
 
 def _is_number(value: Any) -> bool:
     """Whether a value is a real number other than NaN; ``True`` is none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    return type(value) is not bool and isinstance(value, Real) and not math.isnan(value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -193,6 +193,10 @@ class Oracle(ABC):
         self.calls.bytes_sent += len(message)
         return self._communicator.exchange(message)
 
+    def __getitem__(self, name: str) -> Oracle:
+        """The oracle of one of several closures, for methods that declare them."""
+        raise self._cannot_give(f"a closure called {name!r}")
+
     def _cannot_give(self, what: str) -> NeedsError:
         return NeedsError(
             f"expected an oracle that can give {what}; this one knows {self.knows}. {self.instead}"

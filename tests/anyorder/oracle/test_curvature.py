@@ -125,3 +125,14 @@ def test_a_target_counts_all_axes_of_its_outputs_but_the_last(
 ) -> None:
     outputs = torch.zeros(shape)
     assert Target(torch.zeros(()), [], outputs, outputs).samples == samples
+
+
+def test_differences_are_of_whole_gradients_and_are_not_taken_for_the_steps() -> None:
+    x = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    oracle = ClosureOracle(lambda: (x**3).sum(), {"x": x}, clip=1.0)
+    with oracle.hessian(products="finite") as hessian:
+        (found,) = hessian @ [torch.ones_like(x)]
+    assert torch.allclose(found, 6 * x.detach())
+    assert hessian.grads[0] is not None
+    assert torch.allclose(hessian.grads[0].norm(), torch.ones((), dtype=torch.float64))
+    assert oracle.slopes() == {id(x): hessian.grads[0]}

@@ -110,7 +110,7 @@ def test_limits_are_positive_numbers(limit: object) -> None:
 
 @pytest.mark.parametrize("unit", [*ledger.COUNTS, "steps"])
 @pytest.mark.parametrize("limit", [2.5, 2.0, math.inf])
-def test_counts_are_whole_numbers(unit: str, limit: float) -> None:
+def test_limits_on_counts_are_whole_numbers(unit: str, limit: float) -> None:
     with pytest.raises(BudgetError, match=f"expected a whole number of {unit} in a budget"):
         Budget(**{unit: limit})
 
