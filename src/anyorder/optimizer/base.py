@@ -496,7 +496,7 @@ class Optimizer(torch.optim.Optimizer, ABC):
     def _slopes(self) -> dict[int, Tensor]:
         """The gradients of the step being taken, by the identity of their parameters."""
         assert self._oracle is not None
-        return self._oracle.slopes()
+        return self._oracle.grads_by_param()
 
     def _given(self) -> Oracle:
         """An oracle over gradients that ``backward()`` has already put into ``.grad``."""

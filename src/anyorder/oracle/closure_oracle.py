@@ -36,16 +36,16 @@ from anyorder.oracle.closures import (
     ClosureError,
     Mean,
     Ranker,
+    as_composite,
+    batches_of,
     calls_backward,
     checked_loss,
     checked_order,
     checked_outputs,
-    in_two_parts,
     one_gradient,
-    parts_of,
     with_graph,
 )
-from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, Target
+from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, OutputGrad
 from anyorder.oracle.gradients import Nonfinite, refuse
 from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.oracle.user_state import UserState
@@ -105,9 +105,9 @@ class ClosureOracle(Oracle):
         **policies: Unpack[Policies],
     ) -> None:
         super().__init__(params, **policies)
-        self._parts = parts_of(closure)
-        self._batches = len(self._parts)
-        self._closure: Closure = Mean(self._parts) if len(self._parts) > 1 else self._parts[0]
+        self._batches = batches_of(closure)
+        self._count = len(self._batches)
+        self._closure: Closure = Mean(self._batches) if len(self._batches) > 1 else self._batches[0]
         self._ranker, self._engine = ranker, engine or Engine("eager")
         self._legacy, self._compares = legacy, not legacy
         self._name, self._owned = name, owned or {name: self.params}
@@ -159,11 +159,11 @@ class ClosureOracle(Oracle):
         """The loss and its gradient by parameter (``None`` where it has none)."""
         scaled = True
         with (
-            self._asking(**one_gradient(self._parts[0])),
+            self._asking(**one_gradient(self._batches[0])),
             torch.enable_grad(),
             self._user.grads_put_aside() as before,
         ):
-            if len(self._parts) > 1:
+            if len(self._batches) > 1:
                 loss = self._accumulated(before)
             else:
                 with self._evaluation():
@@ -182,12 +182,12 @@ class ClosureOracle(Oracle):
 
     def _accumulated(self, before: Any) -> Tensor:
         """The mean loss of several closures, with the mean gradient in ``.grad``."""
-        count, waiting = len(self._parts), set(self._user.waiting)
-        seen = getattr(self._parts, "seen", None)
+        count, waiting = len(self._batches), set(self._user.waiting)
+        seen = getattr(self._batches, "seen", None)
         params = list(self.params.values())
         total: list[Tensor | None] = [None] * len(params)
         losses: list[Tensor] = []
-        for index, closure in enumerate(self._parts):
+        for index, closure in enumerate(self._batches):
             self._user.waiting |= waiting  # every one of them is a batch of its own
             silent = seen is None and index < count - 1
             with self._unsynchronised(silent), self._evaluation():
@@ -219,7 +219,7 @@ class ClosureOracle(Oracle):
             loss, grads = self.grad()
             return FiniteHessian(loss, grads, self.params, self._grad_at, self._owned)
         with (
-            self._asking(**one_gradient(self._parts[0])),
+            self._asking(**one_gradient(self._batches[0])),
             torch.enable_grad(),
             self._user.grads_put_aside() as before,
             self._evaluation(),
@@ -257,11 +257,11 @@ class ClosureOracle(Oracle):
         with in_place(self.params, shift, self._engine):
             return self.grad()
 
-    def target(self) -> Target:
-        """The loss and its gradients in parameters and outputs. Counts one grad and one target."""
-        closure = in_two_parts(self._closure, "gradients in the model's outputs need")
+    def output_grad(self) -> OutputGrad:
+        """The loss and its gradients in parameters and outputs. Counts one of each."""
+        closure = as_composite(self._closure, "gradients in the model's outputs need")
         with (
-            self._asking(grads=1, targets=1),
+            self._asking(grads=1, output_grads=1),
             torch.enable_grad(),
             self._user.grads_put_aside() as before,
         ):
@@ -272,43 +272,45 @@ class ClosureOracle(Oracle):
                 loss = self._checked(closure.loss(point))
                 if self._user.grads_changed(before):
                     raise calls_backward()
-                slopes = self._slopes(loss, point)
-                # Its gradient in the outputs is `slopes`; hooks and a scaler see a plain backward.
-                self._backward((outputs.to(wide) * slopes).sum())
+                grad_outputs = self._in_outputs(loss, point)
+                # Its gradient in the outputs is this; hooks and a scaler see a plain backward.
+                self._backward((outputs.to(wide) * grad_outputs).sum())
             grads = [p.grad for p in self.params.values()]
-        loss = self._settled(loss, [*grads, slopes])
+        loss = self._settled(loss, [*grads, grad_outputs])
         assert loss is not None
         sign = self._sign
-        return Target(loss.detach() * sign, self._turned(grads), point.detach(), slopes * sign)
+        return OutputGrad(
+            loss.detach() * sign, self._turned(grads), point.detach(), grad_outputs * sign
+        )
 
-    def _slopes(self, loss: Tensor, outputs: Tensor) -> Tensor:
+    def _in_outputs(self, loss: Tensor, outputs: Tensor) -> Tensor:
         """The gradient of the loss in the outputs; refuses losses that read parameters too."""
         params = list(self.params.values())
         found = torch.autograd.grad(loss, [outputs, *params], allow_unused=True)
-        slopes, *direct = cast("tuple[Tensor | None, ...]", found)
-        if slopes is None or any(d is not None for d in direct):
+        grad_outputs, *direct = cast("tuple[Tensor | None, ...]", found)
+        if grad_outputs is None or any(d is not None for d in direct):
             raise ClosureError(
-                "the second part of the closure must compute the loss from the outputs it is "
-                "given, and from no parameter; move what reads parameters into the first part"
+                "the loss of the Composite must be computed from the outputs it is given, and "
+                "from no parameter; move what reads parameters into the outputs"
             )
-        return slopes
+        return grad_outputs
 
     def reusing_outputs(
         self, loss: Callable[[Tensor], Tensor], *, nonfinite: Nonfinite | None = None
     ) -> ClosureOracle:
         """An oracle for another loss of the same model's outputs: a surrogate."""
-        closure = in_two_parts(self._closure, "another loss of the outputs needs")
+        closure = as_composite(self._closure, "another loss of the outputs needs")
         twin = copy.copy(self)
         twin._closure = lambda: loss(closure.outputs())
-        twin._parts = [twin._closure]
+        twin._batches = [twin._closure]
         twin._sign = 1.0
         twin._nonfinite = nonfinite or self._nonfinite
         return twin
 
     def ggn(self) -> GGN:
         """The generalised Gauss-Newton matrix as an operator. Counts one value."""
-        closure = in_two_parts(self._closure, "Gauss-Newton products need")
-        with self._asking(values=1, targets=1), torch.enable_grad(), self._evaluation():
+        closure = as_composite(self._closure, "Gauss-Newton products need")
+        with self._asking(values=1, output_grads=1), torch.enable_grad(), self._evaluation():
             operator = GGN(
                 closure, self.params, self._sign, self._product, self._settle, self._scaling
             )

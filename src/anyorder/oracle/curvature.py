@@ -30,20 +30,20 @@ class CrossError(AnyOrderError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class OutputGrad:
     """A loss and its gradients, in the parameters and in the model's outputs.
 
     Attributes:
         loss: the loss, shape ().
         grads: its gradient by parameter (``None`` where it has none).
         outputs: what the model gave, at least in float32.
-        slopes: the gradient of the loss in the outputs, in their shape.
+        grad_outputs: the gradient of the loss in the outputs, in their shape.
     """
 
     loss: Tensor
     grads: list[Tensor | None]
     outputs: Tensor
-    slopes: Tensor
+    grad_outputs: Tensor
 
     @property
     def samples(self) -> int:

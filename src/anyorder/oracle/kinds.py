@@ -23,7 +23,7 @@ class Answer:
             forwards, a Hessian product needs a graph kept through the backward and a second
             backward.
         evaluation: whether one is one evaluation of the closure.
-        composite: whether one comes with a gradient where the closure is in two parts.
+        composite: whether one comes with a gradient where the closure is a ``Composite``.
         batches: whether it is counted for each of several batches.
     """
 
@@ -50,9 +50,9 @@ ANSWERS = (
         batches=False,
     ),
     Answer(
-        "targets",
-        "targets",
-        "one gradient of the loss in the model's outputs, when the closure is in two parts",
+        "output_grads",
+        "output gradients",
+        "one gradient of the loss in the model's outputs, when the closure is a `Composite`",
         0.0,
         composite=True,
     ),
@@ -71,7 +71,7 @@ class Need:
     Attributes:
         name: as methods write it.
         answers: the kinds of answers it may use.
-        composite: whether it calls for a closure in two parts.
+        composite: whether it calls for a ``Composite``.
         differentiates: whether the loss is differentiated.
     """
 
@@ -86,11 +86,11 @@ NEEDS = (
     Need("rank", frozenset({"rankings", "ranked"}), differentiates=False),
     Need("grad", frozenset({"grads"})),
     Need("hessian", frozenset({"products"})),
-    Need("ggn", frozenset({"values", "products", "targets"}), composite=True),
-    Need("target", frozenset({"targets", "grads", "values"}), composite=True),
+    Need("ggn", frozenset({"values", "products", "output_grads"}), composite=True),
+    Need("output_grad", frozenset({"output_grads", "grads", "values"}), composite=True),
 )
 
-#: Needs that call for a closure in two parts.
+#: Needs that call for a ``Composite``.
 COMPOSITE = frozenset(need.name for need in NEEDS if need.composite)
 _DIFFERENTIATES = frozenset(need.name for need in NEEDS if need.differentiates)
 

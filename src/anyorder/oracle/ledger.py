@@ -32,9 +32,9 @@ class Calls:
         products: curvature-vector products.
         rankings: questions put to a ranker.
         ranked: points put before a ranker, over all questions.
-        targets: gradients of the loss in the model's outputs, where the closure is in two parts.
-            Part of a gradient or product that is counted too; without a price of their own unless
-            ``rates`` names one (a simulator, a person).
+        output_grads: gradients of the loss in the model's outputs, where the closure is a
+            ``Composite``. Part of a gradient or product that is counted too; without a price of
+            their own unless ``rates`` names one (a simulator, a person).
         seconds: wall-clock seconds spent inside the closure and its derivatives.
         peak_bytes: most memory seen in use during a question (CUDA only; 0 elsewhere).
         bytes_sent: bytes handed to other processes.
@@ -46,7 +46,7 @@ class Calls:
     products: int = 0
     rankings: int = 0
     ranked: int = 0
-    targets: int = 0
+    output_grads: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
     bytes_sent: int = 0
@@ -104,7 +104,7 @@ class Budget:
     products: int | None = None
     rankings: int | None = None
     ranked: int | None = None
-    targets: int | None = None
+    output_grads: int | None = None
     forwards: float | None = None
     steps: int | None = None
     seconds: float | None = None
@@ -150,7 +150,7 @@ class Budget:
         limits: dict[str, float] = {}
         for part in text.split(","):
             match = re.fullmatch(
-                r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([a-z]+)\s*", part
+                r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([a-z_]+)\s*", part
             )
             unit = match.group(2) if match else ""
             if match is None or (unit not in _UNITS and unit not in _SCALED):

@@ -79,11 +79,11 @@ class NamedClosures(Oracle):
         """Refused: there are several losses."""
         raise self._cannot_give("one gradient")
 
-    def slopes(self) -> dict[int, Tensor]:
+    def grads_by_param(self) -> dict[int, Tensor]:
         """The last gradients taken in the parameters of each closure, by identity."""
         found: dict[int, Tensor] = {}
         for oracle in self._oracles.values():
-            found |= oracle.slopes()
+            found |= oracle.grads_by_param()
         return found
 
 

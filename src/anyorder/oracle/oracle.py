@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
 from anyorder.oracle.communicator import Communicator, averaged_already, communicator_for
-from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, Target
+from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, OutputGrad
 from anyorder.oracle.gradients import Nonfinite, clipped, refuse_sparse, require_finite
 from anyorder.oracle.kinds import ANSWERS
 from anyorder.oracle.ledger import Budget, Calls
@@ -93,7 +93,7 @@ class Oracle(ABC):
         self._clip, self._module = policies.get("clip"), policies.get("module")
         self._scaling = Scaling(policies.get("scaler"))
         self._communicator = communicator_for(policies.get("group"))
-        self._batches, self._evaluated = 1, 0
+        self._count, self._evaluated = 1, 0
         self._seen: list[Tensor | None] = [None] * len(self.params)
 
     # Questions -----------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class Oracle(ABC):
         Counts one grad for each closure; of several the gradients are averaged as they come.
         """
 
-    def slopes(self) -> dict[int, Tensor]:
+    def grads_by_param(self) -> dict[int, Tensor]:
         """The last gradients taken, by the identity of their parameters."""
         pairs = zip(self.params.values(), self._seen, strict=True)
         return {id(param): grad for param, grad in pairs if grad is not None}
@@ -148,15 +148,15 @@ class Oracle(ABC):
     def ggn(self) -> GGN:
         """The generalised Gauss-Newton matrix as an operator. Counts one value.
 
-        Needs a closure in two parts, ``Composite(outputs, loss)``, the loss convex in the outputs.
+        Needs a ``Composite(outputs, loss)``, the loss convex in the outputs.
         """
         raise self._cannot_give("curvature")
 
-    def target(self) -> Target:
-        """The loss and its gradients in parameters and outputs. Counts one grad and one target.
+    def output_grad(self) -> OutputGrad:
+        """The loss and its gradients in parameters and outputs. Counts one of each.
 
-        Needs a closure in two parts, ``Composite(outputs, loss)``, and a loss that depends on the
-        parameters through the outputs alone.
+        Needs a ``Composite(outputs, loss)``, and a loss that depends on the parameters through the
+        outputs alone.
         """
         raise self._cannot_give("gradients in the model's outputs")
 
@@ -166,10 +166,10 @@ class Oracle(ABC):
         """An oracle for another loss of the same model's outputs: a surrogate.
 
         Same parameters, ledger, budget and random numbers; the loss is never maximised, and its
-        gradients are not counted as targets.
+        gradients are not counted in outputs.
 
         Args:
-            loss: maps the outputs of the closure's first part to a loss, shape ().
+            loss: maps the model's outputs to a loss, shape ().
             nonfinite: another policy than this oracle's.
         """
         raise self._cannot_give("the model's outputs")
@@ -207,7 +207,7 @@ class Oracle(ABC):
     @contextlib.contextmanager
     def _asking(self, **asked: int) -> Generator[None]:
         """Check the budget, then time and count one question (for each of several batches)."""
-        asked = {n: c * self._batches if n in _EACH else c for n, c in asked.items()}
+        asked = {n: c * self._count if n in _EACH else c for n, c in asked.items()}
         if self.budget is not None:
             self.budget.check(self.calls, asked)
         began, self._evaluated = time.perf_counter(), 0

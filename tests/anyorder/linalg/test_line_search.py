@@ -24,7 +24,7 @@ def start() -> tuple[nn.Parameter, ClosureOracle]:
 
 
 def search(oracle: ClosureOracle, inner_lr: float = 1.0, fall: float = 0.5) -> Search:
-    return Search(oracle, oracle.target(), 1.0, inner_lr, fall)
+    return Search(oracle, oracle.output_grad(), 1.0, inner_lr, fall)
 
 
 def test_the_surrogate_is_what_it_says() -> None:

@@ -26,7 +26,7 @@ def test_what_is_there_is_given_and_counted() -> None:
     assert loss.isnan()
     assert grads[0] is x.grad and grads[1] is None
     assert oracle.calls.grads == 1 and oracle.calls.seconds > 0
-    assert oracle.slopes() == {id(x): x.grad}
+    assert oracle.grads_by_param() == {id(x): x.grad}
 
 
 def test_climbing_and_clipping() -> None:
@@ -71,7 +71,7 @@ def test_sparse_ones_are_refused_before_anything_is_counted() -> None:
         (lambda o: o.hessian(products="finite"), "curvature"),
         (lambda o: o.ggn(), "curvature"),
         (lambda o: o.grad_at(Shift()), "gradients at other points"),
-        (lambda o: o.target(), "gradients in the model's outputs"),
+        (lambda o: o.output_grad(), "gradients in the model's outputs"),
         (lambda o: o.reusing_outputs(lambda z: z.sum()), "the model's outputs"),
     ],
 )

@@ -351,9 +351,9 @@ def asked(oracle: ClosureOracle) -> list[Tensor]:
     for operator in (oracle.hessian(), oracle.hessian(products="finite"), oracle.ggn()):
         with operator:
             found += operator @ [torch.ones_like(p) for p in oracle.params.values()]
-    target = oracle.target()
-    surrogate = oracle.reusing_outputs(lambda z: (z * target.slopes).sum())
-    found += [target.outputs, target.slopes, surrogate.value()]
+    seen = oracle.output_grad()
+    surrogate = oracle.reusing_outputs(lambda z: (z * seen.grad_outputs).sum())
+    found += [seen.outputs, seen.grad_outputs, surrogate.value()]
     estimate = diagonal(
         Flip(), oracle.params, lambda i: Seeded(0, 0, i, "rademacher"), 2, Engine("eager")
     )
@@ -501,10 +501,10 @@ def test_evaluations_of_a_question_cut_short_are_counted() -> None:
     assert oracle.calls.values == 2
 
 
-# The loss in two parts --------------------------------------------------------------------------
+# Outputs and loss apart ---------------------------------------------------------------------------
 
 
-def two_parts() -> tuple[nn.Module, Composite]:
+def apart() -> tuple[nn.Module, Composite]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     x, y = torch.randn(5, 3).double(), torch.tensor([0, 1, 1, 0, 1])
@@ -512,44 +512,46 @@ def two_parts() -> tuple[nn.Module, Composite]:
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-def test_a_target_is_a_gradient_seen_in_the_middle(maximize: bool) -> None:
-    model, closure = two_parts()
+def test_an_output_gradient_is_a_gradient_seen_in_the_middle(maximize: bool) -> None:
+    model, closure = apart()
     params = dict(model.named_parameters())
     oracle = ClosureOracle(closure, params, maximize=maximize)
     loss, grads = oracle.grad()
-    target = oracle.target()
-    assert torch.equal(target.loss, loss)
-    assert all(torch.equal(a, b) for a, b in zip(target.grads, grads, strict=True))
+    found = oracle.output_grad()
+    assert torch.equal(found.loss, loss)
+    assert all(torch.equal(a, b) for a, b in zip(found.grads, grads, strict=True))
     outputs = closure.outputs().detach().requires_grad_()
     (slopes,) = torch.autograd.grad(closure.loss(outputs), outputs)
-    assert torch.equal(target.outputs, outputs)
-    assert torch.equal(target.slopes, -slopes if maximize else slopes)
-    assert (target.samples, oracle.calls.grads, oracle.calls.targets) == (5, 2, 2)
+    assert torch.equal(found.outputs, outputs)
+    assert torch.equal(found.grad_outputs, -slopes if maximize else slopes)
+    assert (found.samples, oracle.calls.grads, oracle.calls.output_grads) == (5, 2, 2)
     assert all(p.grad is None for p in params.values())
 
 
-def test_gradients_of_a_loss_in_two_parts_hold_a_target() -> None:
-    model, closure = two_parts()
+def test_gradients_of_a_composite_hold_one_in_the_outputs() -> None:
+    model, closure = apart()
     params = dict(model.named_parameters())
     oracle = ClosureOracle(closure, params)
     oracle.values([Shift(), Shift()])
-    assert oracle.calls.targets == 0
+    assert oracle.calls.output_grads == 0
     with oracle.hessian(), oracle.ggn():
-        assert (oracle.calls.grads, oracle.calls.values, oracle.calls.targets) == (1, 3, 2)
+        assert (oracle.calls.grads, oracle.calls.values, oracle.calls.output_grads) == (1, 3, 2)
     ClosureOracle(lambda: closure(), params, calls=oracle.calls).grad()
-    assert (oracle.calls.grads, oracle.calls.targets) == (2, 2)
-    with pytest.raises(BudgetExhausted, match="1 targets"):
-        ClosureOracle(closure, params, calls=Calls(targets=1), budget=Budget(targets=1)).target()
+    assert (oracle.calls.grads, oracle.calls.output_grads) == (2, 2)
+    with pytest.raises(BudgetExhausted, match="1 output_grads"):
+        ClosureOracle(
+            closure, params, calls=Calls(output_grads=1), budget=Budget(output_grads=1)
+        ).output_grad()
 
 
 def test_another_loss_of_the_same_outputs() -> None:
-    model, closure = two_parts()
+    model, closure = apart()
     params = dict(model.named_parameters())
     oracle = ClosureOracle(closure, params, maximize=True)
-    target = oracle.target()
-    surrogate = oracle.reusing_outputs(lambda z: (z * target.slopes).sum())
+    found = oracle.output_grad()
+    surrogate = oracle.reusing_outputs(lambda z: (z * found.grad_outputs).sum())
     _, grads = surrogate.grad()
-    for a, b in zip(grads, target.grads, strict=True):
+    for a, b in zip(grads, found.grads, strict=True):
         assert torch.allclose(a, b)
     move = [torch.full_like(p, 0.1) for p in params.values()]
     with torch.no_grad():
@@ -565,11 +567,11 @@ def test_another_loss_of_the_same_outputs() -> None:
     for a, b in zip(surrogate.grad()[1], shifted, strict=True):
         assert torch.allclose(a, b)
     assert oracle.calls is surrogate.calls
-    assert (oracle.calls.grads, oracle.calls.values, oracle.calls.targets) == (4, 1, 1)
+    assert (oracle.calls.grads, oracle.calls.values, oracle.calls.output_grads) == (4, 1, 1)
 
 
 def test_a_surrogate_may_have_a_policy_of_its_own() -> None:
-    model, closure = two_parts()
+    model, closure = apart()
     oracle = ClosureOracle(closure, dict(model.named_parameters()))
     with pytest.raises(NonFiniteError):
         oracle.reusing_outputs(lambda z: z.sum() * torch.inf).value()
@@ -577,14 +579,17 @@ def test_a_surrogate_may_have_a_policy_of_its_own() -> None:
     assert bool(trial.value().isinf())
 
 
-def test_two_parts_that_do_not_fit_are_refused() -> None:
-    model, closure = two_parts()
+def test_outputs_and_losses_that_do_not_fit_are_refused() -> None:
+    model, closure = apart()
     params = dict(model.named_parameters())
     weight = params["0.weight"]
     x = torch.ones(5, 3).double()
     wrong: list[tuple[Any, str]] = [
         (lambda: closure(), "Composite"),
-        (Composite(lambda: [model(x)], lambda z: z[0].sum()), "outputs as one tensor.*list"),
+        (
+            Composite(lambda: [model(x)], lambda z: z[0].sum()),
+            "outputs of the Composite to be one tensor.*list",
+        ),
         (Composite(lambda: model(x).long(), lambda z: z.sum()), "int64"),
         (Composite(lambda: model(x).detach(), lambda z: z.sum()), "does not depend"),
         (Composite(lambda: model(x), lambda z: z.sum() + weight.sum()), "from no parameter"),
@@ -593,6 +598,6 @@ def test_two_parts_that_do_not_fit_are_refused() -> None:
     ]
     for bad, says in wrong:
         with pytest.raises(ClosureError, match=says):
-            ClosureOracle(bad, params).target()
+            ClosureOracle(bad, params).output_grad()
     with pytest.raises(ClosureError, match="Composite"):
         ClosureOracle(lambda: closure(), params).reusing_outputs(lambda z: z.sum())

@@ -113,8 +113,8 @@ def test_answers_are_averaged_and_what_is_sent_is_counted() -> None:
         (lambda o: o.hessian(products="finite").grads[0], [1.5, 3.5], 100),
         (lambda o: o.ggn().loss, 5.5, 100),
         (lambda o: (o.ggn() @ [torch.ones(2)])[0], [1.5, 1.5], 200),
-        (lambda o: o.target().grads[0], [1.5, 3.5], 100),
-        (lambda o: o.target().slopes, [2.0, 6.0], 100),  # of the outputs of this process
+        (lambda o: o.output_grad().grads[0], [1.5, 3.5], 100),
+        (lambda o: o.output_grad().grad_outputs, [2.0, 6.0], 100),  # of the outputs of this process
     ):
         oracle = ClosureOracle(closure, {"x": x}, group=Alone())
         assert ask(oracle).tolist() == expected

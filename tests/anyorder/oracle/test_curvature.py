@@ -11,7 +11,7 @@ from torch.autograd.functional import hessian as dense_hessian
 
 from anyorder.oracle import ClosureOracle
 from anyorder.oracle.closures import Composite
-from anyorder.oracle.curvature import Target
+from anyorder.oracle.curvature import OutputGrad
 from anyorder.oracle.second_derivatives import SecondDerivativeError
 
 
@@ -120,11 +120,11 @@ def test_a_closed_operator_says_so_and_holds_no_graph() -> None:
 @pytest.mark.parametrize(
     ("shape", "samples"), [((), 1), ((7,), 7), ((7, 3), 7), ((2, 5, 3), 10), ((4, 0), 0)]
 )
-def test_a_target_counts_all_axes_of_its_outputs_but_the_last(
+def test_an_output_gradient_counts_all_axes_of_its_outputs_but_the_last(
     shape: tuple[int, ...], samples: int
 ) -> None:
     outputs = torch.zeros(shape)
-    assert Target(torch.zeros(()), [], outputs, outputs).samples == samples
+    assert OutputGrad(torch.zeros(()), [], outputs, outputs).samples == samples
 
 
 def test_differences_are_of_whole_gradients_and_are_not_taken_for_the_steps() -> None:
@@ -135,4 +135,4 @@ def test_differences_are_of_whole_gradients_and_are_not_taken_for_the_steps() ->
     assert torch.allclose(found, 6 * x.detach())
     assert hessian.grads[0] is not None
     assert torch.allclose(hessian.grads[0].norm(), torch.ones((), dtype=torch.float64))
-    assert oracle.slopes() == {id(x): hessian.grads[0]}
+    assert oracle.grads_by_param() == {id(x): hessian.grads[0]}

@@ -13,7 +13,7 @@ from anyorder.oracle import ledger
 from anyorder.oracle.kinds import NOMINAL_RATES
 from anyorder.oracle.ledger import Budget, BudgetError, BudgetExhausted, Calls
 
-COUNTED = ("values", "grads", "products", "rankings", "ranked", "targets", "steps")
+COUNTED = ("values", "grads", "products", "rankings", "ranked", "output_grads", "steps")
 
 
 # The ledger -----------------------------------------------------------------------------------
@@ -29,10 +29,10 @@ def test_forwards_price_every_answer() -> None:
     assert calls.forwards({"grads": 2.5}) == 5.0
 
 
-def test_targets_cost_what_their_user_says() -> None:
-    calls = Calls(grads=2, targets=2)
+def test_output_gradients_cost_what_their_user_says() -> None:
+    calls = Calls(grads=2, output_grads=2)
     assert calls.forwards() == 6.0
-    assert calls.forwards({**NOMINAL_RATES, "targets": 100.0}) == 206.0
+    assert calls.forwards({**NOMINAL_RATES, "output_grads": 100.0}) == 206.0
 
 
 def test_nominal_rates_name_fields_of_the_ledger() -> None:
@@ -68,7 +68,7 @@ def test_a_ledger_of_another_version_is_refused_whole() -> None:
         ("500grads", {"grads": 500}),
         ("10_000forwards", {"forwards": 10_000.0}),
         ("1e4values", {"values": 10_000}),
-        ("30targets", {"targets": 30}),
+        ("30output_grads", {"output_grads": 30}),
         ("2rankings, 20ranked", {"rankings": 2, "ranked": 20}),
         ("60s,500grads,7steps,3products", {"seconds": 60, "grads": 500, "steps": 7, "products": 3}),
     ],

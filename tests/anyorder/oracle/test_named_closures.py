@@ -107,7 +107,7 @@ def test_each_closure_is_asked_about_its_own_parameters_or_those_of_another() ->
     far_x = oracle["inner"].over("outer").values([Shift(0.5, Seeded(0, 0))])
     moved = Seeded(0, 0).tensor("x", x)
     assert torch.allclose(far_x[0], y @ A @ y / 2 - y @ B @ (x + 0.5 * moved))
-    assert oracle.slopes() == {id(toy.y): oracle["inner"].slopes()[id(toy.y)]}
+    assert oracle.grads_by_param() == {id(toy.y): oracle["inner"].grads_by_param()[id(toy.y)]}
 
 
 def test_they_share_the_ledger_the_budget_and_the_policies() -> None:

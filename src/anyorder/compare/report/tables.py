@@ -235,10 +235,12 @@ def ledger(results: Mapping[str, Any]) -> Table:
     """What one run of each method took: medians over runs, largest for memory."""
     words = {answer.name: answer.words for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
-    # A gradient of a loss in two parts holds one target; only other numbers say more.
+    # A gradient of a Composite holds one in the outputs; only other numbers say more.
     calls = [row.calls for _, _, row in _ordered(results)]
-    if any(each.get("targets") and each["targets"] != each.get("grads") for each in calls):
-        kinds.append("targets")
+    if any(
+        each.get("output_grads") and each["output_grads"] != each.get("grads") for each in calls
+    ):
+        kinds.append("output_grads")
     head = ["method", *(words[kind] for kind in kinds), "forwards"]
     head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
     rows: list[list[Cell]] = []

@@ -38,7 +38,7 @@ class Costs(TypedDict):
     products: int
     rankings: int
     ranked: int
-    targets: int
+    output_grads: int
     skipped: int
     bytes_sent: int
 
