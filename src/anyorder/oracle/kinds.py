@@ -17,7 +17,8 @@ class Answer:
 
     Attributes:
         name: the field of the ledger and the unit of budgets.
-        words: what several are called in a text.
+        one: what one is called in a text.
+        many: what several are called.
         meaning: what one is counted for.
         price: in forward passes, when nothing was measured: a backward pass costs about two
             forwards, a Hessian product needs a graph kept through the backward and a second
@@ -28,7 +29,8 @@ class Answer:
     """
 
     name: str
-    words: str
+    one: str
+    many: str
     meaning: str
     price: float
     evaluation: bool = False
@@ -37,12 +39,19 @@ class Answer:
 
 
 ANSWERS = (
-    Answer("values", "values", "one loss without a graph", 1.0, evaluation=True),
-    Answer("grads", "gradients", "one loss with its gradient", 3.0, evaluation=True),
-    Answer("products", "products", "one curvature product, `H @ v` or a Gauss-Newton one", 6.0),
-    Answer("rankings", "rankings", "one question to a ranker", 0.0, batches=False),
+    Answer("values", "value", "values", "one loss without a graph", 1.0, evaluation=True),
+    Answer("grads", "gradient", "gradients", "one loss with its gradient", 3.0, evaluation=True),
+    Answer(
+        "products",
+        "curvature product",
+        "curvature products",
+        "one curvature product, `H @ v` or a Gauss-Newton one",
+        6.0,
+    ),
+    Answer("rankings", "ranking", "rankings", "one question to a ranker", 0.0, batches=False),
     Answer(
         "ranked",
+        "ranked point",
         "ranked points",
         "one point shown in such a question",
         1.0,
@@ -51,6 +60,7 @@ ANSWERS = (
     ),
     Answer(
         "output_grads",
+        "output gradient",
         "output gradients",
         "one gradient of the loss in the model's outputs, when the closure is a `Composite`",
         0.0,

@@ -233,7 +233,7 @@ def test_data(results: Mapping[str, Any]) -> Table | None:
 
 def ledger(results: Mapping[str, Any]) -> Table:
     """What one run of each method took: medians over runs, largest for memory."""
-    words = {answer.name: answer.words for answer in ANSWERS}
+    words = {answer.name: answer.many for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
     # A gradient of a Composite holds one in the outputs; only other numbers say more.
     calls = [row.calls for _, _, row in _ordered(results)]
