@@ -21,16 +21,10 @@ import torch
 from anyorder import Composite, methods
 from anyorder.hyper import Hyper
 from anyorder.optimizer.base import COMMON, Optimizer
+from anyorder.oracle.kinds import ANSWERS, COMPOSITE
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64  # the parameter that is measured on is a square hidden matrix with this side
-UNITS = {
-    "targets": ("target", "targets"),
-    "values": ("value", "values"),
-    "grads": ("gradient", "gradients"),
-    "products": ("Hessian product", "Hessian products"),
-    "rankings": ("ranking", "rankings"),
-}
 #: Options of every optimizer's constructor, beside hyper-parameters.
 CONSTRUCTOR = [
     name
@@ -134,13 +128,14 @@ def one_step(kind: type[Optimizer]) -> tuple[str, str]:
     layers = [torch.nn.Linear(SIDE, SIDE, bias=False) for _ in range(3)]
     model, x = torch.nn.Sequential(*layers), torch.randn(8, SIDE)
     optimizer = kind(model, engine="eager")
-    parts = Composite(lambda: model(x), lambda outputs: (outputs**2).mean())
-    optimizer.step(parts if {"ggn", "target"} & kind.needs else lambda: parts())
+    closure = Composite(lambda: model(x), lambda outputs: (outputs**2).mean())
+    optimizer.step(closure if COMPOSITE & kind.needs else lambda: closure())
     calls = optimizer.calls
-    words: list[str] = []
-    for unit, (one, many) in UNITS.items():
-        if count := getattr(calls, unit):
-            words.append(f"{count} {one if count == 1 else many}")
+    words = [
+        f"{count} {answer.one if count == 1 else answer.many}"
+        for answer in ANSWERS
+        if (count := getattr(calls, answer.name)) and answer.name != "ranked"
+    ]
     if calls.ranked:
         words[-1] += f" of {calls.ranked} points in all"
     state = sum(

@@ -40,7 +40,6 @@ NO_FILE: dict[str, str] = {
 #: Files above the limit of lines, and why they are better whole.
 LONG_FILES: dict[str, str] = {
     "anyorder/optimizer/base.py": "one class: what users call and what methods call",
-    "anyorder/oracle/oracle.py": "one class: every question, and the one way to ask",
     "anyorder/testing/contract.py": "one class, one test for each promise, read as a list",
     "anyorder/compare/store/storage.py": "one database: its tables and all that touches them",
 }

@@ -15,6 +15,7 @@ from anyorder.methods import get
 from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure
 from anyorder.oracle.gradients import NonFiniteError
+from anyorder.oracle.kinds import COMPOSITE
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 from anyorder.plain_function import (
     MinimizeError,
@@ -320,7 +321,7 @@ def _check_use(
     tol: float | None,
 ) -> None:
     """Refuse what the method would have to ignore, or could only get wrong."""
-    if chosen.needs & {"ggn", "target"}:
+    if chosen.needs & COMPOSITE:
         raise MinimizeError(
             f"{chosen.__name__} needs a function in two parts, outputs and their loss; step the "
             "optimizer itself, with anyorder.Composite(outputs, loss)"

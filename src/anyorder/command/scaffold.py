@@ -49,7 +49,7 @@ class $cls(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})  # of: value, rank, grad, target, hessian, ggn
+    needs = frozenset({"grad"})  # of: value, rank, grad, output_grad, hessian, ggn
     buffers = ("average",)
 
     lr: float = hyper(1e-2, ge=0, search="log", low=1e-4, high=1.0, doc="step size")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anyorder.oracle import Oracle
-from anyorder.oracle.curvature import Target
+from anyorder.oracle.curvature import OutputGrad
 
 Vector = list[Tensor]
 
@@ -26,7 +26,7 @@ class Search:
 
     Args:
         oracle: asked for values and gradients of the surrogate.
-        target: loss, outputs and slopes at the present point.
+        found: the loss, the outputs and its gradient in them at the present point.
         eta: step size in output space.
         inner_lr: length of a plain step.
         fall: share of the expected fall that a gradient step with a line search must reach.
@@ -36,11 +36,11 @@ class Search:
     """
 
     def __init__(
-        self, oracle: Oracle, target: Target, eta: float, inner_lr: float, fall: float
+        self, oracle: Oracle, found: OutputGrad, eta: float, inner_lr: float, fall: float
     ) -> None:
         self.inner_lr, self.fall = inner_lr, fall
         self.length: float | None = None
-        pull, origin, samples = target.slopes * eta, target.outputs, target.samples
+        pull, origin, samples = found.grad_outputs * eta, found.outputs, found.samples
 
         def surrogate(outputs: Tensor) -> Tensor:
             gap = outputs.to(origin.dtype) - origin
@@ -51,7 +51,7 @@ class Search:
             oracle.reusing_outputs(surrogate, nonfinite="ignore"),  # a trial may fail
         )
         self.params = list(oracle.params.values())
-        self.slope = [s * eta for s in self._wide(target.grads)]
+        self.slope = [s * eta for s in self._wide(found.grads)]
 
     def run(self, inner: str, steps: int, trial: float) -> Vector:
         """The displacement after ``steps`` inner steps, or after fewer that cannot be improved."""

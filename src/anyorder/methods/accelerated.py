@@ -323,12 +323,14 @@ class Accelerated(Optimizer):
         # In the order of the elements, not of memory, so that layout changes no bit.
         flat = [_wide(local(t)).reshape(-1) for t in tensors if t is not None]
         norms = [torch.linalg.vector_norm(t) for t in flat]
-        total = torch.stack([n.double() ** 2 for n in norms]).sum() if norms else torch.zeros(())
+        total = torch.zeros((), dtype=torch.float64, device="cpu")
+        if norms:
+            total = torch.stack([n.double() ** 2 for n in norms]).sum()
         return float(summed(total, list(self.named_params().values())))
 
     def _inner(self, first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> float:
         """The inner product over all parameters, summed in float64; ``None`` counts as zero."""
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device="cpu")
         for a, b in zip(first, second, strict=True):
             if a is not None and b is not None:
                 product = _wide(local(a)) * local(b)

@@ -38,13 +38,13 @@ class SSO(Optimizer):
     bit for bit. ``armijo`` is gradient descent with a backtracking line search, ``lbfgs`` a
     quasi-Newton method with one.
 
-    The closure is given in two parts: ``Composite(lambda: model(x), lambda z: criterion(z, y))``.
+    The closure is a ``Composite(lambda: model(x), lambda z: criterion(z, y))``.
     Outputs may have any shape; all axes but the last count samples, over which the loss is to be a
-    mean. The gain is in the number of ``targets`` in the ledger. It is large where batches are
+    mean. The gain is in the number of ``output_grads`` in the ledger. It is large where batches are
     (nearly) the whole data and small under batch noise, since the inner steps then fit the noise.
 
     State: none per parameter, one number in all (an inner step size); during a step one
-    displacement per parameter, with ``lbfgs`` up to 20 more. Oracle calls per step: 1 target,
+    displacement per parameter, with ``lbfgs`` up to 20 more. Oracle calls per step: 1 output_grad,
     ``inner_steps`` gradients of the model, and with a line search one value per trial. No weight is
     moved before the step is complete, so a step that fails leaves everything as it was.
 
@@ -65,16 +65,16 @@ class SSO(Optimizer):
         >>> loss = optimizer.step(closure)
         >>> [round(v, 3) for v in x.tolist()]  # solved with one gradient of the loss
         [1.0, 2.0]
-        >>> optimizer.calls.targets
+        >>> optimizer.calls.output_grads
         1
 
     References:
-        Lavington et al. (2023), "Target-based Surrogates for Stochastic Optimization",
+        Lavington et al. (2023), "OutputGrad-based Surrogates for Stochastic Optimization",
         arXiv 2302.02607.
     """
 
     order = 1
-    needs = frozenset({"target"})
+    needs = frozenset({"output_grad"})
     rule = MOVE
 
     lr: float = hyper(
@@ -118,16 +118,16 @@ class SSO(Optimizer):
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient in output space, ``inner_steps`` steps of the model, one move."""
-        group, target = self.param_groups[0], oracle.target()
+        group, found = self.param_groups[0], oracle.output_grad()
         search = Search(
-            oracle, target, self._eta(group), float(group["inner_lr"]), float(group["armijo"])
+            oracle, found, self._eta(group), float(group["inner_lr"]), float(group["armijo"])
         )
         trial = 2.0 * self._length if self._length else float(group["inner_lr"])
         moved = search.run(group["inner"], group["inner_steps"], trial)
-        moves = [None if g is None else m for g, m in zip(target.grads, moved, strict=True)]
+        moves = [None if g is None else m for g, m in zip(found.grads, moved, strict=True)]
         self.apply(MOVE, moves, scalars=lambda group, step: {"lr": -1.0})
         self._length = search.length
-        return target.loss
+        return found.loss
 
     def _eta(self, group: dict[str, Any]) -> float:
         """The step size in output space of the present step, counted from 1."""

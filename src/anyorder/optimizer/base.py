@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import State
 from anyorder.engine.stretches import Stretch
-from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, hyper
 from anyorder.model.embedding import exempt
 from anyorder.model.params import ParamsTypeError, named_groups
@@ -45,7 +44,6 @@ from anyorder.optimizer.options import (
     RECORD,
     check_common,
     check_group_keys,
-    checked_budget,
     checked_callable,
     checked_flag,
     checked_process_group,
@@ -57,11 +55,14 @@ from anyorder.optimizer.options import (
     signature_of,
 )
 from anyorder.optimizer.state import STEP, Slot, StateLayout
-from anyorder.oracle.backward_done import Given
+from anyorder.oracle.backward_done import BackwardDone
+from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
+from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
-from anyorder.oracle.oracle import Learned, Oracle
+from anyorder.oracle.named_closures import Closures, NamedClosures, checked_closures, owners
+from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.points.directions import Direction, Law, Seeded
 from anyorder.points.substitution import hidden
 from anyorder.rules import Rule
@@ -73,10 +74,6 @@ if TYPE_CHECKING:
 #: The needs of methods that also work after a plain ``loss.backward()``.
 GRADIENT_ONLY = frozenset({"grad"})
 _BACKPROPAGATION = Backpropagation()
-
-
-class NeedsError(AnyOrderError, TypeError):
-    """A method was not given what it needs (a closure, a module, a ranker)."""
 
 
 class _GroupValue:
@@ -119,6 +116,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     order: ClassVar[int | str] = 1
     #: What the method asks for; by default what its estimator does.
     needs: ClassVar[frozenset[str]] = GRADIENT_ONLY
+    #: Names of its closures, for methods that take several; groups say which one owns them.
+    closures: ClassVar[tuple[str, ...]] = ()
     #: Where the gradient comes from that the rule descends by.
     estimator: ClassVar[Estimator] = _BACKPROPAGATION
     #: The rule of all parameters.
@@ -188,14 +187,14 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         self.engine, self.seed = Engine(engine), checked_seed(seed)
         self.maximize = checked_flag("maximize", maximize)
         self.nonfinite: Nonfinite = nonfinite
-        self.budget = checked_budget(budget)
+        self.budget = Budget.of(budget)
         self.ranker = checked_callable("ranker", ranker, "from shifts to positions, best first")
         self.scaler, self.process_group = (
             checked_scaler(scaler),
             checked_process_group(process_group) or getattr(self.module, "process_group", None),
         )
         self.after = checked_callable("after", after, "of a name and a parameter")
-        self._refuse_unused(scaler)
+        refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
         self.calls, self.steps = Calls(), 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
         self._learned = Learned(opaque=hidden(self.module))
@@ -215,16 +214,17 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def step(self, closure: None = None) -> None: ...
 
     @overload
-    def step(self, closure: Closure | Sequence[Closure]) -> Tensor: ...
+    def step(self, closure: Closure | Sequence[Closure] | Closures) -> Tensor: ...
 
-    def step(self, closure: Closure | Sequence[Closure] | None = None) -> Tensor | None:
+    def step(self, closure: Closure | Sequence[Closure] | Closures | None = None) -> Tensor | None:
         """Take one step.
 
         Args:
             closure: returns the loss of one fixed batch and does nothing else; or a list of
                 closures, one for each of several equal micro-batches, whose answers are averaged
                 (gradient accumulation). Methods that need gradients only also work without it,
-                after ``loss.backward()``.
+                after ``loss.backward()``. Methods of several closures take them by name:
+                ``{"outer": f, "inner": g}``.
 
         Returns:
             The loss the method saw, shape (), or ``None`` without a closure. Methods that never
@@ -249,9 +249,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         try:
             with _writable():
                 self._layout.current(self)
-                self._oracle = (
-                    self._given() if closure is None else self.oracle(closure, advance=True)
-                )
+                self._oracle = self._oracle_for(closure)
                 loss = self.update(self._oracle)
                 self._finish()
         except SkipStep as skipped:
@@ -264,25 +262,39 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             return None
         return -loss if self.maximize else loss
 
-    def oracle(self, closure: Closure | Sequence[Closure], *, advance: bool = False) -> Oracle:
-        """The oracle a step would use: same parameters, ledger, budget and policies."""
-        return Oracle(
-            closure,
-            self.named_params(),
-            calls=self.calls,
-            budget=self.budget,
-            ranker=self.ranker,
-            module=self.module,
-            maximize=self.maximize,
-            engine=self.engine,
-            scaler=self.scaler,
-            group=self._group_for_answers(),
-            advance=advance,
-            legacy=self.needs == GRADIENT_ONLY,
-            nonfinite=self.nonfinite,
-            learned=self._learned,
-            clip=plain(self.param_groups[0].get("clip_norm")),
-        )
+    def oracle(
+        self, closure: Closure | Sequence[Closure] | Closures, *, advance: bool = False
+    ) -> Any:
+        """The oracle a step would use: same parameters, ledger, budget and policies.
+
+        A :class:`~anyorder.oracle.ClosureOracle`, or for closures by name one that holds an oracle
+        for each of them.
+        """
+        given = checked_closures(closure, self.closures, type(self).__name__)
+        common: dict[str, Any] = {
+            "ranker": self.ranker,
+            "engine": self.engine,
+            "advance": advance,
+            "learned": self._learned,
+            **self._policies(),
+        }
+        if self.closures:
+            return NamedClosures(given, owners(self.param_groups, self.closures), **common)
+        legacy = self.needs == GRADIENT_ONLY
+        return ClosureOracle(given, self.named_params(), legacy=legacy, **common)
+
+    def _policies(self) -> Policies:
+        """What holds for every answer, wherever it comes from."""
+        return {
+            "calls": self.calls,
+            "budget": self.budget,
+            "maximize": self.maximize,
+            "nonfinite": self.nonfinite,
+            "clip": plain(self.param_groups[0].get("clip_norm")),
+            "module": self.module,
+            "scaler": self.scaler,
+            "group": self.process_group,
+        }
 
     def named_params(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in order of the groups."""
@@ -522,7 +534,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """The gradients of the step being taken, by the identity of their parameters."""
         if self._grads is None:
             assert self._oracle is not None
-            return self._oracle.slopes()
+            return self._oracle.grads_by_param()
         pairs = zip(self.named_params().values(), self._grads, strict=True)
         return {id(param): grad for param, grad in pairs if grad is not None}
 
@@ -565,30 +577,16 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 if entry := self.state.get(param):
                     entry[STEP] = self.steps + 1
 
-    def _refuse_unused(self, scaler: Any) -> None:
-        if scaler is not None and not {"grad", "hessian", "ggn", "target"} & self.needs:
-            raise NeedsError(
-                f"scaler: {type(self).__name__} takes no gradients, so there is nothing to scale; "
-                "leave it out"
-            )
-        if self.ranker is not None and "rank" not in self.needs:
-            raise NeedsError(
-                f"ranker: {type(self).__name__} never asks for a ranking; leave it out, or use a "
-                "method that does, such as RankSGD"
-            )
-
-    def _given(self) -> Oracle:
-        """An oracle over gradients that ``backward()`` has already put into ``.grad``."""
-        if self.needs != GRADIENT_ONLY:
-            raise NeedsError(
-                f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
-                "closure; write optimizer.step(lambda: criterion(model(x), y))"
-            )
-        return Given(self)  # type: ignore[return-value]
-
-    def _group_for_answers(self) -> Any:
-        # Gradients of a DistributedDataParallel model are averaged by its own hooks already.
-        return None if self.needs == GRADIENT_ONLY else self.process_group
+    def _oracle_for(self, closure: Any) -> Any:
+        """What answers the questions of a step."""
+        if closure is None and not self.closures:
+            if self.needs != GRADIENT_ONLY:
+                raise NeedsError(
+                    f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
+                    "closure; write optimizer.step(lambda: criterion(model(x), y))"
+                )
+            return BackwardDone(self.named_params(), owner=self, **self._policies())
+        return self.oracle(closure, advance=True)
 
 
 #: The constructor's keywords that are no settings of a method.

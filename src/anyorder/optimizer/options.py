@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
 from anyorder.optimizer.state import BLOCKS
-from anyorder.oracle.ledger import Budget
+from anyorder.oracle.communicator import Communicator
 from anyorder.rules import Rule
 
 #: Options of rules whose first input is a gradient.
@@ -142,17 +141,6 @@ def checked_seed(value: Any) -> int:
         raise HyperError(f"seed: expected a whole number, got {value!r}") from None
 
 
-def checked_budget(value: Any) -> Budget | None:
-    """A budget, or one written as text such as ``"500grads"``."""
-    if isinstance(value, str):
-        return Budget.parse(value)
-    if value is not None and not isinstance(value, Budget):
-        raise HyperError(
-            f"budget: expected a Budget or text such as '500grads' or '60s', got {value!r}"
-        )
-    return value
-
-
 def checked_scaler(value: Any) -> Any:
     """A gradient scaler, by what it can do."""
     if value is not None and not all(
@@ -174,7 +162,7 @@ def checked_callable(name: str, value: Any, shape: str) -> Any:
 
 def checked_process_group(value: Any) -> Any:
     """A process group, or what stands for one."""
-    if value is not None and not (torch.distributed.is_available() and _is_group(value)):
+    if value is not None and not isinstance(value, Communicator) and not _is_group(value):
         raise HyperError(
             f"process_group: expected a torch.distributed.ProcessGroup, got {type(value).__name__}"
         )
@@ -182,8 +170,9 @@ def checked_process_group(value: Any) -> Any:
 
 
 def _is_group(value: Any) -> bool:
-    return (
-        isinstance(value, torch.distributed.ProcessGroup) or value is torch.distributed.group.WORLD
+    dist = torch.distributed
+    return dist.is_available() and (
+        isinstance(value, dist.ProcessGroup) or value is dist.group.WORLD
     )
 
 
@@ -228,9 +217,3 @@ def same_in_all_groups(
                 f"{name}: expected {plain(groups[0][name])!r} as in the first group, got "
                 f"{plain(group[name])!r}; {why}"
             )
-
-
-def is_finite_number(value: Any) -> bool:
-    """Whether ``value`` is a finite real number, or a tensor that holds one."""
-    value = plain(value)
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,7 @@ from anyorder.errors import AnyOrderError
 from anyorder.optimizer.base import Optimizer
 from anyorder.oracle import Oracle
 from anyorder.oracle.closures import checked_order
-from anyorder.oracle.gradients import refuse
+from anyorder.oracle.gradients import refuse, unknown_loss
 from anyorder.points.directions import Shift
 from anyorder.points.substitution import in_place
 
@@ -100,7 +100,7 @@ class Population(Optimizer):
 
     def update(self, oracle: Oracle) -> Tensor:
         """Ask and learn until a step is complete."""
-        complete, loss = False, torch.tensor(float("nan"), device="cpu")
+        complete, loss = False, unknown_loss()
         while not complete:
             if "rank" in self.needs:
                 complete = self.learn(oracle.rank(self.ask()))

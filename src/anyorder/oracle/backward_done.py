@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
-from anyorder.oracle.gradients import Nonfinite, clipped, refuse_sparse, require_finite
-from anyorder.oracle.ledger import Budget, Calls
+from anyorder.oracle.gradients import refuse_sparse, unknown_loss
+from anyorder.oracle.oracle import Oracle, Policies
 
 
-class Owner(Protocol):
-    """What is needed of an optimizer."""
+class BackwardDone(Oracle):
+    """An oracle that knows the gradients in ``.grad`` and nothing else.
 
-    budget: Budget | None
-    calls: Calls
-    maximize: bool
-    nonfinite: Nonfinite
-    param_groups: list[dict[str, Any]]
+    With a scaler they are those of ``scaler.scale(loss)``, and are unscaled where they are, as
+    ``scaler.step`` does. With a process group they are averaged where they are, as the hooks of
+    DistributedDataParallel do.
 
-    def named_params(self) -> dict[str, Tensor]:
-        """The trainable parameters by name."""
-        ...
+    Args:
+        params: see :class:`~anyorder.oracle.oracle.Oracle`.
+        owner: the optimizer by which a scaler knows what it has unscaled already.
+        policies: see :class:`~anyorder.oracle.oracle.Oracle`.
+    """
 
+    knows = "only the gradients that backward() has put into .grad"
+    instead = "Give step a closure: optimizer.step(lambda: criterion(model(x), y))"
 
-class Given:
-    """Gradients the user has made, in the form ``update`` asks for them."""
-
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.seen: list[Tensor | None] = []
+    def __init__(
+        self, params: Mapping[str, Tensor], *, owner: Any = None, **policies: Unpack[Policies]
+    ) -> None:
+        super().__init__(params, **policies)
+        self._owner = owner
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The gradients found in ``.grad``; the loss is not known."""
-        owner = self.owner
-        named = owner.named_params()
-        if owner.budget is not None:
-            owner.budget.check(owner.calls, {"grads": 1})
-        grads = [p.grad for p in named.values()]
-        refuse_sparse(named, grads)
-        owner.calls.grads += 1
-        require_finite(owner.nonfinite, None, grads, list(named))
-        if owner.maximize:
-            grads = [None if g is None else -g for g in grads]
-        grads = clipped(grads, owner.param_groups[0].get("clip_norm"))
-        self.seen = grads
-        return torch.tensor(float("nan")), grads
-
-    def slopes(self) -> dict[int, Tensor]:
-        """The gradients of this step by the identity of their parameters."""
-        named = self.owner.named_params().values()
-        return {id(p): g for p, g in zip(named, self.seen, strict=True) if g is not None}
+        """The gradients found in ``.grad``; the loss is not known (NaN)."""
+        with self._asking(grads=1):
+            grads = [p.grad for p in self.params.values()]
+            refuse_sparse(self.params, grads)
+        self._settled(None, grads, owner=self._owner)
+        return unknown_loss(), self._taken(self._turned(grads))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
+from anyorder.oracle.kinds import ANSWERS
 from anyorder.points.directions import Shift
 
 Closure = Callable[[], Tensor]
@@ -25,7 +26,7 @@ class ClosureError(AnyOrderError, TypeError):
 
 
 class CompositeError(AnyOrderError, TypeError):
-    """A part of a closure in two parts is no function."""
+    """The outputs or the loss of a ``Composite`` is no function."""
 
 
 class RankingError(AnyOrderError, ValueError):
@@ -33,7 +34,7 @@ class RankingError(AnyOrderError, ValueError):
 
 
 class Composite:
-    """A closure in two parts, for methods that need the model's outputs.
+    """A closure with outputs and loss apart, for methods that need the model's outputs.
 
     Args:
         outputs: returns the model's outputs for one fixed batch.
@@ -59,15 +60,15 @@ class Composite:
 class Mean:
     """Several closures as one, for answers other than gradients."""
 
-    def __init__(self, parts: Sequence[Closure]) -> None:
-        self.parts = parts
+    def __init__(self, batches: Sequence[Closure]) -> None:
+        self.batches = batches
 
     def __call__(self) -> Tensor:
         """The mean loss."""
-        return torch.stack([part() for part in self.parts]).mean()
+        return torch.stack([batch() for batch in self.batches]).mean()
 
 
-def parts_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
+def batches_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
     """The closure, or each of several; :class:`ClosureError` if one is no function."""
     several = isinstance(closure, Sequence)
     if not (all(map(callable, closure)) and len(closure) if several else callable(closure)):
@@ -79,14 +80,15 @@ def parts_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
 
 
 def one_gradient(closure: Closure) -> dict[str, int]:
-    """What a gradient of ``closure`` counts as: with a closure in two parts it holds a target."""
-    return {"grads": 1, "targets": int(isinstance(closure, Composite))}
+    """What a gradient of ``closure`` counts as: with a ``Composite`` one in the outputs, too."""
+    apart = int(isinstance(closure, Composite))
+    return {"grads": 1, **{answer.name: apart for answer in ANSWERS if answer.composite}}
 
 
-def in_two_parts(closure: Closure, what: str) -> Composite:
-    """``closure``, which has to have two parts because ``what`` needs them."""
+def as_composite(closure: Closure, what: str) -> Composite:
+    """``closure``, which has to be a ``Composite`` because of ``what``."""
     if not isinstance(closure, Composite):
-        raise ClosureError(f"{what} one closure in two parts; write {_HOW}")
+        raise ClosureError(f"{what} one Composite, outputs and loss apart; write {_HOW}")
     return closure
 
 
@@ -127,12 +129,11 @@ def checked_loss(loss: Any) -> Tensor:
 
 
 def checked_outputs(outputs: Any) -> Tensor:
-    """The outputs of a model as the first part of a closure gives them."""
+    """The outputs of a model as a ``Composite`` gives them."""
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         found = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ClosureError(
-            f"expected the first part of the closure to return the model's outputs as one tensor "
-            f"of real numbers, got {found}"
+            f"expected the outputs of the Composite to be one tensor of real numbers, got {found}"
         )
     return with_graph(outputs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,32 +12,38 @@ import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
-from anyorder.oracle.closures import Composite
+from anyorder.oracle.closures import Composite, checked_loss, checked_outputs, with_graph
+from anyorder.oracle.scaling import Scaling
+from anyorder.oracle.second_derivatives import Gradients, SecondDerivativeError, gradients, named
 
 Vector = Sequence[Tensor]
+#: Parameters by name, by the name of the closure they belong to.
+_Owned = Mapping[str, Mapping[str, Tensor]]
+_GradAt = Callable[[float, Vector, str | None], list[Tensor | None]]
 _Product = Callable[[], AbstractContextManager[None]]
-_Settle = Callable[[Sequence[Tensor]], None]
+#: Takes a product, what undoes its scale, and the loss; returns the product as a method gets it.
+_Settle = Callable[[list[Tensor], float, Tensor], list[Tensor]]
 
 
-class SecondDerivativeError(AnyOrderError, RuntimeError):
-    """An operation in the closure has no second derivative."""
+class CrossError(AnyOrderError, ValueError):
+    """Mixed derivatives with something that owns no parameters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class OutputGrad:
     """A loss and its gradients, in the parameters and in the model's outputs.
 
     Attributes:
         loss: the loss, shape ().
         grads: its gradient by parameter (``None`` where it has none).
         outputs: what the model gave, at least in float32.
-        slopes: the gradient of the loss in the outputs, in their shape.
+        grad_outputs: the gradient of the loss in the outputs, in their shape.
     """
 
     loss: Tensor
     grads: list[Tensor | None]
     outputs: Tensor
-    slopes: Tensor
+    grad_outputs: Tensor
 
     @property
     def samples(self) -> int:
@@ -52,7 +57,8 @@ class Hessian:
 
     Attributes:
         loss: the loss there, shape ().
-        grads: the gradient there, one tensor per parameter (``None`` where it has none).
+        grads: the gradient there, one tensor per parameter (``None`` where it has none); with a
+            scaler, that of the scaled loss until it is unscaled by who made this.
     """
 
     def __init__(
@@ -60,39 +66,37 @@ class Hessian:
         loss: Tensor,
         params: Mapping[str, Tensor],
         product: _Product,
-        average: _Settle,
         settle: _Settle,
+        scaling: Scaling,
+        owned: _Owned,
     ) -> None:
         self.loss = loss.detach()
-        self._params = list(params.values())
+        self._params, self._owned = list(params.values()), owned
         self._product, self._settle = product, settle
-        self._graph = _second(
-            lambda: torch.autograd.grad([loss], self._params, create_graph=True, allow_unused=True)
-        )
-        self.grads = [None if g is None else g.detach() for g in self._graph]
-        average([g for g in self.grads if g is not None])
+        scaled, self._factor = scaling.up(loss), scaling.factor()
+        self._graph: Gradients | None = gradients(scaled, params, _weight(scaled))
+        self.grads = [None if g is None else g.detach() for g in self._graph.tensors]
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Hessian times ``vector``, tensors shaped like the parameters. Counts one product."""
-        if not self._graph:
+        return self._times(vector, self._params)
+
+    def cross(self, vector: Vector, owner: str) -> list[Tensor]:
+        """Mixed second derivatives times ``vector``: one product.
+
+        Of several closures, the derivative in the parameters that ``owner`` owns of the inner
+        product of ``vector`` with the gradient in this operator's own parameters.
+        """
+        return self._times(vector, _owned_by(self._owned, owner))
+
+    def _times(self, vector: Vector, params: list[Tensor]) -> list[Tensor]:
+        if self._graph is None:
             raise SecondDerivativeError("this Hessian is closed; take products inside `with`")
-        pairs = [(g, v) for g, v in zip(self._graph, vector, strict=True) if _curved(g)]
+        self._graph.require_whole()
+        pairs = _tracked(self._graph, vector)
         with self._product(), torch.enable_grad():
-            if pairs:
-                found = _second(
-                    lambda: torch.autograd.grad(  # pyright: ignore[reportCallIssue]
-                        [g for g, _ in pairs],  # pyright: ignore[reportArgumentType]
-                        self._params,
-                        [v for _, v in pairs],
-                        retain_graph=True,
-                        allow_unused=True,
-                    )
-                )
-            else:  # a loss linear in its parameters
-                found = (None,) * len(self._params)
-        result = _filled(found, self._params)
-        self._settle(result)
-        return result
+            found = _grad([g for g, _ in pairs], params, [v for _, v in pairs])
+        return self._settle(_filled(found, params), self._factor, self.loss)
 
     def __enter__(self) -> Self:
         """Use as a context to free the graph at its end."""
@@ -105,7 +109,7 @@ class Hessian:
         trace: TracebackType | None,
     ) -> None:
         """Free the graph: nothing may keep grad -> graph -> grad alive."""
-        self._graph = ()
+        self._graph = None
 
 
 class FiniteHessian:
@@ -120,23 +124,27 @@ class FiniteHessian:
         loss: Tensor,
         grads: list[Tensor | None],
         params: Mapping[str, Tensor],
-        grad_at: Callable[[float, Vector], list[Tensor | None]],
+        grad_at: _GradAt,
+        owned: _Owned,
     ) -> None:
         self.loss, self.grads = loss, grads
-        self._params, self._grad_at = list(params.values()), grad_at
+        self._params, self._grad_at, self._owned = list(params.values()), grad_at, owned
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Hessian times ``vector``; counts two gradients."""
+        return self._times(vector, None, self._params)
+
+    def cross(self, vector: Vector, owner: str) -> list[Tensor]:
+        """Mixed second derivatives times ``vector``, see :meth:`Hessian.cross`: two gradients."""
+        return self._times(vector, owner, _owned_by(self._owned, owner))
+
+    def _times(self, vector: Vector, owner: str | None, params: list[Tensor]) -> list[Tensor]:
         size = _norm(self._params) / max(_norm(vector), 1e-30)
         precision = torch.finfo(self._params[0].dtype).eps
         step = precision ** (1 / 3) * max(size, 1e-3)
-        ahead, behind = self._grad_at(step, vector), self._grad_at(-step, vector)
-        return [
-            (a - b) / (2 * step)
-            for a, b in zip(
-                _filled(ahead, self._params), _filled(behind, self._params), strict=True
-            )
-        ]
+        ahead, behind = (self._grad_at(h, vector, owner) for h in (step, -step))
+        pairs = zip(_filled(ahead, params), _filled(behind, params), strict=True)
+        return [(a - b) / (2 * step) for a, b in pairs]
 
     def __enter__(self) -> Self:
         """Nothing is held; a context for likeness with :class:`Hessian`."""
@@ -156,36 +164,40 @@ class GGN:
         sign: float,
         product: _Product,
         settle: _Settle,
+        scaling: Scaling,
     ) -> None:
         self._params = list(params.values())
-        self._product, self._settle = product, settle
-        self._outputs = closure.outputs()
+        self._product, self._settle, self._scaling = product, settle, scaling
+        self._outputs = checked_outputs(closure.outputs())
         self._point = self._outputs.detach().requires_grad_()
-        loss = closure.loss(self._point) * sign
+        loss = checked_loss(closure.loss(self._point)) * sign
         self.loss = loss.detach()
-        (self._slope,) = torch.autograd.grad(loss, self._point, create_graph=True)
-        # J v by two reverse passes: differentiate u -> J'u, which is linear, once more.
-        self._dummy = torch.zeros_like(self._outputs, requires_grad=True)
-        self._pulled = _second(
-            lambda: torch.autograd.grad(
-                self._outputs, self._params, self._dummy, create_graph=True, allow_unused=True
-            )
+        self._slope: Gradients | None = gradients(
+            with_graph(loss), {"the model's outputs": self._point}, _weight(loss)
         )
+        # J v by two reverse passes: differentiate u -> J'u, which is linear, once more. At which u
+        # does not matter, but J'u should not be zero there, or lost graphs would go unseen.
+        self._dummy = _ramp(self._outputs).requires_grad_()
+        self._pulled: Gradients | None = gradients(self._outputs, params, self._dummy)
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
         """Gauss-Newton matrix times ``vector``. Counts one product."""
-        pairs = [(p, v) for p, v in zip(self._pulled, vector, strict=True) if p is not None]
+        if self._slope is None or self._pulled is None:
+            raise SecondDerivativeError(
+                "this Gauss-Newton matrix is closed; take products inside `with`"
+            )
+        self._slope.require_whole()
+        self._pulled.require_whole()
+        pairs = _tracked(self._pulled, vector)
+        slopes = _tracked(self._slope, [self._point])
         with self._product(), torch.enable_grad():
-            (push,) = torch.autograd.grad(
-                [p for p, _ in pairs], self._dummy, [v for _, v in pairs], retain_graph=True
+            (push,) = _filled(
+                _grad([p for p, _ in pairs], [self._dummy], [v for _, v in pairs]), [self._dummy]
             )
-            (bent,) = torch.autograd.grad(self._slope, self._point, push, retain_graph=True)
-            found = torch.autograd.grad(
-                self._outputs, self._params, bent, retain_graph=True, allow_unused=True
-            )
-        result = _filled(found, self._params)
-        self._settle(result)
-        return result
+            (bent,) = _filled(_grad([s for s, _ in slopes], [self._point], [push]), [self._point])
+            bent, factor = self._scaling.up(bent), self._scaling.factor()
+            found = _grad([self._outputs], self._params, [bent])
+        return self._settle(_filled(found, self._params), factor, self.loss)
 
     def __enter__(self) -> Self:
         """Use as a context to free the graphs at its end."""
@@ -193,11 +205,41 @@ class GGN:
 
     def __exit__(self, *_: object) -> None:
         """Free the graphs."""
-        self._pulled, self._outputs, self._slope = (), self._point, self._point
+        self._pulled, self._slope, self._outputs = None, None, self._point
 
 
-def _curved(grad: Tensor | None) -> bool:
-    return grad is not None and grad.requires_grad
+def _owned_by(owned: _Owned, owner: str) -> list[Tensor]:
+    if owner not in owned:
+        raise CrossError(f"cross: expected one of {list(owned)}, got {owner!r}")
+    return [param for param in owned[owner].values() if param.requires_grad]
+
+
+def _weight(loss: Tensor) -> Tensor:
+    """The weight 1 of a loss, which its gradients have to keep track of."""
+    return torch.ones_like(loss, requires_grad=True)
+
+
+def _ramp(like: Tensor) -> Tensor:
+    """Different numbers around 1, shaped like a tensor."""
+    steps = torch.linspace(0.5, 1.5, like.numel(), dtype=like.dtype, device=like.device)
+    return steps.view(like.shape)
+
+
+def _tracked(graph: Gradients, vector: Vector) -> list[tuple[Tensor, Tensor]]:
+    """The gradients that can be differentiated again, with their parts of a vector."""
+    pairs = zip(graph.tensors, vector, strict=True)
+    return [(g, v) for g, v in pairs if g is not None and g.requires_grad]
+
+
+def _grad(
+    outputs: list[Tensor], inputs: list[Tensor], vector: list[Tensor]
+) -> Sequence[Tensor | None]:
+    """The gradients of ``(outputs * vector).sum()``; the graph stays."""
+    if not outputs:
+        return [None] * len(inputs)
+    return named(
+        lambda: torch.autograd.grad(outputs, inputs, vector, retain_graph=True, allow_unused=True)
+    )
 
 
 def _filled(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> list[Tensor]:
@@ -207,21 +249,3 @@ def _filled(found: Sequence[Tensor | None], params: Sequence[Tensor]) -> list[Te
 
 def _norm(tensors: Sequence[Tensor]) -> float:
     return float(torch.stack([t.detach().double().norm() for t in tensors]).norm())
-
-
-def _second(derive: Callable[[], Sequence[Tensor | None]]) -> Sequence[Tensor | None]:
-    """Run a differentiation, naming the operation where it has no second derivative."""
-    try:
-        return derive()
-    except (RuntimeError, NotImplementedError) as error:
-        match = re.search(r"derivative for '?(?:aten::)?(\w+)'? is not implemented", str(error))
-        if match is None:
-            match = re.search(r"(\w+) does not support double backward", str(error))
-        if match is None:
-            raise
-        raise SecondDerivativeError(
-            f"the operation {match.group(1)} has no second derivative. Use a plain version of it "
-            "(for attention: torch.nn.attention.sdpa_kernel(SDPBackend.MATH)), or let products "
-            "come from differences of gradients: products='finite', which counts two gradients "
-            "for each product"
-        ) from error

@@ -33,6 +33,11 @@ class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by
         self.loss = loss
 
 
+def unknown_loss() -> Tensor:
+    """What stands for a loss that nobody has seen: NaN, whatever the default dtype and device."""
+    return torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
+
+
 def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) -> None:
     """Raise :class:`SparseGradientError` at the first gradient that is not dense."""
     for name, grad in zip(params, grads, strict=True):
@@ -63,7 +68,7 @@ def require_finite(
     if policy == "ignore":
         return
     sound = loss is None or bool(torch.isfinite(loss.detach()))
-    if _finite_everywhere([g for g in grads if g is not None], sound):
+    if finite_everywhere([g for g in grads if g is not None], sound):
         return
     at_fault = f"the loss is {loss.item()}" if loss is not None and not sound else ""
     refuse(policy, at_fault or _words_for(names, grads), loss)
@@ -72,14 +77,14 @@ def require_finite(
 def refuse(policy: Nonfinite, fault: str, loss: Tensor | None = None) -> NoReturn:
     """Leave the step out or raise, as the policy says."""
     if policy == "skip":
-        raise SkipStep(torch.tensor(float("nan")) if loss is None else loss.detach())
+        raise SkipStep(unknown_loss() if loss is None else loss.detach())
     raise NonFiniteError(
         f"{fault}; no parameter was changed. Lower the step size or look at the batch; "
         "nonfinite='skip' leaves such steps out and counts them, 'ignore' does not look"
     )
 
 
-def _finite_everywhere(grads: Sequence[Tensor], sound: bool) -> bool:
+def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
     """Whether this process is ``sound`` and all gradients are finite.
 
     Processes that share the gradients come to the same answer.
@@ -87,7 +92,8 @@ def _finite_everywhere(grads: Sequence[Tensor], sound: bool) -> bool:
     sound = sound and all_finite([local(g) for g in grads])
     if not any(map(is_sharded, grads)):
         return sound
-    faults = torch.tensor(float(not sound), device=local(grads[0]).device)
+    device = local(grads[0]).device
+    faults = torch.tensor(float(not sound), dtype=torch.float32, device=device)
     return not bool(summed(faults, grads))
 
 

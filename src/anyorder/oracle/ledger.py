@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, cast
 
 from anyorder.errors import AnyOrderError
-
-#: Price of each answer in forward passes when nothing was measured: a backward pass costs about
-#: two forwards, a Hessian product needs a graph kept through the backward and a second backward.
-NOMINAL_RATES: dict[str, float] = {"values": 1.0, "grads": 3.0, "products": 6.0, "ranked": 1.0}
-
-#: The kinds of answers, as the ledger names them.
-COUNTS = ("values", "grads", "products", "rankings", "ranked", "targets")
+from anyorder.oracle.kinds import COUNTS, NOMINAL_RATES
 
 
 class BudgetError(AnyOrderError, ValueError):
@@ -35,9 +32,9 @@ class Calls:
         products: curvature-vector products.
         rankings: questions put to a ranker.
         ranked: points put before a ranker, over all questions.
-        targets: gradients of the loss in the model's outputs, where the closure is in two parts.
-            Part of a gradient or product that is counted too; without a price of their own unless
-            ``rates`` names one (a simulator, a person).
+        output_grads: gradients of the loss in the model's outputs, where the closure is a
+            ``Composite``. Part of a gradient or product that is counted too; without a price of
+            their own unless ``rates`` names one (a simulator, a person).
         seconds: wall-clock seconds spent inside the closure and its derivatives.
         peak_bytes: most memory seen in use during a question (CUDA only; 0 elsewhere).
         bytes_sent: bytes handed to other processes.
@@ -49,43 +46,47 @@ class Calls:
     products: int = 0
     rankings: int = 0
     ranked: int = 0
-    targets: int = 0
+    output_grads: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
     bytes_sent: int = 0
     skipped: int = 0
 
-    def forwards(self, rates: dict[str, float] | None = None) -> float:
+    def forwards(self, rates: Mapping[str, float] | None = None) -> float:
         """Price of all answers in forward passes, at ``rates`` (default: the nominal ones)."""
-        rates = NOMINAL_RATES if rates is None else rates
+        return self._priced(NOMINAL_RATES if rates is None else _checked_rates(rates))
+
+    def _priced(self, rates: Mapping[str, float]) -> float:
         return sum(getattr(self, name) * rate for name, rate in rates.items())
 
     def to_dict(self) -> dict[str, float]:
         """All counts by name."""
         return asdict(self)
 
-    def update(self, saved: dict[str, Any]) -> None:
-        """Take over saved counts; names that do not exist here are an error."""
+    def update(self, saved: Mapping[str, Any]) -> None:
+        """Take over saved counts, checked whole before any is used.
+
+        Raises:
+            BudgetError: names that do not exist here, or what is no count.
+        """
         unknown = set(saved) - {f.name for f in fields(self)}
         if unknown:
             raise BudgetError(f"a ledger has no {sorted(unknown)}; it was saved by another version")
         for name, count in saved.items():
+            whole = name != "seconds"
+            if not (_is_number(count) and count >= 0 and (not whole or _is_whole(count))):
+                kind = "a whole number" if whole else "a number"
+                raise BudgetError(f"{name}: expected {kind} >= 0 in a ledger, got {count!r}")
+        for name, count in saved.items():
             setattr(self, name, count)
 
 
-_UNITS = {
+_UNITS = {name: name for name in (*COUNTS, "forwards", "steps", "seconds")} | {
     "s": "seconds",
     "sec": "seconds",
-    "seconds": "seconds",
-    "values": "values",
-    "grads": "grads",
-    "products": "products",
-    "rankings": "rankings",
-    "ranked": "ranked",
-    "targets": "targets",
-    "forwards": "forwards",
-    "steps": "steps",
 }
+#: Units that are no counts.
+_MEASURED = frozenset({"forwards", "seconds"})
 _SCALED = {"ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -103,7 +104,7 @@ class Budget:
     products: int | None = None
     rankings: int | None = None
     ranked: int | None = None
-    targets: int | None = None
+    output_grads: int | None = None
     forwards: float | None = None
     steps: int | None = None
     seconds: float | None = None
@@ -111,16 +112,34 @@ class Budget:
     _began: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse limits that are not positive numbers."""
-        for name in self.limits():
-            limit = getattr(self, name)
-            if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+        """Refuse limits and prices that are none."""
+        for name, limit in self.limits().items():
+            if not (_is_number(limit) and limit > 0):
                 raise BudgetError(f"expected {name} > 0 in a budget, got {limit!r}")
+            if name not in _MEASURED and not _is_whole(limit):
+                raise BudgetError(f"expected a whole number of {name} in a budget, got {limit!r}")
+            setattr(self, name, float(limit) if name in _MEASURED else int(limit))
+        self.rates = dict(_checked_rates(self.rates))
 
     def limits(self) -> dict[str, float]:
         """The limits that are set, by unit."""
         found = {name: getattr(self, name) for name in (*COUNTS, "forwards", "steps", "seconds")}
         return {name: limit for name, limit in found.items() if limit is not None}
+
+    @classmethod
+    def of(cls, value: Budget | str | None) -> Budget | None:
+        """A budget as users give it: one, its text (see :meth:`parse`), or none.
+
+        Raises:
+            BudgetError: anything else, or a text that cannot be read.
+        """
+        if isinstance(value, str):
+            return cls.parse(value)
+        if value is None or isinstance(value, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return value
+        raise BudgetError(
+            f"expected a budget such as '500grads' or Budget(grads=500), got {value!r}; say of what"
+        )
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -131,7 +150,7 @@ class Budget:
         limits: dict[str, float] = {}
         for part in text.split(","):
             match = re.fullmatch(
-                r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([a-z]+)\s*", part
+                r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*([a-z_]+)\s*", part
             )
             unit = match.group(2) if match else ""
             if match is None or (unit not in _UNITS and unit not in _SCALED):
@@ -143,9 +162,9 @@ class Budget:
             name = _UNITS.get(unit, "seconds")
             if name in limits:
                 raise BudgetError(f"the budget {text!r} limits {name} twice; keep one")
-            if name not in ("seconds", "forwards") and not amount.is_integer():
+            if name not in _MEASURED and not amount.is_integer():
                 raise BudgetError(f"expected a whole number of {name}, got {part.strip()!r}")
-            limits[name] = amount if name in ("seconds", "forwards") else int(amount)
+            limits[name] = amount if name in _MEASURED else int(amount)
         return cls(**limits)  # type: ignore[arg-type]
 
     def start(self) -> None:
@@ -166,7 +185,8 @@ class Budget:
                 self._compare(name, getattr(calls, name) + asked[name], limit)
         if self.forwards is not None:
             extra = sum(self.rates.get(name, 0.0) * count for name, count in asked.items())
-            self._compare("forwards", calls.forwards(self.rates) + extra, self.forwards)
+            spent = calls._priced(self.rates)  # pyright: ignore[reportPrivateUsage]
+            self._compare("forwards", spent + extra, self.forwards)
         if self.seconds is not None:
             self._compare("seconds", self.spent_seconds(), self.seconds)
 
@@ -186,6 +206,28 @@ class Budget:
         """The text :meth:`parse` reads."""
         short = {"seconds": "s"}
         return ",".join(f"{limit!r}{short.get(n, n)}" for n, limit in self.limits().items())
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a real number other than NaN; ``True`` is none."""
+    return type(value) is not bool and isinstance(value, Real) and not math.isnan(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral)
+
+
+def _checked_rates(rates: Any) -> Mapping[str, float]:
+    """Prices by kind of answer, or :class:`BudgetError`."""
+    if not isinstance(rates, Mapping):
+        raise BudgetError(f"rates: expected prices by kind of answer, got {rates!r}")
+    found = cast("Mapping[str, float]", rates)
+    if unknown := [name for name in found if name not in COUNTS]:
+        raise BudgetError(f"rates: expected prices of {', '.join(COUNTS)}; got {unknown}")
+    for name, price in found.items():
+        if not (_is_number(price) and 0 <= price < math.inf):
+            raise BudgetError(f"rates: expected a price >= 0 for {name}, got {price!r}")
+    return found
 
 
 def _plain(number: float) -> str:

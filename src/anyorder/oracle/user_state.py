@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,24 @@ class PutAside:
         self.kept = True
 
 
-class World:
-    """The user's state around an evaluation: what it is, and how to put it back."""
+class UserState:
+    """The user's state around an evaluation: what it is, and how to put it back.
 
-    def __init__(self, params: Mapping[str, Tensor], module: nn.Module | None) -> None:
+    Args:
+        params: parameters by name.
+        module: whose buffers and modes are put back, if it is known.
+        waiting: names of closures whose next evaluation is let through: it moves buffers and random
+            state as a plain call would.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        module: nn.Module | None,
+        waiting: Iterable[str] = (),
+    ) -> None:
         self.params = list(params.values())
+        self.waiting = set(waiting)
         self.module = module
         self.devices = sorted({p.device.index or 0 for p in self.params if p.is_cuda})
         self._replay: Random | None = None
@@ -68,12 +81,13 @@ class World:
         return changed
 
     @contextlib.contextmanager
-    def evaluation(self, *, keep: bool) -> Generator[None]:
+    def evaluation(self, closure: str = "") -> Generator[None]:
         """Run one evaluation on the random numbers of the first one.
 
-        Afterwards buffers, module modes and random state are as before, unless ``keep`` and the
-        evaluation succeeded.
+        Afterwards buffers, module modes and random state are as before, unless it was waited for
+        an evaluation of this closure and it succeeded.
         """
+        keep = closure in self.waiting
         found, modes = self._random(), self._modes()
         if self._replay is None:
             self._replay = found
@@ -87,6 +101,7 @@ class World:
         finally:
             if not (keep and done):
                 self._put_back(found, modes)
+        self.waiting.discard(closure)
 
     @contextlib.contextmanager
     def unmoved(self) -> Generator[None]:

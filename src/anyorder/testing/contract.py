@@ -31,21 +31,13 @@ from anyorder.optimizer.checkpoint import CheckpointError
 from anyorder.optimizer.population import Population
 from anyorder.oracle.closures import ClosureError
 from anyorder.oracle.gradients import NonFiniteError, SparseGradientError
-from anyorder.oracle.ledger import COUNTS, Budget, BudgetExhausted, Calls
+from anyorder.oracle.kinds import ANSWERS, COMPOSITE, COUNTS, NEEDS
+from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 from anyorder.testing.options import OptionsContract
 from anyorder.testing.worlds import bits, bowl, in_parts, net, same
 
 #: Which ledger entries each need may use.
-_LEDGER = {
-    "value": {"values"},
-    "grad": {"grads"},
-    "hessian": {"products"},
-    "ggn": {"values", "products", "targets"},
-    "target": {"targets", "grads", "values"},
-    "rank": {"rankings", "ranked"},
-}
-#: Needs that call for a closure in two parts.
-_PARTS = frozenset({"ggn", "target"})
+_LEDGER = {need.name: need.answers for need in NEEDS}
 
 
 class MethodContract(OptionsContract):
@@ -70,7 +62,7 @@ class MethodContract(OptionsContract):
 
     @property
     def _parts(self) -> bool:
-        return bool(_PARTS & self.method.needs)
+        return bool(COMPOSITE & self.method.needs)
 
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
         """One step, with the closure in the form the method needs."""
@@ -158,7 +150,7 @@ class MethodContract(OptionsContract):
         for _ in range(3):
             self.step(optimizer, closure)
         used = {name for name in COUNTS if getattr(optimizer.calls, name)}
-        allowed = set().union(*(_LEDGER[need] for need in self.method.needs))
+        allowed = set[str]().union(*(_LEDGER[need] for need in self.method.needs))
         assert used and used <= allowed
         assert all(used & _LEDGER[need] for need in self.method.needs)
 
@@ -176,7 +168,7 @@ class MethodContract(OptionsContract):
         for _ in range(4):
             self.step(optimizer, closure)
         calls = optimizer.calls
-        assert evaluations == calls.values + calls.grads + calls.ranked
+        assert evaluations == sum(getattr(calls, a.name) for a in ANSWERS if a.evaluation)
         assert calls.seconds > 0
 
     def test_budget_stops_before_the_question(self) -> None:

@@ -71,7 +71,7 @@ def bowl(
 
 
 def in_parts(closure: Closure) -> Composite:
-    """A closure in two parts, with the loss itself for output."""
+    """A ``Composite`` with the loss itself for output."""
     return Composite(closure, lambda loss: 1.0 * loss)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Price of one gradient of the loss in forward passes of the model, in the contest with prices.
 PRICE = 100.0
-PRICES = {"values": 1.0, "grads": 3.0, "targets": PRICE}
+PRICES = {"values": 1.0, "grads": 3.0, "output_grads": PRICE}
 #: Step sizes in factors of two, as many for everyone: of SGD in the weights, of SSO in the outputs.
 GRIDS = {
     "full_gd": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
@@ -292,7 +292,7 @@ def affordable(targets: int, grid: tuple[float, ...], seeds: int) -> int:
     """Steps that gradient descent can take for what SSO with 10 inner steps spends on *full*."""
     plan = Plan("full_10", targets)
     spent = _trained(plan, _tuned(plan, grid, seeds), seed=0)["price"]
-    return int(spent / (PRICES["grads"] + PRICES["targets"]))
+    return int(spent / (PRICES["grads"] + PRICES["output_grads"]))
 
 
 def _rows(task: Task, seed: int, step: int) -> Tensor | slice:

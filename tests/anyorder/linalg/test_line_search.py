@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.linalg.line_search import PAIRS, Search, quasi_newton, remember
-from anyorder.oracle import Oracle
+from anyorder.oracle import ClosureOracle
 from anyorder.oracle.closures import Composite
 
 CURVES = torch.tensor([4.0, 1.0], dtype=torch.float64)
 
 
-def start() -> tuple[nn.Parameter, Oracle]:
+def start() -> tuple[nn.Parameter, ClosureOracle]:
     """A linear model of two outputs whose surrogate is half the squared distance to (-1, -1)."""
     x = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     closure = Composite(lambda: CURVES.sqrt() * x, lambda z: z.sum() / 2)
-    return x, Oracle(closure, {"x": x})
+    return x, ClosureOracle(closure, {"x": x})
 
 
-def search(oracle: Oracle, inner_lr: float = 1.0, fall: float = 0.5) -> Search:
-    return Search(oracle, oracle.target(), 1.0, inner_lr, fall)
+def search(oracle: ClosureOracle, inner_lr: float = 1.0, fall: float = 0.5) -> Search:
+    return Search(oracle, oracle.output_grad(), 1.0, inner_lr, fall)
 
 
 def test_the_surrogate_is_what_it_says() -> None:
@@ -79,7 +79,7 @@ def test_where_no_trial_falls_it_stays() -> None:
     def kink() -> Tensor:
         return torch.where(x == 0, x, x + 1e6)  # any move is far too far
 
-    oracle = Oracle(Composite(kink, lambda z: z.sum()), {"x": x})
+    oracle = ClosureOracle(Composite(kink, lambda z: z.sum()), {"x": x})
     found = search(oracle)
     (moved,) = found.run("armijo", 3, trial=1.0)
     assert moved.item() == 0.0 and found.length is None
@@ -87,14 +87,14 @@ def test_where_no_trial_falls_it_stays() -> None:
 
 def test_trials_that_are_not_finite_count_as_failed() -> None:
     x = nn.Parameter(torch.ones(1, dtype=torch.float64))
-    oracle = Oracle(Composite(lambda: x.sqrt(), lambda z: z.sum()), {"x": x})
+    oracle = ClosureOracle(Composite(lambda: x.sqrt(), lambda z: z.sum()), {"x": x})
     (moved,) = search(oracle).run("armijo", 1, trial=64.0)  # beyond 2 the root is NaN
     assert -1.0 <= moved.item() < 0.0
 
 
 def test_half_precision_moves_in_float32() -> None:
     x = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
-    oracle = Oracle(Composite(lambda: x, lambda z: z.sum()), {"x": x})
+    oracle = ClosureOracle(Composite(lambda: x, lambda z: z.sum()), {"x": x})
     (moved,) = search(oracle).run("armijo", 2, trial=1.0)
     assert moved.dtype == torch.float32 and bool((moved < 0).all())
 

@@ -54,7 +54,7 @@ def test_one_plain_inner_step_is_sgd_bit_for_bit(lr: float, inner_lr: float) -> 
         assert a is not None and b is not None and torch.equal(a, b)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(p, q)
-    assert (sso.calls.targets, sso.calls.grads, sso.calls.values) == (10, 10, 0)
+    assert (sso.calls.output_grads, sso.calls.grads, sso.calls.values) == (10, 10, 0)
 
 
 def test_many_inner_steps_regress_the_outputs_on_their_targets() -> None:
@@ -133,7 +133,7 @@ def test_more_inner_steps_bring_more_per_target() -> None:
         optimizer = SSO(model, lr=2.0, inner_steps=steps)
         for _ in range(10):
             optimizer.step(closure)
-        assert optimizer.calls.targets == 10
+        assert optimizer.calls.output_grads == 10
         ended.append(closure().item())
     assert ended[0] > ended[1] > ended[2]
 
@@ -158,21 +158,23 @@ def test_the_loss_is_asked_once_a_step(inner: str) -> None:
     for _ in range(3):
         optimizer.step(Composite(outputs, loss))
     calls = optimizer.calls
-    assert asked["loss"] == calls.targets == 3
+    assert asked["loss"] == calls.output_grads == 3
     assert calls.grads == 12
     assert asked["outputs"] == calls.grads + calls.values
     assert (calls.values == 0) == (inner == "gd")
 
 
-def test_targets_can_be_given_a_price_and_a_limit() -> None:
+def test_output_gradients_can_be_given_a_price_and_a_limit() -> None:
     model, closure = softmax()
-    budget = Budget(targets=2, forwards=500, rates={"values": 1, "grads": 3, "targets": 100})
+    budget = Budget(
+        output_grads=2, forwards=500, rates={"values": 1, "grads": 3, "output_grads": 100}
+    )
     optimizer = SSO(model, budget=budget, inner="gd", inner_lr=0.1, inner_steps=3)
     optimizer.step(closure)
     optimizer.step(closure)
     before = copied(model)
     assert optimizer.calls.forwards(budget.rates) == 2 * (100 + 9)
-    with pytest.raises(BudgetExhausted, match="2 targets"):
+    with pytest.raises(BudgetExhausted, match="2 output_grads"):
         optimizer.step(closure)
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
@@ -259,7 +261,9 @@ def test_closures_in_one_part_or_of_many_batches_are_refused() -> None:
     x, _, _, closure = regression()
     wrong: list[Any] = [lambda: closure(), [closure, closure]]
     for bad in wrong:
-        with pytest.raises(ClosureError, match="one closure in two parts; write Composite"):
+        with pytest.raises(
+            ClosureError, match="one Composite, outputs and loss apart; write Composite"
+        ):
             SSO([x]).step(bad)
 
 

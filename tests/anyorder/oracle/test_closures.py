@@ -16,13 +16,13 @@ from anyorder.oracle.closures import (
     CompositeError,
     Mean,
     RankingError,
+    as_composite,
+    batches_of,
     calls_backward,
     checked_loss,
     checked_order,
     checked_outputs,
-    in_two_parts,
     one_gradient,
-    parts_of,
     with_graph,
 )
 
@@ -33,14 +33,16 @@ def loss() -> Tensor:
     return (X**2).sum()
 
 
-def test_two_parts_are_one_closure() -> None:
+def test_outputs_and_loss_are_one_closure() -> None:
     both = Composite(lambda: X * 3, lambda outputs: outputs.sum())
     assert both().item() == 9.0
-    assert in_two_parts(both, "this needs") is both
-    assert one_gradient(both) == {"grads": 1, "targets": 1}
-    assert one_gradient(loss) == {"grads": 1, "targets": 0}
-    with pytest.raises(ClosureError, match=r"this needs one closure in two parts; write Composite"):
-        in_two_parts(loss, "this needs")
+    assert as_composite(both, "this needs") is both
+    assert one_gradient(both) == {"grads": 1, "output_grads": 1}
+    assert one_gradient(loss) == {"grads": 1, "output_grads": 0}
+    with pytest.raises(
+        ClosureError, match=r"this needs one Composite, outputs and loss apart; write Composite"
+    ):
+        as_composite(loss, "this needs")
 
 
 @pytest.mark.parametrize("parts", [(X, loss), (loss, X)])
@@ -51,14 +53,14 @@ def test_parts_that_are_no_functions_are_refused(parts: Any) -> None:
 
 def test_several_closures_are_their_mean() -> None:
     assert Mean([loss, lambda: X.sum()])().item() == 4.0
-    assert parts_of(loss) == [loss]
-    assert parts_of([loss, loss]) == [loss, loss]
+    assert batches_of(loss) == [loss]
+    assert batches_of([loss, loss]) == [loss, loss]
 
 
 @pytest.mark.parametrize("wrong", [[], X, [loss, X], None])
 def test_what_is_no_closure_is_refused(wrong: Any) -> None:
     with pytest.raises(ClosureError, match=r"write optimizer\.step\(lambda"):
-        parts_of(wrong)
+        batches_of(wrong)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
@@ -85,7 +87,7 @@ def test_what_is_no_loss_is_refused(wrong: Any, says: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ([X], "as one tensor of real numbers, got list"),
+        ([X], "to be one tensor of real numbers, got list"),
         (X.long(), "got torch.int64"),
         (X.detach(), "does not depend on the parameters"),
     ],

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian as dense_hessian
 
-from anyorder.oracle import Oracle
+from anyorder.oracle import ClosureOracle
 from anyorder.oracle.closures import Composite
-from anyorder.oracle.curvature import SecondDerivativeError, Target
+from anyorder.oracle.curvature import OutputGrad
+from anyorder.oracle.second_derivatives import SecondDerivativeError
 
 
 def net() -> tuple[nn.Module, Composite]:
@@ -60,7 +61,7 @@ def dense(model: nn.Module, closure: Composite) -> Tensor:
 
 def test_hessian_is_the_dense_one() -> None:
     model, closure = net()
-    oracle = Oracle(closure, dict(model.named_parameters()))
+    oracle = ClosureOracle(closure, dict(model.named_parameters()))
     params = list(model.parameters())
     expected = dense(model, closure)
     with oracle.hessian() as exact:
@@ -75,7 +76,7 @@ def test_hessian_is_the_dense_one() -> None:
 def test_gauss_newton_is_jacobian_curvature_jacobian() -> None:
     model, closure = net()
     params = list(model.parameters())
-    oracle = Oracle(closure, dict(model.named_parameters()))
+    oracle = ClosureOracle(closure, dict(model.named_parameters()))
     with oracle.ggn() as ggn:
         made = columns(ggn, params)
         outputs = closure.outputs().reshape(-1)
@@ -89,7 +90,7 @@ def test_gauss_newton_is_jacobian_curvature_jacobian() -> None:
 
 def test_linear_losses_and_unused_parameters_have_zero_curvature() -> None:
     x, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
-    oracle = Oracle(lambda: x.sum() * 2, {"x": x, "unused": unused})
+    oracle = ClosureOracle(lambda: x.sum() * 2, {"x": x, "unused": unused})
     with oracle.hessian() as hessian:
         assert hessian.grads[1] is None
         assert [v.tolist() for v in hessian @ [torch.ones(2), torch.ones(3)]] == [
@@ -100,7 +101,7 @@ def test_linear_losses_and_unused_parameters_have_zero_curvature() -> None:
 
 def test_a_closed_operator_says_so_and_holds_no_graph() -> None:
     model, closure = net()
-    oracle = Oracle(closure, dict(model.named_parameters()))
+    oracle = ClosureOracle(closure, dict(model.named_parameters()))
     vector = [torch.ones_like(p) for p in model.parameters()]
     with oracle.hessian() as hessian:
         _ = hessian @ vector
@@ -119,8 +120,19 @@ def test_a_closed_operator_says_so_and_holds_no_graph() -> None:
 @pytest.mark.parametrize(
     ("shape", "samples"), [((), 1), ((7,), 7), ((7, 3), 7), ((2, 5, 3), 10), ((4, 0), 0)]
 )
-def test_a_target_counts_all_axes_of_its_outputs_but_the_last(
+def test_an_output_gradient_counts_all_axes_of_its_outputs_but_the_last(
     shape: tuple[int, ...], samples: int
 ) -> None:
     outputs = torch.zeros(shape)
-    assert Target(torch.zeros(()), [], outputs, outputs).samples == samples
+    assert OutputGrad(torch.zeros(()), [], outputs, outputs).samples == samples
+
+
+def test_differences_are_of_whole_gradients_and_are_not_taken_for_the_steps() -> None:
+    x = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    oracle = ClosureOracle(lambda: (x**3).sum(), {"x": x}, clip=1.0)
+    with oracle.hessian(products="finite") as hessian:
+        (found,) = hessian @ [torch.ones_like(x)]
+    assert torch.allclose(found, 6 * x.detach())
+    assert hessian.grads[0] is not None
+    assert torch.allclose(hessian.grads[0].norm(), torch.ones((), dtype=torch.float64))
+    assert oracle.grads_by_param() == {id(x): hessian.grads[0]}

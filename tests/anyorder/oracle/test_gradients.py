@@ -16,6 +16,7 @@ from anyorder.oracle.gradients import (
     refuse,
     refuse_sparse,
     require_finite,
+    unknown_loss,
 )
 
 GOOD, BAD = torch.ones(3), torch.tensor([1.0, math.inf, 0.0])
@@ -82,3 +83,9 @@ def test_only_long_ones_are_shortened_as_a_whole() -> None:
         1.0, rel=1e-5
     )
     assert grads[0] is not None and grads[0][0] == 3.0  # the user's own are left alone
+
+
+def test_an_unknown_loss_is_a_plain_number_whatever_the_defaults() -> None:
+    with torch.device("meta"):
+        loss = unknown_loss()
+    assert loss.isnan() and loss.dtype is torch.float32 and loss.shape == ()

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anyorder.oracle import ledger
-from anyorder.oracle.ledger import NOMINAL_RATES, Budget, BudgetError, BudgetExhausted, Calls
+from anyorder.oracle.kinds import NOMINAL_RATES
+from anyorder.oracle.ledger import Budget, BudgetError, BudgetExhausted, Calls
 
-COUNTED = ("values", "grads", "products", "rankings", "ranked", "targets", "steps")
+COUNTED = ("values", "grads", "products", "rankings", "ranked", "output_grads", "steps")
 
 
 # The ledger -----------------------------------------------------------------------------------
@@ -26,10 +29,10 @@ def test_forwards_price_every_answer() -> None:
     assert calls.forwards({"grads": 2.5}) == 5.0
 
 
-def test_targets_cost_what_their_user_says() -> None:
-    calls = Calls(grads=2, targets=2)
+def test_output_gradients_cost_what_their_user_says() -> None:
+    calls = Calls(grads=2, output_grads=2)
     assert calls.forwards() == 6.0
-    assert calls.forwards({**NOMINAL_RATES, "targets": 100.0}) == 206.0
+    assert calls.forwards({**NOMINAL_RATES, "output_grads": 100.0}) == 206.0
 
 
 def test_nominal_rates_name_fields_of_the_ledger() -> None:
@@ -65,7 +68,7 @@ def test_a_ledger_of_another_version_is_refused_whole() -> None:
         ("500grads", {"grads": 500}),
         ("10_000forwards", {"forwards": 10_000.0}),
         ("1e4values", {"values": 10_000}),
-        ("30targets", {"targets": 30}),
+        ("30output_grads", {"output_grads": 30}),
         ("2rankings, 20ranked", {"rankings": 2, "ranked": 20}),
         ("60s,500grads,7steps,3products", {"seconds": 60, "grads": 500, "steps": 7, "products": 3}),
     ],
@@ -105,6 +108,48 @@ def test_limits_are_positive_numbers(limit: object) -> None:
         Budget(grads=limit)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("unit", [*ledger.COUNTS, "steps"])
+@pytest.mark.parametrize("limit", [2.5, 2.0, math.inf])
+def test_limits_on_counts_are_whole_numbers(unit: str, limit: float) -> None:
+    with pytest.raises(BudgetError, match=f"expected a whole number of {unit} in a budget"):
+        Budget(**{unit: limit})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    budget = Budget(grads=np.int64(3), seconds=np.float32(1.5))  # type: ignore[arg-type]
+    assert str(budget) == "3grads,1.5s"
+
+
+@pytest.mark.parametrize(
+    ("rates", "says"),
+    [
+        ({"vaules": 1}, r"expected prices of values, grads, .*; got \['vaules'\]"),
+        ({"values": -1}, "expected a price >= 0 for values, got -1"),
+        ({"values": math.nan}, "got nan"),
+        ({"values": math.inf}, "got inf"),
+        ({"values": True}, "got True"),
+        ({"values": "dear"}, "got 'dear'"),
+        (3, "expected prices by kind of answer, got 3"),
+    ],
+)
+def test_prices_are_numbers_of_known_answers(rates: Any, says: str) -> None:
+    with pytest.raises(BudgetError, match=f"rates: .*{says}"):
+        Budget(grads=1, rates=rates)
+    with pytest.raises(BudgetError, match=f"rates: .*{says}"):
+        Calls().forwards(rates)
+
+
+def test_a_budget_may_be_given_as_text_or_left_out() -> None:
+    given = Budget(grads=3)
+    assert Budget.of(given) is given and Budget.of(None) is None
+    assert Budget.of("60s,3grads") == Budget(seconds=60, grads=3)
+    with pytest.raises(BudgetError, match="cannot read the budget"):
+        Budget.of("a lot")
+    for wrong in (500, 1.5, {"grads": 3}, True):
+        with pytest.raises(BudgetError, match=r"such as '500grads' or Budget\(grads=500\), got "):
+            Budget.of(wrong)  # type: ignore[arg-type]
+
+
 def test_nothing_is_left_of_zero_seconds() -> None:
     with pytest.raises(BudgetError, match="expected seconds > 0"):
         Budget.parse("0s")
@@ -128,6 +173,28 @@ def test_a_budget_reads_what_it_writes(counts: dict[str, int], amounts: dict[str
 def test_any_text_is_read_or_refused_in_our_words(text: str) -> None:
     with contextlib.suppress(BudgetError):
         assert Budget.parse(text).limits()
+
+
+@pytest.mark.parametrize(
+    ("saved", "says"),
+    [
+        ({"grads": "many"}, "grads: expected a whole number >= 0 in a ledger, got 'many'"),
+        ({"grads": -1}, "grads: .* got -1"),
+        ({"grads": 1.5}, "grads: .* got 1.5"),
+        ({"grads": True}, "grads: .* got True"),
+        ({"grads": None}, "grads: .* got None"),
+        ({"seconds": math.nan}, "seconds: expected a number >= 0"),
+        ({"seconds": -0.5}, "seconds: "),
+        ({"gradients": 3}, r"a ledger has no \['gradients'\]"),
+    ],
+)
+def test_a_saved_ledger_is_checked_before_any_of_it_is_used(saved: Any, says: str) -> None:
+    calls = Calls(values=7)
+    with pytest.raises(BudgetError, match=says):
+        calls.update({"values": 9, **saved})
+    assert calls == Calls(values=7)
+    calls.update({"values": 9, "seconds": 3, "peak_bytes": 10})
+    assert calls == Calls(values=9, seconds=3, peak_bytes=10)
 
 
 # Spending ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Putting the user's world back: buffers, random numbers and gradients."""
+"""Putting the user's state back: buffers, random numbers and gradients."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from anyorder.oracle.user_state import World
+from anyorder.oracle.user_state import UserState
 
 
-def made() -> tuple[nn.BatchNorm1d, World]:
+def made() -> tuple[nn.BatchNorm1d, UserState]:
     norm = nn.BatchNorm1d(3)
-    return norm, World(dict(norm.named_parameters()), norm)
+    return norm, UserState(dict(norm.named_parameters()), norm)
 
 
 def test_a_graph_outlives_the_evaluation_whose_buffers_were_put_back() -> None:
-    norm, world = made()
+    norm, state = made()
     before = norm.running_mean
     assert before is not None
     kept = before.clone()
-    with world.evaluation(keep=False):
+    with state.evaluation():
         loss = norm(torch.randn(4, 3)).pow(3).sum()
         assert not torch.equal(norm.running_mean, kept)  # type: ignore[arg-type]
     assert norm.running_mean is before and torch.equal(before, kept)
@@ -27,24 +27,29 @@ def test_a_graph_outlives_the_evaluation_whose_buffers_were_put_back() -> None:
 
 
 def test_a_kept_evaluation_changes_the_very_buffers_and_a_failed_one_does_not() -> None:
-    norm, world = made()
+    norm, state = made()
     before = norm.running_mean
     assert before is not None
     kept = before.clone()
-    with pytest.raises(RuntimeError), world.evaluation(keep=True):
+    state.waiting.add("")
+    with pytest.raises(RuntimeError), state.evaluation():
         norm(torch.randn(4, 3) + 5)
         raise RuntimeError
     assert torch.equal(before, kept)
-    with world.evaluation(keep=True):
+    with state.evaluation("another"):
+        norm(torch.randn(4, 3) + 5)
+    assert torch.equal(before, kept) and state.waiting == {""}
+    with state.evaluation():
         norm(torch.randn(4, 3) + 5)
     assert norm.running_mean is before and not torch.equal(before, kept)
 
 
 def test_all_evaluations_draw_the_same_numbers() -> None:
-    world = World({"x": nn.Parameter(torch.ones(1))}, None)
+    state = UserState({"x": nn.Parameter(torch.ones(1))}, None)
     drawn: list[float] = []
     for keep in (False, True, False):
-        with world.evaluation(keep=keep):
+        state.waiting = {""} if keep else set()
+        with state.evaluation():
             drawn.append(torch.rand(()).item())
     assert len(set(drawn)) == 1
     assert torch.rand(()).item() != drawn[0], "the kept one has advanced the generator"
@@ -59,8 +64,8 @@ def test_shared_and_missing_buffers() -> None:
             self.register_buffer("none", None)
 
     model = Shared()
-    world = World({}, model)
-    with world.evaluation(keep=False):
+    state = UserState({}, model)
+    with state.evaluation():
         assert model.a.running_mean is model.b.running_mean
         model.a(torch.randn(4, 2))
         assert model.a.running_mean is model.b.running_mean
@@ -71,14 +76,14 @@ def test_gradients_are_set_aside_and_given_back() -> None:
     x = nn.Parameter(torch.ones(2))
     x.grad = torch.full((2,), 3.0)
     mine = x.grad
-    world = World({"x": x}, None)
-    with world.grads_put_aside() as before:
-        assert not world.grads_changed(before)
+    state = UserState({"x": x}, None)
+    with state.grads_put_aside() as before:
+        assert not state.grads_changed(before)
         assert x.grad is None
         x.sum().backward()
     assert x.grad is mine and x.grad.tolist() == [3.0, 3.0]
-    with world.grads_put_aside() as before:
+    with state.grads_put_aside() as before:
         x.sum().backward()  # accumulates in place
-        assert world.grads_changed(before)
+        assert state.grads_changed(before)
         before.keep()
     assert x.grad.tolist() == [4.0, 4.0]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyorder.engine import Engine
-from anyorder.oracle import Oracle
+from anyorder.oracle import ClosureOracle
 from anyorder.points.directions import BLOCK, Seeded, Shift
 from anyorder.points.substitution import in_place, shifted
 
@@ -97,7 +97,7 @@ def test_weights_that_cannot_be_seen_being_read_are_found() -> None:
         model = nn.Sequential(nn.Linear(4, 4), torch.jit.script(nn.Linear(4, 3)))
     params = dict(model.named_parameters())
     before = {n: p.detach().clone() for n, p in params.items()}
-    oracle = Oracle(lambda: model(torch.ones(2, 4)).pow(2).sum(), params)
+    oracle = ClosureOracle(lambda: model(torch.ones(2, 4)).pow(2).sum(), params)
     (value,) = oracle.values([SHIFT])
     with torch.no_grad(), in_place(params, SHIFT, EAGER):
         expected = model(torch.ones(2, 4)).pow(2).sum()
@@ -161,7 +161,7 @@ def test_memory_of_a_shifted_forward_is_that_of_inference_plus_one_layer() -> No
                 highest = max(highest, held)
         return highest
 
-    oracle = Oracle(lambda: model(x).sum(), dict(model.named_parameters()))
+    oracle = ClosureOracle(lambda: model(x).sum(), dict(model.named_parameters()))
     plain = peak(lambda: torch.no_grad()(model)(x))
     layer, temporaries = 4 * 2048 * 2048, 16 * 4 * BLOCK // 2  # an eager block's intermediates
     assert layer <= peak(lambda: oracle.values([SHIFT])) <= plain + layer + temporaries

@@ -52,8 +52,8 @@ def test_gradients_of_the_loss_are_what_is_equal() -> None:
     descent, sso = (_trained(Plan(name, 3), 4.0, seed=0) for name in ("full_gd", "full_10"))
     assert descent["targets"] == sso["targets"] == 3
     assert descent["passes"] == 3 * 3 and sso["passes"] > 3 * 10 * 3
-    assert descent["price"] == 3 * (PRICES["grads"] + PRICES["targets"])
-    assert sso["price"] == sso["passes"] + 3 * PRICES["targets"]
+    assert descent["price"] == 3 * (PRICES["grads"] + PRICES["output_grads"])
+    assert sso["price"] == sso["passes"] + 3 * PRICES["output_grads"]
     assert affordable(3, (4.0,), 1) == int(sso["price"] / 103)
 
 

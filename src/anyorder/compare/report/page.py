@@ -30,7 +30,7 @@ from anyorder.compare.stats.verdicts import Row, compare_pairs, summarise
 from anyorder.compare.store.results import keep_text
 from anyorder.compare.store.schema import MethodRecord, Results
 from anyorder.extras import require
-from anyorder.oracle.ledger import COUNTS
+from anyorder.oracle.kinds import COUNTS
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NUMBERS = (

@@ -14,7 +14,7 @@ from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm, med
 from anyorder.compare.stats.records import Axis, Judged, final, judged_by, main_axis, succeeded
 from anyorder.compare.stats.verdicts import Pair, Row, Verdict, compare_pairs, summarise
 from anyorder.compare.store.schema import MethodRecord, Results, Trial
-from anyorder.oracle.ledger import COUNTS
+from anyorder.oracle.kinds import ANSWERS
 
 UNITS: dict[Axis, str] = {
     "seconds": "s",
@@ -224,13 +224,15 @@ def test_data(results: Results) -> Table | None:
 
 def ledger(results: Results) -> Table:
     """What one run of each method took: medians over runs, largest for memory."""
-    words = {"grads": "gradients", "ranked": "ranked points"}
-    kinds = [kind for kind in COUNTS if kind != "targets"]
+    words = {answer.name: answer.many for answer in ANSWERS}
+    kinds = [answer.name for answer in ANSWERS if not answer.composite]
     ordered = _ordered(results)
-    # A gradient of a loss in two parts holds one target; only other numbers say more.
-    if any(row.calls and 0 < row.calls["targets"] != row.calls["grads"] for *_, row in ordered):
-        kinds.append("targets")
-    head = ["method", *(words.get(kind, kind) for kind in kinds), "forwards"]
+    # A gradient of a Composite holds one in the outputs; only other numbers say more.
+    if any(
+        row.calls and 0 < row.calls["output_grads"] != row.calls["grads"] for *_, row in ordered
+    ):
+        kinds.append("output_grads")
+    head = ["method", *(words[kind] for kind in kinds), "forwards"]
     head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
     rows: list[list[Cell]] = []
     for index, method, row in ordered:

@@ -93,8 +93,8 @@ def _target(row: Row) -> str:
 
 def _answers(calls: dict[str, float]) -> list[str]:
     kinds = ["values", "grads", "products", "rankings"]
-    if calls.get("targets") != calls.get("grads"):  # else each gradient held one
-        kinds.append("targets")
+    if calls.get("output_grads") != calls.get("grads"):  # else each gradient held one
+        kinds.append("output_grads")
     return [f"{calls[kind]:.0f} {kind}" for kind in kinds if calls.get(kind)]
 
 

@@ -83,7 +83,7 @@ class Foreign:
                 loss.backward()
             self.calls.seconds += time.perf_counter() - began
             self.calls.grads += asked["grads"]
-            self.calls.targets += asked["targets"]
+            self.calls.output_grads += asked["output_grads"]
             seen.append(loss.detach())
             self._watch(seen[-1].item())
             return loss

@@ -15,8 +15,8 @@ from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.run import memory
 from anyorder.compare.run.records import Cost, Noise, Pilot
 from anyorder.compare.run.runner import fresh_model
-from anyorder.oracle import Oracle
-from anyorder.oracle.curvature import SecondDerivativeError
+from anyorder.oracle import ClosureOracle
+from anyorder.oracle.second_derivatives import SecondDerivativeError
 from anyorder.problems import Problem, ProblemError, check, move
 from anyorder.problems.check import Finding, Report
 
@@ -131,7 +131,7 @@ class _Bench:
         """Why there is no Hessian product; empty if there is one."""
         ones = [torch.ones_like(p) for p in self.params.values()]
         try:
-            with Oracle(self.loss, self.params, nonfinite="ignore").hessian() as hessian:
+            with ClosureOracle(self.loss, self.params, nonfinite="ignore").hessian() as hessian:
                 _ = hessian @ ones
         except SecondDerivativeError as error:
             return " ".join(str(error).split())

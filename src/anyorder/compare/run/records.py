@@ -26,7 +26,7 @@ class Costs:
     products: int
     rankings: int
     ranked: int
-    targets: int
+    output_grads: int
     skipped: int
     bytes_sent: int
 

@@ -32,7 +32,7 @@ from anyorder.compare.store.schema import (
 )
 from anyorder.compare.store.storage import StorageError
 from anyorder.files import write_whole
-from anyorder.oracle.ledger import NOMINAL_RATES
+from anyorder.oracle.kinds import NOMINAL_RATES
 
 Outcomes = Mapping[str, Outcome]
 

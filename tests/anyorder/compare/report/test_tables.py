@@ -89,18 +89,20 @@ def test_ledger() -> None:
     assert row[table.head.index("state")].value == 1024
 
 
-def test_the_ledger_shows_targets_where_they_say_more_than_gradients() -> None:
+def test_the_ledger_shows_output_gradients_where_they_say_more_than_gradients() -> None:
     results = example.made_up(RUNS)
     points = [point for method in results.methods for run in method.runs for point in run.curve]
-    assert "targets" not in tables.ledger(results).head
+    assert "output gradients" not in tables.ledger(results).head
     for point in points:
-        point.calls.targets = point.calls.grads
-    assert "targets" not in tables.ledger(results).head
+        point.calls.output_grads = point.calls.grads
+    assert "output gradients" not in tables.ledger(results).head
     for point in points:
-        point.calls.targets = 7
+        point.calls.output_grads = 7
     table = tables.ledger(results)
-    assert [row[table.head.index("targets")].value for row in table.rows] == [7] * len(table.rows)
-    assert table.head[5:8] == ["ranked points", "targets", "forwards"]
+    assert [row[table.head.index("output gradients")].value for row in table.rows] == [7] * len(
+        table.rows
+    )
+    assert table.head[5:8] == ["ranked points", "output gradients", "forwards"]
 
 
 def test_test_data() -> None:

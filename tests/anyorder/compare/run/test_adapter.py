@@ -39,14 +39,14 @@ def test_same_numbers_and_ledger_for_both_kinds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "torch.optim:SGD"])
-def test_gradients_of_a_loss_in_two_parts_hold_targets(name: str) -> None:
+def test_gradients_of_a_composite_hold_output_gradients(name: str) -> None:
     model = nn.Linear(4, 1)
     closure = Composite(lambda: model(torch.eye(4)), lambda out: (out - 3).square().mean())
-    adapted = adapt(resolve(name), model, {"lr": 0.1}, Budget(targets=3), 0)
+    adapted = adapt(resolve(name), model, {"lr": 0.1}, Budget(output_grads=3), 0)
     with pytest.raises(BudgetExhausted):
         while True:
             adapted.step(closure)
-    assert (adapted.calls.grads, adapted.calls.targets) == (3, 3)
+    assert (adapted.calls.grads, adapted.calls.output_grads) == (3, 3)
 
 
 def test_kinds() -> None:

@@ -361,7 +361,7 @@ def test_a_method_that_works_on_outputs_asks_less_of_the_loss() -> None:
     record = run(load("digits"), task("sso", "60grads"))
     assert record.status == "done", record.error
     calls = record.curve[-1].calls
-    assert 0 < 5 * calls.targets <= calls.grads <= 60
+    assert 0 < 5 * calls.output_grads <= calls.grads <= 60
     assert record.final.loss < 0.8 * record.curve[0].val_loss
 
 

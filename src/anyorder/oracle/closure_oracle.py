@@ -1,0 +1,400 @@
+"""One closure, one oracle: everything a method may ask, counted, with the user's world left alone.
+
+``closure() -> loss`` returns the loss of one fixed batch and does nothing else. The
+:class:`ClosureOracle` takes values, rankings, gradients and curvature products from it. It counts
+every answer in a ledger, refuses a question that would exceed the budget *before* asking, and
+leaves parameters, ``.grad``, ``requires_grad``, buffers, module mode and random state as it found
+them, also when the closure raises in the middle.
+
+Example:
+    >>> import torch
+    >>> from anyorder.oracle import ClosureOracle
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> oracle = ClosureOracle(lambda: (x ** 2).sum(), {"x": x})
+    >>> loss, grads = oracle.grad()
+    >>> loss.item(), grads[0].tolist(), x.grad
+    (5.0, [2.0, 4.0], None)
+    >>> oracle.calls.grads
+    1
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Unpack, cast
+
+import torch
+from torch import Tensor
+
+from anyorder.engine import Engine
+from anyorder.engine.tensors import all_finite
+from anyorder.oracle.closures import (
+    Closure,
+    ClosureError,
+    Mean,
+    Ranker,
+    as_composite,
+    batches_of,
+    calls_backward,
+    checked_loss,
+    checked_order,
+    checked_outputs,
+    one_gradient,
+    with_graph,
+)
+from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, OutputGrad
+from anyorder.oracle.gradients import Nonfinite, refuse
+from anyorder.oracle.oracle import NeedsError, Oracle, Policies
+from anyorder.oracle.user_state import UserState
+from anyorder.points.directions import Shift
+from anyorder.points.substitution import in_place, shifted
+
+
+@dataclass(slots=True)
+class Learned:
+    """What evaluations have shown about a closure, kept from step to step.
+
+    Attributes:
+        opaque: parameters that no visible operation reads (:mod:`anyorder.points.substitution`).
+        graph: whether the closure differentiates something itself and so needs a graph.
+    """
+
+    opaque: set[str] = field(default_factory=set)
+    graph: bool = False
+
+
+class ClosureOracle(Oracle):
+    """What a method may ask of a closure.
+
+    Args:
+        closure: returns the scalar loss of one fixed batch; or a list of closures, one for each of
+            several batches.
+        params: see :class:`~anyorder.oracle.oracle.Oracle`.
+        ranker: answers :meth:`rank`; by default the order of the values.
+        engine: runs the rules that make shifted points.
+        advance: let the *first* evaluation move buffers and random state, as a plain call would;
+            otherwise nothing moves at all.
+        legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
+        learned: what earlier evaluations have shown about the closure; added to.
+        name: which of several closures this is.
+        owned: the parameters of each of several closures, by the closure's name.
+        user: the user's state, where several closures share it.
+        policies: see :class:`~anyorder.oracle.oracle.Oracle`; the buffers of the module are kept
+            safe between evaluations.
+    """
+
+    knows = "one closure"
+    instead = "Ask what a closure can answer"
+
+    def __init__(
+        self,
+        closure: Closure | Sequence[Closure],
+        params: Mapping[str, Tensor],
+        *,
+        ranker: Ranker | None = None,
+        engine: Engine | None = None,
+        advance: bool = False,
+        legacy: bool = False,
+        learned: Learned | None = None,
+        name: str = "",
+        owned: Mapping[str, Mapping[str, Tensor]] | None = None,
+        user: UserState | None = None,
+        **policies: Unpack[Policies],
+    ) -> None:
+        super().__init__(params, **policies)
+        self._batches = batches_of(closure)
+        self._count = len(self._batches)
+        self._closure: Closure = Mean(self._batches) if len(self._batches) > 1 else self._batches[0]
+        self._ranker, self._engine = ranker, engine or Engine("eager")
+        self._legacy, self._compares = legacy, not legacy
+        self._name, self._owned = name, owned or {name: self.params}
+        self._user = user or UserState(self.params, self._module, [name] if advance else ())
+        self.learned = Learned() if learned is None else learned
+
+    def over(self, *names: str) -> ClosureOracle:
+        """This closure as a function of the parameters that other closures own.
+
+        Args:
+            names: whose parameters, one after the other; all others are constants.
+        """
+        if unknown := [name for name in names if name not in self._owned]:
+            raise NeedsError(f"over: expected some of {list(self._owned)}, got {unknown}")
+        twin = copy.copy(self)
+        twin.params = {
+            key: param
+            for name in names
+            for key, param in self._owned[name].items()
+            if param.requires_grad
+        }
+        twin._seen = [None] * len(twin.params)
+        return twin
+
+    # Questions -----------------------------------------------------------------------------
+
+    def values(self, shifts: Sequence[Shift]) -> Tensor:
+        """The losses at shifted points, shape ``(len(shifts),)``. Counts one value each."""
+        with self._asking(values=len(shifts)):
+            losses = torch.stack([self._value(shift) for shift in shifts])
+        self._average([losses])
+        return losses * self._sign
+
+    def rank(self, shifts: Sequence[Shift]) -> list[int]:
+        """Positions of the shifted points, best first; possibly only the best few."""
+        with self._asking(rankings=1, ranked=len(shifts)):
+            if self._ranker is not None:
+                return checked_order(self._ranker(shifts), len(shifts))
+            policy, self._nonfinite = self._nonfinite, "ignore"  # NaN is merely the worst rank
+            try:
+                losses = torch.stack([self._value(shift) for shift in shifts])
+            finally:
+                self._nonfinite = policy
+            self._average([losses])
+        losses = torch.where(losses.isnan(), torch.inf, losses * self._sign)
+        return losses.argsort(stable=True).tolist()
+
+    def grad(self) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss and its gradient by parameter (``None`` where it has none)."""
+        scaled = True
+        with (
+            self._asking(**one_gradient(self._batches[0])),
+            torch.enable_grad(),
+            self._user.grads_put_aside() as before,
+        ):
+            if len(self._batches) > 1:
+                loss = self._accumulated(before)
+            else:
+                with self._evaluation():
+                    loss = self._checked(self._closure())
+                    if self._legacy and self._user.grads_changed(before):
+                        before.keep()  # a torch.optim closure: its gradients stay where they are
+                        scaled = False
+                    elif self._user.grads_changed(before):
+                        raise calls_backward()
+                    else:
+                        self._backward(loss)
+            grads = [p.grad for p in self.params.values()]
+        loss = self._settled(loss, grads, scaled=scaled)
+        assert loss is not None
+        return loss.detach() * self._sign, self._taken(self._turned(grads))
+
+    def _accumulated(self, before: Any) -> Tensor:
+        """The mean loss of several closures, with the mean gradient in ``.grad``."""
+        count, waiting = len(self._batches), set(self._user.waiting)
+        seen = getattr(self._batches, "seen", None)
+        params = list(self.params.values())
+        total: list[Tensor | None] = [None] * len(params)
+        losses: list[Tensor] = []
+        for index, closure in enumerate(self._batches):
+            self._user.waiting |= waiting  # every one of them is a batch of its own
+            silent = seen is None and index < count - 1
+            with self._unsynchronised(silent), self._evaluation():
+                loss = self._checked(closure())
+                if index == 0 and self._user.grads_changed(before):
+                    raise calls_backward()
+                self._backward(loss / count)
+            losses.append(loss.detach())
+            if seen is not None:
+                own = [p.grad for p in params]
+                whole = count * self._scaling.factor()
+                seen([None if g is None else g * whole for g in own])
+                total = [_sum(t, g) for t, g in zip(total, own, strict=True)]
+                for param in params:
+                    param.grad = None
+        if seen is not None:
+            for param, grad in zip(params, total, strict=True):
+                param.grad = grad
+        return torch.stack(losses).mean()
+
+    def _unsynchronised(self, silent: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes need to exchange the sum of several gradients only."""
+        pause = getattr(self._module, "no_sync", None)
+        return pause() if silent and pause is not None else contextlib.nullcontext()
+
+    def hessian(self, *, products: Literal["exact", "finite"] = "exact") -> Hessian | FiniteHessian:
+        """The Hessian as an operator, with the loss and gradient it came from. Counts one grad."""
+        if products == "finite":
+            loss, grads = self.grad()
+            return FiniteHessian(loss, grads, self.params, self._grad_at, self._owned)
+        with (
+            self._asking(**one_gradient(self._batches[0])),
+            torch.enable_grad(),
+            self._user.grads_put_aside() as before,
+            self._evaluation(),
+        ):
+            loss = self._checked(self._closure())
+            if self._user.grads_changed(before):
+                raise calls_backward()
+            operator = Hessian(
+                loss * self._sign,
+                self.params,
+                self._product,
+                self._settle,
+                self._scaling,
+                self._owned,
+            )
+        grads = operator.grads
+        if self._communicator is not None or self._scaling:  # else the graph's own are changed
+            grads = [None if g is None else g.clone() for g in grads]
+        loss = self._settled(operator.loss, grads, hooked=False)
+        assert loss is not None
+        operator.loss, operator.grads = loss, self._taken(grads)
+        return operator
+
+    def _grad_at(
+        self, scale: float, vector: Sequence[Tensor], owner: str | None = None
+    ) -> list[Tensor | None]:
+        """The gradient at a point near by, in the own parameters or in those of an owner."""
+        asked = copy.copy(self) if owner is None else self.over(owner)
+        asked._clip = None  # a difference of clipped gradients is no curvature
+        with in_place(self.params, self.shift(vector, scale), self._engine):
+            return asked.grad()[1]
+
+    def grad_at(self, shift: Shift) -> tuple[Tensor, list[Tensor | None]]:
+        """:meth:`grad` at a shifted point; needs memory for a copy of the parameters."""
+        with in_place(self.params, shift, self._engine):
+            return self.grad()
+
+    def output_grad(self) -> OutputGrad:
+        """The loss and its gradients in parameters and outputs. Counts one of each."""
+        closure = as_composite(self._closure, "gradients in the model's outputs need")
+        with (
+            self._asking(grads=1, output_grads=1),
+            torch.enable_grad(),
+            self._user.grads_put_aside() as before,
+        ):
+            with self._evaluation():
+                outputs = checked_outputs(closure.outputs())
+                wide = torch.promote_types(outputs.dtype, torch.float32)
+                point = outputs.detach().to(wide).requires_grad_()
+                loss = self._checked(closure.loss(point))
+                if self._user.grads_changed(before):
+                    raise calls_backward()
+                grad_outputs = self._in_outputs(loss, point)
+                # Its gradient in the outputs is this; hooks and a scaler see a plain backward.
+                self._backward((outputs.to(wide) * grad_outputs).sum())
+            grads = [p.grad for p in self.params.values()]
+        loss = self._settled(loss, [*grads, grad_outputs])
+        assert loss is not None
+        sign = self._sign
+        return OutputGrad(
+            loss.detach() * sign, self._turned(grads), point.detach(), grad_outputs * sign
+        )
+
+    def _in_outputs(self, loss: Tensor, outputs: Tensor) -> Tensor:
+        """The gradient of the loss in the outputs; refuses losses that read parameters too."""
+        params = list(self.params.values())
+        found = torch.autograd.grad(loss, [outputs, *params], allow_unused=True)
+        grad_outputs, *direct = cast("tuple[Tensor | None, ...]", found)
+        if grad_outputs is None or any(d is not None for d in direct):
+            raise ClosureError(
+                "the loss of the Composite must be computed from the outputs it is given, and "
+                "from no parameter; move what reads parameters into the outputs"
+            )
+        return grad_outputs
+
+    def reusing_outputs(
+        self, loss: Callable[[Tensor], Tensor], *, nonfinite: Nonfinite | None = None
+    ) -> ClosureOracle:
+        """An oracle for another loss of the same model's outputs: a surrogate."""
+        closure = as_composite(self._closure, "another loss of the outputs needs")
+        twin = copy.copy(self)
+        twin._closure = lambda: loss(closure.outputs())
+        twin._batches = [twin._closure]
+        twin._sign = 1.0
+        twin._nonfinite = nonfinite or self._nonfinite
+        return twin
+
+    def ggn(self) -> GGN:
+        """The generalised Gauss-Newton matrix as an operator. Counts one value."""
+        closure = as_composite(self._closure, "Gauss-Newton products need")
+        with self._asking(values=1, output_grads=1), torch.enable_grad(), self._evaluation():
+            operator = GGN(
+                closure, self.params, self._sign, self._product, self._settle, self._scaling
+            )
+        self._average([operator.loss])
+        self._finite(operator.loss)
+        return operator
+
+    # Counting ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _product(self) -> Generator[None]:
+        with self._asking(products=1), self._user.unmoved():
+            yield
+
+    # Evaluating ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _evaluation(self) -> Generator[None]:
+        """One run of the closure; buffers, modes and random state are put back afterwards.
+
+        With ``advance`` the first run of the step is let through: after the step the world is as
+        one plain evaluation would have left it (batch-norm statistics, the next dropout mask).
+        """
+        with self._user.evaluation(self._name):
+            yield
+        self._evaluated += 1
+
+    @torch.no_grad()
+    def _value(self, shift: Shift) -> Tensor:
+        loss, seen = self._value_once(shift)
+        unseen = frozenset(self.params) - seen
+        if not self.learned.opaque >= unseen:
+            # Never asked for: unused, or read by code no operation of which can be seen.
+            self.learned.opaque |= unseen
+            self._evaluated -= 1
+            loss, _ = self._value_once(shift)
+        self._finite(loss)
+        return loss
+
+    def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:
+        # What was learned of parameters that have been frozen since does not count here.
+        opaque = frozenset(self.learned.opaque & set(self.params))
+        try:
+            with (
+                torch.set_grad_enabled(self.learned.graph),
+                self._user.grads_put_aside() as before,
+                self._evaluation(),
+                shifted(self.params, shift, self._engine, opaque) as seen,
+            ):
+                loss = self._checked(self._closure(), graph=False).detach()
+                if self.learned.graph and self._user.grads_changed(before):
+                    raise calls_backward()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            if self.learned.graph:
+                raise calls_backward() from error
+            # It differentiates inside, as losses on derivatives do, or it calls backward().
+            self.learned.graph = True
+            return self._value_once(shift)
+        return loss, seen
+
+    def _checked(self, loss: Any, *, graph: bool = True) -> Tensor:
+        found = checked_loss(loss)
+        return with_graph(found) if graph and not self._legacy else found
+
+    def _backward(self, loss: Tensor) -> None:
+        """Backward into ``.grad``: hooks of DDP and of the user fire as in a plain loop."""
+        some = list(self.params.values()) if len(self._owned) > 1 else None
+        self._scaling.up(with_graph(loss)).backward(inputs=some)
+
+    def _settle(self, product: list[Tensor], factor: float, loss: Tensor) -> list[Tensor]:
+        """A curvature product as all processes have it, times ``factor``, and finite."""
+        if self._communicator is not None:
+            product = [p.clone() for p in product]
+            self._average(product)
+        product = self._scaling.undone(product, factor, loss)
+        if self._nonfinite != "ignore" and not all_finite(product):
+            refuse(
+                self._nonfinite,
+                "a curvature product is not finite: the loss has no second derivative there",
+            )
+        return product
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second

@@ -1,0 +1,89 @@
+"""A gradient scaler around answers that are computed in half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from anyorder.engine.tensors import all_finite
+from anyorder.oracle.gradients import SkipStep, finite_everywhere, unknown_loss
+
+
+class Scaling:
+    """A ``torch.amp.GradScaler`` around answers; without one nothing is done.
+
+    A loss goes through :meth:`up` before it is differentiated, what comes of it through
+    :meth:`unscale_` (gradients) or :meth:`undone` (curvature products). An overflow shrinks the
+    scale and leaves the step out, as in a loop written by hand.
+
+    Args:
+        scaler: the scaler, or ``None``.
+    """
+
+    def __init__(self, scaler: Any) -> None:
+        self.scaler = scaler
+
+    def __bool__(self) -> bool:
+        """Whether there is a scaler."""
+        return self.scaler is not None
+
+    def up(self, tensor: Tensor) -> Tensor:
+        """``tensor`` times the scale."""
+        return tensor if self.scaler is None else self.scaler.scale(tensor)
+
+    def factor(self) -> float:
+        """What undoes the present scale."""
+        return 1.0 if self.scaler is None else 1.0 / self.scaler.get_scale()
+
+    def unscale_(
+        self, grads: Sequence[Tensor | None], loss: Tensor | None, owner: Any = None
+    ) -> None:
+        """Undo the scale of gradients in place, and let it grow or shrink by what is found.
+
+        Args:
+            grads: gradients of a scaled loss.
+            loss: the loss, for a step that is left out.
+            owner: the optimizer whose gradients these are; if the user has unscaled them already
+                (``scaler.unscale_(optimizer)``, ``scaler.step(optimizer)``) they are left alone.
+
+        Raises:
+            SkipStep: an overflow.
+        """
+        if self.scaler is None:
+            return
+        found = [grad for grad in grads if grad is not None]
+        if not found:
+            return
+        try:
+            self.scaler.unscale_(_Holder(found) if owner is None else owner)
+        except RuntimeError as error:
+            if owner is None or "already been called" not in str(error):
+                raise
+        else:
+            self.scaler.update()
+        if not finite_everywhere(found):
+            raise SkipStep(unknown_loss() if loss is None else loss.detach())
+
+    def undone(self, product: list[Tensor], factor: float, loss: Tensor) -> list[Tensor]:
+        """A curvature product of a scaled loss without the scale.
+
+        Raises:
+            SkipStep: an overflow.
+        """
+        if self.scaler is None:
+            return product
+        if not all_finite(product):
+            self.unscale_([p.clone() for p in product], loss)
+        return [p * factor for p in product]
+
+
+class _Holder:
+    """The one thing a gradient scaler asks of an optimizer: parameters with gradients."""
+
+    def __init__(self, grads: list[Tensor]) -> None:
+        self.params = [grad.detach() for grad in grads]
+        for param, grad in zip(self.params, grads, strict=True):
+            param.grad = grad
+        self.param_groups = [{"params": self.params}]
