@@ -27,7 +27,7 @@ class Room:
     def __init__(self, size: int) -> None:
         self.size = size
         self.board: list[Any] = [None] * size
-        self.turn = threading.Barrier(size, timeout=60)
+        self.turn = threading.Barrier(size, timeout=300)
 
     def __getitem__(self, rank: int) -> Seat:
         return Seat(self, rank)
