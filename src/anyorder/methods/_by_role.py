@@ -92,6 +92,8 @@ class ByRole(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; the roles of its parameters are found first."""
+        if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            super().add_param_group(param_group)  # says what is expected
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
         late = {n: p for n, p in group["params"] if n not in self._assigned}
         before = self._assigned
