@@ -1,6 +1,6 @@
 """What every method promises, one test each. Nothing is sampled or left out.
 
-Subclass :class:`MethodContract`, set ``method``, and run pytest.
+Subclass :class:`MethodContract`, set ``method``, write ``reference``, and run pytest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -33,6 +34,7 @@ from anyorder.oracle.closures import ClosureError
 from anyorder.oracle.gradients import NonFiniteError, SparseGradientError
 from anyorder.oracle.ledger import COUNTS, Budget, BudgetExhausted, Calls
 from anyorder.testing.options import OptionsContract
+from anyorder.testing.reference import ReferenceContract
 from anyorder.testing.worlds import bits, bowl, in_parts, net, same
 
 #: Which ledger entries each need may use.
@@ -48,18 +50,20 @@ _LEDGER = {
 _PARTS = frozenset({"ggn", "target"})
 
 
-class MethodContract(OptionsContract):
-    """Tests of one method.
+class MethodContract(ReferenceContract, OptionsContract):
+    """Tests of one method. Set ``method``, write :meth:`reference`.
 
     Attributes:
         method: the class under test.
         options: settings used throughout, where the defaults do not suit a tiny problem.
         half: further settings for parameters in half precision.
+        reference_settings: what method and reference are tried with, each beside ``options``.
     """
 
     method: ClassVar[type[Optimizer]]
     options: ClassVar[dict[str, Any]] = {}
     half: ClassVar[dict[str, Any]] = {}
+    reference_settings: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
     # Helpers -------------------------------------------------------------------------------
 
