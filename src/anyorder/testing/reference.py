@@ -112,7 +112,7 @@ class ReferenceContract:
     def reference(
         self, values: Values, world: World, steps: int, options: Mapping[str, Any]
     ) -> Values:
-        """What the paper's formulas make of ``values`` in ``steps`` steps on ``world``.
+        """What the paper's formulas answer after ``steps`` steps on ``world`` from ``values``.
 
         Write it from the paper, in plain Python and NumPy, and import nothing of the method.
         Random directions are taken as given, from :class:`~anyorder.points.directions.Seeded`.
@@ -141,11 +141,13 @@ class ReferenceContract:
             optimizer = self.make(params.items(), **setting)
             for _ in range(STEPS):
                 self.step(optimizer, lambda world=world, params=params: world.loss(params))
+            with optimizer.answer():
+                ends = {name: p.detach().numpy().copy() for name, p in params.items()}
             options = {**defaults, **self.options, **setting}
             expected = self.reference(world.start(), world, STEPS, options)
-            for name, param in params.items():
+            for name in params:
                 where = f"{name} after {STEPS} steps with {dict(setting)}"
-                found = param.detach().numpy()
+                found = ends[name]
                 assert not np.array_equal(found, start[name]), f"unmoved: {where}"
                 np.testing.assert_allclose(
                     found, expected[name], rtol=1e-6, atol=1e-8, err_msg=where

@@ -470,18 +470,21 @@ class TestContract(MethodContract):
         self, values: Values, world: World, steps: int, options: Mapping[str, Any]
     ) -> Values:
         """The recursions in their last two points; the constants by curvature, from the papers."""
-        mu, smooth, form = options["mu"] or 0.0, options["L"], options["form"]
+        smooth, form = options["L"], options["form"]
+        mu = options["mu"] or smooth  # not used by the convex form
         q = math.sqrt(mu / smooth)
-        alpha, beta, gamma = {
-            "gradient": (2 / (smooth + mu), 0.0, 0.0),
-            "heavy_ball": (4 / (smooth**0.5 + mu**0.5) ** 2, ((1 - q) / (1 + q)) ** 2, 0.0),
-            "nesterov": (1 / smooth, (1 - q) / (1 + q), (1 - q) / (1 + q)),
+        r = 1 - q
+        alpha, beta, gamma, delta = {
+            "gradient": (2 / (smooth + mu), 0.0, 0.0, 0.0),
+            "heavy_ball": (4 / (smooth**0.5 + mu**0.5) ** 2, (r / (1 + q)) ** 2, 0.0, 0.0),
+            "nesterov": (1 / smooth, r / (1 + q), r / (1 + q), 0.0),
             "triple_momentum": (
-                (2 - q) / smooth,
-                (1 - q) ** 2 / (1 + q),
-                (1 - q) ** 2 / ((2 - q) * (1 + q)),
+                (1 + r) / smooth,
+                r**2 / (2 - r),
+                r**2 / ((1 + r) * (2 - r)),
+                r**2 / (1 - r**2),
             ),
-            "nesterov_convex": (1 / smooth, 0.0, 0.0),
+            "nesterov_convex": (1 / smooth, 0.0, 0.0, 0.0),
         }[form]
         alpha *= options["lr"]
         now = before = world.joined(values)
@@ -496,4 +499,4 @@ class TestContract(MethodContract):
                 after = (1 + math.sqrt(1 + 4 * t * t)) / 2
                 uphill = options["restart"] and beta and float(gradient @ (now - before)) > 0
                 gamma, t = (0.0, 1.0) if uphill else ((t - 1) / after, after)
-        return world.parted((1 + gamma) * now - gamma * before)
+        return world.parted((1 + delta) * now - delta * before)

@@ -99,9 +99,10 @@ def by_hand(
         gradient = gradient_at(values)
         for key, x in values.items():
             g, m = gradient[key], memory[key]
-            values[key] = x - lr * (
-                mapped(s["kappa"], b1 * m + (1 - b1) * g, s["p"], s["threshold"]) + wd * x
-            )
+            if not s.get("decoupled_weight_decay", True):
+                g, wd = g + s["weight_decay"] * x, 0.0
+            direction = mapped(s["kappa"], b1 * m + (1 - b1) * g, s["p"], s["threshold"])
+            values[key] = x - lr * (direction + wd * x)
             memory[key] = b2 * m + (1 - b2) * g
     return values
 
@@ -645,6 +646,7 @@ class TestContract(MethodContract):
         {},
         *({"kappa": name, "lr": 0.011, "p": P, "threshold": THRESHOLD} for name in NAMES),
         *({"kappa": name, "betas": (0.5, 0.9), "weight_decay": 0.5} for name in ("l2", "huber")),
+        {"kappa": "group", "lr": 0.01, "weight_decay": 0.5, "decoupled_weight_decay": False},
     )
 
     def reference(

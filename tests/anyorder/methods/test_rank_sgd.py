@@ -516,7 +516,8 @@ class TestContract(MethodContract):
     method = RankSGD
     reference_settings = (
         {},
-        {"lr": 1.0, "mu": 0.05, "points": 6, "top": 2, "shrink": 0.25, "seed": 5},
+        {"lr": 3.0, "mu": 0.05, "points": 6, "top": 2, "shrink": 0.25, "seed": 5},
+        {"lr": 3.0, "mu": 0.5, "points": 6, "top": 3, "line_search": 2},  # stays, and averages
         {"lr": 0.05, "points": 8, "line_search": 0},
     )
 

@@ -312,6 +312,7 @@ class TestContract(MethodContract):
         {},
         {"lr": 0.01, "roles": {"matrix": "head"}, "norm": "l2", "weight_decay": 0.3},
         {"lr": 0.01, "roles": {"matrix": "head"}, "momentum": 0.5, "eps": 3.0, "adamw_lr": 0.02},
+        {"lr": 0.01, "adamw_betas": (0.7, 0.9), "adamw_eps": 0.1},
     )
 
     def reference(

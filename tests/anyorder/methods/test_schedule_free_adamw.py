@@ -321,4 +321,4 @@ class TestContract(MethodContract):
     def reference(
         self, values: Values, world: World, steps: int, options: Mapping[str, Any]
     ) -> Values:
-        return by_hand(values, dict.fromkeys(values, options), world.gradient, steps)[0]
+        return by_hand(values, dict.fromkeys(values, options), world.gradient, steps)[1]
