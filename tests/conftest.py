@@ -28,6 +28,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("anyorder")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden traces change by this flag alone."""
+    parser.addoption("--write-golden", action="store_true", help="write golden traces anew")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compiled rules are kept between runs of the tests, apart from those of the user."""
     for name in [n for n in os.environ if n.startswith("ANYORDER_") and n not in KEPT]:

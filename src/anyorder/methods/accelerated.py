@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, 
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
 
 #: Length of a first step without L, relative to the parameters (which count as 1 at least), and
 #: the least such length in rounding errors of the parameters.
@@ -24,6 +25,31 @@ CLIPPED = 1.0 - 1e-5
 ROUNDING = 4.0
 #: A record of gradient norms of this length is thinned to every other entry.
 RECORD = 512
+
+
+def accelerate_(
+    param: Tensor,
+    difference: Tensor,
+    grad: Tensor,
+    *,
+    alpha: Tensor,
+    beta: Tensor,
+    back: Tensor,
+    ahead: Tensor,
+) -> None:
+    """``y <- y - gamma d + (1 + gamma') d'`` with ``d' = beta d - alpha g``."""
+    turned = difference * back
+    difference.mul_(beta).sub_(grad * alpha)
+    param.add_((difference * ahead).sub_(turned))
+
+
+def take_move_(param: Tensor, move: Tensor, before: Tensor) -> None:
+    """``s <- y - before``."""
+    move.copy_(param - before)
+
+
+ACCELERATE = Rule(accelerate_, buffers=("difference",))
+TAKE_MOVE = Rule(take_move_, buffers=("move",), gradient=False, ends_step=False)
 
 
 class Accelerated(Optimizer):
@@ -104,8 +130,11 @@ class Accelerated(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("difference", "move")
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {
+        "told": (ACCELERATE,),
+        "estimating": (ACCELERATE, TAKE_MOVE),
+    }
+    answer_buffer = "difference"
 
     lr: float = hyper(
         1.0, ge=0, search="log", low=1e-2, high=1.0, doc="share of the step size of theory"
@@ -157,11 +186,15 @@ class Accelerated(Optimizer):
                         f"{group[name]!r}; only lr may differ"
                     )
 
-    def buffers_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def label(self, name: str, group: Mapping[str, Any]) -> str:
         """The last move is kept only where curvature is estimated."""
-        return self.buffers if _estimates(group) else ("difference",)
+        return "estimating" if _estimates(group) else "told"
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+    def answer_scale(self, group: Mapping[str, Any]) -> float:
+        """From y to x."""
+        return float(group["lr"]) * (self._now.delta - self._gamma)
+
+    def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols."""
         lr = float(group["lr"])
         return {
@@ -169,7 +202,6 @@ class Accelerated(Optimizer):
             "beta": self._now.beta,
             "back": lr * self._gamma,
             "ahead": lr * (1.0 + self._now.gamma),
-            "shift": lr * (self._now.delta - self._gamma),
         }
 
     def update(self, oracle: Oracle) -> Tensor:
@@ -188,16 +220,12 @@ class Accelerated(Optimizer):
             self._see(grads, square, whole)
             before = [p.clone() for p in self.named_params().values()]
         self._now = self._choose(grads, square)
-        self.apply(accelerate_, grads)
+        self.apply(ACCELERATE, grads, scalars=self._scalars)
         self._gamma = self._now.gamma
         if watching:
-            self.apply(take_move_, before, advance=False)
+            self.apply(TAKE_MOVE, before)
             self._slope = self._inner(self._values("move"), grads) if whole else None
         return loss
-
-    def to_answer(self) -> None:
-        """From y to x."""
-        self.apply(to_answer_, self._values("difference"), advance=False)
 
     def extra_state(self) -> dict[str, Any]:
         """Momentum of the next step, curvatures seen, norms of gradients."""
@@ -310,28 +338,3 @@ def _wide(tensor: Tensor) -> Tensor:
 def _estimates(group: Mapping[str, Any]) -> bool:
     """Whether a constant that the form needs is not given."""
     return group["L"] is None or (group["mu"] is None and group["form"] != "nesterov_convex")
-
-
-def accelerate_(
-    param: Tensor,
-    difference: Tensor,
-    *rest: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    back: Tensor,
-    ahead: Tensor,
-) -> None:
-    """``y <- y - gamma d + (1 + gamma') d'`` with ``d' = beta d - alpha g``; g comes last."""
-    turned = difference * back
-    difference.mul_(beta).sub_(rest[-1] * alpha)
-    param.add_((difference * ahead).sub_(turned))
-
-
-def take_move_(param: Tensor, difference: Tensor, move: Tensor, before: Tensor) -> None:
-    """``s <- y - before``."""
-    move.copy_(param - before)
-
-
-def to_answer_(param: Tensor, *rest: Tensor, shift: Tensor) -> None:
-    """``x = y + (delta - gamma) d``; d comes last."""
-    param.add_(rest[-1] * shift)

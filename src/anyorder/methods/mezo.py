@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.hyper import HyperError, hyper
+from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import same_in_all_groups
 from anyorder.oracle import Oracle
 from anyorder.points.directions import Shift
 
@@ -65,12 +66,8 @@ class MeZO(Optimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """All groups move along one direction at once, so how it is measured is common to them."""
-        for name in ("eps", "directions"):
-            if self.param_groups and group[name] != self.param_groups[0][name]:
-                raise HyperError(
-                    f"{name}: expected {self.param_groups[0][name]!r} as in the first group, got "
-                    f"{group[name]!r}; it cannot differ between groups"
-                )
+        names, why = ("eps", "directions"), "all groups move along one direction"
+        same_in_all_groups(names, group, self.param_groups, why)
 
     def note(self, name: str, param: Tensor) -> str:
         """Warn of perturbations that the parameter's dtype cannot hold."""
