@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
 from anyorder.testing import MethodContract
 from anyorder.testing.reference import Values, World
 
@@ -54,33 +56,27 @@ def test_parts_and_the_whole() -> None:
 # The test of the contract -----------------------------------------------------------------------
 
 
-class Momentum(Optimizer):
-    """Momentum descent with Adam's correction of the mean.
-
-    State: one buffer per parameter. Oracle calls per step: 1 gradient.
-    """
-
-    order = 1
-    needs = frozenset({"grad"})
-    buffers = ("memory",)
-    lr: float = hyper(1e-2, ge=0, search="log", low=1e-3, high=1e-1, doc="step size")
-    beta: float = hyper(0.9, ge=0, lt=1, doc="memory of gradients")
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        lr, beta = float(group["lr"]), group["beta"]
-        return {"lr": lr / (1 - beta**step), "keep": beta, "take": 1 - beta}
-
-    def update(self, oracle: Oracle) -> Tensor:
-        loss, grads = oracle.grad()
-        self.apply(momentum_, grads)
-        return loss
-
-
 def momentum_(
     param: Tensor, memory: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor, take: Tensor
 ) -> None:
     memory.copy_(memory * keep + grad * take)
     param.sub_(memory * lr)
+
+
+def scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
+    lr, beta = float(group["lr"]), group["beta"]
+    return {"lr": lr / (1 - beta**step), "keep": beta, "take": 1 - beta}
+
+
+MOMENTUM = Rule(momentum_, buffers=("memory",), scalars=scalars)
+
+
+class Momentum(Optimizer):
+    """Momentum descent with Adam's correction of the mean."""
+
+    rule = MOMENTUM
+    lr: float = hyper(1e-2, ge=0, search="log", low=1e-3, high=1e-1, doc="step size")
+    beta: float = hyper(0.9, ge=0, lt=1, doc="memory of gradients")
 
 
 class MomentumContract(MethodContract):
@@ -104,8 +100,7 @@ class Decaying(Momentum):
 
 
 class OneStepLate(Momentum):
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        return super().scalars(group, step + 1)
+    rule = replace(MOMENTUM, scalars=lambda group, step: scalars(group, step + 1))
 
 
 class StandsStill(Momentum):
@@ -116,8 +111,7 @@ class StandsStill(Momentum):
 class IgnoresItsMemory(Momentum):
     """Right with the default, wrong with another setting."""
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        return super().scalars({**group, "beta": 0.9}, step)
+    rule = replace(MOMENTUM, scalars=lambda group, step: scalars({**group, "beta": 0.9}, step))
 
 
 def contract(method: type[Optimizer], base: type[MethodContract] = MomentumContract) -> Any:
