@@ -1,4 +1,4 @@
-"""Write the parts of README and documentation that are read off the code, or check them.
+"""Write the parts of README, documentation and types that are read off the code, or check them.
 
     python docs/generate.py            write
     python docs/generate.py --check    write nothing; exit with 1 if something is out of date
@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import measured
+import stub
 import torch
 
 from anyorder import Composite, methods
 from anyorder.hyper import Hyper
-from anyorder.optimizer.base import COMMON, Optimizer
+from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import COMMON
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64  # the parameter that is measured on is a square hidden matrix with this side
@@ -76,6 +78,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "zensical.toml": site,
         ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
         ROOT / "docs/benchmarks.md": measured.page(),
+        ROOT / "src/anyorder/__init__.pyi": stub.text(),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
         ROOT / "docs/decisions/index.md": DECISIONS.format(note=NOTE, list=decisions()),
     }
