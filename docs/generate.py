@@ -291,18 +291,9 @@ def signature(kind: type[Optimizer]) -> str:
 
 
 def rules(kind: type[Optimizer]) -> str:
-    """The source of the method's rules: its own, and those it shares with others."""
-    module = sys.modules[kind.__module__]
-    functions = [
-        value
-        for name, value in vars(module).items()
-        if inspect.isfunction(value) and name.endswith("_")
-    ]
-    found = [
-        inspect.getsource(value).rstrip()
-        for value in functions
-        if value.__module__ == module.__name__ or value.__module__.startswith("anyorder.rules.")
-    ]
+    """The source of the arithmetic of the method's rules."""
+    functions = dict.fromkeys(rule.function for each in kind.rules.values() for rule in each)
+    found = [inspect.getsource(function).rstrip() for function in functions]
     return RULE.format(code="\n\n".join(f"```python\n{code}\n```" for code in found)) * bool(found)
 
 
