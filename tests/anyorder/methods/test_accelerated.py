@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError
 from anyorder.methods._acceleration import FORMS, Form, constants
 from anyorder.methods.accelerated import Accelerated
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 LINEAR: list[Form] = ["gradient", "heavy_ball", "nesterov", "triple_momentum"]
 CURVATURES = np.logspace(0, 3, 200)

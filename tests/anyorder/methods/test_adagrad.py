@@ -13,8 +13,7 @@ from torch import nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.adagrad import AdaGrad
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 from anyorder.testing.worlds import bend, slopes
 
 

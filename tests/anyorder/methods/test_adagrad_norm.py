@@ -14,8 +14,7 @@ from torch import nn
 from anyorder.hyper import HyperError
 from anyorder.methods.adagrad import AdaGrad
 from anyorder.methods.adagrad_norm import AdaGradNorm
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 SCALES = torch.tensor([1.0, 10.0, 0.1], dtype=torch.float64)
 

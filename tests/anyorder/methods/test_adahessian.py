@@ -20,8 +20,7 @@ from anyorder.methods.adahessian import AdaHessian, spatial_average
 from anyorder.oracle import curvature
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.points.directions import Seeded
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 30
 SHAPES = {

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 from anyorder.testing.worlds import bend, slopes
 
 STEPS = 40

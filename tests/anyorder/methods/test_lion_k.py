@@ -17,8 +17,7 @@ from anyorder.methods.lion import Lion
 from anyorder.methods.lion_k import LionK
 from anyorder.methods.sgd import SGD
 from anyorder.rules.kappa import NAMES, kappa
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 60
 P, THRESHOLD = 3.0, 0.4

@@ -19,8 +19,7 @@ from anyorder.methods.mezo import MeZO
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted
 from anyorder.points.directions import BLOCK, Seeded
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 EAGER = Engine("eager")
 STEPS = 30

@@ -15,8 +15,7 @@ from anyorder.hyper import HyperError
 from anyorder.linalg import newton_schulz as products
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.muon import Muon, factor
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 30
 JORDAN = (3.4445, -4.7750, 2.0315)

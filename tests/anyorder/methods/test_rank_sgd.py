@@ -18,8 +18,7 @@ from anyorder.methods.rank_sgd import RankSGD
 from anyorder.oracle.closures import RankingError
 from anyorder.oracle.ledger import Budget, BudgetExhausted
 from anyorder.points.directions import Seeded, Shift
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 
 def valley() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:

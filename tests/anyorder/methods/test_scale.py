@@ -15,8 +15,7 @@ from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.scale import SCALE, normalised
 from anyorder.model.roles import Part, RoleError
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 40
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.schedule_free_adamw import ScheduleFreeAdamW
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 40
 BETAS = [(0.9, 0.999), (0.98, 0.99), (0.5, 0.99)]

@@ -18,8 +18,7 @@ from anyorder.methods.sso import SSO
 from anyorder.oracle.closures import ClosureError, Composite
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 
 def softmax() -> tuple[nn.Module, Composite]:

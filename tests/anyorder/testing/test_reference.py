@@ -14,8 +14,7 @@ from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
-from anyorder.testing import MethodContract
-from anyorder.testing.reference import Values, World
+from anyorder.testing import MethodContract, Values, World
 
 
 def test_the_gradient_is_the_slope_of_the_value() -> None:
