@@ -140,11 +140,13 @@ def _more(formats: Sequence[Format]) -> int:
 
 
 @functools.cache
+@torch.inference_mode(False)  # inference tensors do not say that they were written to
 def _written(rule: Arithmetic, count: int) -> int:
     """How many of a rule's leading tensors it writes to, found by running it once on ones."""
-    tensors = [torch.ones(2, dtype=torch.float64) for _ in range(count)]
+    tensors = [torch.ones(2, dtype=torch.float64, device="cpu") for _ in range(count)]
     before = [t._version for t in tensors]
-    rule(*tensors, **{n: torch.ones((), dtype=torch.float64) for n in scalar_names(rule)})
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    rule(*tensors, **dict.fromkeys(scalar_names(rule), one))
     return max((i + 1 for i, t in enumerate(tensors) if t._version != before[i]), default=0)
 
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from anyorder.hyper import HyperError, hyper
-from anyorder.model.params import named_groups
+from anyorder.model.params import module_parameters, named_groups
 from anyorder.model.roles import (
-    Part,
+    Assignment,
     Role,
     RoleError,
     RoleTypeError,
@@ -39,8 +39,9 @@ ADAMW_RULE = replace(RULE, hypers={}, scalars=_ADAMW_SCALARS)
 class ByRole(Optimizer):
     """A method whose rule for a parameter follows from the parameter's role in the model.
 
-    A group keeps one ``lr``, that of the method's own rule. AdamW's step size is ``adamw_lr`` where
-    that is given and otherwise a fixed share of ``lr``, so schedulers act on both alike.
+    A group keeps one ``lr``, that of the method's own rule. AdamW's step size keeps its ratio to
+    it: that of ``adamw_lr`` to ``lr`` as they were given, or else a fixed one. So whatever changes
+    ``lr`` changes both alike.
 
     Args:
         params: a module, best of all, or what any method takes.
@@ -81,9 +82,9 @@ class ByRole(Optimizer):
         self._told = None if isinstance(roles, nn.Module) else roles
         self._source = roles if isinstance(roles, nn.Module) else None
         self._source = given if isinstance(given, nn.Module) else self._source
-        self._parts: dict[str, Part] = {}
+        self._assigned: dict[str, Assignment] = {}
         named = {n: p for group in named_groups(given) for n, p in group["params"]}
-        self._parts = self._found(named, self._told if isinstance(self._told, Mapping) else {})
+        self._assigned = self._found(named, self._told if isinstance(self._told, Mapping) else {})
         super().__init__(given, **options)
         labels = [label for group in self.param_groups for label in self.labels(group)]
         if set(labels) <= {ADAMW} and self._told is None:
@@ -92,14 +93,16 @@ class ByRole(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; the roles of its parameters are found first."""
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
-        late = {n: p for n, p in group["params"] if n not in self._parts}
-        before = self._parts
-        self._parts = {**before, **(self._found(late, {}) if late else {})}
+        late = {n: p for n, p in group["params"] if n not in self._assigned}
+        before = self._assigned
+        self._assigned = {**before, **(self._found(late, {}) if late else {})}
         try:
-            super().add_param_group(param_group)
+            super().add_param_group({**param_group, "params": group["params"]})
         except Exception:
-            self._parts = before
+            self._assigned = before
             raise
+        made = self.param_groups[-1]
+        made.setdefault("lr_given", made["lr"])
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Directions of matrices have a size of their own; decay within them would be lost."""
@@ -113,27 +116,35 @@ class ByRole(Optimizer):
         """AdamW's share of ``lr`` where ``adamw_lr`` is not given."""
         return 1.0
 
-    def part(self, name: str) -> Part:
+    def assignment(self, name: str) -> Assignment:
         """The role of a parameter, and how that is known."""
-        return self._parts[name]
+        return self._assigned[name]
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
         """The rule that a parameter's role asks for."""
-        return self.rule_by_role[self._parts[name].role]
+        if name not in self._assigned:  # somebody put it into the group's list
+            named = dict(zip(group["param_names"], group["params"], strict=True))
+            late = {n: p for n, p in named.items() if n not in self._assigned}
+            self._assigned = {**self._assigned, **self._found(late, {})}
+        return self.rule_by_role[self._assigned[name].role]
 
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""
-        part = self._parts[name]
+        assigned = self._assigned[name]
         (group,) = [g for g in self.param_groups if name in g["param_names"]]
-        return f"{part.role}: {self.label(name, group)} ({part.why})"
+        return f"{assigned.role}: {self.label(name, group)} ({assigned.why})"
 
     def apply_adamw(self, grads: Sequence[Tensor | None]) -> None:
         """AdamW for all that is not for the method's own rule."""
         self.apply(ADAMW_RULE, grads, label=ADAMW, scalars=self._adamw_scalars)
 
     def _adamw_scalars(self, group: Mapping[str, Any], step: int) -> Mapping[str, float]:
-        own = group["adamw_lr"]
-        lr = self.adamw_share(group) * float(group["lr"]) if own is None else float(own)
+        own, lr = group["adamw_lr"], float(group["lr"])
+        if own is None:
+            lr *= self.adamw_share(group)
+        else:  # schedulers change lr alone, and what they do is meant for both
+            given = float(group.get("lr_given", lr))
+            lr = float(own) * (lr / given if given else 1.0)
         return _ADAMW_SCALARS({**group, "lr": lr}, step)
 
     def told_enough(self) -> bool:
@@ -161,13 +172,15 @@ class ByRole(Optimizer):
             raise RoleError(words + "; roles={} if it is meant so")
         warnings.warn(words, RoleWarning, stacklevel=3)
 
-    def _found(self, named: dict[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Part]:
-        """The parts of parameters, from the module, the user and the shape."""
+    def _found(
+        self, named: dict[str, Tensor], patterns: Mapping[str, str]
+    ) -> dict[str, Assignment]:
+        """The assignments of parameters, from the module, the user and the shape."""
         found = roles_by_shape(named)
-        known: dict[int, Part] = {}
+        known: dict[int, Assignment] = {}
         if self._source is not None:
-            parts = find_roles(self._source, guess=not names_head(patterns))
-            known = {id(p): parts[n] for n, p in self._source.named_parameters()}
+            assigned = find_roles(self._source, guess=not names_head(patterns))
+            known = {id(p): assigned[n] for n, p in module_parameters(self._source)}
         found.update({n: known[id(p)] for n, p in named.items() if id(p) in known})
         found = with_patterns(found, named, patterns)
         open_ = {n: p for n, p in named.items() if found[n].role == "matrix" and id(p) not in known}

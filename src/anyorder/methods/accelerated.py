@@ -13,6 +13,7 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
@@ -241,11 +242,16 @@ class Accelerated(Optimizer):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
-        self._now = Constants(*extra["now"])
-        self._gamma, self._t, self._restarts = extra["momentum"]
-        self._probe, self._slope, self._every = extra["probe"], extra["slope"], extra["every"]
-        self._curvatures = None if extra["curvatures"] is None else tuple(extra["curvatures"])
-        self._record = [(step, norm) for step, norm in extra["record"]]
+        curvatures, slope = extra["curvatures"], extra["slope"]
+        self._now = Constants(*numbers(extra, extra["now"], "now", 5))
+        self._gamma, self._t, self._restarts = numbers(extra, extra["momentum"], "momentum", 3)
+        self._probe = number(extra, extra["probe"], "probe", least=0.0)
+        self._slope = None if slope is None else number(extra, slope, "slope")
+        self._every = number(extra, extra["every"], "every", least=1, whole=True)
+        pair = None if curvatures is None else numbers(extra, curvatures, "curvatures", 2)
+        self._curvatures = None if pair is None else (pair[0], pair[1])
+        entries = [numbers(extra, entry, "record", 2) for entry in extra["record"]]
+        self._record = [(step, norm) for step, norm in entries]
 
     # Inside --------------------------------------------------------------------------------
 

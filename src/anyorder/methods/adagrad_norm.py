@@ -12,6 +12,7 @@ from torch import Tensor
 from anyorder.hyper import hyper
 from anyorder.model.sharding import full
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import number
 from anyorder.optimizer.options import same_in_all_groups
 from anyorder.oracle import Oracle
 from anyorder.rules.descent import DESCENT
@@ -72,7 +73,7 @@ class AdaGradNorm(Optimizer):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over the sum."""
-        self.squares = float(extra["squares"])
+        self.squares = float(number(extra, extra["squares"], "squares", least=0.0))
 
     def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """One step size, the same for every coordinate."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.newton_schulz import CUBIC, JORDAN, newton_schulz_each
-from anyorder.model.sharding import full, part
+from anyorder.model.sharding import full, shard_of
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
@@ -249,7 +249,7 @@ class LionK(Optimizer):
         for place, factor in _factors(large).items():
             found[place] = factor
         return [
-            None if direction is None else part(direction.reshape(param.shape), param)
+            None if direction is None else shard_of(direction.reshape(param.shape), param)
             for direction, param in zip(found, self.named_params().values(), strict=True)
         ]
 

@@ -13,7 +13,7 @@ from anyorder.hyper import hyper
 from anyorder.linalg.newton_schulz import JORDAN, Round, minimax_rounds, newton_schulz_each
 from anyorder.methods._by_role import ADAMW, ADAMW_RULE, ByRole
 from anyorder.model.roles import Role, as_matrices, from_matrices
-from anyorder.model.sharding import full, part
+from anyorder.model.sharding import full, shard_of
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 from anyorder.rules.descent import AVERAGE, DESCENT
@@ -145,7 +145,7 @@ class Muon(ByRole):
                 if grad is None or label != MUON:
                     continue
                 look = _ahead(momenta[name], grad, group) if group["nesterov"] else momenta[name]
-                matrices[name] = as_matrices(full(look), self.part(name))
+                matrices[name] = as_matrices(full(look), self.assignment(name))
                 factors[name] = factor(group["adjust_lr"], *matrices[name].shape[-2:])
                 calls.setdefault(settings, []).append(name)
         done: dict[str, Tensor] = {}
@@ -154,8 +154,8 @@ class Muon(ByRole):
                 [matrices[n] for n in names], rounds, dtype=_PRECISIONS[precision]
             )
             for name, result in zip(names, results, strict=True):
-                whole = from_matrices(result * factors[name], params[name], self.part(name))
-                done[name] = part(whole, params[name])
+                whole = from_matrices(result * factors[name], params[name], self.assignment(name))
+                done[name] = shard_of(whole, params[name])
         return [done.get(name) for name in params]
 
 

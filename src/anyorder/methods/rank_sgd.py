@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
+from anyorder.optimizer.checkpoint import number
 from anyorder.optimizer.options import same_in_all_groups
 from anyorder.optimizer.population import Population
 from anyorder.points.directions import Dense, Seeded, Shift
@@ -142,4 +143,9 @@ class RankSGD(Population):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Go on between the two questions."""
-        self._best, self._averaged = extra["best"], extra["averaged"]
+        best = extra["best"]
+        last = extra.get("settings", self.param_groups[0])["points"] - 1
+        if best is not None:
+            number(extra, best, "best", least=0, most=last, whole=True)
+        self._averaged = number(extra, extra["averaged"], "averaged", least=0, whole=True)
+        self._best = best

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from anyorder.hyper import hyper
 from anyorder.methods._by_role import ADAMW, ADAMW_RULE, ByRole
-from anyorder.model.roles import Part, Role, RoleError, names_head
-from anyorder.model.sharding import full, part
+from anyorder.model.roles import Assignment, Role, RoleError, names_head
+from anyorder.model.sharding import full, shard_of
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 from anyorder.rules.descent import AVERAGE, DESCENT
@@ -145,18 +145,18 @@ class SCALE(ByRole):
                 continue
             group = settings[name]
             whole = normalised(
-                full(momenta.get(name, grad)), self.part(name), group["norm"], group["eps"]
+                full(momenta.get(name, grad)), self.assignment(name), group["norm"], group["eps"]
             )
-            found.append(part(whole, param))
+            found.append(shard_of(whole, param))
         return found
 
 
-def normalised(tensor: Tensor, place: Part, norm: str, eps: float) -> Tensor:
+def normalised(tensor: Tensor, assigned: Assignment, norm: str, eps: float) -> Tensor:
     """Divide what belongs to each output unit by its norm.
 
     Args:
-        tensor: a gradient or momentum, of any shape with the axis ``place.output``.
-        place: tells the axis of output units.
+        tensor: a gradient or momentum, of any shape with the axis ``assigned.output``.
+        assigned: tells the axis of output units.
         norm: ``rms`` or ``l2``.
         eps: norms below it count as it, so what is zero stays zero.
 
@@ -166,8 +166,8 @@ def normalised(tensor: Tensor, place: Part, norm: str, eps: float) -> Tensor:
     wide = tensor.contiguous().to(torch.promote_types(tensor.dtype, torch.float32))
     if not wide.numel():
         return wide.clone()
-    others = [axis for axis in range(wide.ndim) if axis != place.output]
+    others = [axis for axis in range(wide.ndim) if axis != assigned.output]
     size = torch.linalg.vector_norm(wide, dim=others, keepdim=True)
     if norm == "rms":
-        size = size / math.sqrt(wide.numel() / wide.shape[place.output])
+        size = size / math.sqrt(wide.numel() / wide.shape[assigned.output])
     return wide / size.clamp(min=eps)

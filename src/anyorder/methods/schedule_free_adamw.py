@@ -10,6 +10,7 @@ from torch import Tensor
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
@@ -120,11 +121,6 @@ class ScheduleFreeAdamW(Optimizer):
         self._averages: list[tuple[int, float, float]] = []
         super().__init__(params, **options)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, with an average of its own."""
-        super().add_param_group(param_group)
-        self._averages.append((0, 0.0, 0.0))
-
     def check_group(self, group: dict[str, Any]) -> None:
         """Without a share of the average in y, it could not be had back from y and z."""
         if group["betas"][0] == 0.0:
@@ -150,6 +146,8 @@ class ScheduleFreeAdamW(Optimizer):
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
+        missing = len(self.param_groups) - len(self._averages)
+        self._averages += [(0, 0.0, 0.0)] * missing
         for index, group in enumerate(self.param_groups):
             steps, _, total = self._averages[index]
             rise = min(1.0, (steps + 1) / group["warmup"]) if group["warmup"] else 1.0
@@ -165,8 +163,20 @@ class ScheduleFreeAdamW(Optimizer):
 
     def extra_state(self) -> dict[str, Any]:
         """The weights of the averages."""
-        return {"averages": [list(average) for average in self._averages]}
+        missing = len(self.param_groups) - len(self._averages)
+        averages = [*self._averages, *[(0, 0.0, 0.0)] * missing]
+        return {"averages": [list(average) for average in averages]}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
-        self._averages = [(steps, lr, total) for steps, lr, total in extra["averages"]]
+        found = [numbers(extra, average, "averages", 3) for average in extra["averages"]]
+        if len(found) != len(self.param_groups):
+            raise CheckpointError(f"averages: expected {len(self.param_groups)}, got {len(found)}")
+        self._averages = [
+            (
+                number(extra, steps, "averages", least=0, whole=True),
+                lr,
+                number(extra, total, "averages", least=0.0),
+            )
+            for steps, lr, total in found
+        ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.line_search import Search
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import number
 from anyorder.optimizer.options import same_in_all_groups
 from anyorder.oracle import Oracle
 from anyorder.rules.descent import MOVE
@@ -112,7 +113,8 @@ class SSO(Optimizer):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over the inner step size."""
-        self._length = None if extra["length"] is None else float(extra["length"])
+        length = extra["length"]
+        self._length = None if length is None else number(extra, length, "length", least=0.0)
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient in output space, ``inner_steps`` steps of the model, one move."""

@@ -94,7 +94,8 @@ class Answer:
 
     def restore(self, shown: bool) -> None:
         """Take over from a checkpoint whether the weights saved with it are the answer."""
-        self.shown, self._aside = shown and self.buffer is not None, []
+        if self.shown != (shown and self.buffer is not None):
+            self.shown, self._aside = not self.shown, []
 
     @torch.no_grad()
     def _move(self, owner: Owner, sign: float, without: Collection[int] = ()) -> None:

@@ -31,9 +31,9 @@ from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import State
 from anyorder.engine.stretches import Stretch
 from anyorder.errors import AnyOrderError
-from anyorder.hyper import Hyper, hyper
+from anyorder.hyper import Hyper, HyperError, hyper
 from anyorder.model.embedding import exempt
-from anyorder.model.params import named_groups
+from anyorder.model.params import ParamsTypeError, named_groups
 from anyorder.model.sharding import is_sharded
 from anyorder.optimizer import checkpoint
 from anyorder.optimizer.answer import Answer, AnswerError
@@ -42,9 +42,11 @@ from anyorder.optimizer.checkpoint import CheckpointError as CheckpointError
 from anyorder.optimizer.copies import Copying
 from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
+    RECORD,
     check_common,
     check_group_keys,
     checked_budget,
+    checked_callable,
     checked_flag,
     checked_process_group,
     checked_scaler,
@@ -180,18 +182,19 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         **options: Any,
     ) -> None:
         if nonfinite not in POLICIES:
-            raise ValueError(f"nonfinite: expected one of {list(POLICIES)}, got {nonfinite!r}")
+            raise HyperError(f"nonfinite: expected one of {list(POLICIES)}, got {nonfinite!r}")
         refuse_unknown_options(options, [*self.hypers, *_CONSTRUCTOR], type(self).__name__)
         self.module = params if isinstance(params, nn.Module) else None
         self.engine, self.seed = Engine(engine), checked_seed(seed)
         self.maximize = checked_flag("maximize", maximize)
         self.nonfinite: Nonfinite = nonfinite
-        self.budget, self.ranker = checked_budget(budget), ranker
+        self.budget = checked_budget(budget)
+        self.ranker = checked_callable("ranker", ranker, "from shifts to positions, best first")
         self.scaler, self.process_group = (
             checked_scaler(scaler),
             checked_process_group(process_group) or getattr(self.module, "process_group", None),
         )
-        self.after = after
+        self.after = checked_callable("after", after, "of a name and a parameter")
         self._refuse_unused(scaler)
         self.calls, self.steps = Calls(), 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
@@ -360,6 +363,11 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
         Keys that are no settings are the user's own and kept, as with torch.optim.
         """
+        if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ParamsTypeError(
+                f"expected a parameter group, a dict with the key 'params', got "
+                f"{type(param_group).__name__}; write add_param_group({{'params': ...}})"
+            )
         groups: list[dict[str, Any]] = getattr(self, "param_groups", [])
         (group,) = named_groups([param_group], taken=groups)
         check_group_keys(group, self.hypers, _CONSTRUCTOR, type(self).__name__)
@@ -376,6 +384,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             )
         self.check_group(settings)
         group.pop("param_names", None)  # names come with the parameters
+        group[RECORD] = {}
         super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
@@ -482,6 +491,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
         Of buffers in reduced precision the values are copies; rules write buffers.
         """
+        self._look()
         found: dict[int, Tensor] = {}
         named = self.named_params()
         for index, group in enumerate(self.param_groups):
@@ -494,6 +504,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """What ``state`` holds for every trainable parameter, by name: counters and slots."""
+        self._look()
         for index, group in enumerate(self.param_groups):
             self._layout.stretches(self, index, [p for p in group["params"] if p.requires_grad])
         return {name: self.state[param] for name, param in self.named_params().items()}
@@ -531,6 +542,12 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         if group.get("state", "fp32") == "fp32" or param.dtype is torch.float64:
             return "fp32"
         return "fp32" if id(param) in exempt(self.module) else group["state"]
+
+    def _look(self) -> None:
+        """See what users have changed; a step has looked already."""
+        if self._oracle is None:
+            with _writable():
+                self._layout.current(self)
 
     def _show_answer(self) -> None:
         if self.answer_buffer is not None:

@@ -17,12 +17,15 @@ from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer.answer import Answer
+from anyorder.optimizer.options import RECORD
 from anyorder.optimizer.state import STEP, Slot, StateLayout, check_entry
 from anyorder.oracle.ledger import BudgetError, Calls
 
 #: Raised when the meaning of a saved state changes.
 FORMAT = 2
-_KEY = "anyorder"
+_KEY = RECORD
+#: Stands among what is not finite for the numbers of a method's own.
+_EXTRA = "record"
 #: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
 #: run, not of the method.
 _OWN = ("params", "param_names", "state", "state_block", _KEY)
@@ -71,7 +74,7 @@ class Owner(Protocol):
 def saved(optimizer: Owner) -> dict[str, Any]:
     """The state dict of torch.optim, whose groups carry names, with our own record beside it.
 
-    The record lies in the first group too: distributed checkpoints keep groups and nothing else.
+    The record lies in the first group too: distributed checkpoints keep state and groups alone.
     Tensors are copied, so that a file holds each once.
     """
     params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -90,13 +93,14 @@ def saved(optimizer: Owner) -> dict[str, Any]:
         }
         for group in optimizer.param_groups
     ]
-    record = _record(optimizer, state)
-    if groups:
-        groups[0][_KEY] = copy.deepcopy(record)
+    record = _record(optimizer)
+    for index, group in enumerate(groups):
+        group[_KEY] = {} if index else _without_clocks(record)
     return {"state": dict(sorted(state.items())), "param_groups": groups, _KEY: record}
 
 
-def _record(optimizer: Owner, state: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def _record(optimizer: Owner) -> dict[str, Any]:
+    extra = optimizer.extra_state()
     return {
         "format": FORMAT,
         "method": type(optimizer).__name__,
@@ -105,23 +109,41 @@ def _record(optimizer: Owner, state: Mapping[int, Mapping[str, Any]]) -> dict[st
         "calls": optimizer.calls.to_dict(),
         "work": dict(optimizer.engine.work),
         "answer": optimizer._answer.shown,  # pyright: ignore[reportPrivateUsage]
-        "nonfinite": _nonfinite(state),
-        **optimizer.extra_state(),
+        "nonfinite": [*_nonfinite(optimizer), *([_EXTRA] if _holds_nonfinite(extra) else [])],
+        **extra,
     }
 
 
-def _nonfinite(state: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    """Which tensors hold NaN or Inf by right, as ``index/name``; elsewhere they mean damage."""
+def _without_clocks(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as groups carry it: equal runs have equal groups."""
+    found = copy.deepcopy(record)
+    for name in ("seconds", "peak_bytes"):
+        found["calls"].pop(name, None)
+    return found
+
+
+def _nonfinite(optimizer: Owner) -> list[str]:
+    """Which tensors hold NaN or Inf by right, as ``name/buffer``; elsewhere they mean damage."""
+    names = _unwrapped([group["param_names"] for group in optimizer.param_groups])
     return [
-        f"{index}/{key}"
-        for index, entry in state.items()
-        for key, value in entry.items()
+        f"{name}/{key}"
+        for called, group in zip(names, optimizer.param_groups, strict=True)
+        for name, param in zip(called, group["params"], strict=True)
+        for key, value in optimizer.state.get(param, {}).items()
         if isinstance(value, Tensor) and not _finite(value)
     ]
 
 
 def _finite(value: Tensor) -> bool:
     return is_sharded(value) or not value.is_floating_point() or bool(value.isfinite().all())
+
+
+def _holds_nonfinite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_nonfinite, value.values()))  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_nonfinite, value))  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 # Loading ------------------------------------------------------------------------------------------
@@ -131,14 +153,15 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
     """Check ``state_dict`` against ``optimizer``, then take over its tensors and settings."""
     record = _checked_record(optimizer, state_dict)
     groups = _matched_groups(optimizer, state_dict["param_groups"])
-    entries = _entries(optimizer, groups, state_dict["state"])
+    entries = _entries(groups, state_dict["state"])
     settings = [_settings(optimizer, mine, theirs) for mine, theirs in _pairs(optimizer, groups)]
-    _check_entries(optimizer, groups, settings, entries, record)
-    _load_extra(optimizer, record)
+    _check_entries(optimizer, settings, entries, record)
+    _load_extra(optimizer, record, settings)
     # From here on nothing can fail.
-    for group, chosen in zip(optimizer.param_groups, settings, strict=True):
+    names = _unwrapped([group["param_names"] for group in optimizer.param_groups])
+    for group, chosen, called in zip(optimizer.param_groups, settings, names, strict=True):
         group.update(chosen)
-        for name, param in zip(group["param_names"], group["params"], strict=True):
+        for name, param in zip(called, group["params"], strict=True):
             entry = entries.get(name)
             if entry is None:
                 optimizer.state.pop(param, None)
@@ -150,6 +173,45 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
         layout.current(optimizer)
     answer = optimizer._answer  # pyright: ignore[reportPrivateUsage]
     answer.restore(bool(record.get("answer", False)))
+
+
+def number(
+    extra: Mapping[str, Any],
+    value: Any,
+    what: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    whole: bool = False,
+) -> Any:
+    """``value``, which has to be a number, for methods that read their own record.
+
+    Args:
+        extra: the record; it says whether numbers in it may be NaN or infinite.
+        value: the number.
+        what: its name, for the message.
+        least: lower bound.
+        most: upper bound.
+        whole: whether it has to be a whole number.
+
+    Raises:
+        CheckpointError: it is none, or outside the bounds.
+    """
+    fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if fits and not math.isfinite(value):
+        fits = _EXTRA in extra.get("nonfinite", ())
+    elif fits:
+        fits = (least is None or value >= least) and (most is None or value <= most)
+    if not fits:
+        raise CheckpointError(f"{what}: expected a number, got {value!r}; the file is damaged")
+    return value
+
+
+def numbers(extra: Mapping[str, Any], values: Any, what: str, count: int | None) -> list[Any]:
+    """``values``, which has to be a list of ``count`` numbers (any number of them for None)."""
+    if not isinstance(values, (list, tuple)) or count not in (None, len(values)):  # pyright: ignore
+        raise CheckpointError(f"{what}: expected {count or 'a list of'} numbers, got {values!r}")
+    return [number(extra, value, what) for value in values]  # pyright: ignore
 
 
 def _own(entry: Mapping[str, Any], param: Tensor) -> dict[str, Any]:
@@ -183,7 +245,7 @@ def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
         raise CheckpointError("expected every parameter group of the checkpoint to be a dict")
     found: Any = state_dict.get(_KEY)  # pyright: ignore
     for group in groups:
-        found = group.get(_KEY) if found is None else found
+        found = found if found is not None else group.get(_KEY) or None
     if found is None and all("param_names" in group for group in groups):
         return _substitute(optimizer, state_dict)
     if not isinstance(found, Mapping):
@@ -239,7 +301,8 @@ def _check_calls(calls: Any) -> None:
         raise CheckpointError(f"calls: expected counts by kind, got {calls!r}")
     for name, count in calls.items():  # pyright: ignore
         number = isinstance(count, (int, float)) and not isinstance(count, bool)
-        if not number or not math.isfinite(count) or count < 0:
+        whole = number and (name == "seconds" or isinstance(count, int))
+        if not whole or not math.isfinite(count) or count < 0:
             raise CheckpointError(f"calls: expected a count >= 0 of {name}, got {count!r}")
     try:
         Calls().update(dict(calls))  # pyright: ignore
@@ -256,10 +319,18 @@ def _names(group: Mapping[str, Any]) -> list[str]:
     return list(names)
 
 
+def _unwrapped(groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Names as they are without a wrapper around the whole model, such as DDP's ``module.``."""
+    whole = all(name.startswith("module.") for names in groups for name in names)
+    return [[n.removeprefix("module.") if whole else n for n in names] for names in groups]
+
+
 def _matched_groups(optimizer: Owner, given: Sequence[Any]) -> list[dict[str, Any]]:
     """The saved groups in the order of the optimizer's own."""
-    mine = [frozenset(group["param_names"]) for group in optimizer.param_groups]
-    theirs = [frozenset(_names(group)) for group in given]
+    mine = [
+        frozenset(names) for names in _unwrapped([g["param_names"] for g in optimizer.param_groups])
+    ]
+    theirs = [frozenset(names) for names in _unwrapped([_names(group) for group in given])]
     missing = sorted(frozenset[str]().union(*mine) - frozenset[str]().union(*theirs))
     foreign = sorted(frozenset[str]().union(*theirs) - frozenset[str]().union(*mine))
     if missing or foreign:
@@ -278,12 +349,12 @@ def _matched_groups(optimizer: Owner, given: Sequence[Any]) -> list[dict[str, An
 
 
 def _entries(
-    optimizer: Owner, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]
+    groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]
 ) -> dict[str, Mapping[str, Any]]:
     """The saved entries by parameter name."""
     found: dict[str, Mapping[str, Any]] = {}
-    for group in groups:
-        for index, name in zip(group["params"], _names(group), strict=True):
+    for group, names in zip(groups, _unwrapped([_names(g) for g in groups]), strict=True):
+        for index, name in zip(group["params"], names, strict=True):
             if index in state:
                 if not isinstance(state[index], Mapping):
                     raise CheckpointError(f"expected the state of {name} to be a dict")
@@ -316,18 +387,17 @@ def _settings(
 
 def _check_entries(
     optimizer: Owner,
-    groups: Sequence[Mapping[str, Any]],
     settings: Sequence[Mapping[str, Any]],
     entries: Mapping[str, Mapping[str, Any]],
     record: Mapping[str, Any],
 ) -> None:
     """Each entry fits its parameter, under the settings that come with it."""
     excused: Any = record.get("nonfinite", [])
-    for mine, theirs, chosen in zip(optimizer.param_groups, groups, settings, strict=True):
+    names = _unwrapped([group["param_names"] for group in optimizer.param_groups])
+    for mine, called, chosen in zip(optimizer.param_groups, names, settings, strict=True):
         group = {**mine, **chosen}
-        index = dict(zip(_names(theirs), theirs["params"], strict=True))
         labels = optimizer.labels(group)
-        for name, param, label in zip(mine["param_names"], mine["params"], labels, strict=True):
+        for name, param, label in zip(called, mine["params"], labels, strict=True):
             if name not in entries:
                 continue
             entry = entries[name]
@@ -342,7 +412,7 @@ def _check_entries(
                         f"the state of {name} holds {foreign}; expected {sorted(known)}"
                     )
             for key in buffers:
-                _check_numbers(optimizer, key, name, entry, f"{index[name]}/{key}" in excused)
+                _check_numbers(optimizer, key, name, entry, f"{name}/{key}" in excused)
 
 
 def _all_buffers(optimizer: Owner) -> set[str]:
@@ -363,11 +433,14 @@ def _check_numbers(
             raise CheckpointError(f"{key} of {name} holds negative numbers; the file is damaged")
 
 
-def _load_extra(optimizer: Owner, record: Mapping[str, Any]) -> None:
+def _load_extra(
+    optimizer: Owner, record: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
+) -> None:
     """Take over the record, or leave all of it as it was."""
     before = copy.deepcopy(optimizer.extra_state())
     try:
-        optimizer.load_extra_state(copy.deepcopy(dict(record)))
+        first = dict(settings[0]) if settings else {}
+        optimizer.load_extra_state(copy.deepcopy({**record, "settings": first}))
     except Exception as error:
         optimizer.load_extra_state(before)
         raise CheckpointError(

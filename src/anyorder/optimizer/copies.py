@@ -45,9 +45,9 @@ class Copying:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`__getstate__` gave; buffers are arranged at the next use."""
+        defaults = dict(state["defaults"])
         super().__setstate__(state)  # type: ignore[misc]  # torch.optim: hooks and step
-        if "differentiable" not in state["defaults"]:
-            self.__dict__["defaults"].pop("differentiable", None)
+        self.__dict__["defaults"] = defaults  # without what torch.optim adds for its own methods
         self._layout = StateLayout()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

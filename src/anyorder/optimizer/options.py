@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
+from anyorder.optimizer.state import BLOCKS
 from anyorder.oracle.ledger import Budget
 from anyorder.rules import Rule
 
@@ -28,7 +29,7 @@ GRADIENT_OPTIONS: dict[str, Hyper] = {
 #: Options of rules that keep buffers.
 STATE_OPTIONS: dict[str, Hyper] = {
     "state": hyper("fp32", choices=("fp32", "bf16", "8bit"), doc="precision of the buffers"),
-    "state_block": hyper(256, choices=(256, 2048), doc="elements per scale of 8-bit buffers"),
+    "state_block": hyper(256, choices=BLOCKS, doc="elements per scale of 8-bit buffers"),
 }
 COMMON: dict[str, Hyper] = GRADIENT_OPTIONS | STATE_OPTIONS
 
@@ -37,13 +38,16 @@ _SPEED = "rules are fused by the engine; leave it out, or pass engine='compiled'
 TORCH_OPTIONS: dict[str, str] = {
     "foreach": _SPEED,
     "fused": _SPEED,
-    "capturable": "a step reads numbers on the host and cannot be captured in a CUDA graph; leave "
-    "it out",
+    "capturable": "a step reads numbers on the host, so no CUDA graph can capture it; leave it "
+    "out, or pass engine='compiled' for speed",
     "differentiable": "steps are not differentiated; leave it out",
     "amsgrad": "the maximum of second moments is not kept; leave it out",
 }
+#: The key under which checkpoints keep the optimizer's own record; empty in live groups, which
+#: have it because flattened checkpoints hold what live groups have.
+RECORD = "anyorder"
 #: Keys of a group that say something else than a setting of the method.
-GROUP_KEYS = ("params", "param_names", "initial_lr", "closure")
+GROUP_KEYS = ("params", "param_names", "initial_lr", "closure", RECORD)
 
 
 def options_of(
@@ -108,7 +112,7 @@ def check_group_keys(
                 f"{name!r} is an option of the whole optimizer and not of a group; write "
                 f"{owner}(groups, {name}={value!r})"
             )
-        close = difflib.get_close_matches(name, list(hypers), n=1, cutoff=0.82)
+        close = difflib.get_close_matches(name, list(hypers), n=1, cutoff=0.8)
         if close:
             raise UnknownOptionError(
                 f"a parameter group of {owner} has no option {name!r}. Did you mean "
@@ -158,6 +162,13 @@ def checked_scaler(value: Any) -> Any:
             f"scaler: expected a torch.amp.GradScaler, got {type(value).__name__}; leave it out "
             "unless the closure runs under float16 autocast"
         )
+    return value
+
+
+def checked_callable(name: str, value: Any, shape: str) -> Any:
+    """A function, or None."""
+    if value is not None and not callable(value):
+        raise HyperError(f"{name}: expected a function {shape}, got {value!r}")
     return value
 
 

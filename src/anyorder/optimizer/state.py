@@ -25,6 +25,8 @@ from anyorder.model.sharding import is_sharded, local
 
 #: What an entry counts besides its tensors: the steps of its parameter.
 STEP = "step"
+#: Elements per scale of 8-bit buffers that there are.
+BLOCKS = (256, 2048)
 
 
 class StateError(AnyOrderError, ValueError):
@@ -344,12 +346,14 @@ def check_entry(
         shape = tuple(param.shape)
         if block:
             shape = (-(-local(param).numel() // block), block)
-            _check_tensor(key + SCALE, name, entry[key + SCALE], (shape[0], 1), param, error)
-        _check_tensor(key, name, entry[key], shape, param, error)
+            scales, wide = entry[key + SCALE], torch.float32
+            _check_tensor(key + SCALE, name, scales, (shape[0], 1), param, error, wide)
+        codes = torch.uint8 if block else None
+        _check_tensor(key, name, entry[key], shape, param, error, codes)
     for key, slot in owner.slots.items():
         wanted = slot.shape(param, group)
         if key in entry and wanted is not None:
-            _check_tensor(key, name, entry[key], tuple(wanted), param, error)
+            _check_tensor(key, name, entry[key], tuple(wanted), param, error, slot.dtype)
 
 
 def block_of_checked(
@@ -359,8 +363,11 @@ def block_of_checked(
     if key + SCALE not in entry:
         return 0
     codes = entry[key]
-    if not isinstance(codes, Tensor) or codes.dtype is not torch.uint8 or codes.ndim != 2:
-        raise error(f"{key} of {name} has scales but is no matrix of 8-bit codes; it is damaged")
+    if not isinstance(codes, Tensor) or codes.ndim != 2 or codes.shape[1] not in BLOCKS:
+        raise error(
+            f"{key} of {name} has scales but is no matrix of 8-bit codes in rows of {BLOCKS}; it "
+            "is damaged"
+        )
     return int(codes.shape[1])
 
 
@@ -369,7 +376,7 @@ def _check_count(key: str, name: str, value: Any, error: type[AnyOrderError]) ->
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
         number = -1.0
-    if isinstance(value, (bool, str)) or number < 0 or number != int(number):
+    if isinstance(value, (bool, str)) or not (number >= 0 and number.is_integer()):
         raise error(f"{key} of {name}: expected a whole number >= 0, got {value!r}")
 
 
@@ -380,6 +387,7 @@ def _check_tensor(
     shape: tuple[int, ...],
     param: Tensor,
     error: type[AnyOrderError],
+    dtype: torch.dtype | None = None,
 ) -> None:
     if not isinstance(value, Tensor):
         raise error(f"{key} of {name}: expected a tensor, got {type(value).__name__}")
@@ -389,7 +397,11 @@ def _check_tensor(
             f"shape {tuple(param.shape)}. Change both together, or remove the entry "
             "(del optimizer.state[param]) to start afresh"
         )
-    if value.is_complex() or value.dtype is torch.bool:
+    if value.layout is not torch.strided or value.is_meta:
+        raise error(f"{key} of {name}: expected a dense tensor with data, got {value.layout}")
+    if dtype is not None and value.dtype is not dtype:
+        raise error(f"{key} of {name}: expected {dtype}, got {value.dtype}")
+    if dtype is None and not value.is_floating_point():
         raise error(f"{key} of {name}: expected real numbers, got {value.dtype}")
     if is_sharded(param) and not is_sharded(value) and value.shape == param.shape:
         raise error(f"{key} of {name}: expected a DTensor, as its parameter is")
