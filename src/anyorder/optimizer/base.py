@@ -199,6 +199,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         self._grads: Sequence[Tensor | None] | None = None  # estimates of the step being taken
+        self._named: dict[str, Tensor] | None = None  # trainable parameters of that step
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
         if self.needs != GRADIENT_ONLY:
@@ -248,6 +249,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         try:
             with _writable():
                 self._layout.current(self)
+                self._named = self.named_params()
                 self._oracle = self._oracle_for(closure)
                 loss = self.update(self._oracle)
                 self._finish()
@@ -255,7 +257,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.calls.skipped += 1
             return None if closure is None else skipped.loss
         finally:
-            self._oracle = self._grads = None
+            self._oracle = self._grads = self._named = None
         self.steps += 1
         if closure is None:
             return None
@@ -297,6 +299,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def named_params(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in order of the groups."""
+        if self._named is not None:
+            return self._named
         whole = self._answer.whole
         return {
             name: param
@@ -542,7 +546,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def labels(self, group: dict[str, Any]) -> list[str]:
         """The label of each parameter of a group."""
-        if type(self).label is Optimizer.label:
+        if len(self.rules) < 2:
             return [next(iter(self.rules), "")] * len(group["params"])
         return [self.label(name, group) for name in group["param_names"]]
 
