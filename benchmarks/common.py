@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from anyorder.compare.run.environment import computer, cores, load
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,19 +55,12 @@ def ratios(times: Mapping[str, Mapping[str, float]], base: str) -> dict[str, flo
 
 def environment(device: str) -> dict[str, Any]:
     """Versions and hardware, without names of hosts or folders."""
-    import anyorder
-
+    busy = load()
     found: dict[str, Any] = {
-        "anyorder": anyorder.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        **computer(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": None if busy is None else round(busy, 2),
     }
     if device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
@@ -92,11 +86,3 @@ def device_from(arguments: list[str]) -> str:
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")

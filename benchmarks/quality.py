@@ -26,8 +26,11 @@ from typing import Any, NamedTuple
 
 from common import RESULTS
 
+from anyorder.compare.report.tuning import edge
 from anyorder.compare.stats.estimators import Interval
 from anyorder.compare.stats.verdicts import compare_pairs, summarise, time_to_target
+from anyorder.compare.store import results
+from anyorder.compare.store.schema import Results
 from anyorder.oracle.ledger import NOMINAL_RATES
 
 #: Methods, and what is fixed for those that take part under a name of their own.
@@ -69,26 +72,31 @@ def command(problem: str, out: Path, jobs: int) -> list[str]:
     return words
 
 
-def record(found: dict[str, Any]) -> dict[str, Any]:
+def record(found: Results) -> dict[str, Any]:
     """Results without their curves, too long for a record, and with what they say."""
-    found["leaderboard"] = [asdict(row) for row in summarise(found)]
-    pairs = [pair for pair in compare_pairs(found) if "adamw" in (pair.a, pair.b)]
-    found["against_adamw"] = [asdict(pair) for pair in pairs]
-    goal = found["problem"]["goal"]
-    methods = {method["name"]: method for method in found["methods"]}
-    final = [run["final"]["metric"] for run in methods["adamw"]["runs"] if run["final"]]
-    found["adamw_target"] = target = sum(final) / len(final) if final else math.nan
-    for method in methods.values():
-        reach = time_to_target(method["runs"], target, goal, "forwards")
+    goal, methods = found.problem.goal, {method.name: method for method in found.methods}
+    ends = [run.final.metric for run in methods["adamw"].runs if run.final.metric is not None]
+    target = sum(ends) / len(ends)
+    kept = asdict(found)
+    for method in kept["methods"]:
+        runs = methods[method["name"]].runs
+        reach = time_to_target(runs, target, goal, "forwards")
         spread = reach.interval() or Interval(math.nan, math.nan)
         costs = {"grads": reach.expected, "low": spread.low, "high": spread.high}
         method["to_adamw"] = {
             **{name: _in_grads(forwards) for name, forwards in costs.items()},
             "success": reach.success,
         }
-        for run in (*method["runs"], *method["default_runs"], *method["tuning"]):
-            run.pop("curve", None)
-    return found
+        method["edge"] = edge(methods[method["name"]])
+        for run in (*method["runs"], *method["default_runs"]):
+            del run["curve"]
+    pairs = [pair for pair in compare_pairs(found) if "adamw" in (pair.a, pair.b)]
+    return {
+        **kept,
+        "leaderboard": [asdict(row) for row in summarise(found)],
+        "against_adamw": [asdict(pair) for pair in pairs],
+        "adamw_target": target,
+    }
 
 
 def _in_grads(forwards: float) -> float | None:
@@ -106,7 +114,7 @@ def main() -> int:
         code = subprocess.run(command(problem, out, asked.jobs), check=False, env=os.environ)
         if code.returncode:
             return code.returncode
-        found = record(json.loads((out / "results.json").read_text()))
+        found = record(results.load(out / "results.json"))
         path = RESULTS / f"quality-{problem}.json"
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"kept in {path}")

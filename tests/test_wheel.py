@@ -18,7 +18,8 @@ import anyorder
 from anyorder import methods
 
 ROOT = Path(__file__).parent.parent
-#: What the extras bring, as it lies in site-packages (jinja2 comes with PyTorch anyway).
+#: What the extras bring, as it lies in site-packages (jinja2 comes with PyTorch anyway,
+#: pydantic with new versions of typer).
 EXTRAS = {
     *("optuna", "sklearn", "scipy", "plotly", "matplotlib", "starlette", "uvicorn", "sqlalchemy"),
     *("latex2mathml", "psycopg2", "multipart", "python_multipart", "pytest", "_pytest"),
@@ -144,6 +145,10 @@ def test_the_command_lists_the_methods(bare: Environment) -> None:
     assert all(name in listed for name in methods.names())
     assert "Traceback" not in listed
     json.loads(bare.run("anyorder", "list", "--json"))
+
+
+def test_a_problem_can_be_checked(bare: Environment) -> None:
+    assert "one answer costs" in bare.run("anyorder", "check", "quadratic")
 
 
 def test_a_missing_extra_is_named(bare: Environment) -> None:

@@ -74,7 +74,8 @@ class Hyper:
             number = float(operator.index(value)) if self._whole else float(value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise HyperError(f"{name}: expected {kind}, got {value!r}") from None
-        if isinstance(value, (bool, str, bytes)) or math.isnan(number):
+        flag = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+        if flag or isinstance(value, (str, bytes)) or math.isnan(number):
             raise HyperError(f"{name}: expected {kind}, got {value!r}")
         if math.isinf(number) and self.default != number:
             raise HyperError(f"{name}: expected a finite number, got {value!r}")

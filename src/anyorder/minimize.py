@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from anyorder.engine import Engine
-from anyorder.errors import AnyOrderError
 from anyorder.methods import get
 from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.kinds import COMPOSITE
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
-from anyorder.points.directions import Shift
+from anyorder.plain_function import (
+    MinimizeError,
+    Point,
+    Seen,
+    Shown,
+    closure_of,
+    is_number,
+    kind,
+    own,
+    plain_settings,
+    ranker_of,
+    start_of,
+)
 
-Point = Any  # a numpy array, a list of numbers or a tensor; the answer comes in the same kind
 Status = Literal["budget", "converged", "stopped", "diverged"]
 
 #: Steps without progress after which ``tol`` calls a run converged.
 PATIENCE = 10
-
-
-class MinimizeError(AnyOrderError, ValueError):
-    """A function or a start that cannot be used."""
+#: Steps left out in a row (``nonfinite="skip"``) after which a run is given up.
+SKIPS = 100
+#: What a method spends in each unit of the ledger, by what it needs.
+SPENT = {
+    "value": {"values"},
+    "grad": {"grads"},
+    "hessian": {"grads", "products"},
+    "rank": {"rankings", "ranked"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +51,13 @@ class Result:
     """What :func:`minimize` found.
 
     Attributes:
-        x: the best point seen at the end of a step, in the kind of ``x0``.
-        fun: the function's value there; NaN if only an order was ever known.
-        success: whether the run ended as planned (budget used, converged, or stopped by callback).
-        status: ``budget``, ``converged``, ``stopped`` (by the callback) or ``diverged``.
+        x: the best point at which a value is known, in the kind of ``x0``. With a ranker, where
+            none is, the point where the method ended: with a line search the winner by order.
+        fun: the function's value at ``x``; NaN if none is known.
+        success: whether the run ended as planned (budget used, converged, or stopped by the
+            callback), with a value, and no worse than it began.
+        status: ``budget``, ``converged``, ``stopped`` (by the callback) or ``diverged``: a value
+            or gradient was not finite, or the method ended at a point worse than its start.
         message: the same in words.
         calls: the ledger.
         nit: steps taken.
@@ -54,15 +72,30 @@ class Result:
     nit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Intermediate:
+    """What a callback whose parameter is named ``intermediate_result`` is given.
+
+    Attributes:
+        x: the best point so far at which a value is known.
+        fun: the value there; NaN if none is known yet.
+        nit: steps taken.
+    """
+
+    x: Point
+    fun: float
+    nit: int
+
+
 def minimize(
     fun: Callable[..., Any],
     x0: Point,
-    args: tuple[Any, ...] = (),
+    args: Any = (),
     *,
     method: str = "mezo",
-    jac: Callable[..., Any] | None = None,
+    jac: Callable[..., Any] | bool | None = None,
     budget: Budget | str = "1000forwards",
-    callback: Callable[[Any], Any] | None = None,
+    callback: Callable[..., Any] | None = None,
     ranker: Callable[[list[Any]], Sequence[int]] | None = None,
     tol: float | None = None,
     **options: Any,
@@ -71,24 +104,31 @@ def minimize(
 
     With a tensor ``x0``, ``fun`` takes a tensor and is differentiated by autograd. With an array,
     ``fun`` takes an array and returns a number: methods that need values or rankings work as they
-    are, methods that need gradients use ``jac``.
+    are, methods that need gradients use ``jac``. Every function is given a copy of the point and
+    may do with it as it likes.
+
+    Every finite value is remembered with the point at which ``fun`` gave it, also where a method
+    looks beside its own point, and the best of them is the result. A value or gradient that is
+    not finite ends the run with the status ``diverged``; with ``nonfinite="skip"`` that step is
+    left out and the run goes on, until 100 steps in a row were left out.
 
     Args:
         fun: the function, ``fun(x, *args)``.
         x0: the start; any shape. Its values are not changed.
-        args: further arguments of ``fun`` and ``jac``.
+        args: further arguments of ``fun`` and ``jac``; anything but a tuple is one argument.
         method: name of a method, see ``anyorder list``.
-        jac: the gradient, ``jac(x, *args)``, shaped like ``x``; for arrays.
-        budget: limits, such as ``"2000values"`` or ``Budget(grads=500)``.
-        callback: called after each step with the point; a true answer stops the run.
+        jac: the gradient, ``jac(x, *args)``, shaped like ``x``; or True if ``fun`` returns the
+            value and the gradient.
+        budget: limits, such as ``"2000values"`` or ``Budget(grads=500)``, in units that the method
+            spends. One value is set aside from it to ask at the point where the method ends.
+        callback: called after each step with the point of the method, or, if its parameter is named
+            ``intermediate_result``, with an :class:`Intermediate`. A true answer or StopIteration
+            stops the run.
         ranker: takes candidate points, returns their positions, best first; ``fun`` is not called
             by ranking methods then.
         tol: converged when 10 steps in a row have not lowered the value by more than this
             (default: run to the budget; nothing converges by a criterion nobody saw).
-        options: hyper-parameters of the method.
-
-    Returns:
-        A :class:`Result`. One value is set aside from the budget to ask for at the end point.
+        options: hyper-parameters of the method, and ``seed``, ``maximize``, ``nonfinite``, ...
 
     Raises:
         MinimizeError: ``x0`` is not finite numbers, a derivative is needed and there is none, the
@@ -102,96 +142,183 @@ def minimize(
         >>> result.status, bool(result.fun < 1e-6), result.calls.values
         ('budget', True, 1999)
     """
-    wrap = _kind(x0)
-    start = _start(x0)
-    point = torch.nn.Parameter(start.clone())
-    limits = Budget.parse(budget) if isinstance(budget, str) else replace(budget)
     chosen = get(method)
-    _check_use(chosen, options, ranker=ranker is not None, jac=jac is not None, tol=tol is not None)
-    closure = _closure(fun, jac, args, point, wrap, chosen.needs)
-    shown = None if ranker is None else _shown(ranker, point, wrap)
-    optimizer = chosen([("x", point)], budget=_reserved(limits), ranker=shown, **options)
-    track = _Track(optimizer, start, tol)
-    stop = (lambda: False) if callback is None else lambda: callback(wrap(point.detach().clone()))
-    status, message = _run(optimizer, closure, point, track, stop)
-    with torch.no_grad(), optimizer.answer():
-        if ranker is not None:
-            track.best = point.detach().clone()
-        elif status != "diverged":
-            track.see(point.detach(), float(closure()))
-            optimizer.calls.values += 1
-    return Result(
-        x=wrap(track.best),
-        fun=track.lowest if np.isfinite(track.lowest) else float("nan"),
-        success=status != "diverged",
-        status=status,
-        message=message,
-        calls=optimizer.calls,
-        nit=optimizer.steps,
-    )
+    _check_use(chosen, options, x0=x0, ranker=ranker, jac=jac, tol=tol)
+    _check_kinds(tol, options, fun=fun, callback=callback, ranker=ranker)
+    limits = _limits(budget, chosen, options, endless=tol is None and callback is None)
+    with plain_settings() as users:
+        shown, start, args = kind(x0), start_of(x0), own(args)
+        point = torch.nn.Parameter(start.clone())
+        seen = Seen(start, -1.0 if options.get("maximize") else 1.0)
+        slope = users(lambda x: jac(x, *args)) if callable(jac) else jac
+        closure = closure_of(users(lambda x: fun(x, *args)), slope, point, shown, seen)
+        judge = None if ranker is None else ranker_of(users(ranker), point, shown)
+        optimizer = chosen([("x", point)], budget=limits, ranker=judge, **options)
+        stop = _stop(callback, users, optimizer, point, shown, seen)
+        # Counted beforehand, so that the budget holds one value for the end.
+        optimizer.calls.values = reserved = int(ranker is None)
+        status, message = _run(optimizer, closure, seen, stop, tol)
+        optimizer.calls.values -= reserved
+        with optimizer.answer():
+            end = point.detach().clone()
+            last = None if ranker is not None else _last(optimizer, closure, end, seen, limits)
+        status, message, success = _judged(status, message, last, seen)
+        best = seen.best if ranker is None else end
+        calls = optimizer.calls
+        return Result(shown(best), seen.fun, success, status, message, calls, optimizer.steps)
 
 
-class _Track:
-    """The best point whose value is known, and whether values still fall."""
-
-    def __init__(self, optimizer: Optimizer, start: Tensor, tol: float | None) -> None:
-        self.optimizer, self.tol = optimizer, tol
-        self.best, self.lowest, self.stale = start.clone(), float("inf"), 0
-        # A gradient method sees the value where its step began; others only values nearby.
-        self.exact = bool(optimizer.needs & {"grad"})
-        self.near = float("inf")
-        self.climb = -1.0 if optimizer.maximize else 1.0
-
-    def see(self, point: Tensor, value: float) -> None:
-        """Take note of the value at a point."""
-        if self.climb * value < self.climb * self.lowest or not np.isfinite(self.lowest):
-            self.best, self.lowest = point.clone(), value
-
-    def converged(self, before: Tensor, value: float) -> bool:
-        """Take note of a step; true when ten in a row brought less than ``tol``."""
-        if self.exact:
-            self.see(before, value)
-        fell = self.climb * (self.near - value) if np.isfinite(self.near) else float("inf")
-        if self.tol is None or not np.isfinite(value):
-            return False
-        self.stale = self.stale + 1 if fell <= self.tol else 0
-        if fell > 0:
-            self.near = value
-        return self.stale >= PATIENCE
+# The run ------------------------------------------------------------------------------------------
 
 
 def _run(
-    optimizer: Optimizer,
-    closure: Closure,
-    point: Tensor,
-    track: _Track,
-    stop: Callable[[], Any],
+    optimizer: Optimizer, closure: Closure, seen: Seen, stop: Callable[[], bool], tol: float | None
 ) -> tuple[Status, str]:
+    """Step until something ends the run."""
+    near, stale, skipped = math.nan, 0, 0
     try:
-        while True:
-            before = point.detach().clone()
+        while skipped < SKIPS:
+            steps = optimizer.steps
             loss = optimizer.step(closure)
-            if track.converged(before, float("nan") if loss is None else float(loss)):
-                return "converged", f"{PATIENCE} steps in a row brought at most {track.tol:g}"
+            skipped = skipped + 1 if optimizer.steps == steps else 0
+            seen.opening = not optimizer.steps
+            if tol is not None and loss is not None and math.isfinite(value := float(loss)):
+                fell = seen.sign * (near - value)
+                stale = stale + 1 if fell <= tol else 0
+                near = near if fell <= 0 else value
+                if stale >= PATIENCE:
+                    return "converged", f"{PATIENCE} steps in a row brought at most {tol:g}"
             if stop():
                 return "stopped", "the callback asked to stop"
     except BudgetExhausted as end:
         return "budget", str(end)
     except NonFiniteError as error:
         return "diverged", str(error)
+    return "diverged", f"{SKIPS} steps in a row were left out: what they met was not finite"
 
 
-def _reserved(limits: Budget) -> Budget:
-    """The budget less the one value that is asked at the end."""
-    if limits.values is not None:
-        limits.values = max(limits.values - 1, 1)
-    if limits.forwards is not None:
-        limits.forwards = max(limits.forwards - limits.rates.get("values", 1.0), 1.0)
+def _last(
+    optimizer: Optimizer, closure: Closure, end: Tensor, seen: Seen, limits: Budget
+) -> float | None:
+    """The value at the point where the method ended; None if it is not known.
+
+    The parameters hold that point.
+    """
+    if seen.last is not None and torch.equal(seen.last[0], end):
+        return seen.last[1]
+    if not bool(end.isfinite().all()):
+        return math.nan
+    try:
+        replace(limits, steps=None, seconds=None).check(optimizer.calls, {"values": 1})
+    except BudgetExhausted:  # of less than one value
+        return None
+    optimizer.budget, optimizer.nonfinite = None, "ignore"  # the run is over; this is set aside
+    optimizer.oracle(closure).value()
+    return None if seen.last is None else seen.last[1]
+
+
+def _judged(
+    status: Status, message: str, last: float | None, seen: Seen
+) -> tuple[Status, str, bool]:
+    """Status, words and success by what the values say."""
+    if seen.last is not None and math.isnan(seen.fun):
+        return status, f"{message}; no finite value was seen", False
+    if last is not None and seen.worse(last):
+        kept = f"it ended at a value of {last:g}, worse than {seen.began():g} where it began"
+        message = f"{message}; {kept}. The result is the best point seen; lower the step size"
+        return ("stopped" if status == "stopped" else "diverged"), message, False
+    return status, message, status != "diverged"
+
+
+def _stop(
+    callback: Callable[..., Any] | None,
+    users: Callable[[Callable[..., Any]], Callable[..., Any]],
+    optimizer: Optimizer,
+    point: Tensor,
+    shown: Shown,
+    seen: Seen,
+) -> Callable[[], bool]:
+    """Whether the callback ends the run."""
+    if callback is None:
+        return lambda: False
+    named, call = takes_intermediate_result(callback), users(callback)
+
+    def stop() -> bool:
+        try:
+            if not named:
+                return bool(call(shown(point)))
+            best = point if seen.last is None else seen.best
+            found = Intermediate(shown(best), seen.fun, optimizer.steps)
+            return bool(call(intermediate_result=found))
+        except StopIteration:
+            return True
+
+    return stop
+
+
+def takes_intermediate_result(callback: Callable[..., Any]) -> bool:
+    """Whether a callback is of the kind that scipy calls with ``intermediate_result=``."""
+    try:
+        return set(inspect.signature(callback).parameters) == {"intermediate_result"}
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
+
+
+# What is asked for -------------------------------------------------------------------------------
+
+
+def _limits(
+    budget: Any, chosen: type[Optimizer], options: dict[str, Any], *, endless: bool
+) -> Budget:
+    """A copy of the budget, if the method can use it up; ``endless`` if nothing else ends a run."""
+    spent = set[str]().union(*(SPENT.get(need, set()) for need in chosen.needs))
+    if options.get("products") == "finite":
+        spent.discard("products")
+    unit = next((u for u in ("grads", "values", "rankings") if u in spent), "forwards")
+    if not isinstance(budget, str | Budget):
+        number = budget if isinstance(budget, int) and budget > 1 else 500
+        raise MinimizeError(
+            f"budget: expected a number with its unit, got {budget!r}; write '{number}{unit}', "
+            "'60s' or a Budget"
+        )
+    limits = Budget.parse(budget) if isinstance(budget, str) else replace(budget)
+    if endless and not limits.limits():
+        raise MinimizeError(
+            f"budget: expected a limit, such as Budget({unit}=500); without one, tol and callback "
+            "nothing ends the run"
+        )
+    for name in limits.limits():
+        priced = any(limits.rates.get(kind, 0.0) > 0 for kind in spent)
+        if not (name in spent or name in ("steps", "seconds") or (name == "forwards" and priced)):
+            raise MinimizeError(
+                f"budget: {chosen.__name__} never spends {name}, so a limit in them would never "
+                f"end it; write it in {', '.join(sorted(spent))}, forwards, steps or seconds"
+            )
     return limits
 
 
+def _check_kinds(tol: Any, options: dict[str, Any], **functions: Any) -> None:
+    """Refuse what would be taken for something else: nan, 1.7 for a seed, "no" for a yes."""
+    for name, function in functions.items():
+        if not (callable(function) or (function is None and name != "fun")):
+            raise MinimizeError(f"{name}: expected a function, got {function!r}")
+    if tol is not None and not (is_number(tol) and 0 <= tol < math.inf):
+        raise MinimizeError(f"tol: expected a finite number >= 0 or None, got {tol!r}")
+    maximize, seed = options.get("maximize", False), options.get("seed", 0)
+    if not isinstance(maximize, bool):
+        raise MinimizeError(f"maximize: expected True or False, got {maximize!r}")
+    if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
+        raise MinimizeError(f"seed: expected a whole number, got {seed!r}")
+
+
 def _check_use(
-    chosen: type[Optimizer], options: dict[str, Any], *, ranker: bool, jac: bool, tol: bool
+    chosen: type[Optimizer],
+    options: dict[str, Any],
+    *,
+    x0: Point,
+    ranker: Any,
+    jac: Any,
+    tol: float | None,
 ) -> None:
     """Refuse what the method would have to ignore, or could only get wrong."""
     if chosen.needs & COMPOSITE:
@@ -199,9 +326,21 @@ def _check_use(
             f"{chosen.__name__} needs a function in two parts, outputs and their loss; step the "
             "optimizer itself, with anyorder.Composite(outputs, loss)"
         )
-    if ranker and "rank" not in chosen.needs:
+    if not (jac is None or isinstance(jac, bool) or callable(jac)):
+        raise MinimizeError(
+            f"jac: expected a function, or True if fun returns value and gradient, got {jac!r}"
+        )
+    slopes = bool(chosen.needs & {"grad", "hessian"})
+    if callable(jac) and not slopes:
+        raise MinimizeError(f"jac: {chosen.__name__} never asks for a gradient; leave it out")
+    if slopes and not jac and not isinstance(x0, Tensor):
+        raise MinimizeError(
+            f"{chosen.__name__} needs gradients; pass jac=, or start from a tensor and compute "
+            "with torch"
+        )
+    if ranker is not None and "rank" not in chosen.needs:
         raise MinimizeError(f"ranker: {chosen.__name__} never asks for an order; leave it out")
-    if tol and chosen.needs == frozenset({"rank"}):
+    if tol is not None and chosen.needs == frozenset({"rank"}):
         raise MinimizeError(f"tol: {chosen.__name__} never sees a value; use callback to stop it")
     exact = options.get("products", "exact") == "exact"
     if jac and "hessian" in chosen.needs and exact:
@@ -209,96 +348,3 @@ def _check_use(
             f"{chosen.__name__} needs second derivatives, which jac does not give; pass "
             "products='finite' for differences of gradients, or start from a tensor, without jac"
         )
-
-
-def _start(x0: Point) -> Tensor:
-    if isinstance(x0, Tensor):
-        start = x0.detach()
-    elif np.iscomplexobj(x0):
-        raise MinimizeError(f"x0: expected real numbers, got {x0!r}")
-    else:
-        try:
-            start = torch.from_numpy(np.array(x0, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise MinimizeError(f"x0: expected numbers, got {x0!r}") from error
-    if not start.is_floating_point() or not start.numel() or not bool(start.isfinite().all()):
-        raise MinimizeError(
-            f"x0: expected a non-empty array of finite real numbers, got {x0!r}; for a tensor "
-            "use a floating dtype"
-        )
-    return start
-
-
-def _kind(x0: Point) -> Callable[[Tensor], Point]:
-    """How points are shown to the user: in the kind of ``x0``."""
-    if isinstance(x0, Tensor):
-        return lambda tensor: tensor.detach()
-    return lambda tensor: tensor.detach().cpu().numpy()
-
-
-def _closure(
-    fun: Callable[..., Any],
-    jac: Callable[..., Any] | None,
-    args: tuple[Any, ...],
-    point: torch.nn.Parameter,
-    wrap: Callable[[Tensor], Point],
-    needs: frozenset[str],
-) -> Closure:
-    native = not isinstance(wrap(point), np.ndarray)
-    if native and jac is None:
-        return lambda: fun(point, *args)
-    if jac is None and needs & {"grad", "hessian"}:
-        raise MinimizeError(
-            "this method needs gradients; pass jac=, or start from a tensor and compute with torch"
-        )
-
-    def number(x: Tensor) -> Tensor:
-        value = fun(x if native else wrap(x).copy(), *args)
-        try:
-            found = torch.as_tensor(value, dtype=x.dtype, device=x.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise MinimizeError(f"fun: expected one number, got {value!r}") from error
-        if found.numel() != 1:
-            raise MinimizeError(f"fun: expected one number, got the shape {tuple(found.shape)}")
-        return found.reshape(())
-
-    if jac is None:
-        return lambda: number(point.detach())
-
-    class Known(torch.autograd.Function):
-        """A function whose gradient the user supplies."""
-
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            ctx.save_for_backward(x)
-            return number(x.detach())
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensor:
-            (x,) = ctx.saved_tensors
-            slope = torch.as_tensor(jac(wrap(x), *args), dtype=x.dtype, device=x.device)
-            if slope.shape != x.shape:
-                raise MinimizeError(
-                    f"jac: expected the shape {tuple(x.shape)} of x, got {tuple(slope.shape)}"
-                )
-            return grads[0] * slope
-
-    return lambda: Known.apply(point)  # pyright: ignore
-
-
-def _shown(
-    ranker: Callable[[list[Any]], Sequence[int]], point: Tensor, wrap: Callable[[Tensor], Point]
-) -> Callable[[Sequence[Shift]], Sequence[int]]:
-    """A ranker of points as a ranker of shifts."""
-    engine = Engine("eager")
-
-    def rank(shifts: Sequence[Shift]) -> Sequence[int]:
-        points: list[Any] = []
-        for shift in shifts:
-            x = point.detach()
-            if shift.direction is not None:
-                x = shift.direction.shifted("x", x, shift.scale, engine)
-            points.append(wrap(x.clone()))
-        return ranker(points)
-
-    return rank

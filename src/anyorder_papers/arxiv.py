@@ -96,7 +96,10 @@ def fetch(url: str, opener: Callable[[urllib.request.Request], bytes] | None = N
     Raises:
         ArxivError: If the address is not arXiv's, or it does not answer.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or parts.netloc not in HOSTS:
         raise ArxivError(
             f"expected an address of the arXiv API (https://{HOSTS[0]}/api/query?...), got {url!r}"

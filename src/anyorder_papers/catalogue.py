@@ -30,8 +30,10 @@ __all__ = [
     "UNSORTED",
     "CatalogueError",
     "Paper",
+    "Work",
     "background",
     "get",
+    "listing_days",
     "load",
     "parse",
     "state_of",
@@ -42,9 +44,9 @@ __all__ = [
 
 TOPICS: Mapping[str, str] = MappingProxyType(
     {
-        "zeroth": "Zeroth order and rankings: values or comparisons only",
-        "first": "First order: optimisers that use gradients",
-        "second": "Second order: optimisers that use curvature",
+        "zeroth": "Optimisers without gradients: zeroth order, values or rankings only",
+        "first": "Optimisers with gradients: first order",
+        "second": "Optimisers with curvature: second order",
         "bilevel": "Bilevel optimisation and architecture search",
         "blackbox": "Black-box search: Bayesian, evolutionary, by program or by particles",
         "distributed": "Distributed, federated and fault-tolerant training",
@@ -111,7 +113,8 @@ class Paper:
         date: Its day; ``None`` if no listing gives it.
         authors: Number of authors; ``None`` if not known.
         listed_count: The small number that some listings show; they do not say of what.
-        abstract: Only for imported papers, where the source gave one. Never shipped.
+        abstract: Only for imported papers, where the source gave one. Never shipped; those of the
+            catalogue's own papers are read where the listings lie (``anyorder_papers.abstracts``).
     """
 
     id: int
@@ -231,9 +234,28 @@ def verdict_of(paper: Paper) -> str:
     return stored.verdict if stored else ""
 
 
-def background() -> Mapping[str, str]:
-    """Studies of works that the catalogue builds on without listing them: title by study key."""
-    return {entry["study"]: entry["title"] for entry in _document().get("background", [])}
+@dataclass(frozen=True)
+class Work:
+    """A work that the catalogue builds on without listing it: title and arXiv number."""
+
+    title: str
+    arxiv: str
+
+    @property
+    def url(self) -> str:
+        """Address of its abstract page on arXiv; empty if its number is not known."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+
+
+def background() -> Mapping[str, Work]:
+    """Works that have a study but no number in the catalogue, by the study's key."""
+    entries = _document().get("background", [])
+    return {entry["study"]: Work(entry["title"], entry.get("arxiv", "")) for entry in entries}
+
+
+def listing_days() -> Mapping[str, date]:
+    """The day of each listing from which the catalogue was made, by its key."""
+    return dict(_document().get("listings", {}))
 
 
 def parse(document: Mapping[str, Any], stored: Mapping[str, Stored]) -> tuple[Paper, ...]:

@@ -39,6 +39,18 @@ votes = sa.Table(
     sa.Column("visitor", sa.String(64), primary_key=True),
     sa.Column("at", sa.BigInteger, nullable=False),
 )
+# One vote a paper from one network: `network` is a keyed hash, another one for every paper. A vote
+# that is taken back takes its row along.
+vote_networks = sa.Table(
+    "anyorder_vote_networks",
+    metadata,
+    sa.Column("paper", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("network", sa.String(64), primary_key=True),
+    sa.Column("visitor", sa.String(64), nullable=False),
+    sa.ForeignKeyConstraint(
+        ["paper", "visitor"], [votes.c.paper, votes.c.visitor], ondelete="CASCADE"
+    ),
+)
 # `address_key` is what makes an address unique. `cursor` is the last item (see `items`) that a
 # digest has covered; it is set when the address is confirmed.
 subscribers = sa.Table(

@@ -76,7 +76,10 @@ class MailSettings:
         Raises:
             MailError: If the URL or the sender is not understood; neither is repeated.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in SECURITY or not parts.hostname:
             raise MailError(
                 "expected an SMTP URL such as smtp://user:password@mail.example.org:587 "

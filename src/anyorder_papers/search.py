@@ -90,7 +90,7 @@ class WordIndex:
         self.papers = tuple(papers)
         self._weights = weights
         counts = [
-            {name: Counter(tokens(text)) for name, text in _fields(paper).items()}
+            {name: Counter(tokens(text)) for name, text in searched(paper).items()}
             for paper in self.papers
         ]
         averages = {
@@ -180,7 +180,8 @@ def _scorer(papers: tuple[Paper, ...], engine: Engine) -> Callable[[str], list[f
     return MeaningIndex(words).scores
 
 
-def _fields(paper: Paper) -> dict[str, str]:
+def searched(paper: Paper) -> dict[str, str]:
+    """The texts of a paper that a search looks into, by field."""
     return {
         "title": paper.title,
         "description": paper.description,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from anyorder.files import write_whole
 from anyorder_papers.arxiv import Preprint
 from anyorder_papers.catalogue import FIRST_OWN_ID, NEW, UNSORTED, Paper, load, read_file
+from anyorder_papers.errors import PapersError
 from anyorder_papers.listing import Merged, same_title
 
 HOME = "ANYORDER_HOME"
@@ -28,7 +29,10 @@ def home() -> Path:
     """The user's data folder: ``ANYORDER_HOME``, or else where the platform keeps such data."""
     own = os.environ.get(HOME)
     if own:
-        return Path(own).expanduser()
+        try:
+            return Path(own).expanduser()
+        except RuntimeError as error:
+            raise PapersError(f"expected a folder in {HOME}, got {own!r} ({error})") from None
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -90,7 +94,7 @@ def add(found: Iterable[Merged | Preprint]) -> tuple[tuple[Paper, ...], tuple[Pa
         added.append(paper)
         known.update(dict.fromkeys(_keys(paper), paper))
     if added:
-        _write(own_file(), dump([*own, *added]))
+        write_whole(own_file(), dump([*own, *added]))
     return tuple(added), tuple(met)
 
 
@@ -146,17 +150,3 @@ def _toml(value: int | str | date | tuple[str, ...]) -> str:
         # A JSON string is a TOML basic string, except for DEL, which only TOML wants escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step, so that an interrupted import leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".papers-", suffix=".toml")
-    scratch = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

@@ -1,27 +1,47 @@
-"""Upvotes: at most one per visitor and paper, and a second one takes the first back."""
+"""Upvotes: at most one per visitor and paper, and a second one takes the first back.
+
+A visitor is a cookie, and whoever throws it away is another visitor; so a paper also takes at most
+one vote from one network.
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from anyorder_papers.database import Database, insert_new, votes
+from anyorder.errors import AnyOrderError
+from anyorder_papers.database import Database, insert_new, vote_networks, votes
 
 
-def toggle(database: Database, paper: int, visitor: str, now: int) -> tuple[int, bool]:
+class NetworkVotedError(AnyOrderError, ValueError):
+    """Another visitor from the same network has voted for the paper; nothing was changed."""
+
+
+def toggle(
+    database: Database, paper: int, visitor: str, network: str, now: int
+) -> tuple[int, bool]:
     """Give or take back a visitor's vote.
 
     Args:
         database: The database.
         paper: The paper's number; the caller has checked that it exists.
         visitor: Hash of the visitor's cookie, 64 hexadecimal digits.
+        network: Keyed hash of the network that the vote comes from, 64 hexadecimal digits.
         now: Seconds since 1970.
 
     Returns:
         The paper's votes afterwards, and whether the visitor's is now among them.
+
+    Raises:
+        NetworkVotedError: If another visitor's vote from this network stands.
     """
     with database.write() as connection:
         given = insert_new(connection, votes, {"paper": paper, "visitor": visitor, "at": now})
-        if not given:
+        if given:
+            row = {"paper": paper, "network": network, "visitor": visitor}
+            if not insert_new(connection, vote_networks, row):
+                # The transaction takes the visitor's vote back.
+                raise NetworkVotedError(f"paper {paper} has a vote from this network")
+        else:
             connection.execute(
                 sa.delete(votes).where(votes.c.paper == paper, votes.c.visitor == visitor)
             )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +68,3 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
         raise StudyError(
             f"{path} holds a line that is not JSON ({error}); remove the file or pass --fresh"
         ) from error
-
-
-@contextmanager
-def replaced(path: Path) -> Generator[Path, None, None]:
-    """Yield a temporary path that becomes ``path`` in one step when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +16,8 @@ from rich.table import Table
 
 from anyorder.errors import AnyOrderError
 from anyorder_studies import harness
-from anyorder_studies.discovery import Studies, discover
-from anyorder_studies.gallery import gallery as gallery_entries
-from anyorder_studies.gallery import write_gallery
+from anyorder_studies.discovery import discover
+from anyorder_studies.gallery import entry_of, stored_studies, write_gallery
 from anyorder_studies.page import claimed, command, interval, origin
 from anyorder_studies.result import StudyResult, load_result
 from anyorder_studies.study import SCALES, Study, StudyError
@@ -45,9 +44,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 def list_(as_json: JsonOption = False) -> None:
     """List all studies with their stored verdicts."""
     studies = discover()
-    rows = [_summary(studies, key) for key in studies.classes]
+    entries, broken = stored_studies(studies)
+    results = {one.study.key: one.result for one in entries}
+    rows = [_summary(study, results.get(key)) for key, study in studies.classes.items()]
     if as_json:
-        _print_json({"studies": rows, "broken": studies.broken})
+        _print_json({"studies": rows, "broken": broken})
         return
     table = Table(box=None)
     for heading in ("study", "paper", "title", "verdict", "scale", "seconds"):
@@ -62,7 +63,7 @@ def list_(as_json: JsonOption = False) -> None:
             "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
     Console().print(table)
-    _report_broken(studies)
+    _report_broken(broken)
 
 
 @app.command()
@@ -157,7 +158,7 @@ def verify(
         if as_json:
             _print_json({"studies": outcome, "broken": studies.broken})
         else:
-            _report_broken(studies)
+            _report_broken(studies.broken)
         broken = bool(studies.broken) and not keys
         if broken or not all(entry["holds"] for entry in outcome.values()):
             raise typer.Exit(1)
@@ -166,10 +167,11 @@ def verify(
 @app.command()
 def gallery(folder: Annotated[Path, typer.Argument(help="Where index.html is written.")]) -> None:
     """Write the gallery of all stored figures as one self-contained page."""
-    entries = gallery_entries()
-    path = write_gallery(folder, entries)
-    typer.echo(f"{len(entries)} {'study' if len(entries) == 1 else 'studies'} in {path}")
-    _report_broken(discover())
+    with _plain_errors():
+        found, broken = stored_studies(discover())
+        path = write_gallery(folder, list(map(entry_of, found)))
+    typer.echo(f"{len(found)} {'study' if len(found) == 1 else 'studies'} in {path}")
+    _report_broken(broken)
 
 
 def main() -> None:
@@ -177,10 +179,9 @@ def main() -> None:
     app()
 
 
-def _summary(studies: Studies, key: str) -> dict[str, Any]:
-    study, result = studies.classes[key], load_result(studies.folders[key])
+def _summary(study: type[Study], result: StudyResult | None) -> dict[str, Any]:
     return {
-        "key": key,
+        "key": study.key,
         "paper": study.paper,
         "title": study.title,
         "verdict": str(result.verdict) if result else None,
@@ -242,8 +243,8 @@ def _coloured(verdict: str | None) -> str:
     return f"[{COLOURS[verdict]}]{verdict}[/{COLOURS[verdict]}]"
 
 
-def _report_broken(studies: Studies) -> None:
-    for folder, reason in studies.broken.items():
+def _report_broken(broken: Mapping[str, str]) -> None:
+    for folder, reason in broken.items():
         typer.echo(f"broken study {folder}: {reason}", err=True)
 
 
@@ -253,12 +254,18 @@ def _print_json(value: Any) -> None:
 
 @contextmanager
 def _plain_errors() -> Generator[None, None, None]:
-    """Turn errors raised on purpose into one line and exit code 2."""
+    """Turn errors raised on purpose, and files that cannot be used, into one line and code 2."""
     try:
         yield
     except AnyOrderError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
+        message = str(error)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        message = f"cannot use {error.filename or 'a file'} ({reason}); name another place"
+    else:
+        return
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(2)
 
 
 @contextmanager

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from anyorder import Optimizer
+from anyorder.compare.plan.items import TUNING_SEED
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.problems import Problem, load
 from anyorder_studies.measurement import StudyError
 
 T = TypeVar("T")
 
-# Seeds of tuning count from here, those of a report from 0.
-FIRST_TUNING_SEED = 1000
+# Seeds of tuning count from that of comparisons, those of a report from 0.
+FIRST_TUNING_SEED = TUNING_SEED
 # What a run counts that diverged or ended above this, in nats: four times a guess among ten.
 WORST = 4 * math.log(10.0)
 _DIGITS_TRAIN = 1_197

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyorder_studies.checkpoint import replaced
-from anyorder_studies.discovery import PACKAGE, discover
+from anyorder.files import write_whole
+from anyorder_studies.discovery import PACKAGE, Studies, discover
 from anyorder_studies.gallery_page import gallery_page
 from anyorder_studies.page import claimed, command, interval
-from anyorder_studies.result import FIGURE, load_result
+from anyorder_studies.result import FIGURE, StudyResult, load_result
+from anyorder_studies.study import Study, StudyError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,32 +44,61 @@ class Entry:
     scale: str
 
 
-def gallery(package: str = PACKAGE) -> list[Entry]:
-    """All studies with a stored result, by key; those without one are not part of it."""
-    studies = discover(package)
-    entries: list[Entry] = []
+@dataclass(frozen=True)
+class Stored:
+    """A study with its stored result; what every gallery is made of."""
+
+    study: type[Study]
+    result: StudyResult
+    folder: Path
+
+
+def stored_studies(studies: Studies) -> tuple[list[Stored], dict[str, str]]:
+    """All studies with a stored result, by key; those without one are not part of it.
+
+    Returns:
+        The studies, and for each one that cannot be shown the reason: it is broken, or its stored
+        result cannot be read or lacks one of its claims.
+    """
+    found: list[Stored] = []
+    broken = dict(studies.broken)
     for key, study in studies.classes.items():
-        folder = studies.folders[key]
-        result = load_result(folder)
+        try:
+            result = load_result(studies.folders[key])
+        except (StudyError, OSError) as error:
+            broken[key] = str(error)
+            continue
         if result is None:
             continue
-        central = study.claims[0]
-        entries.append(
-            Entry(
-                key=key,
-                paper=study.paper,
-                title=study.title,
-                verdict=str(result.verdict),
-                figure=folder / FIGURE,
-                claim=central.text,
-                claimed=claimed(central),
-                measured=interval(result.measurements[central.quantity]),
-                seconds=result.seconds,
-                command=command(result),
-                scale=result.scale,
-            )
-        )
-    return entries
+        claimed_here = {claim.quantity for claim in study.claims}
+        if claimed_here <= set(result.measurements) and len(study.claims) == len(result.statuses):
+            found.append(Stored(study, result, studies.folders[key]))
+        else:
+            broken[key] = "the stored result does not hold the study's claims; run it again"
+    return found, broken
+
+
+def gallery(package: str = PACKAGE) -> list[Entry]:
+    """What a gallery shows: all studies of :func:`stored_studies`."""
+    return [entry_of(one) for one in stored_studies(discover(package))[0]]
+
+
+def entry_of(one: Stored) -> Entry:
+    """A study as a gallery shows it."""
+    central, result = one.study.claims[0], one.result
+    return Entry(
+        key=one.study.key,
+        paper=one.study.paper,
+        title=one.study.title,
+        verdict=str(result.verdict),
+        figure=one.folder / FIGURE,
+        claim=central.text,
+        claimed=claimed(central),
+        measured=interval(result.measurements[central.quantity]),
+        seconds=result.seconds,
+        command=command(result),
+        scale=result.scale,
+    )
 
 
 def write_gallery(folder: Path, entries: list[Entry]) -> Path:
@@ -79,6 +109,5 @@ def write_gallery(folder: Path, entries: list[Entry]) -> Path:
     """
     target = folder / "index.html"
     figures = [entry.figure.read_text(encoding="utf-8") for entry in entries]
-    with replaced(target) as path:
-        path.write_text(gallery_page(entries, figures), encoding="utf-8")
+    write_whole(target, gallery_page(entries, figures))
     return target

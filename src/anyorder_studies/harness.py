@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 import anyorder_studies
-from anyorder_studies.checkpoint import Checkpoint, canonical, replaced
+from anyorder.compare.run.environment import computer
+from anyorder.files import replaced, write_whole
+from anyorder_studies.checkpoint import Checkpoint, canonical
 from anyorder_studies.data import data_hash, files_hash, missing_data
-from anyorder_studies.environment import environment
 from anyorder_studies.page import study_page
 from anyorder_studies.result import FIGURE, FORMAT, README, RESULT, StudyResult
 from anyorder_studies.study import (
@@ -142,7 +145,7 @@ def evaluate(study: Study, scale: str, results: Results, seconds: float) -> Stud
         verdict=verdict,
         code=code_hash(type(study)),
         data=data_hash(study.data),
-        environment=environment(),
+        environment={**computer(), "threads": torch.get_num_threads()},
     )
 
 
@@ -170,7 +173,5 @@ def write_outcome(study: Study, result: StudyResult, results: Results, folder: P
 
     with replaced(folder / FIGURE) as path:
         draw(study, results, result.measurements, path)
-    with replaced(folder / README) as path:
-        path.write_text(study_page(study, result), encoding="utf-8")
-    with replaced(folder / RESULT) as path:
-        path.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / README, study_page(study, result))
+    write_whole(folder / RESULT, json.dumps(result.to_json(), indent=2) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,38 +138,9 @@ def ratio_interval(
     if bool(np.any(top <= 0)) or bool(np.any(bottom <= 0)):
         raise StudyError("expected positive numbers for a ratio of logarithms")
     logs = mean_interval((np.log(top) - np.log(bottom)).tolist(), confidence)
-    return Measurement(
-        math.exp(logs.value), math.exp(logs.low), math.exp(min(logs.high, 709.0)), logs.n
-    )
-
-
-def bootstrap_interval(
-    values: Sequence[float],
-    statistic: Callable[[np.ndarray], float],
-    *,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Measurement:
-    """Percentile bootstrap interval of any statistic of independent repetitions.
-
-    Args:
-        values: One number per repetition.
-        statistic: Maps a 1-d array to a number, e.g. ``numpy.median``.
-        confidence: Coverage of the interval, in (0, 1).
-        draws: Number of resamples.
-        seed: Seed of the resampling; the result is a pure function of the arguments.
-
-    Returns:
-        The statistic of the data with the interval, widened if need be to hold the statistic.
-    """
-    data = _checked(values, confidence)
-    value = float(statistic(data))
-    rng = np.random.default_rng(seed)
-    samples = [float(statistic(data[rng.integers(0, data.size, data.size)])) for _ in range(draws)]
-    tail = 50.0 * (1.0 - confidence)
-    low, high = np.percentile(samples, [tail, 100.0 - tail])
-    return Measurement(value, min(float(low), value), max(float(high), value), data.size)
+    # Beyond 709 the exponential is no number: nothing is known of that end.
+    high = math.exp(logs.high) if logs.high < 709.0 else math.inf
+    return Measurement(math.exp(logs.value), math.exp(logs.low), high, logs.n)
 
 
 def range_interval(values: Sequence[float], confidence: float = 0.95) -> Measurement:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anyorder_studies.study import Measurement, Status, StudyError, Verdict
+from anyorder_studies.study import SCALES, Measurement, Status, StudyError, Verdict
 
 FORMAT = 1
 RESULT, FIGURE, README = "result.json", "figure.svg", "README.md"
@@ -67,13 +67,16 @@ class StudyResult:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            StudyError: If the format is not the one that this version writes.
+            StudyError: If the format is not the one that this version writes, or the scale is
+                unknown.
         """
         if data.get("format") != FORMAT:
             raise StudyError(
                 f"expected a result of format {FORMAT}, got {data.get('format')!r}: run the study "
                 "again"
             )
+        if data["scale"] not in SCALES:
+            raise StudyError(f"unknown scale {data['scale']!r}; known are {', '.join(SCALES)}")
         return cls(
             key=data["key"],
             paper=data["paper"],
@@ -92,8 +95,20 @@ class StudyResult:
 
 
 def load_result(folder: Path) -> StudyResult | None:
-    """Read ``result.json`` of a folder; ``None`` where there is none."""
+    """Read ``result.json`` of a folder; ``None`` where there is none.
+
+    Raises:
+        StudyError: If the file is not what a study writes; the message names it.
+    """
     path = folder / RESULT
     if not path.exists():
         return None
-    return StudyResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return StudyResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{path}: expected a study's result ({type(error).__name__}: {error}); run the study "
+            "again, or remove the file"
+        ) from error

@@ -15,7 +15,6 @@ from anyorder_studies.data import MissingDataError, data_folder
 from anyorder_studies.measurement import (
     Measurement,
     StudyError,
-    bootstrap_interval,
     exact,
     jackknife_interval,
     mean_interval,
@@ -40,7 +39,6 @@ __all__ = [
     "StudyError",
     "Unit",
     "Verdict",
-    "bootstrap_interval",
     "data_folder",
     "exact",
     "jackknife_interval",

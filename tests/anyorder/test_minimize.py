@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from anyorder import methods
 from anyorder.methods import UnknownMethodError
-from anyorder.minimize import PATIENCE, MinimizeError, minimize
+from anyorder.minimize import PATIENCE, SKIPS, minimize
 from anyorder.oracle.ledger import Budget
+from anyorder.plain_function import MinimizeError
 
 # The point is a vector, which methods for matrices say they leave to AdamW.
 pytestmark = pytest.mark.filterwarnings("ignore::anyorder.model.roles.RoleWarning")
@@ -196,6 +198,145 @@ def test_function_may_spoil_the_array_it_is_given() -> None:
     np.testing.assert_allclose(found.x, TARGET, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_function_may_spoil_the_tensor_it_is_given(name: str) -> None:
+    """What it is given is a copy, so that f(result.x) is result.fun."""
+
+    def spoiling(x: Tensor) -> Tensor:
+        return (x.sub_(torch.as_tensor(TARGET)) ** 2).sum() + 3.0
+
+    start, settings = torch.zeros(3).double(), SETTINGS[name]
+    found = minimize(spoiling, start, method=name, budget="300forwards", **settings)
+    plain = minimize(bowl, start, method=name, budget="300forwards", **settings)
+    assert torch.equal(found.x, plain.x) and found.fun == plain.fun
+    assert float(spoiling(found.x.clone())) == found.fun and not start.any()
+
+
+def test_gradient_may_spoil_the_tensor_it_is_given() -> None:
+    def jac(x: Tensor) -> Tensor:
+        return x.sub_(torch.as_tensor(TARGET)).mul_(2)
+
+    found = minimize(bowl, torch.zeros(3).double(), method="sgd", jac=jac, lr=0.1)
+    np.testing.assert_allclose(found.x.numpy(), TARGET, atol=1e-6)
+
+
+def test_the_result_is_nobody_elses() -> None:
+    start = torch.zeros(3)
+    kept: list[Tensor] = []
+    found = minimize(lambda x: kept.append(x) or bowl(x), start, lr=0.0, budget="5values")
+    assert all(found.x.data_ptr() != x.data_ptr() for x in [start, *kept])
+
+
+@pytest.mark.parametrize("name", ["mezo", "rank_sgd"])
+def test_tensors_may_give_numbers_where_no_gradient_is_asked(name: str) -> None:
+    settings = SETTINGS[name]
+    found = minimize(
+        lambda x: bowl(x).item(), torch.zeros(3), method=name, budget="600forwards", **settings
+    )
+    np.testing.assert_allclose(found.x.numpy(), TARGET, atol=0.05)
+    assert isinstance(found.fun, float)
+
+
+@pytest.mark.parametrize("start", [np.zeros(3), torch.zeros(3).double()], ids=["array", "tensor"])
+@pytest.mark.parametrize("name", ["sgd", "adahessian", "mezo", "rank_sgd"])
+def test_value_and_gradient_may_come_together(name: str, start: Any) -> None:
+    def both(x: Any) -> tuple[Any, Any]:
+        return bowl(x), 2 * (x - (torch.as_tensor(TARGET) if isinstance(x, Tensor) else TARGET))
+
+    extra = {"products": "finite"} if name == "adahessian" else {}
+    fun, settings = Counted(both), {**SETTINGS[name], **extra}
+    found = minimize(fun, start, method=name, jac=True, budget="600forwards", **settings)
+    np.testing.assert_allclose(np.asarray(found.x), TARGET, atol=0.1)
+    assert fun.runs == found.calls.values + found.calls.grads + found.calls.ranked
+
+
+def test_an_argument_that_is_no_tuple_is_one_argument() -> None:
+    found = minimize(lambda x, a: ((x - a) ** 2).sum(), np.zeros(2), 2.0, lr=0.1)
+    np.testing.assert_allclose(found.x, 2.0, atol=1e-3)
+
+
+@contextlib.contextmanager
+def default_dtype() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def default_device() -> Iterator[None]:
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+WORLDS: list[Callable[[], Any]] = [
+    torch.inference_mode,
+    torch.no_grad,
+    default_dtype,
+    default_device,
+    lambda: torch.device("meta"),
+]
+
+
+@pytest.mark.parametrize("kind", ["array", "float32", "float64"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_settings_of_torch_change_nothing(name: str, kind: str) -> None:
+    needs, settings = methods.get(name).needs, dict(SETTINGS[name])
+    start = np.zeros(3) if kind == "array" else torch.zeros(3, dtype=getattr(torch, kind))
+    target = TARGET if kind == "array" else torch.tensor(TARGET, dtype=start.dtype)
+    if kind == "array" and needs & {"grad"}:
+        settings["jac"] = slope
+    if kind == "array" and "hessian" in needs:
+        settings["products"] = "finite"
+
+    def run() -> Any:
+        return minimize(
+            lambda x: ((x - target) ** 2).sum() * 3.0,
+            start,
+            method=name,
+            budget="60forwards",
+            **settings,
+        )
+
+    plain = run()
+    for world in WORLDS:
+        with world():
+            found = run()
+        assert np.array_equal(np.asarray(found.x), np.asarray(plain.x)) and found.fun == plain.fun
+        assert found.calls.forwards() == plain.calls.forwards()
+        assert isinstance(found.x, np.ndarray) or not found.x.is_inference()
+
+
+def test_starts_and_arguments_from_inference_mode_can_be_differentiated() -> None:
+    with torch.inference_mode():
+        start, weights = torch.zeros(3), torch.full((3,), 2.0)
+        found = minimize(
+            lambda x, w: ((x - 1) * w).square().sum(), start, weights, method="sgd", lr=0.1
+        )
+    np.testing.assert_allclose(found.x.numpy(), 1.0, atol=1e-3)
+
+
+def test_functions_find_the_default_device_of_the_caller() -> None:
+    seen: set[str] = set()
+
+    def fun(x: np.ndarray) -> float:
+        seen.add(torch.empty(1).device.type)
+        return float(bowl(x))
+
+    def callback(x: np.ndarray) -> None:
+        seen.add(torch.empty(1).device.type)
+
+    with default_device():
+        minimize(fun, np.zeros(3), budget="5values", callback=callback)
+        assert torch.empty(1).device.type == "meta"
+    assert seen == {"meta"}
+
+
 def test_seed_decides_the_run() -> None:
     runs = [minimize(bowl, np.zeros(3), lr=0.1, budget="20values", seed=s).x for s in (1, 1, 2)]
     assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
@@ -229,7 +370,7 @@ def test_forwards_are_never_exceeded(name: str, forwards: int) -> None:
     ("name", "unit", "most"),
     [
         ("sgd", "grads", {"grads": 7, "values": 1}),
-        ("adahessian", "products", {"grads": 8, "products": 7, "values": 1}),
+        ("adahessian", "products", {"grads": 8, "products": 7}),  # the end's value is known
         ("mezo", "steps", {"values": 15}),
         ("rank_sgd", "steps", {"rankings": 14, "ranked": 7 * 17, "values": 1}),
         ("rank_sgd", "rankings", {"rankings": 7, "ranked": 3 * 17 + 10, "values": 1}),
@@ -260,6 +401,52 @@ def test_budget_of_the_caller_is_left_as_it_was() -> None:
     assert (budget.limits(), budget.spent_seconds()) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "budget", "instead"),
+    [
+        ("mezo", "100grads", "values"),
+        ("mezo", "100values,5products", "values"),
+        ("adamw", "100values", "grads"),
+        ("adamw", "100products", "grads"),
+        ("rank_sgd", "100values", "rankings"),
+        ("mezo", Budget(rankings=3), "values"),
+        ("mezo", Budget(forwards=3, rates={"grads": 3.0}), "values"),
+        ("adahessian", "100targets", "products"),
+    ],
+)
+def test_units_that_the_method_never_spends_are_refused(
+    name: str, budget: Any, instead: str
+) -> None:
+    with pytest.raises(MinimizeError, match=f"budget: .* never spends .*{instead}"):
+        minimize(bowl, torch.zeros(3), method=name, budget=budget)
+
+
+def test_differences_of_gradients_spend_no_products() -> None:
+    with pytest.raises(MinimizeError, match="never spends products"):
+        minimize(bowl, torch.zeros(3), method="adahessian", products="finite", budget="100products")
+
+
+@pytest.mark.parametrize("budget", [500, 500.0, np.int64(500), None, True, ["500values"]])
+@pytest.mark.parametrize("name", ["mezo", "sgd", "rank_sgd"])
+def test_budgets_without_a_unit_are_refused(name: str, budget: Any) -> None:
+    unit = {"mezo": "values", "sgd": "grads", "rank_sgd": "rankings"}[name]
+    with pytest.raises(MinimizeError, match=f"write '500{unit}'"):
+        minimize(bowl, torch.zeros(3), method=name, budget=budget)
+
+
+def test_without_any_limit_something_else_must_end_the_run() -> None:
+    with pytest.raises(MinimizeError, match="nothing ends the run"):
+        minimize(bowl, np.zeros(3), budget=Budget())
+    found = minimize(bowl, np.zeros(3), budget=Budget(), callback=lambda x: True)
+    assert found.status == "stopped" and found.nit == 1
+
+
+def test_less_than_one_value_asks_nothing() -> None:
+    fun = Counted()
+    found = minimize(fun, np.zeros(3), budget="0.5forwards")
+    assert fun.runs == found.calls.values == 0 and np.isnan(found.fun)
+
+
 def test_budget_ends_a_run_whose_every_step_is_left_out() -> None:
     runs = 0
 
@@ -271,6 +458,8 @@ def test_budget_ends_a_run_whose_every_step_is_left_out() -> None:
 
     found = minimize(fun, np.zeros(3), nonfinite="skip", budget="20values")
     assert runs <= 20 and found.status == "budget"
+    assert not found.success and "no finite value" in found.message
+    assert np.isnan(found.fun) and not found.x.any()
 
 
 # The best point --------------------------------------------------------------------------------
@@ -295,21 +484,110 @@ def test_gradient_methods_that_diverge_return_the_best_point_before() -> None:
     assert found.fun == pytest.approx(float(bowl(start)) ** 3)
 
 
-def test_value_methods_return_the_point_of_their_last_step() -> None:
-    """They see values beside their points, so the last point is asked for and returned."""
+def test_value_methods_ask_at_the_point_of_their_last_step() -> None:
+    """They see values beside their points, so the last point is asked for."""
     fun = Counted()
     found = minimize(fun, np.zeros(3), lr=0.1, budget="41values")
     assert np.array_equal(fun.points[-1], found.x)
     assert found.fun == float(bowl(found.x))
 
 
-def test_value_methods_that_diverge_return_the_start() -> None:
-    def cliff(x: np.ndarray) -> float:
-        return float("nan") if x[0] > 0.5 else float(-x.sum())
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("budget", ["19forwards", "120forwards"])
+def test_the_result_is_the_best_of_all_that_was_asked(kind: str, name: str, budget: str) -> None:
+    """Also of the points beside the method's own, and of a run that goes wrong."""
+    needs = methods.get(name).needs
+    settings = {"lr": 2.0, "restart": False} if name == "accelerated" else {**SETTINGS[name]}
+    settings |= {key: 30.0 for key in ("lr", "adamw_lr") if key in settings}
+    extra: dict[str, Any] = {}
+    if kind == "array" and needs & {"grad"}:
+        extra["jac"] = slope
+    if kind == "array" and "hessian" in needs:
+        extra["products"] = "finite"
+    fun = Counted()
+    start = np.zeros(3) if kind == "array" else torch.zeros(3).double()
+    found = minimize(fun, start, method=name, budget=budget, **settings, **extra)
+    heights = [float(bowl(p)) for p in fun.points]
+    assert found.fun == pytest.approx(min(heights), rel=1e-12)
+    assert np.array_equal(np.asarray(found.x), fun.points[int(np.argmin(heights))])
+    assert found.success == (found.status != "diverged")
 
-    found = minimize(cliff, np.zeros(2), lr=0.3, eps=0.1, budget="5000values")
+
+@pytest.mark.parametrize("name", ["sgd", "mezo", "rank_sgd"])
+def test_a_run_that_ends_worse_than_it_began_is_no_success(name: str) -> None:
+    settings = {"line_search": 0} if name == "rank_sgd" else {}
+    began = float(bowl(np.zeros(3)))
+    found = minimize(
+        bowl, torch.zeros(3), method=name, lr=30.0, budget="200forwards", nonfinite="skip",
+        **settings,
+    )  # fmt: skip
     assert found.status == "diverged" and not found.success
-    assert found.x.tolist() == [0.0, 0.0] and np.isnan(found.fun)
+    assert "worse than" in found.message
+    assert found.fun <= began and found.fun == float(bowl(found.x))
+
+
+def test_a_run_that_is_stopped_while_worse_than_it_began_is_stopped_without_success() -> None:
+    found = minimize(
+        bowl, torch.zeros(3), method="sgd", lr=3.0, budget="9grads", callback=lambda x: True
+    )
+    assert found.status == "stopped" and not found.success
+    assert torch.equal(found.x, torch.zeros(3))
+
+
+def test_rising_values_are_no_convergence() -> None:
+    found = minimize(bowl, torch.zeros(3).double(), method="sgd", lr=1.5, tol=1e-3)
+    assert found.status == "diverged" and not found.success and found.nit == PATIENCE + 1
+
+
+def test_ending_where_it_began_is_no_divergence() -> None:
+    found = minimize(lambda x: (x * 0.1).sum() + 1e6, torch.ones(3), lr=0.0, budget="21values")
+    assert found.status == "budget" and found.success
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "ignore"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "mezo", "rank_sgd", "adahessian"])
+def test_progress_is_kept_where_the_function_is_not_a_number(name: str, policy: str) -> None:
+    """Downhill leads over a cliff."""
+
+    def cliff(x: Tensor) -> Tensor:
+        return torch.where(x[0] > 0.5, torch.nan, ((x - 1.0) ** 2).sum())
+
+    settings: dict[str, Any] = {"eps": 0.1} if name == "mezo" else {}
+    found = minimize(
+        cliff, torch.zeros(2).double(), method=name, lr=0.06, budget="80steps", nonfinite=policy,
+        **settings,
+    )  # fmt: skip
+    assert found.fun < 2.0 and found.fun == float(cliff(found.x))
+    if policy == "raise" and name != "rank_sgd":
+        assert found.status == "diverged" and not found.success and "nan" in found.message
+
+
+def test_value_methods_that_meet_a_cliff_return_the_best_point_seen() -> None:
+    fun = Counted(lambda x: float("nan") if x[0] > 0.5 else float(-x.sum()))
+    found = minimize(fun, np.zeros(2), lr=0.3, eps=0.1, budget="5000values")
+    assert found.status == "diverged" and not found.success and fun.runs < 100
+    heights = [float("inf") if p[0] > 0.5 else float(-p.sum()) for p in fun.points]
+    assert found.fun == min(heights) < 0
+    assert found.fun == float(-found.x.sum())
+
+
+@pytest.mark.parametrize("name", ["mezo", "sgd"])
+def test_steps_that_are_left_out_for_ever_end_the_run(name: str) -> None:
+    """Steps and seconds are limits that skipped steps do not use up."""
+    fun = Counted(lambda x: x.sum() * float("nan"))
+    found = minimize(
+        fun, torch.zeros(3), method=name, nonfinite="skip", budget=Budget(steps=7, seconds=600)
+    )
+    assert found.status == "diverged" and not found.success
+    assert found.nit == 0 and found.calls.skipped == SKIPS
+    assert f"{SKIPS} steps in a row" in found.message
+
+
+def test_infinite_values_are_not_the_best() -> None:
+    fun = Counted(lambda x: float("-inf") if len(fun.points) == 3 else float(bowl(x)))
+    found = minimize(fun, np.zeros(3), lr=0.1, nonfinite="ignore", budget="9values")
+    assert np.isfinite(found.fun) and found.fun == float(bowl(found.x))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -359,6 +637,29 @@ def test_callback_cannot_reach_into_the_run() -> None:
     plain = minimize(bowl, np.zeros(3), lr=0.1, budget="50values")
     spoilt = minimize(bowl, np.zeros(3), lr=0.1, budget="50values", callback=spoil)
     assert np.array_equal(plain.x, spoilt.x)
+
+
+def test_stop_iteration_stops_the_run() -> None:
+    def callback(x: np.ndarray) -> None:
+        raise StopIteration
+
+    found = minimize(bowl, np.zeros(3), lr=0.1, callback=callback)
+    assert found.status == "stopped" and found.nit == 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "mezo", "rank_sgd"])
+def test_callbacks_by_intermediate_result_see_the_best_point_and_its_value(name: str) -> None:
+    seen: list[Any] = []
+
+    def callback(*, intermediate_result: Any) -> bool:
+        seen.append(intermediate_result)
+        return len(seen) == 5
+
+    found = minimize(bowl, torch.zeros(3).double(), method=name, lr=0.1, callback=callback)
+    assert found.status == "stopped" and [s.nit for s in seen] == [1, 2, 3, 4, 5]
+    assert all(s.fun == float(bowl(s.x)) for s in seen)
+    heights = [s.fun for s in seen]
+    assert heights == sorted(heights, reverse=True) and found.fun <= heights[-1]
 
 
 @pytest.mark.parametrize("maximize", [False, True])
@@ -481,6 +782,36 @@ def test_functions_that_return_no_number_are_refused(value: Any) -> None:
         minimize(lambda x: value, np.zeros(2))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("tol", t) for t in (float("nan"), float("inf"), -1e-3, "1e-3", True)),
+        *(("seed", s) for s in (1.7, "1", None, True)),
+        *(("maximize", m) for m in ("no", 1, None)),
+        *(("callback", c) for c in (3, "stop")),
+        *(("jac", j) for j in ("2-point", 3)),
+    ],
+)
+def test_values_that_mean_something_else_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(MinimizeError, match=f"{option}: expected"):
+        minimize(bowl, torch.zeros(3), method="sgd", **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("tol", np.float32(1e-3)), ("tol", 0), ("seed", np.int64(3)), ("seed", -1)],
+)
+def test_numbers_of_numpy_are_numbers(option: str, value: Any) -> None:
+    assert minimize(bowl, torch.zeros(3), budget="9values", **{option: value}).nit == 4
+
+
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(MinimizeError, match="fun: expected a function, got None"):
+        minimize(None, np.zeros(3))  # type: ignore[arg-type]
+    with pytest.raises(MinimizeError, match="ranker: expected a function"):
+        minimize(bowl, np.zeros(3), method="rank_sgd", ranker=3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["sgd", "adahessian"])
 def test_gradients_must_come_from_somewhere(name: str) -> None:
     with pytest.raises(MinimizeError, match="jac="):
@@ -496,15 +827,22 @@ def test_curvature_is_not_taken_from_a_gradient_without_graph() -> None:
 def test_gradient_of_another_shape_is_refused() -> None:
     with pytest.raises(MinimizeError, match=r"jac: expected the shape \(3,\)"):
         minimize(bowl, np.zeros(3), method="sgd", jac=lambda x: slope(x)[:2])
+    with pytest.raises(MinimizeError, match="jac: expected numbers"):
+        minimize(bowl, np.zeros(3), method="sgd", jac=lambda x: None)
+    with pytest.raises(MinimizeError, match="jac=True"):
+        minimize(bowl, np.zeros(3), method="sgd", jac=True)
 
 
 def test_options_that_mean_nothing_to_the_method_are_refused() -> None:
     with pytest.raises(MinimizeError, match="ranker"):
         minimize(bowl, np.zeros(3), method="mezo", ranker=lambda points: [0])
+    with pytest.raises(MinimizeError, match="jac: MeZO never asks"):
+        minimize(bowl, np.zeros(3), method="mezo", jac=slope)
     with pytest.raises(MinimizeError, match="tol"):
         minimize(bowl, np.zeros(3), method="rank_sgd", tol=1e-3)
-    with pytest.raises(TypeError, match="lrr"):
-        minimize(bowl, np.zeros(3), method="mezo", lrr=0.1)
+    for name in ("lrr", "bounds", "options"):
+        with pytest.raises(TypeError, match=name):
+            minimize(bowl, np.zeros(3), method="mezo", **{name: 0.1})
 
 
 def test_unknown_methods_name_the_nearest() -> None:

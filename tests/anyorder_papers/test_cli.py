@@ -125,7 +125,7 @@ def test_votes_come_from_the_sites_database() -> None:
     from anyorder_papers.votes import toggle
 
     database = Database()
-    toggle(database, 16, "0" * 64, 0)
+    toggle(database, 16, "0" * 64, "1" * 64, 0)
     database.close()
     assert store.votes_file().exists()
     (first, *_) = rows("--sort", "votes")

@@ -11,6 +11,7 @@ import pytest
 from anyorder_papers import store
 from anyorder_papers.arxiv import Preprint
 from anyorder_papers.catalogue import CatalogueError, get, load, parse
+from anyorder_papers.errors import PapersError
 from anyorder_papers.listing import Merged
 from anyorder_papers.store import add, all_papers, dump, home, own_file, own_papers
 
@@ -136,3 +137,9 @@ def test_own_place_wins_and_may_be_written_with_a_tilde(monkeypatch: pytest.Monk
     monkeypatch.setenv("ANYORDER_HOME", "~/mine")
     assert home() == Path.home() / "mine"
     assert store.votes_file() == home() / "papers.sqlite3"
+
+
+def test_a_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANYORDER_HOME", "~nobody-has-this-name/papers")
+    with pytest.raises(PapersError, match="expected a folder in ANYORDER_HOME"):
+        home()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anyorder_studies.checkpoint import Checkpoint, canonical, replaced
+from anyorder_studies.checkpoint import Checkpoint, canonical
 from anyorder_studies.study import StudyError
 
 
@@ -56,16 +56,3 @@ def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
 def test_only_json_values_make_a_unit() -> None:
     with pytest.raises(StudyError, match="JSON values only"):
         canonical({"seed": object()})
-
-
-def test_replaced_is_all_or_nothing(tmp_path: Path) -> None:
-    target = tmp_path / "result.json"
-    target.write_text("old")
-    with pytest.raises(RuntimeError), replaced(target) as path:
-        path.write_text("half")
-        raise RuntimeError
-    assert target.read_text() == "old"
-    with replaced(target) as path:
-        path.write_text("new")
-    assert target.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]

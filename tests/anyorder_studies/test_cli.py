@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from anyorder_studies import cli, discovery, gallery, harness
+from anyorder_studies import cli, discovery, harness
 
 Invoke = Callable[..., Any]
 
@@ -17,7 +17,6 @@ Invoke = Callable[..., Any]
 def invoke(toy_package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
     """Run the commands on a package of one toy study, in an empty folder."""
     monkeypatch.setattr(cli, "discover", lambda: discovery.discover(toy_package))
-    monkeypatch.setattr(cli, "gallery_entries", lambda: gallery.gallery(toy_package))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return lambda *words: CliRunner().invoke(cli.app, list(words))
@@ -116,6 +115,50 @@ def test_mistakes_are_one_line_and_exit_2(
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gallery", "{}/below"),
+        ("run", "doe2020toy", "--scale", "smoke", "--out", "{}"),
+        ("verify", "--results", "{}"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_named(
+    invoke: Invoke, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    invoke("run", "doe2020toy", "--store")
+    done = invoke(*(word.format(tmp_path / "file") for word in words))
+    assert isinstance(done.exception, SystemExit)  # no traceback
+    if words[0] == "verify":
+        assert (done.exit_code, "no stored result" in done.output) == (1, True)
+    else:
+        assert done.exit_code == 2
+        assert done.stderr.splitlines()[-1].startswith(f"Error: cannot use {tmp_path / 'file'}")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"format": 1}', "\xff", '{"format": 1, "scale": [1]}']
+)
+def test_a_damaged_result_hides_no_other_study(
+    invoke: Invoke, toy_package: str, tmp_path: Path, content: str
+) -> None:
+    folder = discovery.discover(toy_package).folders["doe2020toy"]
+    (folder / "result.json").write_bytes(content.encode("latin-1"))
+    listed = json.loads(invoke("list", "--json").stdout)
+    assert listed["studies"][0]["verdict"] is None
+    assert str(folder / "result.json") in listed["broken"]["doe2020toy"]
+    for words in (("show", "doe2020toy"), ("verify",)):
+        done = invoke(*words)
+        assert done.exit_code == 2
+        assert done.stderr.startswith("Error: ")
+    done = invoke("gallery", str(tmp_path / "site"))
+    assert done.exit_code == 0
+    assert "0 studies in" in done.stdout
+    assert "broken study doe2020toy" in done.stderr
 
 
 def test_an_interrupted_run_says_how_to_go_on(

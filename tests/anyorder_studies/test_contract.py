@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from anyorder_studies.data import missing_data
 from anyorder_studies.discovery import discover
 from anyorder_studies.page import study_page
 from anyorder_studies.result import FIGURE, README, load_result
-from anyorder_studies.study import judge, judge_claim
+from anyorder_studies.study import Unit, judge, judge_claim
 
 STUDIES = discover()
 STORED = [key for key in STUDIES.classes if load_result(STUDIES.folders[key]) is not None]
@@ -23,12 +25,21 @@ def test_no_study_is_broken() -> None:
     assert STUDIES.broken == {}
 
 
+def with_fresh_seeds(runs: Callable[[str], Iterable[Unit]], scale: str) -> Iterable[Unit]:
+    """The units of a scale, none of them with a seed of the stored run."""
+    for unit in runs(scale):
+        yield {**unit, "seed": unit["seed"] + 1000} if "seed" in unit else unit
+
+
 @pytest.mark.parametrize("key", STUDIES.classes)
-def test_smoke_scale_runs_quickly(key: str, tmp_path: Path) -> None:
+def test_smoke_scale_runs_quickly_with_any_seeds(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = STUDIES.get(key)()
     reason = missing_data(study.data)
     if reason is not None:
         pytest.skip(reason)
+    monkeypatch.setattr(study, "runs", partial(with_fresh_seeds, study.runs))
     # Processor time, so that a busy machine does not fail a fast study.
     start = time.process_time()
     result = harness.run_study(study, "smoke", tmp_path)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from anyorder_studies.measurement import (
     Measurement,
     StudyError,
-    bootstrap_interval,
     exact,
     jackknife_interval,
     mean_interval,
@@ -52,7 +51,7 @@ def test_one_repetition_leaves_the_interval_open() -> None:
     assert mean_interval([4.0]) == Measurement(4.0, -math.inf, math.inf, 1)
     single = ratio_interval([4.0], [2.0])
     assert (single.value, single.low) == (pytest.approx(2.0), 0.0)
-    assert single.high > 1e300
+    assert single.high == math.inf
 
 
 @given(NUMBERS)
@@ -77,16 +76,6 @@ def test_ratio_interval_is_the_geometric_mean_of_pairs() -> None:
         ratio_interval([1.0], [1.0, 2.0])
     with pytest.raises(StudyError, match="positive"):
         ratio_interval([1.0, -1.0], [1.0, 2.0])
-
-
-def test_bootstrap_is_deterministic_and_near_students_for_the_mean() -> None:
-    values = np.random.default_rng(1).normal(size=40).tolist()
-    first = bootstrap_interval(values, np.mean, seed=3)
-    assert first == bootstrap_interval(values, np.mean, seed=3)
-    assert first != bootstrap_interval(values, np.mean, seed=4)
-    student = mean_interval(values)
-    assert first.low == pytest.approx(student.low, abs=0.07)
-    assert first.high == pytest.approx(student.high, abs=0.07)
 
 
 def test_range_interval_does_not_shrink_with_repetitions() -> None:

@@ -1,4 +1,7 @@
-"""Commands that other packages add to ``anyorder``, by an entry point of :data:`GROUP`."""
+"""Commands that are loaded when they are called, not before.
+
+Those that need an extra, and those that other packages add by an entry point of :data:`GROUP`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ import typer
 import typer.core
 import typer.main
 
+from anyorder.errors import AnyOrderError
+
 GROUP = "anyorder.commands"
+#: Commands of this package that need an extra.
+OWN = (metadata.EntryPoint("compare", "anyorder.command.compare:app", GROUP),)
 
 
 def plugins() -> dict[str, metadata.EntryPoint]:
-    """Commands that other packages add, by name."""
-    return {each.name: each for each in metadata.entry_points(group=GROUP)}
+    """Commands that are loaded late, by name."""
+    return {each.name: each for each in (*metadata.entry_points(group=GROUP), *OWN)}
 
 
 def summary(point: metadata.EntryPoint) -> str:
@@ -38,22 +45,22 @@ def summary(point: metadata.EntryPoint) -> str:
 
 
 class PluginGroup(typer.core.TyperGroup):
-    """A group that loads commands of other packages when they are called, not before."""
+    """A group that loads some of its commands when they are called, not before."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names of the built-in commands, then of the added ones."""
+        """Names of the commands that are there, then of those that are loaded late."""
         own = super().list_commands(ctx)
         return [*own, *(name for name in sorted(plugins()) if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command; for an added one a stand-in that only knows its help."""
+        """The command; for one that is loaded late a stand-in that only knows its help."""
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in plugins():
             return own
         return typer.core.TyperCommand(cmd_name, help=summary(plugins()[cmd_name]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is called, loaded now if another package adds it."""
+        """The command that is called, loaded now if that was not done before."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is None or name in self.commands or name not in plugins():
             return name, command, rest
@@ -61,9 +68,11 @@ class PluginGroup(typer.core.TyperGroup):
         try:
             return name, typer.main.get_command(point.load()), rest
         except Exception as error:
-            typer.echo(
-                f"warning: the command {name!r} of {point.module} cannot be loaded: "
-                f"{type(error).__name__}: {error}",
-                err=True,
-            )
+            what = f"error: {error}"
+            if not isinstance(error, AnyOrderError):
+                what = (
+                    f"warning: the command {name!r} of {point.module} cannot be loaded: "
+                    f"{type(error).__name__}: {error}"
+                )
+            typer.echo(what, err=True)
             raise SystemExit(2) from error

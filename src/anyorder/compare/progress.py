@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from anyorder.compare.plan.plan import Item
+from anyorder.compare.plan.items import Item
+from anyorder.compare.run.records import Point, RunRecord
 
 
 class Silent:
@@ -24,10 +24,10 @@ class Silent:
     def started(self, item: Item) -> None:
         """A run was taken up."""
 
-    def point(self, item: Item, point: Mapping[str, Any]) -> None:
+    def point(self, item: Item, point: Point) -> None:
         """A run was evaluated."""
 
-    def finished(self, item: Item, record: Mapping[str, Any] | None) -> None:
+    def finished(self, item: Item, record: RunRecord | None) -> None:
         """A run ended here."""
 
     def waiting(self, done: int, others: int) -> None:
@@ -66,7 +66,7 @@ class Plain(Silent):
         """Note the time."""
         self._since[item] = time.monotonic()
 
-    def finished(self, item: Item, record: Mapping[str, Any] | None) -> None:
+    def finished(self, item: Item, record: RunRecord | None) -> None:
         """Print how the run went."""
         self.done, self.here = self.done + 1, self.here + 1
         took = time.monotonic() - self._since.pop(item, time.monotonic())
@@ -113,14 +113,14 @@ class Live(Plain):
         super().started(item)
         self._rows[item] = self.bars.add_task(str(item), total=1.0, note="starting")
 
-    def point(self, item: Item, point: Mapping[str, Any]) -> None:
+    def point(self, item: Item, point: Point) -> None:
         """Move the bar."""
-        loss = point["val_loss"]
+        loss = point.val_loss
         note = "loss not finite" if loss is None else f"loss {loss:.4g}"
         if item in self._rows:
-            self.bars.update(self._rows[item], completed=point["fraction"], note=note)
+            self.bars.update(self._rows[item], completed=point.fraction, note=note)
 
-    def finished(self, item: Item, record: Mapping[str, Any] | None) -> None:
+    def finished(self, item: Item, record: RunRecord | None) -> None:
         """Take the bar away and print the line."""
         if item in self._rows:
             self.bars.remove_task(self._rows.pop(item))
@@ -149,15 +149,18 @@ def progress_for(console: Console) -> Silent:
     return Live(console) if console.is_terminal else Plain(console)
 
 
-def ending(record: Mapping[str, Any] | None) -> str:
+def ending(record: RunRecord | None) -> str:
     """How a run went, in one line."""
     if record is None:
         return "the default was chosen, nothing to do"
-    if record["status"] != "done":
-        return f"{record['status']}: {record['error']}"
-    final = record["final"]
-    same = final["loss"] == final["metric"]
-    return f"loss {final['loss']:.4g}" + ("" if same else f", metric {final['metric']:.4g}")
+    if record.status != "done":
+        return f"{record.status}: {record.error}"
+    loss, metric = record.final.loss, record.final.metric
+    return f"loss {_short(loss)}" + ("" if loss == metric else f", metric {_short(metric)}")
+
+
+def _short(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:

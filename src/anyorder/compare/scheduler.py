@@ -17,13 +17,15 @@ from types import FrameType
 from typing import Any
 
 from anyorder.compare.plan.entrants import Entrant
-from anyorder.compare.plan.plan import Item, Limits, Plan, grid, items
+from anyorder.compare.plan.items import Item, Task, items
+from anyorder.compare.plan.plan import Plan
 from anyorder.compare.plan.space import Config, configuration
 from anyorder.compare.progress import Silent
 from anyorder.compare.run.pool import Event, Pool
-from anyorder.compare.run.worker import failure
+from anyorder.compare.run.records import RunRecord, failed_run
 from anyorder.compare.store import results
 from anyorder.compare.store.mirror import Mirror
+from anyorder.compare.store.schema import Facts, Outcome
 from anyorder.compare.store.storage import BEAT, Storage, StorageError
 from anyorder.errors import AnyOrderError
 
@@ -31,8 +33,6 @@ from anyorder.errors import AnyOrderError
 TRIES = 2
 #: Seconds between two looks at what other processes have done.
 LOOK = 1.0
-#: Share of the evaluations that a tuning run gets: its curve is not reported.
-TUNING_EVALUATIONS = 4
 
 
 class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - it was asked for, it is no fault
@@ -104,9 +104,7 @@ class Keeper:
 class _Flight:
     """A run in hand."""
 
-    item: Item
-    config: Config
-    task: dict[str, Any]
+    task: Task
     crashes: int
 
 
@@ -127,24 +125,24 @@ class Scheduler:
         plan: Plan,
         entrants: Sequence[Entrant],
         storage: Storage,
-        facts: Mapping[str, Any],
+        facts: Facts,
         progress: Silent,
         out: Path,
     ) -> None:
         self.plan, self.storage, self.facts = plan, storage, facts
         self.progress, self.out = progress, out
         self.entrants = {entrant.name: entrant for entrant in entrants}
-        self.entries = {method["name"]: method for method in plan.methods}
+        self.entries = {method.name: method for method in plan.methods}
         self.items = items(plan)
         self.rates = results.rates_of(plan, facts)
-        self.goal = facts["problem"]["goal"]
+        self.goal = facts.problem.goal
         self._flying: dict[str, _Flight] = {}
         self._chosen: dict[str, Config] = {}
         self._next_look = 0.0
 
     def prepare(self) -> None:
         """Add the runs to the storage, with every configuration that is known before the start."""
-        early = self.plan.sampler != "tpe"
+        early = self.plan.settings.sampler != "tpe"
         self.storage.add(
             [
                 (item, self._draw(item) if item.kind == "tune" and early else None)
@@ -193,31 +191,25 @@ class Scheduler:
     def _ready(self, item: Item, states: Mapping[str, str]) -> bool:
         """Whether the configuration of a run can be known by now."""
         if item.kind == "tune":
-            needed = range(item.index if self.plan.sampler == "tpe" else 0)
+            needed = range(item.index if self.plan.settings.sampler == "tpe" else 0)
         else:
             needed = range(self.plan.trials(self.entries[item.method]))
-        keys = (Item("tune", item.method, index, 0).key for index in needed)
+        keys = (Item.trial(item.method, index).key for index in needed)
         return all(states[key] == "done" for key in keys)
 
     def _take(self, item: Item, pool: Pool) -> bool:
         claim = self.storage.claim(item)
         if claim is None:
             return False
-        config = claim["config"] or self._config(item)
+        config = claim.config or self._config(item)
         if item.kind == "default" and config == self._tuned(item.method):
             # Not a run of its own: the reported runs are runs of the default.
             self._store(item, config, None)
             return False
-        task = self._task(item, config)
-        self._flying[item.key] = _Flight(item, config, task, claim["crashes"])
+        task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
+        self._flying[item.key] = _Flight(task, claim.crashes)
         self._note(item, {"run": item.key, "config": config, "seed": item.seed})
-        message = {
-            "problem": self.plan.problem,
-            "options": self.plan.options,
-            "method": self.entries[item.method],
-            "task": task,
-        }
-        pool.submit("run", message, item.key)
+        pool.submit("run", task, item.key)
         return True
 
     def _config(self, item: Item) -> Config:
@@ -225,46 +217,27 @@ class Scheduler:
             return self._draw(item)
         if item.kind == "report":
             return self._tuned(item.method)
-        return self._draw(Item("tune", item.method, 0, 0))
+        return self._draw(Item.trial(item.method, 0))
 
     def _draw(self, item: Item) -> Config:
         past: list[tuple[Config, float]] = []
-        if self.plan.sampler == "tpe":
-            keys = [Item("tune", item.method, index, 0).key for index in range(item.index)]
+        if self.plan.settings.sampler == "tpe":
+            keys = [Item.trial(item.method, index).key for index in range(item.index)]
             found = self.storage.outcomes(keys)
-            past = [
-                (found[key]["config"], results.score(found[key]["record"], self.goal)[0])
-                for key in keys
-            ]
-        space = self.entrants[item.method].space
-        return configuration(space, item.index, sampler=self.plan.sampler, seed=0, past=past)
+            past = [(found[key].config, results.score(found[key], self.goal)[0]) for key in keys]
+        space, sampler = self.entrants[item.method].space, self.plan.settings.sampler
+        return configuration(space, item.index, sampler=sampler, seed=0, past=past)
 
     def _tuned(self, method: str) -> Config:
         """The configuration that is reported: the best of the tuning runs."""
         if method not in self._chosen:
             entry = self.entries[method]
-            keys = [Item("tune", method, i, 0).key for i in range(self.plan.trials(entry))]
+            keys = [Item.trial(method, i).key for i in range(self.plan.trials(entry))]
             found = self.storage.outcomes(keys)
             index = results.chosen(self.plan, entry, found, self.goal)
-            default = self._draw(Item("tune", method, 0, 0))
-            self._chosen[method] = found[keys[index]]["config"] if keys else default
+            default = self._draw(Item.trial(method, 0))
+            self._chosen[method] = found[keys[index]].config if keys else default
         return self._chosen[method]
-
-    def _task(self, item: Item, config: Config) -> dict[str, Any]:
-        evaluations = self.plan.evaluations
-        if item.kind == "tune":
-            evaluations = max(1, evaluations // TUNING_EVALUATIONS)
-        return {
-            "config": config,
-            "seed": item.seed,
-            "limits": asdict(Limits.read(self.plan.budget, self.rates)),
-            "rates": self.rates,
-            "schedule": self.plan.schedule,
-            "grid": grid(evaluations),
-            "device": self.plan.device,
-            "autocast": self.plan.autocast,
-            "test": item.kind != "tune",
-        }
 
     # Storing -------------------------------------------------------------------------------
 
@@ -272,17 +245,16 @@ class Scheduler:
         flight = self._flying.get(event.tag)
         if flight is None:
             return
-        item = flight.item
+        task, item = flight.task, flight.task.item
         if event.kind == "point":
-            self._note(item, event.content)
+            self._note(item, asdict(event.content))
             self.progress.point(item, event.content)
             return
-        record: dict[str, Any]
+        record: RunRecord
         if event.kind == "done":
             record = event.content
         elif event.kind == "error":
-            record = failure(flight.task, "error", event.content["text"])
-            record["traceback"] = event.content["traceback"]
+            record = failed_run(task, event.content["text"], event.content["traceback"])
         elif flight.crashes + 1 < TRIES:
             self.progress.say([f"{item}: its process {event.content}; trying once more"])
             self.storage.release(item, crashed=True)
@@ -291,23 +263,18 @@ class Scheduler:
             return
         else:
             text = f"the process {event.content}, in each of {TRIES} attempts"
-            record = failure(flight.task, "crashed", text)
+            record = failed_run(task, text, crashed=True)
         del self._flying[item.key]
-        self._store(item, flight.config, record)
+        self._store(item, task.config, record)
 
-    def _store(self, item: Item, config: Config, record: dict[str, Any] | None) -> None:
+    def _store(self, item: Item, config: Config, record: RunRecord | None) -> None:
         self._next_look = 0.0
-        entrant = self.entrants[item.method]
-        outcome = {
-            "config": config,
-            "settings": results.plain(entrant.settings(config)),
-            "record": record,
-            "machine": platform.node() if record is not None else "",
-        }
+        settings = results.plain(self.entrants[item.method].settings(config))
+        machine = platform.node() if record is not None else ""
         if record is not None:
-            end = {name: part for name, part in record.items() if name != "curve"}
+            end = {name: part for name, part in asdict(record).items() if name != "curve"}
             self._note(item, {"end": end})
-        if self.storage.finish(item, outcome):
+        if self.storage.finish(item, Outcome(config, settings, record, machine)):
             self.progress.finished(item, record)
         else:
             self.progress.say([f"{item}: another process had taken it over and its result counts"])
@@ -316,16 +283,16 @@ class Scheduler:
         """Release what is still in hand."""
         for key, flight in list(self._flying.items()):
             with contextlib.suppress(StorageError):
-                self.storage.release(flight.item)
+                self.storage.release(flight.task.item)
             del self._flying[key]
 
-    def _note(self, item: Item, content: Mapping[str, Any]) -> None:
+    def _note(self, item: Item, content: dict[str, Any]) -> None:
         """Append a line to the run's own file."""
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", item.key)
         path = self.out / "runs" / f"{name}.jsonl"
         try:
             with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(content)) + "\n")
+                file.write(json.dumps(content) + "\n")
         except OSError as error:
             raise StorageError(
                 f"cannot write {path}: {error.strerror or error}. Make room and run the same "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anyorder.engine.kernels import Kernel, kernel_for
-from anyorder.engine.program import NOISE, Program, Rule, program_for
+from anyorder.engine.program import NOISE, Arithmetic, Program, program_for
 from anyorder.errors import AnyOrderError
 
 Mode = Literal["auto", "eager", "compiled"]
@@ -47,7 +47,7 @@ class Engine:
         self.work: dict[str, int] = {}
 
     def run(
-        self, rule: Rule | Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
+        self, rule: Arithmetic | Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
     ) -> None:
         """Apply a rule in place.
 

@@ -37,6 +37,7 @@ class Plain:
     block = 0
     parts = 1
 
+    @torch.inference_mode(False)  # state outlives the mode that its first step is taken in
     def zeros(self, size: int, like: Tensor) -> Parts:
         """``size`` zeros on the device of ``like`` and in its dtype, but at least in float32."""
         dtype = torch.float32 if like.dtype in HALF else like.dtype
@@ -63,6 +64,7 @@ class Stochastic(Plain):
 
     random = True
 
+    @torch.inference_mode(False)
     def zeros(self, size: int, like: Tensor) -> Parts:
         """``size`` zeros in bfloat16."""
         return (torch.zeros(size, dtype=torch.bfloat16, device=like.device),)
@@ -92,6 +94,7 @@ class Blockwise:
     random = False
     parts = 2
 
+    @torch.inference_mode(False)
     def zeros(self, size: int, like: Tensor) -> Parts:
         """Zeros; the last block may be longer than what is needed of it."""
         blocks = -(-size // self.block)
@@ -130,7 +133,8 @@ PLAIN, STOCHASTIC = Plain(), Stochastic()
 # values) whose midpoints are taken, and 0 and 1 (Dettmers et al., 2022, section 2.2). Counted from
 # zero upwards the places of a decade are 2**i + k. Compiled programs compute by this, since vector
 # units cannot look up in tables; eager ones look up tables that the same arithmetic has made, so
-# both give the same bits.
+# both give the same bits. Tables are made for good, so as ordinary tensors on a device of their own
+# whatever mode or default the first use comes under.
 
 
 def decode(codes: Tensor, signed: bool) -> Tensor:
@@ -189,32 +193,35 @@ def _encoded(shares: Tensor, signed: bool) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def table(signed: bool) -> Tensor:
     """The 256 values of the map in rising order, float32."""
-    return _decoded(torch.arange(256), signed)
+    return _decoded(torch.arange(256, device="cpu"), signed)
 
 
 @functools.cache
+@torch.inference_mode(False)
 def middles(signed: bool) -> Tensor:
     """The largest float32 number of each position but the last, found by bisection; infinity."""
-    places = torch.arange(255)
+    places = torch.arange(255, device="cpu")
     low, high = table(signed)[:-1].clone(), table(signed)[1:].clone()
     for _ in range(160):  # halves the gap until the two are neighbours, also across zero
         between = low + (high - low) / 2
         inside = _encoded(between, signed) <= places
         low = torch.where(inside, between, low)
         high = torch.where(inside, high, between)
-    return torch.cat([low, torch.tensor([torch.inf])])
+    return torch.cat([low, torch.tensor([torch.inf], dtype=torch.float32, device="cpu")])
 
 
 @functools.cache
+@torch.inference_mode(False)
 def starts(signed: bool) -> Tensor:
     """For the upper 16 bits of a float32 number: how many middles lie below all such numbers.
 
     At most one middle lies among them, so one more comparison finds the position. Shape (65536,),
     int32.
     """
-    upper = torch.arange(1 << 16, dtype=torch.int32) << 16
+    upper = torch.arange(1 << 16, dtype=torch.int32, device="cpu") << 16
     ends = torch.stack([upper, upper | 0xFFFF]).view(torch.float32)
     low = torch.searchsorted(middles(signed), ends.nan_to_num(0.0).amin(0))
     return low.clamp(max=255).to(torch.int32)
@@ -225,6 +232,7 @@ def _picked(values: Tensor, places: Tensor) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _on(device: torch.device, made: object, signed: bool) -> Tensor:
     return made(signed).to(device)  # type: ignore[operator]
 

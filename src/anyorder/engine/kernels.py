@@ -11,9 +11,7 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,8 @@ from anyorder.engine.formats import PLAIN
 from anyorder.engine.program import NOISE, Program
 
 Kernel = Callable[[list[Tensor]], Any]
-#: Held while a kernel is compiled: one at a time in a process.
+#: Held while a kernel is made: one at a time in a process, and of two threads that need the same
+#: one the second finds it on disk.
 _COMPILING = threading.Lock()
 
 
@@ -50,7 +49,8 @@ def kernel_for(
 ) -> Kernel | None:
     """The kernel of ``program`` for these dtypes, made or found; ``None`` where impossible."""
     try:
-        return _compile(program, dtypes, device, threads)
+        with _COMPILING:
+            return _compile(program, dtypes, device, threads)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         warnings.warn(
@@ -62,12 +62,13 @@ def kernel_for(
         return None
 
 
+@torch.inference_mode(False)  # export knows ordinary tensors only
 def _compile(
     program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel:
     tensors = _examples(program, dtypes, device)
     scalars = tuple(
-        torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64)
+        torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64, device="cpu")
         for name in program.scalars
     )
     # One run before tracing, so that nothing is made for good inside it (tables, for example).
@@ -112,51 +113,15 @@ def _build(program: Any, path: Path, threads: int) -> None:
         "aot_inductor.compile_wrapper_opt_level": "O0",
         # The first rule on a machine need not wait for headers from which only later ones gain.
         "aot_inductor.precompile_headers": any(path.parent.glob("*.pt2")),
-        # Processors say what they can do; compiling trials to find out would take 10 s.
+        # Processors say what they can do; this spares some of the trials that would find it out.
         "cpp.vec_isa_ok": True,
         "cpp.threads": threads,
     }
     settings = {name: value for name, value in wanted.items() if _has(config, name)}
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, _side_by_side(scratch):
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         target = str(Path(scratch) / path.name)
         built = aoti_compile_and_package(program, package_path=target, inductor_configs=settings)
         os.replace(built, path)
-
-
-@contextmanager
-def _side_by_side(folder: str) -> Generator[None]:
-    """Let Inductor compile its wrapper beside the rule, instead of one after the other.
-
-    Each takes seconds. All other commands, the linker's above all, wait for the wrapper, and meet
-    its errors.
-
-    Args:
-        folder: where the compiler may run; the one it is given is removed while it does.
-    """
-    from torch._inductor import cpp_builder  # heavy; only for compiled runs
-
-    plain = getattr(cpp_builder, "run_compile_cmd", None)
-    if plain is None:  # another version of PyTorch
-        yield
-        return
-    owner, begun = threading.get_ident(), list[Future[None]]()
-    with _COMPILING, ThreadPoolExecutor(1) as beside:
-
-        def run(command: str, cwd: str) -> None:
-            if threading.get_ident() != owner:  # somebody else compiles something
-                plain(command, cwd)
-            elif ".wrapper.cpp" in command and " -c " in command:
-                begun.append(beside.submit(plain, command, folder))
-            else:
-                while ".kernel.cpp" not in command and begun:
-                    begun.pop().result()
-                plain(command, cwd)
-
-        cpp_builder.run_compile_cmd = run
-        try:
-            yield
-        finally:
-            cpp_builder.run_compile_cmd = plain
 
 
 def _has(config: Any, name: str) -> bool:

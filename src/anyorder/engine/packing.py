@@ -120,6 +120,7 @@ def _kept(like: Tensor, number: int, size: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _memory(thread: int, device: torch.device, dtype: torch.dtype, number: int) -> Tensor:
     return torch.empty(0, device=device, dtype=dtype)
 

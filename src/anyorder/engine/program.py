@@ -31,7 +31,7 @@ from torch import Tensor
 
 from anyorder.engine.formats import PLAIN, Format, Parts, noise_for
 
-Rule = Callable[..., None]
+Arithmetic = Callable[..., None]
 Decay = Literal["", "decoupled", "coupled"]
 
 #: Scalars of a program that rounds at random: two keys and the number of the first element.
@@ -50,7 +50,7 @@ class Program:
         gradient: position of the gradient among the rule's tensors.
     """
 
-    rule: Rule
+    rule: Arithmetic
     formats: tuple[Format, ...] = ()
     decay: Decay = ""
     gradient: int = 1
@@ -128,7 +128,7 @@ class Program:
 
 @functools.cache
 def program_for(
-    rule: Rule, formats: tuple[Format, ...] = (), decay: Decay = "", gradient: int = 1
+    rule: Arithmetic, formats: tuple[Format, ...] = (), decay: Decay = "", gradient: int = 1
 ) -> Program:
     """The program of these parts, always the same one: it is looked up by identity."""
     return Program(rule, formats, decay, gradient)
@@ -140,16 +140,18 @@ def _more(formats: Sequence[Format]) -> int:
 
 
 @functools.cache
-def _written(rule: Rule, count: int) -> int:
+@torch.inference_mode(False)  # inference tensors do not say that they were written to
+def _written(rule: Arithmetic, count: int) -> int:
     """How many of a rule's leading tensors it writes to, found by running it once on ones."""
-    tensors = [torch.ones(2, dtype=torch.float64) for _ in range(count)]
+    tensors = [torch.ones(2, dtype=torch.float64, device="cpu") for _ in range(count)]
     before = [t._version for t in tensors]
-    rule(*tensors, **{n: torch.ones((), dtype=torch.float64) for n in scalar_names(rule)})
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    rule(*tensors, **dict.fromkeys(scalar_names(rule), one))
     return max((i + 1 for i, t in enumerate(tensors) if t._version != before[i]), default=0)
 
 
 @functools.cache
-def scalar_names(rule: Rule) -> tuple[str, ...]:
+def scalar_names(rule: Arithmetic) -> tuple[str, ...]:
     """The keyword-only arguments of a rule, in order."""
     parameters = inspect.signature(rule).parameters.values()
     return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

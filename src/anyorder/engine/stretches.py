@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.engine import Engine
+from anyorder.engine.engine import Engine
 from anyorder.engine.formats import SMALLEST_8BIT, Format, Parts
 from anyorder.engine.packing import Pack
-from anyorder.engine.program import Decay, Program, Rule, program_for
+from anyorder.engine.program import Arithmetic, Decay, Program, program_for
 from anyorder.model.sharding import as_sharded, local
 
 #: Parameters with fewer elements are packed (per device type).
@@ -32,21 +32,18 @@ SCALE = ".scale"
 
 
 class _Kept:
-    """What a stretch makes once and keeps from call to call; a copy of it makes its own."""
+    """What a stretch makes once and keeps from call to call."""
 
-    __slots__ = ("alone", "pack", "program", "stored")
+    __slots__ = ("alone", "pack", "programs", "rows")
 
     def __init__(self) -> None:
         self.alone: list[Stretch] = []
         self.pack: Pack | None = None
-        self.program: tuple[Any, Program] | None = None
-        self.stored: list[tuple[Tensor, ...]] = []
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Kept, ()
+        self.programs: dict[Any, Program] = {}
+        self.rows: dict[tuple[str, ...], list[tuple[Tensor, ...]]] = {}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stretch:
     """Parameters that are updated together, with their state as flat tensors.
 
@@ -72,6 +69,14 @@ class Stretch:
         """Elements of each parameter that lie here."""
         return [local(p).numel() for p in self.params]
 
+    def fits(self) -> bool:
+        """Whether the parameters, at new places in memory, can still be updated like this."""
+        device = next((parts[0].device for parts in self.buffers.values()), None)
+        here = [local(p) for p in self.params]
+        if any(t.device != (device or here[0].device) for t in here):
+            return False
+        return len(here) < 2 or not _overlapping(self.params)
+
     def views(self) -> list[dict[str, Tensor]]:
         """The stored state of each parameter, sharing memory with the flat buffers.
 
@@ -87,13 +92,23 @@ class Stretch:
                 views[name] = shaped
         return found
 
-    def program(self, rule: Rule, weights: Format, decay: Decay) -> Program:
-        """The program that runs ``rule`` here, with the parameters in the format ``weights``."""
-        key = (rule, weights, decay)
-        if self._kept.program is None or self._kept.program[0] != key:
-            formats = (weights, *self.formats.values())
-            self._kept.program = key, program_for(rule, formats, decay, len(formats))
-        return self._kept.program[1]
+    def program(
+        self, rule: Arithmetic, buffers: tuple[str, ...], weights: Format, decay: Decay
+    ) -> Program:
+        """The program that runs ``rule`` here.
+
+        Args:
+            rule: the arithmetic.
+            buffers: those of the stretch's buffers that it takes.
+            weights: format of the parameters.
+            decay: weight decay around the rule.
+        """
+        key = (rule, buffers, weights, decay)
+        made = self._kept.programs.get(key)
+        if made is None:
+            formats = (weights, *[self.formats[name] for name in buffers])
+            made = self._kept.programs[key] = program_for(rule, formats, decay, len(formats))
+        return made
 
     def values(self, name: str) -> list[Tensor]:
         """One buffer of each parameter in its shape: the stored tensors, or read from them."""
@@ -139,26 +154,30 @@ class Stretch:
         self,
         engine: Engine,
         program: Program,
+        buffers: tuple[str, ...],
         inputs: Sequence[Sequence[Tensor]],
         scalars: Mapping[str, Tensor],
     ) -> None:
-        """Run ``program`` on parameters, buffers and inputs, each a list over the parameters."""
+        """Run ``program`` on parameters, the named buffers and inputs (lists over parameters)."""
         here = [local(p) for p in self.params]
         rest = [[local(t) for t in given] for given in inputs]
         if not self.packed and not program.block:
-            columns = zip(self._rows(here), *[map(_flat, given) for given in rest], strict=True)
-            engine.run_each(program, [[*row, *more] for row, *more in columns], scalars)
+            columns = zip(
+                here, self._rows(buffers), *[map(_flat, given) for given in rest], strict=True
+            )
+            rows = [[param.view(-1), *stored, *more] for param, stored, *more in columns]
+            engine.run_each(program, rows, scalars)
             return
         pack = self._pack(engine) if self.packed else None
         flats = [
             pack.gather(given, number) if pack else _flat(given[0])
             for number, given in enumerate((here, *rest))
         ]
+        stored = [self.buffers[name] for name in buffers]
         if program.block:
-            self._run_blocks(engine, program, flats, scalars)
+            _run_blocks(engine, program, stored, flats, scalars)
         else:
-            stored = [parts[0] for parts in self.buffers.values()]
-            engine.run(program, [flats[0], *stored, *flats[1:]], scalars)
+            engine.run(program, [flats[0], *[parts[0] for parts in stored], *flats[1:]], scalars)
         if pack:
             pack.scatter(flats[0], here)
 
@@ -167,38 +186,39 @@ class Stretch:
             self._kept.pack = Pack(self.sizes, native=engine.mode != "eager")
         return self._kept.pack
 
-    def _rows(self, here: list[Tensor]) -> list[list[Tensor]]:
-        """Each parameter with its buffers, flat and sharing their memory."""
-        if not self._kept.stored:
-            stored = [parts[0].view(-1).split(self.sizes) for parts in self.buffers.values()]
-            self._kept.stored = list(zip(*stored, strict=True)) or [()] * len(here)
-        rows = zip(here, self._kept.stored, strict=True)
-        return [[param.view(-1), *stored] for param, stored in rows]
+    def _rows(self, buffers: tuple[str, ...]) -> list[tuple[Tensor, ...]]:
+        """The named buffers of each parameter, flat and sharing their memory."""
+        found = self._kept.rows.get(buffers)
+        if found is None:
+            stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
+            found = list(zip(*stored, strict=True)) if stored else [()] * len(self.params)
+            self._kept.rows[buffers] = found
+        return found
 
-    def _run_blocks(
-        self,
-        engine: Engine,
-        program: Program,
-        flat: list[Tensor],
-        scalars: Mapping[str, Tensor],
-    ) -> None:
-        """Run on rows of blocks; a last row that is not full is completed for the call."""
-        block = program.block
-        size = flat[0].numel()
-        whole = size - size % block
-        stored = list(self.buffers.values())
 
-        def rows(start: int, end: int, tensors: list[Tensor]) -> list[Tensor]:
-            state = [t[start // block : -(-end // block)] for parts in stored for t in parts]
-            return [tensors[0], *state, *tensors[1:]]
+def _run_blocks(
+    engine: Engine,
+    program: Program,
+    stored: Sequence[Parts],
+    flat: list[Tensor],
+    scalars: Mapping[str, Tensor],
+) -> None:
+    """Run on rows of blocks; a last row that is not full is completed for the call."""
+    block = program.block
+    size = flat[0].numel()
+    whole = size - size % block
 
-        sets = [rows(0, whole, [t[:whole].view(-1, block) for t in flat])]
-        if whole < size:
-            ends = [_padded(t[whole:], block).view(-1, block) for t in flat]
-            sets.append(rows(whole, size, ends))
-        engine.run_each(program, sets, scalars)
-        if whole < size:
-            flat[0][whole:].copy_(sets[-1][0].view(-1)[: size - whole])
+    def rows(start: int, end: int, tensors: list[Tensor]) -> list[Tensor]:
+        state = [t[start // block : -(-end // block)] for parts in stored for t in parts]
+        return [tensors[0], *state, *tensors[1:]]
+
+    sets = [rows(0, whole, [t[:whole].view(-1, block) for t in flat])]
+    if whole < size:
+        ends = [_padded(t[whole:], block).view(-1, block) for t in flat]
+        sets.append(rows(whole, size, ends))
+    engine.run_each(program, sets, scalars)
+    if whole < size:
+        flat[0][whole:].copy_(sets[-1][0].view(-1)[: size - whole])
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -228,7 +248,9 @@ def stretches(
         buffers: names of the buffers each of them gets.
         formats: format of a buffer by its name and number of elements.
     """
+    named = list(named)
     blocks = any(formats(name, SMALLEST_8BIT).block for name in buffers)
+    shared = _overlapping([param for _, param in named])
     found: list[Stretch] = []
     unfinished: dict[Any, list[tuple[str, Tensor]]] = {}
 
@@ -244,7 +266,8 @@ def stretches(
         kind = here.device.type
         small = SMALL.get(kind, SMALL["cuda"])
         large = here.numel() >= (min(small, SMALLEST_8BIT) if blocks else small)
-        if large and (blocks or not _in_place(here)):
+        # Packed together, one of two parameters in the same memory would lose its update.
+        if id(param) in shared or (large and (blocks or not _in_place(here))):
             close([(name, param)], packed=not _in_place(here))
             continue
         key = (here.device, here.dtype, not large)
@@ -256,6 +279,26 @@ def stretches(
         members.append((name, param))
     for (_, _, packed), members in unfinished.items():
         close(members, packed)
+    return found
+
+
+def _overlapping(params: Sequence[Tensor]) -> set[int]:
+    """Identities of the parameters that share memory with another one."""
+    spans: list[tuple[int, int, int]] = []
+    for param in params:
+        here = local(param)
+        if here.numel() and here.data_ptr():  # neither empty nor on the meta device
+            reach = sum((n - 1) * s for n, s in zip(here.shape, here.stride(), strict=True)) + 1
+            start = here.data_ptr()
+            spans.append((start, start + reach * here.element_size(), id(param)))
+    spans.sort()
+    found: set[int] = set()
+    end, owner = 0, 0
+    for start, stop, param in spans:
+        if start < end:
+            found |= {owner, param}
+        if stop > end:
+            end, owner = stop, param
     return found
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from anyorder.minimize import minimize
+from anyorder.methods import get
+from anyorder.minimize import Intermediate, Result, minimize, takes_intermediate_result
+from anyorder.oracle.ledger import Budget
+from anyorder.plain_function import MinimizeError, is_number
 
 
 def method(name: str, **settings: Any) -> Callable[..., Any]:
     """A callable for ``scipy.optimize.minimize(fun, x0, method=...)``.
+
+    What scipy passes on means what it means there: ``args``, ``jac`` (a function or True), ``tol``,
+    and of ``options`` ``maxiter`` (steps; without a ``budget`` beside it the only limit) and
+    ``disp`` (write how the run ended). A callback is called with the point after each step, or,
+    if its parameter is named ``intermediate_result``, with the best point so far and its value,
+    ``x`` and ``fun``; a true answer or ``StopIteration`` stops the run. Bounds may be given if they
+    bound nothing.
 
     Args:
         name: a method of this package.
@@ -18,9 +29,8 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
 
     Returns:
         A function that returns a ``scipy.optimize.OptimizeResult`` with ``x, fun, success, status,
-        message, nit, nfev, njev, calls``. A callback stops the run by a true answer or, as scipy's
-        own methods have it, by ``StopIteration``; one that names its argument
-        ``intermediate_result`` gets the point as ``intermediate_result.x``.
+        message, nit, nfev, njev, calls``. The ``status`` is 1 where the callback stopped the run,
+        else 0 after a success (``maxiter`` used up is one) and 2 after none.
 
     Raises:
         ValueError: bounds, constraints, hess or hessp were given; no method here takes them.
@@ -37,9 +47,9 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
     def run(
         fun: Callable[..., Any],
         x0: Any,
-        args: tuple[Any, ...] = (),
+        args: Any = (),
         *,
-        jac: Callable[..., Any] | None = None,
+        jac: Any = None,
         callback: Callable[..., Any] | None = None,
         bounds: Any = None,
         constraints: Any = (),
@@ -47,45 +57,89 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
         hessp: Any = None,
         **options: Any,
     ) -> Any:
-        from scipy.optimize import OptimizeResult
-
-        if bounds is not None or constraints:
-            raise ValueError(f"{name}: bounds and constraints are not supported; remove them")
+        if constraints or not _unbounded(bounds):
+            raise MinimizeError(f"{name}: bounds and constraints are not supported; remove them")
         if hess is not None or hessp is not None:
-            raise ValueError(
+            raise MinimizeError(
                 f"{name}: takes curvature from jac, not from hess or hessp; remove them"
             )
         chosen = {**settings, **options}
-        stop = None if callback is None else _stop(callback)
+        if not isinstance(shown := chosen.pop("disp", False), int):  # True and False are, too
+            raise MinimizeError(f"disp: expected True or False, got {shown!r}")
+        chosen |= _limited(chosen.pop("maxiter", None), chosen.get("budget"))
+        if _beside_the_value(fun, jac) and not get(name).needs & {"grad", "hessian"}:
+            jac = None  # the user cannot leave it out
+        stop = _relayed(callback)
         found = minimize(fun, x0, args, method=name, jac=jac, callback=stop, **chosen)
-        by_hand = "ranker" in chosen  # then the function was not asked for the order
-        codes = {"budget": 0, "converged": 0, "stopped": 1, "diverged": 2}
-        return OptimizeResult(
-            x=found.x,
-            fun=found.fun,
-            success=found.success,
-            status=codes[found.status],
-            message=found.message,
-            nit=found.nit,
-            nfev=found.calls.values + found.calls.grads + (0 if by_hand else found.calls.ranked),
-            njev=found.calls.grads,
-            calls=found.calls,
-        )
+        if shown:  # what the option is for
+            sys.stdout.write(f"{name}: {_words(found)}\n")
+        return _result(found, by_hand="ranker" in chosen)
 
     return run
 
 
-def _stop(callback: Callable[..., Any]) -> Callable[[Any], bool]:
-    """A callback of scipy's as one of ours."""
+def _result(found: Result, *, by_hand: bool) -> Any:
+    """A result as scipy's; where a ranker answers, the function was not asked for an order."""
     from scipy.optimize import OptimizeResult
 
-    named = list(inspect.signature(callback).parameters) == ["intermediate_result"]
+    return OptimizeResult(
+        x=found.x,
+        fun=found.fun,
+        success=found.success,
+        status=1 if found.status == "stopped" else 0 if found.success else 2,
+        message=found.message,
+        nit=found.nit,
+        nfev=found.calls.values + found.calls.grads + (0 if by_hand else found.calls.ranked),
+        njev=found.calls.grads,
+        calls=found.calls,
+    )
 
-    def stop(x: Any) -> bool:
-        try:
-            answer = callback(intermediate_result=OptimizeResult(x=x)) if named else callback(x)
-        except StopIteration:
-            return True
-        return bool(answer)
 
-    return stop
+def _words(found: Result) -> str:
+    return f"{found.status}: {found.message}. Value {found.fun:g} after {found.nit} steps"
+
+
+def _beside_the_value(fun: Any, jac: Any) -> bool:
+    """Whether ``jac`` is what scipy makes of ``jac=True``: a method of the function it passes."""
+    ours = getattr(jac, "__self__", None) is fun
+    return jac is not None and ours and type(fun).__module__.startswith("scipy.")
+
+
+def _limited(maxiter: Any, budget: Budget | str | None) -> dict[str, Any]:
+    """The budget as an option, with ``maxiter`` as its limit of steps."""
+    if maxiter is None:
+        return {} if budget is None else {"budget": budget}
+    if not (is_number(maxiter) and maxiter >= 1 and float(maxiter).is_integer()):
+        raise MinimizeError(f"maxiter: expected a whole number >= 1, got {maxiter!r}")
+    steps = int(maxiter)
+    if budget is None:
+        return {"budget": Budget(steps=steps)}
+    limits = Budget.parse(budget) if isinstance(budget, str) else budget
+    if not isinstance(limits, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return {"budget": limits}  # which minimize refuses, in words
+    return {"budget": replace(limits, steps=min(steps, limits.steps or steps))}
+
+
+def _unbounded(bounds: Any) -> bool:
+    """Whether bounds are absent, or so wide that they bound nothing."""
+    if bounds is None:
+        return True
+    if hasattr(bounds, "lb"):
+        import numpy as np
+
+        return bool(np.all(np.isneginf(bounds.lb)) and np.all(np.isposinf(bounds.ub)))
+    lows, highs = (None, -float("inf")), (None, float("inf"))
+    return all(low in lows and high in highs for low, high in bounds)
+
+
+def _relayed(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A callback of scipy's as one of ours."""
+    if callback is None or not takes_intermediate_result(callback):
+        return callback
+    from scipy.optimize import OptimizeResult
+
+    def relay(intermediate_result: Intermediate) -> Any:
+        best = intermediate_result
+        return callback(intermediate_result=OptimizeResult(x=best.x, fun=best.fun, nit=best.nit))
+
+    return relay

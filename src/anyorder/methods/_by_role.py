@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from anyorder.hyper import HyperError, hyper
-from anyorder.methods.adamw import numbers
-from anyorder.model.params import named_groups
+from anyorder.model.params import module_parameters, named_groups
 from anyorder.model.roles import (
-    Part,
+    Assignment,
     Role,
     RoleError,
     RoleTypeError,
@@ -25,17 +25,23 @@ from anyorder.model.roles import (
     with_patterns,
 )
 from anyorder.optimizer import Optimizer
+from anyorder.rules.adamw import ADAMW as RULE
+from anyorder.rules.adamw import adamw_scalars
 
 Roles = Mapping[str, str] | nn.Module | Literal["shape"] | None
 #: The rule of everything that is not treated as a matrix.
 ADAMW = "adamw"
+_ADAMW_SCALARS = adamw_scalars("adamw_betas", "adamw_eps")
+#: AdamW's arithmetic, whose settings have names of their own here.
+ADAMW_RULE = replace(RULE, hypers={}, scalars=_ADAMW_SCALARS)
 
 
 class ByRole(Optimizer):
     """A method whose rule for a parameter follows from the parameter's role in the model.
 
-    Every group that is given is divided by rule, so that each has its own state and step size;
-    schedulers act on all of them alike.
+    A group keeps one ``lr``, that of the method's own rule. AdamW's step size keeps its ratio to
+    it: that of ``adamw_lr`` to ``lr`` as they were given, or else a fixed one. So whatever changes
+    ``lr`` changes both alike.
 
     Args:
         params: a module, best of all, or what any method takes.
@@ -48,8 +54,8 @@ class ByRole(Optimizer):
         RoleError: a module has no parameter for the method's own rule, and ``roles`` are not given.
     """
 
-    #: The rule for each role.
-    rules: ClassVar[Mapping[Role, str]] = {}
+    #: The label of the rule for each role.
+    rule_by_role: ClassVar[Mapping[Role, str]] = {}
 
     lr: float = hyper(1e-3, ge=0, unit="parameter", doc="step size")
     adamw_lr: float | None = hyper(
@@ -76,33 +82,27 @@ class ByRole(Optimizer):
         self._told = None if isinstance(roles, nn.Module) else roles
         self._source = roles if isinstance(roles, nn.Module) else None
         self._source = given if isinstance(given, nn.Module) else self._source
-        self._parts: dict[str, Part] = {}
+        self._assigned: dict[str, Assignment] = {}
         named = {n: p for group in named_groups(given) for n, p in group["params"]}
-        self._parts = self._found(named, self._told if isinstance(self._told, Mapping) else {})
+        self._assigned = self._found(named, self._told if isinstance(self._told, Mapping) else {})
         super().__init__(given, **options)
-        alone = all(self.rule_of(group) == ADAMW for group in self.param_groups)
-        if alone and self._told is None:
+        labels = [label for group in self.param_groups for label in self.labels(group)]
+        if set(labels) <= {ADAMW} and self._told is None:
             self._without_matrices()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, divided by rule; checked before anything is changed."""
+        """Add a group; the roles of its parameters are found first."""
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
-        late = {n: p for n, p in group["params"] if n not in self._parts}
-        parts = {**self._parts, **(self._found(late, {}) if late else {})}
-        settings = {**self.defaults, **group}
-        for name in ("lr", "adamw_lr"):  # before the one is made of the other
-            self.hypers[name].check(name, settings[name])
-        divided: dict[str, list[tuple[str, Tensor]]] = {}
-        for name, param in group["params"]:
-            divided.setdefault(self.rules[parts[name].role], []).append((name, param))
-        before, self._parts = self._parts, parts
+        late = {n: p for n, p in group["params"] if n not in self._assigned}
+        before = self._assigned
+        self._assigned = {**before, **(self._found(late, {}) if late else {})}
         try:
-            for rule, pairs in divided.items():
-                own = {"lr": self.partner_lr(settings)} if rule == ADAMW else {}
-                super().add_param_group({**group, **own, "params": pairs})
+            super().add_param_group({**param_group, "params": group["params"]})
         except Exception:
-            self._parts = before
+            self._assigned = before
             raise
+        made = self.param_groups[-1]
+        made.setdefault("lr_given", made["lr"])
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Directions of matrices have a size of their own; decay within them would be lost."""
@@ -112,36 +112,40 @@ class ByRole(Optimizer):
                 f"where {type(self).__name__} normalises it. Leave the option out"
             )
 
-    def partner_lr(self, group: Mapping[str, Any]) -> float:
-        """AdamW's step size in a group as it was given."""
-        own = group["adamw_lr"]
-        return self.adamw_share(group) * group["lr"] if own is None else own
-
     def adamw_share(self, group: Mapping[str, Any]) -> float:
         """AdamW's share of ``lr`` where ``adamw_lr`` is not given."""
         return 1.0
 
-    def part(self, name: str) -> Part:
+    def assignment(self, name: str) -> Assignment:
         """The role of a parameter, and how that is known."""
-        return self._parts[name]
+        return self._assigned[name]
 
-    def rule_of(self, group: Mapping[str, Any]) -> str:
-        """The rule that a group's parameters move by."""
-        return self.rules[self._parts[group["param_names"][0]].role]
-
-    def by(self, rule: str) -> Callable[[dict[str, Any]], bool]:
-        """Tells the groups that move by ``rule``."""
-        return lambda group: self.rule_of(group) == rule
+    def label(self, name: str, group: Mapping[str, Any]) -> str:
+        """The rule that a parameter's role asks for."""
+        if name not in self._assigned:  # somebody put it into the group's list
+            named = dict(zip(group["param_names"], group["params"], strict=True))
+            late = {n: p for n, p in named.items() if n not in self._assigned}
+            self._assigned = {**self._assigned, **self._found(late, {})}
+        return self.rule_by_role[self._assigned[name].role]
 
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""
-        part = self._parts[name]
-        (rule,) = [self.rule_of(g) for g in self.param_groups if name in g["param_names"]]
-        return f"{part.role}: {rule} ({part.why})"
+        assigned = self._assigned[name]
+        (group,) = [g for g in self.param_groups if name in g["param_names"]]
+        return f"{assigned.role}: {self.label(name, group)} ({assigned.why})"
 
-    def partner_scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """The numbers of AdamW's rule."""
-        return numbers(float(group["lr"]), group["adamw_betas"], group["adamw_eps"], step)
+    def apply_adamw(self, grads: Sequence[Tensor | None]) -> None:
+        """AdamW for all that is not for the method's own rule."""
+        self.apply(ADAMW_RULE, grads, label=ADAMW, scalars=self._adamw_scalars)
+
+    def _adamw_scalars(self, group: Mapping[str, Any], step: int) -> Mapping[str, float]:
+        own, lr = group["adamw_lr"], float(group["lr"])
+        if own is None:
+            lr *= self.adamw_share(group)
+        else:  # schedulers change lr alone, and what they do is meant for both
+            given = float(group.get("lr_given", lr))
+            lr = float(own) * (lr / given if given else 1.0)
+        return _ADAMW_SCALARS({**group, "lr": lr}, step)
 
     def told_enough(self) -> bool:
         """Whether what the user says makes up for a module that is not given."""
@@ -168,13 +172,15 @@ class ByRole(Optimizer):
             raise RoleError(words + "; roles={} if it is meant so")
         warnings.warn(words, RoleWarning, stacklevel=3)
 
-    def _found(self, named: dict[str, Tensor], patterns: Mapping[str, str]) -> dict[str, Part]:
-        """The parts of parameters, from the module, the user and the shape."""
+    def _found(
+        self, named: dict[str, Tensor], patterns: Mapping[str, str]
+    ) -> dict[str, Assignment]:
+        """The assignments of parameters, from the module, the user and the shape."""
         found = roles_by_shape(named)
-        known: dict[int, Part] = {}
+        known: dict[int, Assignment] = {}
         if self._source is not None:
-            parts = find_roles(self._source, guess=not names_head(patterns))
-            known = {id(p): parts[n] for n, p in self._source.named_parameters()}
+            assigned = find_roles(self._source, guess=not names_head(patterns))
+            known = {id(p): assigned[n] for n, p in module_parameters(self._source)}
         found.update({n: known[id(p)] for n, p in named.items() if id(p) in known})
         found = with_patterns(found, named, patterns)
         open_ = {n: p for n, p in named.items() if found[n].role == "matrix" and id(p) not in known}
@@ -183,20 +189,3 @@ class ByRole(Optimizer):
         for remark in unsure(found):
             warnings.warn(remark, RoleWarning, stacklevel=4)
         return found
-
-
-def average_(param: Tensor, momentum: Tensor, grad: Tensor, *, keep: Tensor, take: Tensor) -> None:
-    """``m <- keep m + take g``; a rule that ends no step."""
-    momentum.mul_(keep).add_(grad * take)
-
-
-def descend_(param: Tensor, direction: Tensor, *, lr: Tensor) -> None:
-    """``x <- x - lr direction``."""
-    param.sub_(direction * lr)
-
-
-def descend_with_momentum_(
-    param: Tensor, momentum: Tensor, direction: Tensor, *, lr: Tensor
-) -> None:
-    """:func:`descend_` where there is a momentum, from which the direction was made."""
-    param.sub_(direction * lr)

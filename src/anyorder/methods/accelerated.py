@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import number, numbers
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
 
 #: Length of a first step without L, relative to the parameters (which count as 1 at least), and
 #: the least such length in rounding errors of the parameters.
@@ -24,6 +26,31 @@ CLIPPED = 1.0 - 1e-5
 ROUNDING = 4.0
 #: A record of gradient norms of this length is thinned to every other entry.
 RECORD = 512
+
+
+def accelerate_(
+    param: Tensor,
+    difference: Tensor,
+    grad: Tensor,
+    *,
+    alpha: Tensor,
+    beta: Tensor,
+    back: Tensor,
+    ahead: Tensor,
+) -> None:
+    """``y <- y - gamma d + (1 + gamma') d'`` with ``d' = beta d - alpha g``."""
+    turned = difference * back
+    difference.mul_(beta).sub_(grad * alpha)
+    param.add_((difference * ahead).sub_(turned))
+
+
+def take_move_(param: Tensor, move: Tensor, before: Tensor) -> None:
+    """``s <- y - before``."""
+    move.copy_(param - before)
+
+
+ACCELERATE = Rule(accelerate_, buffers=("difference",))
+TAKE_MOVE = Rule(take_move_, buffers=("move",), gradient=False, ends_step=False)
 
 
 class Accelerated(Optimizer):
@@ -104,8 +131,11 @@ class Accelerated(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("difference", "move")
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {
+        "told": (ACCELERATE,),
+        "estimating": (ACCELERATE, TAKE_MOVE),
+    }
+    answer_buffer = "difference"
 
     lr: float = hyper(
         1.0, ge=0, search="log", low=1e-2, high=1.0, doc="share of the step size of theory"
@@ -157,11 +187,15 @@ class Accelerated(Optimizer):
                         f"{group[name]!r}; only lr may differ"
                     )
 
-    def buffers_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def label(self, name: str, group: Mapping[str, Any]) -> str:
         """The last move is kept only where curvature is estimated."""
-        return self.buffers if _estimates(group) else ("difference",)
+        return "estimating" if _estimates(group) else "told"
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+    def answer_scale(self, group: Mapping[str, Any]) -> float:
+        """From y to x."""
+        return float(group["lr"]) * (self._now.delta - self._gamma)
+
+    def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols."""
         lr = float(group["lr"])
         return {
@@ -169,7 +203,6 @@ class Accelerated(Optimizer):
             "beta": self._now.beta,
             "back": lr * self._gamma,
             "ahead": lr * (1.0 + self._now.gamma),
-            "shift": lr * (self._now.delta - self._gamma),
         }
 
     def update(self, oracle: Oracle) -> Tensor:
@@ -188,16 +221,12 @@ class Accelerated(Optimizer):
             self._see(grads, square, whole)
             before = [p.clone() for p in self.named_params().values()]
         self._now = self._choose(grads, square)
-        self.apply(accelerate_, grads)
+        self.apply(ACCELERATE, grads, scalars=self._scalars)
         self._gamma = self._now.gamma
         if watching:
-            self.apply(take_move_, before, advance=False)
+            self.apply(TAKE_MOVE, before)
             self._slope = self._inner(self._values("move"), grads) if whole else None
         return loss
-
-    def to_answer(self) -> None:
-        """From y to x."""
-        self.apply(to_answer_, self._values("difference"), advance=False)
 
     def extra_state(self) -> dict[str, Any]:
         """Momentum of the next step, curvatures seen, norms of gradients."""
@@ -213,11 +242,16 @@ class Accelerated(Optimizer):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
-        self._now = Constants(*extra["now"])
-        self._gamma, self._t, self._restarts = extra["momentum"]
-        self._probe, self._slope, self._every = extra["probe"], extra["slope"], extra["every"]
-        self._curvatures = None if extra["curvatures"] is None else tuple(extra["curvatures"])
-        self._record = [(step, norm) for step, norm in extra["record"]]
+        curvatures, slope = extra["curvatures"], extra["slope"]
+        self._now = Constants(*numbers(extra, extra["now"], "now", 5))
+        self._gamma, self._t, self._restarts = numbers(extra, extra["momentum"], "momentum", 3)
+        self._probe = number(extra, extra["probe"], "probe", least=0.0)
+        self._slope = None if slope is None else number(extra, slope, "slope")
+        self._every = number(extra, extra["every"], "every", least=1, whole=True)
+        pair = None if curvatures is None else numbers(extra, curvatures, "curvatures", 2)
+        self._curvatures = None if pair is None else (pair[0], pair[1])
+        entries = [numbers(extra, entry, "record", 2) for entry in extra["record"]]
+        self._record = [(step, norm) for step, norm in entries]
 
     # Inside --------------------------------------------------------------------------------
 
@@ -312,28 +346,3 @@ def _wide(tensor: Tensor) -> Tensor:
 def _estimates(group: Mapping[str, Any]) -> bool:
     """Whether a constant that the form needs is not given."""
     return group["L"] is None or (group["mu"] is None and group["form"] != "nesterov_convex")
-
-
-def accelerate_(
-    param: Tensor,
-    difference: Tensor,
-    *rest: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    back: Tensor,
-    ahead: Tensor,
-) -> None:
-    """``y <- y - gamma d + (1 + gamma') d'`` with ``d' = beta d - alpha g``; g comes last."""
-    turned = difference * back
-    difference.mul_(beta).sub_(rest[-1] * alpha)
-    param.add_((difference * ahead).sub_(turned))
-
-
-def take_move_(param: Tensor, difference: Tensor, move: Tensor, before: Tensor) -> None:
-    """``s <- y - before``."""
-    move.copy_(param - before)
-
-
-def to_answer_(param: Tensor, *rest: Tensor, shift: Tensor) -> None:
-    """``x = y + (delta - gamma) d``; d comes last."""
-    param.add_(rest[-1] * shift)

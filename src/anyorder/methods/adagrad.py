@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +10,27 @@ from torch import Tensor
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+
+
+def adagrad_(
+    param: Tensor, total: Tensor, grad: Tensor, *, step_size: Tensor, start: Tensor, eps: Tensor
+) -> None:
+    """``s <- s + start + g^2``; ``x <- x - step_size g / (sqrt(s) + eps)``."""
+    total.add_(start).add_(grad * grad)
+    param.sub_((grad / sqrt(total).add_(eps)).mul_(step_size))
+
+
+def _scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
+    """The step size, and where the sum starts: in a parameter's first step."""
+    return {
+        "step_size": float(group["lr"]) / (1.0 + (step - 1) * group["lr_decay"]),
+        "start": float(group["initial"]) if step == 1 else 0.0,
+        "eps": float(group["eps"]),
+    }
+
+
+ADAGRAD = Rule(adagrad_, buffers=("sum",), nonnegative=frozenset(("sum",)), scalars=_scalars)
 
 
 class AdaGrad(Optimizer):
@@ -44,9 +65,7 @@ class AdaGrad(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("sum",)
-    nonnegative = frozenset({"sum"})
+    rule = ADAGRAD
 
     lr: float = hyper(
         1e-2, ge=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="step size"
@@ -58,25 +77,3 @@ class AdaGrad(Optimizer):
     decoupled_weight_decay: bool = hyper(
         False, doc="decay the weights themselves; else add the decay to the gradient (L2)"
     )
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols; the sum starts in a parameter's first step."""
-        return {
-            "step_size": float(group["lr"]) / (1.0 + (step - 1) * group["lr_decay"]),
-            "start": float(group["initial"]) if step == 1 else 0.0,
-            "eps": float(group["eps"]),
-        }
-
-    def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
-        loss, grads = oracle.grad()
-        self.apply(adagrad_, grads)
-        return loss
-
-
-def adagrad_(
-    param: Tensor, total: Tensor, grad: Tensor, *, step_size: Tensor, start: Tensor, eps: Tensor
-) -> None:
-    """``s <- s + start + g^2``; ``x <- x - step_size g / (sqrt(s) + eps)``."""
-    total.add_(start).add_(grad * grad)
-    param.sub_((grad / sqrt(total).add_(eps)).mul_(step_size))

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.hyper import HyperError, hyper
+from anyorder.hyper import hyper
 from anyorder.model.sharding import full
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import number
+from anyorder.optimizer.options import same_in_all_groups
 from anyorder.oracle import Oracle
+from anyorder.rules.descent import DESCENT
 
 
 class AdaGradNorm(Optimizer):
@@ -44,8 +47,7 @@ class AdaGradNorm(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ()
+    rule = DESCENT
 
     lr: float = hyper(
         1.0, ge=0, search="log", low=1e-2, high=1e2, unit="parameter", doc="step size"
@@ -63,11 +65,7 @@ class AdaGradNorm(Optimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """One sum serves all groups."""
-        if self.param_groups and group["initial"] != self.param_groups[0]["initial"]:
-            raise HyperError(
-                f"initial: expected {self.param_groups[0]['initial']!r} as in the first group, "
-                f"got {group['initial']!r}; there is one sum for all groups"
-            )
+        same_in_all_groups(["initial"], group, self.param_groups, "there is one sum for all groups")
 
     def extra_state(self) -> dict[str, Any]:
         """The sum of squared gradient norms."""
@@ -75,22 +73,17 @@ class AdaGradNorm(Optimizer):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over the sum."""
-        self.squares = float(extra["squares"])
+        self.squares = float(number(extra, extra["squares"], "squares", least=0.0))
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+    def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """One step size, the same for every coordinate."""
         root = math.sqrt(group["initial"] ** 2 + self.squares) + group["eps"]
-        return {"step_size": float(group["lr"]) / root if root else 0.0}
+        return {"lr": float(group["lr"]) / root if root else 0.0}
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, its norm, one move."""
         loss, grads = oracle.grad()
         norms = [full(g).double().square().sum() for g in grads if g is not None]
         self.squares += float(torch.stack(norms).sum()) if norms else 0.0
-        self.apply(scaled_descent_, grads)
+        self.apply(DESCENT, grads, scalars=self._scalars)
         return loss
-
-
-def scaled_descent_(param: Tensor, grad: Tensor, *, step_size: Tensor) -> None:
-    """``x <- x - step_size g``."""
-    param.sub_(grad * step_size)

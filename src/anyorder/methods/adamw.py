@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-from torch import Tensor
-
-from anyorder.engine.tensors import sqrt
-from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle
+from anyorder.rules.adamw import ADAMW
 
 
 class AdamW(Optimizer):
@@ -39,58 +32,9 @@ class AdamW(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("exp_avg", "exp_avg_sq")
-    nonnegative = frozenset({"exp_avg_sq"})
+    rule = ADAMW
 
-    lr: float = hyper(
-        1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
-    )
-    betas: tuple[float, float] = hyper((0.9, 0.999), ge=0, lt=1, doc="memory of mean and square")
-    eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator")
-    weight_decay: float = hyper(
-        1e-2, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decoupled decay"
-    )
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols; all corrections are made here, once per step."""
-        return numbers(float(group["lr"]), group["betas"], group["eps"], step)
-
-    def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
-        loss, grads = oracle.grad()
-        self.apply(adamw_, grads)
-        return loss
-
-
-def numbers(lr: float, betas: tuple[float, float], eps: float, step: int) -> dict[str, float]:
-    """The scalars of :func:`adamw_` in step ``step`` (from 1)."""
-    beta1, beta2 = betas
-    return {
-        "beta2": beta2,
-        "take1": 1.0 - beta1,
-        "take2": 1.0 - beta2,
-        "step_size": lr / (1.0 - beta1**step),
-        "root": 1.0 / math.sqrt(1.0 - beta2**step),
-        "eps": eps,
-    }
-
-
-def adamw_(
-    param: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    grad: Tensor,
-    *,
-    beta2: Tensor,
-    take1: Tensor,
-    take2: Tensor,
-    step_size: Tensor,
-    root: Tensor,
-    eps: Tensor,
-) -> None:
-    """Mean, mean square and move."""
-    exp_avg.add_((grad - exp_avg).mul_(take1))
-    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
-    denominator = sqrt(exp_avg_sq).mul_(root).add_(eps)
-    param.sub_((exp_avg / denominator).mul_(step_size))
+    lr: float = ADAMW.hypers["lr"]
+    betas: tuple[float, float] = ADAMW.hypers["betas"]
+    eps: float = ADAMW.hypers["eps"]
+    weight_decay: float = ADAMW.hypers["weight_decay"]

@@ -3,14 +3,67 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+
+
+def exadam_(
+    param: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    grad: Tensor,
+    *,
+    beta2: Tensor,
+    take1: Tensor,
+    take2: Tensor,
+    fade1: Tensor,
+    fade2: Tensor,
+    step_size: Tensor,
+    square: Tensor,
+    boost: Tensor,
+    eps: Tensor,
+) -> None:
+    """Both moments, their corrections, and the move."""
+    exp_avg.add_((grad - exp_avg).mul_(take1))
+    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
+    # Both ratios lie in [0, 1): 0 far below eps, 1 far above.
+    correction1 = (exp_avg_sq / (exp_avg_sq + eps)).mul_(fade2).add_(1.0)
+    squared = exp_avg * exp_avg
+    correction2 = squared.div_(squared + eps).mul_(fade1).add_(1.0)
+    denominator = sqrt(correction2.mul_(exp_avg_sq).mul_(square)).add_(eps)
+    param.sub_((grad * boost).add_(exp_avg).mul_(correction1).mul_(step_size).div_(denominator))
+
+
+def _scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
+    """See the class for the symbols; powers and logarithms are taken here."""
+    beta1, beta2 = group["betas"]
+    growth = 0.5 * math.log(2.0 * (step + 1)) if group["version"] == 1 else 1.0
+    return {
+        "beta2": beta2,
+        "take1": 1.0 - beta1,
+        "take2": 1.0 - beta2,
+        "fade1": beta1**step,
+        "fade2": beta2**step,
+        "step_size": float(group["lr"]) * growth / (1.0 - beta1**step),
+        "square": 1.0 / (1.0 - beta2**step),
+        "boost": group["boost"],
+        "eps": group["eps"],
+    }
+
+
+EXADAM = Rule(
+    exadam_,
+    buffers=("exp_avg", "exp_avg_sq"),
+    nonnegative=frozenset({"exp_avg_sq"}),
+    scalars=_scalars,
+)
 
 
 class EXAdam(Optimizer):
@@ -61,9 +114,7 @@ class EXAdam(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("exp_avg", "exp_avg_sq")
-    nonnegative: ClassVar[frozenset[str]] = frozenset({"exp_avg_sq"})
+    rule = EXADAM
 
     lr: float = hyper(
         1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
@@ -75,52 +126,3 @@ class EXAdam(Optimizer):
     weight_decay: float = hyper(
         0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decoupled decay"
     )
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols; powers and logarithms are taken here."""
-        beta1, beta2 = group["betas"]
-        growth = 0.5 * math.log(2.0 * (step + 1)) if group["version"] == 1 else 1.0
-        return {
-            "beta2": beta2,
-            "take1": 1.0 - beta1,
-            "take2": 1.0 - beta2,
-            "fade1": beta1**step,
-            "fade2": beta2**step,
-            "step_size": float(group["lr"]) * growth / (1.0 - beta1**step),
-            "square": 1.0 / (1.0 - beta2**step),
-            "boost": group["boost"],
-            "eps": group["eps"],
-        }
-
-    def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
-        loss, grads = oracle.grad()
-        self.apply(exadam_, grads)
-        return loss
-
-
-def exadam_(
-    param: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    grad: Tensor,
-    *,
-    beta2: Tensor,
-    take1: Tensor,
-    take2: Tensor,
-    fade1: Tensor,
-    fade2: Tensor,
-    step_size: Tensor,
-    square: Tensor,
-    boost: Tensor,
-    eps: Tensor,
-) -> None:
-    """Both moments, their corrections, and the move."""
-    exp_avg.add_((grad - exp_avg).mul_(take1))
-    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
-    # Both ratios lie in [0, 1): 0 far below eps, 1 far above.
-    correction1 = (exp_avg_sq / (exp_avg_sq + eps)).mul_(fade2).add_(1.0)
-    squared = exp_avg * exp_avg
-    correction2 = squared.div_(squared + eps).mul_(fade1).add_(1.0)
-    denominator = sqrt(correction2.mul_(exp_avg_sq).mul_(square)).add_(eps)
-    param.sub_((grad * boost).add_(exp_avg).mul_(correction1).mul_(step_size).div_(denominator))

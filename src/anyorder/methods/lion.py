@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle
-from anyorder.rules.lion import radius_note, scalars, sign_
+from anyorder.rules.lion import SIGN, radius_note
 
 
 class Lion(Optimizer):
@@ -44,8 +41,7 @@ class Lion(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("exp_avg",)
+    rule = SIGN
 
     lr: float = hyper(
         1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="step size"
@@ -54,16 +50,6 @@ class Lion(Optimizer):
     weight_decay: float = hyper(
         0.0, ge=0, search="log", low=1e-3, high=10.0, unit="1 / step size", doc="decoupled decay"
     )
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols."""
-        return scalars(group)
-
-    def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
-        loss, grads = oracle.grad()
-        self.apply(sign_, grads)
-        return loss
 
     def note(self, name: str, param: Tensor) -> str:
         """The box that the decay of the parameter keeps to."""

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from anyorder.engine.program import Rule
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.newton_schulz import CUBIC, JORDAN, newton_schulz_each
-from anyorder.model.sharding import full, part
+from anyorder.model.sharding import full, shard_of
 from anyorder.optimizer import Optimizer
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
 from anyorder.rules.kappa import NAMES, Kappa, kappa, matrix
 from anyorder.rules.lion import (
+    ALONG,
+    CLIP,
+    LOUD,
+    PLAIN,
+    SIGN,
     Bound,
-    clip_,
     decoupled,
-    given_,
-    loud_,
     mixed,
     momentum_weight,
-    plain_,
     radius,
     radius_note,
-    scalars,
-    sign_,
 )
 
 #: The rule of each map that looks at one element at a time.
-RULES: dict[str, Rule] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}
+RULES: dict[str, Rule] = {"l1": SIGN, "squared": PLAIN, "huber": CLIP, "soft": LOUD}
+#: The label of parameters whose map needs the whole tensor.
+WHOLE = "whole"
 #: ``polar="auto"`` decomposes matrices up to this shorter side (per device type). On one core of a
 #: processor that is the faster way to any size; accelerators are good at products.
 EXACT_SIDE = {"cpu": 1024, "cuda": 64}
@@ -128,8 +129,10 @@ class LionK(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("exp_avg",)
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {
+        **{name: (rule,) for name, rule in RULES.items()},
+        WHOLE: (ALONG,),
+    }
 
     lr: float = hyper(
         1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="step size"
@@ -159,23 +162,18 @@ class LionK(Optimizer):
                 "limit of narrow widths"
             )
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols."""
-        return scalars(group)
+    def label(self, name: str, group: Mapping[str, Any]) -> str:
+        """The map, where it looks at one element at a time."""
+        return group["kappa"] if group["kappa"] in RULES else WHOLE
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
         used = {group["kappa"] for group in self.param_groups}
         for name in sorted(used & RULES.keys()):
-            self.apply(RULES[name], grads, where=lambda group, name=name: group["kappa"] == name)
+            self.apply(RULES[name], grads, label=name)
         if used - RULES.keys():
-            self.apply(
-                given_,
-                grads,
-                self._directions(grads),
-                where=lambda group: group["kappa"] not in RULES,
-            )
+            self.apply(ALONG, grads, self._directions(grads), label=WHOLE)
         return loss
 
     def bound(self) -> dict[str, Bound]:
@@ -251,7 +249,7 @@ class LionK(Optimizer):
         for place, factor in _factors(large).items():
             found[place] = factor
         return [
-            None if direction is None else part(direction.reshape(param.shape), param)
+            None if direction is None else shard_of(direction.reshape(param.shape), param)
             for direction, param in zip(found, self.named_params().values(), strict=True)
         ]
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder.hyper import HyperError, hyper
+from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import same_in_all_groups
 from anyorder.oracle import Oracle
 from anyorder.points.directions import Shift
 
@@ -65,12 +66,8 @@ class MeZO(Optimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """All groups move along one direction at once, so how it is measured is common to them."""
-        for name in ("eps", "directions"):
-            if self.param_groups and group[name] != self.param_groups[0][name]:
-                raise HyperError(
-                    f"{name}: expected {self.param_groups[0][name]!r} as in the first group, got "
-                    f"{group[name]!r}; it cannot differ between groups"
-                )
+        names, why = ("eps", "directions"), "all groups move along one direction"
+        same_in_all_groups(names, group, self.param_groups, why)
 
     def note(self, name: str, param: Tensor) -> str:
         """Warn of perturbations that the parameter's dtype cannot hold."""
@@ -83,19 +80,19 @@ class MeZO(Optimizer):
 
     def update(self, oracle: Oracle) -> Tensor:
         """Ask for two values per direction, then move along all of them."""
+        drawn = [self.direction(index) for index in range(self.directions)]
         slopes: list[float] = []
         seen: list[Tensor] = []
-        for index in range(self.directions):
-            z = self.direction(index)
+        for z in drawn:
             ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
-            slopes.append(float(ahead.double() - behind.double()) / (2 * self.eps))
+            slopes.append((ahead.item() - behind.item()) / (2 * self.eps))
             seen.append((ahead + behind) / 2)
         for group in self.param_groups:
             keep = 1.0 - float(group["lr"]) * group["weight_decay"]
             for param in group["params"]:
                 if keep != 1.0 and param.requires_grad and param.ndim > 1:
                     param.mul_(keep)
-        for index, slope in enumerate(slopes):
+        for z, slope in zip(drawn, slopes, strict=True):
             scale = -slope / len(slopes)
-            self.move_(self.direction(index), lambda group, s=scale: s * float(group["lr"]))
+            self.move_(z, lambda group, s=scale: s * float(group["lr"]))
         return torch.stack(seen).mean()

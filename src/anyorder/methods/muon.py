@@ -11,11 +11,12 @@ from torch import Tensor
 
 from anyorder.hyper import hyper
 from anyorder.linalg.newton_schulz import JORDAN, Round, minimax_rounds, newton_schulz_each
-from anyorder.methods._by_role import ADAMW, ByRole, average_, descend_with_momentum_
-from anyorder.methods.adamw import adamw_
+from anyorder.methods._by_role import ADAMW, ADAMW_RULE, ByRole
 from anyorder.model.roles import Role, as_matrices, from_matrices
-from anyorder.model.sharding import full, part
+from anyorder.model.sharding import full, shard_of
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+from anyorder.rules.descent import AVERAGE, DESCENT
 
 MUON = "muon"
 _PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,8 +63,8 @@ class Muon(ByRole):
         >>> optimizer = Muon(model, lr=0.02)
         >>> x, y = torch.ones(5, 3), torch.zeros(5, 2)
         >>> loss = optimizer.step(lambda: nn.functional.mse_loss(model(x), y))
-        >>> [(group["param_names"], group["lr"]) for group in optimizer.param_groups]
-        [(['0.weight'], 0.02), (['0.bias', '2.weight', '2.bias'], 0.0003)]
+        >>> print(optimizer.explain().splitlines()[-1].strip())
+        2.bias  2 float32  vector: adamw (bias of Linear)
 
     Departures from the original: momentum is an average (as in later versions and torch.optim), so
     it has the size of a gradient, which the rounds ignore; the Frobenius norm is taken in float32.
@@ -75,10 +76,11 @@ class Muon(ByRole):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("momentum_buffer", "exp_avg", "exp_avg_sq")
-    nonnegative = frozenset({"exp_avg_sq"})
-    rules: ClassVar[Mapping[Role, str]] = {
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {
+        MUON: (AVERAGE, DESCENT),
+        ADAMW: (ADAMW_RULE,),
+    }
+    rule_by_role: ClassVar[Mapping[Role, str]] = {
         "matrix": MUON,
         "convolution": MUON,
         "embedding": ADAMW,
@@ -118,23 +120,12 @@ class Muon(ByRole):
         """Jordan's ratio, or one and the same step size where the sizes of moves are matched."""
         return 1.0 if group["adjust_lr"] == "match_rms_adamw" else 0.015
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols."""
-        if self.rule_of(group) == ADAMW:
-            return self.partner_scalars(group, step)
-        keep = group["momentum"]
-        return {"lr": float(group["lr"]), "keep": keep, "take": 1.0 - keep}
-
-    def buffers_of(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """One for matrices, AdamW's two for the rest."""
-        return ("exp_avg", "exp_avg_sq") if self.rule_of(group) == ADAMW else ("momentum_buffer",)
-
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
-        self.apply(average_, grads, where=self.by(MUON), advance=False)
-        self.apply(descend_with_momentum_, self._directions(grads), where=self.by(MUON))
-        self.apply(adamw_, grads, where=self.by(ADAMW))
+        self.apply(AVERAGE, grads, label=MUON)
+        self.apply(DESCENT, self._directions(grads), label=MUON)
+        self.apply_adamw(grads)
         return loss
 
     def _directions(self, grads: list[Tensor | None]) -> list[Tensor | None]:
@@ -143,27 +134,28 @@ class Muon(ByRole):
         Matrices with equal settings are one call, whatever their groups.
         """
         params, momenta = self.named_params(), self.buffer("momentum_buffer")
-        slopes = dict(zip(params, grads, strict=True))
+        given = dict(zip(params, grads, strict=True))
         calls: dict[tuple[tuple[Round, ...], str], list[str]] = {}
         matrices: dict[str, Tensor] = {}
         factors: dict[str, float] = {}
-        for group in filter(self.by(MUON), self.param_groups):
+        for group in self.param_groups:
             settings = (_rounds(group["coefficients"], group["rounds"]), group["precision"])
-            for name in group["param_names"]:
-                grad = slopes.get(name)
-                if grad is None:
+            for name, label in zip(group["param_names"], self.labels(group), strict=True):
+                grad = given.get(name)
+                if grad is None or label != MUON:
                     continue
                 look = _ahead(momenta[name], grad, group) if group["nesterov"] else momenta[name]
-                matrices[name] = as_matrices(full(look), self.part(name))
+                matrices[name] = as_matrices(full(look), self.assignment(name))
                 factors[name] = factor(group["adjust_lr"], *matrices[name].shape[-2:])
                 calls.setdefault(settings, []).append(name)
         done: dict[str, Tensor] = {}
         for (rounds, precision), names in calls.items():
-            given = [matrices[n] for n in names]
-            results = newton_schulz_each(given, rounds, dtype=_PRECISIONS[precision])
+            results = newton_schulz_each(
+                [matrices[n] for n in names], rounds, dtype=_PRECISIONS[precision]
+            )
             for name, result in zip(names, results, strict=True):
-                whole = from_matrices(result * factors[name], params[name], self.part(name))
-                done[name] = part(whole, params[name])
+                whole = from_matrices(result * factors[name], params[name], self.assignment(name))
+                done[name] = shard_of(whole, params[name])
         return [done.get(name) for name in params]
 
 

@@ -6,10 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
+from anyorder.optimizer.checkpoint import number
+from anyorder.optimizer.options import same_in_all_groups
 from anyorder.optimizer.population import Population
 from anyorder.points.directions import Dense, Seeded, Shift
+from anyorder.rules import Rule
+
+
+def estimate_(param: Tensor, estimate: Tensor, fresh: Tensor, *, averaged: Tensor) -> None:
+    """``m <- m + (e - m) / n``."""
+    estimate.add_((fresh - estimate) / averaged)
+
+
+ESTIMATE = Rule(estimate_, buffers=("estimate",), gradient=False, ends_step=False)
 
 
 class RankSGD(Population):
@@ -52,7 +64,7 @@ class RankSGD(Population):
 
     order = "rank"
     needs = frozenset({"rank"})
-    buffers = ("estimate",)
+    rule = ESTIMATE
 
     lr: float = hyper(
         0.1, ge=0, search="log", low=1e-3, high=10.0, unit="parameter", doc="first step tried"
@@ -76,11 +88,8 @@ class RankSGD(Population):
             raise HyperError(
                 f"top: expected at most points = {group['points']}, got {group['top']}"
             )
-        for name in self.hypers:
-            if self.param_groups and group[name] != self.param_groups[0][name]:
-                raise HyperError(
-                    f"{name}: cannot differ between groups; a ranking judges all at once"
-                )
+        why = "a ranking judges all at once"
+        same_in_all_groups(self.hypers, group, self.param_groups, why)
 
     def ask(self) -> list[Shift]:
         """Part 1's points, or part 2's once part 1 is told."""
@@ -119,12 +128,14 @@ class RankSGD(Population):
         for rank, point in enumerate(order):
             weights[point] = 2.0 * rank - (m - 1)
         self._averaged = self._averaged + 1 if self.line_search else 1
-        held = self.buffer("estimate")
-        fresh = {name: torch.zeros_like(estimate) for name, estimate in held.items()}
+        fresh = {
+            name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+            for name, p in self.named_params().items()
+        }
         for index, weight in enumerate(weights):
             self._drawn(index).add_all_(fresh, weight / edges, self.engine)
-        for name, estimate in held.items():
-            estimate.add_((fresh[name] - estimate) / self._averaged)
+        numbers = {"averaged": float(self._averaged)}
+        self.apply(ESTIMATE, list(fresh.values()), scalars=lambda group, step: numbers)
 
     def extra_state(self) -> dict[str, Any]:
         """Where between the two questions we are."""
@@ -132,4 +143,9 @@ class RankSGD(Population):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Go on between the two questions."""
-        self._best, self._averaged = extra["best"], extra["averaged"]
+        best = extra["best"]
+        last = extra.get("settings", self.param_groups[0])["points"] - 1
+        if best is not None:
+            number(extra, best, "best", least=0, most=last, whole=True)
+        self._averaged = number(extra, extra["averaged"], "averaged", least=0, whole=True)
+        self._best = best

@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import hyper
-from anyorder.methods._by_role import (
-    ADAMW,
-    ByRole,
-    average_,
-    descend_,
-    descend_with_momentum_,
-)
-from anyorder.methods.adamw import adamw_
-from anyorder.model.roles import Part, Role, RoleError, names_head
-from anyorder.model.sharding import full, part
+from anyorder.methods._by_role import ADAMW, ADAMW_RULE, ByRole
+from anyorder.model.roles import Assignment, Role, RoleError, names_head
+from anyorder.model.sharding import full, shard_of
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+from anyorder.rules.descent import AVERAGE, DESCENT
 
 COLUMNS, MOMENTUM = "columns", "columns with momentum"
 
@@ -77,10 +72,12 @@ class SCALE(ByRole):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("momentum_buffer", "exp_avg", "exp_avg_sq")
-    nonnegative = frozenset({"exp_avg_sq"})
-    rules: ClassVar[Mapping[Role, str]] = {
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {
+        COLUMNS: (DESCENT,),
+        MOMENTUM: (AVERAGE, DESCENT),
+        ADAMW: (ADAMW_RULE,),
+    }
+    rule_by_role: ClassVar[Mapping[Role, str]] = {
         "matrix": COLUMNS,
         "convolution": COLUMNS,
         "embedding": COLUMNS,
@@ -117,32 +114,19 @@ class SCALE(ByRole):
             "embedding besides; or pass roles='shape' for no output layer at all"
         )
 
-    def rule_of(self, group: Mapping[str, Any]) -> str:
+    def label(self, name: str, group: Mapping[str, Any]) -> str:
         """Without momentum the output layer is a matrix like others."""
-        rule = super().rule_of(group)
-        return COLUMNS if rule == MOMENTUM and not group["momentum"] else rule
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """See the class for the symbols."""
-        if self.rule_of(group) == ADAMW:
-            return self.partner_scalars(group, step)
-        keep = group["momentum"]
-        return {"lr": float(group["lr"]), "keep": keep, "take": 1.0 - keep}
-
-    def buffers_of(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """A momentum for the output layer, AdamW's two for vectors."""
-        kept = {MOMENTUM: ("momentum_buffer",), ADAMW: ("exp_avg", "exp_avg_sq")}
-        return kept.get(self.rule_of(group), ())
+        found = super().label(name, group)
+        return COLUMNS if found == MOMENTUM and not group["momentum"] else found
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
-        self.follow_buffers()
-        self.apply(average_, grads, where=self.by(MOMENTUM), advance=False)
+        self.apply(AVERAGE, grads, label=MOMENTUM)
         directions = self._directions(grads)
-        self.apply(descend_, directions, where=self.by(COLUMNS))
-        self.apply(descend_with_momentum_, directions, where=self.by(MOMENTUM))
-        self.apply(adamw_, grads, where=self.by(ADAMW))
+        self.apply(DESCENT, directions, label=COLUMNS)
+        self.apply(DESCENT, directions, label=MOMENTUM)
+        self.apply_adamw(grads)
         return loss
 
     def _directions(self, grads: list[Tensor | None]) -> list[Tensor | None]:
@@ -150,8 +134,8 @@ class SCALE(ByRole):
         settings = {
             name: group
             for group in self.param_groups
-            if self.rule_of(group) != ADAMW
-            for name in group["param_names"]
+            for name, label in zip(group["param_names"], self.labels(group), strict=True)
+            if label != ADAMW
         }
         momenta = self.buffer("momentum_buffer")
         found: list[Tensor | None] = []
@@ -161,18 +145,18 @@ class SCALE(ByRole):
                 continue
             group = settings[name]
             whole = normalised(
-                full(momenta.get(name, grad)), self.part(name), group["norm"], group["eps"]
+                full(momenta.get(name, grad)), self.assignment(name), group["norm"], group["eps"]
             )
-            found.append(part(whole, param))
+            found.append(shard_of(whole, param))
         return found
 
 
-def normalised(tensor: Tensor, place: Part, norm: str, eps: float) -> Tensor:
+def normalised(tensor: Tensor, assigned: Assignment, norm: str, eps: float) -> Tensor:
     """Divide what belongs to each output unit by its norm.
 
     Args:
-        tensor: a gradient or momentum, of any shape with the axis ``place.output``.
-        place: tells the axis of output units.
+        tensor: a gradient or momentum, of any shape with the axis ``assigned.output``.
+        assigned: tells the axis of output units.
         norm: ``rms`` or ``l2``.
         eps: norms below it count as it, so what is zero stays zero.
 
@@ -182,8 +166,8 @@ def normalised(tensor: Tensor, place: Part, norm: str, eps: float) -> Tensor:
     wide = tensor.contiguous().to(torch.promote_types(tensor.dtype, torch.float32))
     if not wide.numel():
         return wide.clone()
-    others = [axis for axis in range(wide.ndim) if axis != place.output]
+    others = [axis for axis in range(wide.ndim) if axis != assigned.output]
     size = torch.linalg.vector_norm(wide, dim=others, keepdim=True)
     if norm == "rms":
-        size = size / math.sqrt(wide.numel() / wide.shape[place.output])
+        size = size / math.sqrt(wide.numel() / wide.shape[assigned.output])
     return wide / size.clamp(min=eps)

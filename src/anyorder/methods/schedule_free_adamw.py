@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+
+
+def schedule_free_adamw_(
+    param: Tensor,
+    ahead: Tensor,
+    exp_avg_sq: Tensor,
+    grad: Tensor,
+    *,
+    beta2: Tensor,
+    take2: Tensor,
+    square: Tensor,
+    eps: Tensor,
+    decay: Tensor,
+    share: Tensor,
+    keep: Tensor,
+    step_size: Tensor,
+    left: Tensor,
+) -> None:
+    """Mean square, direction u, then y and e = z - y."""
+    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
+    denominator = sqrt(exp_avg_sq * square).add_(eps)
+    direction = (grad / denominator).add_(param * decay)
+    param.add_((ahead * share).sub_(direction * step_size))
+    ahead.sub_(direction.mul_(left)).mul_(keep)
+
+
+SCHEDULE_FREE = Rule(
+    schedule_free_adamw_,
+    buffers=("ahead", "exp_avg_sq"),
+    nonnegative=frozenset({"exp_avg_sq"}),
+    own_decay=True,  # it acts on z by way of y and does not shrink y itself
+)
 
 
 class ScheduleFreeAdamW(Optimizer):
@@ -66,11 +100,9 @@ class ScheduleFreeAdamW(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})
-    buffers = ("ahead", "exp_avg_sq")
-    nonnegative: ClassVar[frozenset[str]] = frozenset({"exp_avg_sq"})
+    rule = SCHEDULE_FREE
+    answer_buffer = "ahead"
     scheduled = False
-    own_decay = True  # it acts on z by way of y and does not shrink y itself
 
     lr: float = hyper(
         2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
@@ -89,17 +121,12 @@ class ScheduleFreeAdamW(Optimizer):
         self._averages: list[tuple[int, float, float]] = []
         super().__init__(params, **options)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, with an average of its own."""
-        super().add_param_group(param_group)
-        self._averages.append((0, 0.0, 0.0))
-
     def check_group(self, group: dict[str, Any]) -> None:
         """Without a share of the average in y, it could not be had back from y and z."""
         if group["betas"][0] == 0.0:
             raise HyperError("betas[0]: expected a value > 0, got 0.0; for z alone use AdamW")
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
+    def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols."""
         beta1, beta2 = group["betas"]
         _, lr, total = self._averages[[g is group for g in self.param_groups].index(True)]
@@ -114,57 +141,42 @@ class ScheduleFreeAdamW(Optimizer):
             "keep": 1.0 - share,
             "step_size": lr * (1.0 - beta1 * (1.0 - share)),
             "left": lr * beta1,
-            "back": (1.0 - beta1) / beta1,
         }
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
         loss, grads = oracle.grad()
+        missing = len(self.param_groups) - len(self._averages)
+        self._averages += [(0, 0.0, 0.0)] * missing
         for index, group in enumerate(self.param_groups):
             steps, _, total = self._averages[index]
             rise = min(1.0, (steps + 1) / group["warmup"]) if group["warmup"] else 1.0
             lr = float(group["lr"]) * rise
             self._averages[index] = (steps + 1, lr, total + lr**2)
-        self.apply(schedule_free_adamw_, grads)
+        self.apply(SCHEDULE_FREE, grads, scalars=self._scalars)
         return loss
 
-    def to_answer(self) -> None:
+    def answer_scale(self, group: Mapping[str, Any]) -> float:
         """From y to the average x."""
-        self.apply(to_average_, list(self.buffer("ahead").values()), advance=False)
+        beta1 = group["betas"][0]
+        return -(1.0 - beta1) / beta1
 
     def extra_state(self) -> dict[str, Any]:
         """The weights of the averages."""
-        return {"averages": [list(average) for average in self._averages]}
+        missing = len(self.param_groups) - len(self._averages)
+        averages = [*self._averages, *[(0, 0.0, 0.0)] * missing]
+        return {"averages": [list(average) for average in averages]}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
-        self._averages = [(steps, lr, total) for steps, lr, total in extra["averages"]]
-
-
-def schedule_free_adamw_(
-    param: Tensor,
-    ahead: Tensor,
-    exp_avg_sq: Tensor,
-    grad: Tensor,
-    *,
-    beta2: Tensor,
-    take2: Tensor,
-    square: Tensor,
-    eps: Tensor,
-    decay: Tensor,
-    share: Tensor,
-    keep: Tensor,
-    step_size: Tensor,
-    left: Tensor,
-) -> None:
-    """Mean square, direction u, then y and e = z - y."""
-    exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
-    denominator = sqrt(exp_avg_sq * square).add_(eps)
-    direction = (grad / denominator).add_(param * decay)
-    param.add_((ahead * share).sub_(direction * step_size))
-    ahead.sub_(direction.mul_(left)).mul_(keep)
-
-
-def to_average_(param: Tensor, *rest: Tensor, back: Tensor) -> None:
-    """``x = y - e (1 - beta1) / beta1``; e comes last."""
-    param.sub_(rest[-1] * back)
+        found = [numbers(extra, average, "averages", 3) for average in extra["averages"]]
+        if len(found) != len(self.param_groups):
+            raise CheckpointError(f"averages: expected {len(self.param_groups)}, got {len(found)}")
+        self._averages = [
+            (
+                number(extra, steps, "averages", least=0, whole=True),
+                lr,
+                number(extra, total, "averages", least=0.0),
+            )
+            for steps, lr, total in found
+        ]

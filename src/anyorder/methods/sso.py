@@ -10,7 +10,10 @@ from torch import Tensor
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.line_search import Search
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.checkpoint import number
+from anyorder.optimizer.options import same_in_all_groups
 from anyorder.oracle import Oracle
+from anyorder.rules.descent import MOVE
 
 
 class SSO(Optimizer):
@@ -72,7 +75,7 @@ class SSO(Optimizer):
 
     order = 1
     needs = frozenset({"output_grad"})
-    buffers = ()
+    rule = MOVE
 
     lr: float = hyper(
         1.0, ge=0, search="log", low=1e-1, high=1e2, unit="output^2 / loss",
@@ -101,12 +104,8 @@ class SSO(Optimizer):
 
     def check_group(self, group: dict[str, Any]) -> None:
         """One surrogate serves all groups, so nothing can differ between them."""
-        for name in self.hypers:
-            if self.param_groups and group[name] != self.param_groups[0][name]:
-                raise HyperError(
-                    f"{name}: expected {self.param_groups[0][name]!r} as in the first group, got "
-                    f"{group[name]!r}; it cannot differ between groups"
-                )
+        why = "one surrogate serves all groups"
+        same_in_all_groups(self.hypers, group, self.param_groups, why)
 
     def extra_state(self) -> dict[str, Any]:
         """The longest inner step size accepted in the last step."""
@@ -114,7 +113,8 @@ class SSO(Optimizer):
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over the inner step size."""
-        self._length = None if extra["length"] is None else float(extra["length"])
+        length = extra["length"]
+        self._length = None if length is None else number(extra, length, "length", least=0.0)
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient in output space, ``inner_steps`` steps of the model, one move."""
@@ -124,9 +124,8 @@ class SSO(Optimizer):
         )
         trial = 2.0 * self._length if self._length else float(group["inner_lr"])
         moved = search.run(group["inner"], group["inner_steps"], trial)
-        self.apply(
-            move_, [None if g is None else m for g, m in zip(found.grads, moved, strict=True)]
-        )
+        moves = [None if g is None else m for g, m in zip(found.grads, moved, strict=True)]
+        self.apply(MOVE, moves, scalars=lambda group, step: {"lr": -1.0})
         self._length = search.length
         return found.loss
 
@@ -141,8 +140,3 @@ class SSO(Optimizer):
         if group["schedule"] == "exponential":
             return eta * (1.0 / group["horizon"]) ** (t / group["horizon"])
         return eta
-
-
-def move_(param: Tensor, displacement: Tensor) -> None:
-    """``x <- x + d``."""
-    param.add_(displacement)

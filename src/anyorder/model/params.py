@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
 
+#: What torch calls a module inside a wrapper: ``torch.compile``, FSDP, activation checkpointing.
+#: Nobody else uses these names, so they can be told from a name alone.
+_INSIDE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _UNORDERED = "parameters need an order to be found again; pass a list, not a set"
 
 
@@ -25,14 +29,16 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
     """Groups of named parameters from a module, tensors, named tensors or groups of these.
 
     Args:
-        params: as the user gave them.
+        params: as the user gave them; groups may also be those of another optimizer, whose
+            ``param_names`` are kept.
         taken: groups that exist already; their parameters and names may not come again.
 
     Returns:
-        Groups whose ``params`` is a list of ``(name, tensor)``.
+        Groups whose ``params`` is a list of ``(name, tensor)``, with all other keys as given.
 
     Raises:
-        ParamsError: empty, repeated, not floating, complex, sparse, not leaves.
+        ParamsError: empty, repeated, not floating, complex, sparse, not leaves, some of a group
+            without a name.
         ParamsTypeError: not parameters at all.
     """
     seen = {id(p) for group in taken for p in group["params"]}
@@ -56,23 +62,81 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
     for group in groups:
         if "params" not in group:
             raise ParamsError("a parameter group is a dict with the key 'params'")
-        pairs = _named(group["params"], start=len(names))
+        pairs = _named(group["params"], group.get("param_names"), start=len(names))
         for name, param in pairs:
             _check(name, param, seen, names)
             seen.add(id(param))
             names.add(name)
-        result.append({**group, "params": pairs})
+        settings = {key: value for key, value in group.items() if key != "param_names"}
+        result.append({**settings, "params": pairs})
     if not any(p.requires_grad for group in result for _, p in group["params"]) and not taken:
         raise ParamsError("no parameter is trainable; set requires_grad=True on some of them")
     return result
 
 
 def module_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters of a module by the names they have before ``torch.compile`` wraps it."""
-    return [(name.replace("_orig_mod.", ""), param) for name, param in module.named_parameters()]
+    """The parameters of a module by the names they have before wrappers are put around its parts.
+
+    Wrappers are ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``,
+    ``FullyShardedDataParallel`` and activation checkpointing, so a checkpoint fits with and
+    without them.
+    """
+    parallel = {
+        f"{path}.module".lstrip(".")
+        for path, owner in module.named_modules()
+        if isinstance(owner, _PARALLEL)
+    }
+    return [(_unwrapped_name(name, parallel), p) for name, p in module.named_parameters()]
 
 
-def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside all wrappers that are put around the whole of it."""
+    names = ("module",) if isinstance(module, _PARALLEL) else _INSIDE
+    inside = dict(module.named_children())
+    for name in names:
+        if name in inside:
+            return unwrapped(inside[name])
+    return module
+
+
+def _unwrapped_name(name: str, parallel: Collection[str] = ()) -> str:
+    """``name`` without the steps into wrappers; ``parallel`` are paths of what is in parallel ones.
+
+    In a name alone ``module`` may be a user's own, and stays.
+    """
+    *words, last = name.split(".")
+    kept = [
+        word
+        for depth, word in enumerate(words, 1)
+        if word not in _INSIDE and ".".join(words[:depth]) not in parallel
+    ]
+    return ".".join((*kept, last))
+
+
+def _named(params: Any, names: Any, start: int) -> list[tuple[str, Tensor]]:
+    """Pairs from the ``params`` of a group and its ``param_names``, where it has them."""
+    entries = _entries(params)
+    if names is not None:
+        entries = _with_names(entries, names)
+    pairs: list[tuple[str, Tensor]] = []
+    for entry in entries:
+        name, param = entry if _is_pair(entry) else (f"param.{start + len(pairs)}", entry)
+        if not isinstance(param, Tensor) or not isinstance(name, str):
+            raise ParamsTypeError(
+                f"expected tensors or (name, tensor) pairs, got {type(entry).__name__}; if this is "
+                "a module, pass it alone: Optimizer(model)"
+            )
+        pairs.append((_unwrapped_name(name), param))
+    bare = [index for index, entry in enumerate(entries) if not _is_pair(entry)]
+    if bare and len(bare) < len(entries):
+        raise ParamsError(
+            "expected a name for every parameter of a group or for none, got one without at "
+            f"position {bare[0]}; write (name, tensor) there as well"
+        )
+    return pairs
+
+
+def _entries(params: Any) -> list[Any]:
     if isinstance(params, nn.Module):
         return module_parameters(params)
     if isinstance(params, (set, frozenset)):
@@ -82,20 +146,38 @@ def _named(params: Any, start: int) -> list[tuple[str, Tensor]]:
             f"expected the 'params' of a group to be a list of parameters, got "
             f"{type(params).__name__}"
         )
-    entries = [params] if isinstance(params, Tensor) else list(params)
-    pairs: list[tuple[str, Tensor]] = []
-    for entry in entries:
-        named = isinstance(entry, tuple) and len(entry) == 2  # pyright: ignore
-        name, param = entry if named else (f"param.{start + len(pairs)}", entry)
-        if not isinstance(param, Tensor) or not isinstance(name, str):
-            raise ParamsTypeError(
-                f"expected tensors or (name, tensor) pairs, got {type(entry).__name__}; if this is "
-                "a module, pass it alone: Optimizer(model)"
-            )
-        pairs.append((name, param))
-    if not pairs:
+    entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)  # pyright: ignore
+    if not entries:
         raise ParamsError("expected at least one parameter, got an empty list")
-    return pairs
+    return entries
+
+
+def _is_pair(entry: Any) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2  # pyright: ignore
+
+
+def _with_names(entries: Sequence[Any], names: Any) -> list[Any]:
+    """The parameters of a group with its ``param_names``, as the groups of an optimizer have."""
+    if not isinstance(names, (list, tuple)):
+        raise ParamsTypeError(
+            f"param_names: expected a list of names, got {type(names).__name__}; write one name "
+            "for each of 'params'"
+        )
+    listed: list[Any] = list(names)  # pyright: ignore
+    if len(listed) != len(entries):
+        raise ParamsError(
+            f"param_names: expected {len(entries)} names, one for each of 'params', got "
+            f"{len(listed)}"
+        )
+    for name, entry in zip(listed, entries, strict=True):
+        if not isinstance(name, str):
+            raise ParamsTypeError(f"param_names: expected strings, got {name!r}")
+        if _is_pair(entry) and entry[0] != name:
+            raise ParamsError(
+                f"param_names: expected {entry[0]!r} as in 'params', got {name!r}; leave one of "
+                "the two out"
+            )
+    return [e if _is_pair(e) else (n, e) for n, e in zip(listed, entries, strict=True)]
 
 
 def _check(name: str, param: Tensor, seen: set[int], names: set[str]) -> None:

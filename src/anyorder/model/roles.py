@@ -8,8 +8,13 @@ Example:
     >>> from torch import nn
     >>> from anyorder.model.roles import find_roles
     >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
-    >>> [(name, part.role) for name, part in find_roles(model).items() if name.endswith("weight")]
-    [('0.weight', 'embedding'), ('1.weight', 'matrix'), ('2.weight', 'head')]
+    >>> for name, assigned in find_roles(model).items():
+    ...     print(name, assigned.role)
+    0.weight embedding
+    1.weight matrix
+    1.bias vector
+    2.weight head
+    2.bias vector
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
+from anyorder.model.params import module_parameters, unwrapped
 
 Role = Literal["matrix", "convolution", "embedding", "head", "tied", "vector"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -55,7 +61,7 @@ class RoleWarning(UserWarning):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Assignment:
     """One parameter's place in the model."""
 
     role: Role
@@ -78,7 +84,7 @@ class _Place:
 
 def find_roles(
     module: nn.Module, patterns: Mapping[str, str] | None = None, *, guess: bool = True
-) -> dict[str, Part]:
+) -> dict[str, Assignment]:
     """Tell the role of every parameter of ``module``.
 
     The output layer is, by the first of these that answers: a matrix shared with an embedding
@@ -94,19 +100,20 @@ def find_roles(
         guess: whether to look for the output layer, where no weight is shared.
 
     Returns:
-        Parts by the names of ``module.named_parameters()``, in their order.
+        Assignments by the names that the parameters have before wrappers, in their order.
 
     Raises:
         RoleError: an unknown role, one that the parameter cannot have, or a pattern without match.
     """
-    core = _unwrapped(module)
+    core = unwrapped(module)
+    named = dict(module_parameters(module))
     places = _places(core)
     heads = _heads(core, places, guess=guess and not names_head(patterns or {}))
     found = {
-        name: heads.get(id(param)) or _part(param, places[id(param)])
-        for name, param in module.named_parameters()
+        name: heads.get(id(param)) or _assigned(param, places[id(param)])
+        for name, param in named.items()
     }
-    return with_patterns(found, dict(module.named_parameters()), patterns or {})
+    return with_patterns(found, named, patterns or {})
 
 
 def names_head(patterns: Mapping[str, str]) -> bool:
@@ -114,18 +121,20 @@ def names_head(patterns: Mapping[str, str]) -> bool:
     return bool({"head", "tied"} & set(patterns.values()))
 
 
-def roles_by_shape(named: Mapping[str, Tensor]) -> dict[str, Part]:
+def roles_by_shape(named: Mapping[str, Tensor]) -> dict[str, Assignment]:
     """Roles told by shape alone: two axes or more are a matrix, the rest are vectors."""
     return {
-        name: Part("matrix", "by its shape") if _axes(param) > 1 else Part("vector", "by its shape")
+        name: Assignment("matrix", "by its shape")
+        if _axes(param) > 1
+        else Assignment("vector", "by its shape")
         for name, param in named.items()
     }
 
 
 def with_patterns(
-    found: Mapping[str, Part], named: Mapping[str, Tensor], patterns: Mapping[str, str]
-) -> dict[str, Part]:
-    """The parts, changed where the user says otherwise.
+    found: Mapping[str, Assignment], named: Mapping[str, Tensor], patterns: Mapping[str, str]
+) -> dict[str, Assignment]:
+    """The assignments, changed where the user says otherwise.
 
     Warns:
         RoleWarning: an embedding or output layer is to be treated as a hidden matrix.
@@ -148,30 +157,19 @@ def with_patterns(
     return changed
 
 
-def as_matrices(tensor: Tensor, part: Part) -> Tensor:
+def as_matrices(tensor: Tensor, assigned: Assignment) -> Tensor:
     """The tensor as the matrices it stands for, of shape ``(pieces, outputs, inputs)``."""
-    rows = tensor.movedim(part.output, 0).flatten(1)
-    return rows.reshape(part.pieces, rows.shape[0] // part.pieces, rows.shape[1])
+    rows = tensor.movedim(assigned.output, 0).flatten(1)
+    return rows.reshape(assigned.pieces, rows.shape[0] // assigned.pieces, rows.shape[1])
 
 
-def from_matrices(matrices: Tensor, like: Tensor, part: Part) -> Tensor:
+def from_matrices(matrices: Tensor, like: Tensor, assigned: Assignment) -> Tensor:
     """The inverse of :func:`as_matrices`, in the shape of ``like``."""
-    turned = like.movedim(part.output, 0)
-    return matrices.reshape(turned.shape).movedim(0, part.output)
+    turned = like.movedim(assigned.output, 0)
+    return matrices.reshape(turned.shape).movedim(0, assigned.output)
 
 
 # Inside ------------------------------------------------------------------------------------
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """The model inside data parallel and compiled wrappers."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
 
 
 def _places(core: nn.Module) -> dict[int, list[_Place]]:
@@ -184,32 +182,34 @@ def _places(core: nn.Module) -> dict[int, list[_Place]]:
     return places
 
 
-def _part(param: Tensor, places: list[_Place]) -> Part:
+def _assigned(param: Tensor, places: list[_Place]) -> Assignment:
     """The role a parameter has by its layer, output layers aside."""
     place = places[0]
     owner, attribute = place.owner, place.attribute
     kind = type(owner).__name__
     if param.ndim < 2 or isinstance(owner, _NORMS):
-        return Part("vector", f"{attribute} of {kind}")
+        return Assignment("vector", f"{attribute} of {kind}")
     if any(_is_table(p) for p in places):
-        return Part("embedding", f"{attribute} of {kind}", output=param.ndim - 1)
+        return Assignment("embedding", f"{attribute} of {kind}", output=param.ndim - 1)
     if isinstance(owner, nn.modules.conv._ConvNd):  # pyright: ignore[reportPrivateUsage]
-        return Part("convolution", f"kernel of {kind}", output=int(owner.transposed))
+        return Assignment("convolution", f"kernel of {kind}", output=int(owner.transposed))
     if _linear(place):
-        return Part("matrix", f"{attribute} of {kind}", output=_output_axis(owner))
+        return Assignment("matrix", f"{attribute} of {kind}", output=_output_axis(owner))
     if isinstance(owner, nn.MultiheadAttention) and attribute == "in_proj_weight":
-        return Part("matrix", f"packed query, key and value of {kind}", pieces=3)
+        return Assignment("matrix", f"packed query, key and value of {kind}", pieces=3)
     if isinstance(owner, nn.RNNBase) and attribute.startswith(("weight_ih", "weight_hh")):
-        return Part("matrix", f"packed gates of {kind}", pieces=len(param) // owner.hidden_size)
+        return Assignment(
+            "matrix", f"packed gates of {kind}", pieces=len(param) // owner.hidden_size
+        )
     if _axes(param) < 2:
-        return Part("vector", f"{attribute} of {kind}, all along one axis")
+        return Assignment("vector", f"{attribute} of {kind}, all along one axis")
     if _TABLE.search(attribute):
-        return Part("embedding", f"{attribute} of {kind}, by its name", output=param.ndim - 1)
+        return Assignment("embedding", f"{attribute} of {kind}, by its name", output=param.ndim - 1)
     if isinstance(owner, nn.Bilinear):
-        return Part("matrix", f"{attribute} of {kind}")
+        return Assignment("matrix", f"{attribute} of {kind}")
     if param.ndim == 2:
-        return Part("matrix", f"{attribute} of {kind}", unsure=not _MATRIX.search(attribute))
-    return Part("vector", f"{attribute} of {kind}, more than two axes", unsure=True)
+        return Assignment("matrix", f"{attribute} of {kind}", unsure=not _MATRIX.search(attribute))
+    return Assignment("vector", f"{attribute} of {kind}, more than two axes", unsure=True)
 
 
 def _axes(param: Tensor) -> int:
@@ -239,10 +239,12 @@ def _output_axis(owner: nn.Module) -> int:
 # The output layer --------------------------------------------------------------------------
 
 
-def _heads(core: nn.Module, places: Mapping[int, list[_Place]], *, guess: bool) -> dict[int, Part]:
+def _heads(
+    core: nn.Module, places: Mapping[int, list[_Place]], *, guess: bool
+) -> dict[int, Assignment]:
     """The output layers by parameter id."""
     tied = {
-        key: Part("tied", f"shared by {' and '.join(p.path for p in where)}")
+        key: Assignment("tied", f"shared by {' and '.join(p.path for p in where)}")
         for key, where in places.items()
         if any(_is_table(p) for p in where) and any(_linear(p) for p in where)
     }
@@ -272,10 +274,10 @@ def _kernels(places: Mapping[int, list[_Place]]) -> dict[int, _Place]:
     }
 
 
-def _head(place: _Place, why: str, *, unsure: bool = False) -> Part:
+def _head(place: _Place, why: str, *, unsure: bool = False) -> Assignment:
     owner = place.owner
     axis = int(owner.transposed) if hasattr(owner, "transposed") else _output_axis(owner)  # type: ignore[arg-type]
-    return Part("head", f"output layer: {why}", output=axis, unsure=unsure)
+    return Assignment("head", f"output layer: {why}", output=axis, unsure=unsure)
 
 
 def _told_head(core: nn.Module, linear: Mapping[int, _Place]) -> int | None:
@@ -310,7 +312,7 @@ def _head_container(core: nn.Module, path: str) -> str | None:
     return None
 
 
-def _head_by_order(core: nn.Module, candidates: Mapping[int, _Place]) -> dict[int, Part]:
+def _head_by_order(core: nn.Module, candidates: Mapping[int, _Place]) -> dict[int, Assignment]:
     """The one layer with as many outputs as there are tokens, else the last one defined."""
     if not candidates:
         return {}
@@ -328,8 +330,8 @@ def _head_by_order(core: nn.Module, candidates: Mapping[int, _Place]) -> dict[in
 # What users say ----------------------------------------------------------------------------
 
 
-def _stated(name: str, param: Tensor, found: Part, role: Role) -> Part:
-    """The part a user asks for, checked."""
+def _stated(name: str, param: Tensor, found: Assignment, role: Role) -> Assignment:
+    """The role a user asks for, checked."""
     if role != "vector" and param.ndim < 2:
         raise RoleError(
             f"{name} has shape {tuple(param.shape)} and cannot be a {role}; only tensors of two or "
@@ -347,21 +349,23 @@ def _stated(name: str, param: Tensor, found: Part, role: Role) -> Part:
     output = found.output if found.role in (*HIDDEN, "head") else 0
     if role == "embedding":
         output = param.ndim - 1
-    return Part(role, "as you say", output=output, pieces=found.pieces if role in HIDDEN else 1)
+    return Assignment(
+        role, "as you say", output=output, pieces=found.pieces if role in HIDDEN else 1
+    )
 
 
-def unsure(parts: Mapping[str, Part]) -> Iterator[str]:
+def unsure(assignments: Mapping[str, Assignment]) -> Iterator[str]:
     """What should be looked at, one remark for each guess."""
-    for name, part in parts.items():
-        if not part.unsure:
+    for name, assigned in assignments.items():
+        if not assigned.unsure:
             continue
-        if part.role == "vector":
+        if assigned.role == "vector":
             yield (
                 f"{name} has more than two axes, which does not say how it is a matrix, so it is "
                 f"treated as a vector; write roles={{{name!r}: 'vector'}} if that is right, or "
                 "'matrix' to flatten it to (first axis, all others)"
             )
-        elif part.role == "matrix":
+        elif assigned.role == "matrix":
             yield (
                 f"{name} is a bare tensor of two axes, taken for a hidden matrix; write "
                 f"roles={{{name!r}: 'matrix'}} if it multiplies from the left or right, else "
@@ -369,7 +373,7 @@ def unsure(parts: Mapping[str, Part]) -> Iterator[str]:
             )
         else:
             yield (
-                f"{name} is taken for the output layer ({part.why}), yet has not as many outputs "
-                "as the embedding has rows; if the embedding is also the output layer, write "
-                f"roles={{'NAME': 'tied', {name!r}: 'matrix'}}, else roles={{'NAME': 'head'}}"
+                f"{name} is taken for the output layer ({assigned.why}), yet has not as many "
+                "outputs as the embedding has rows; if the embedding is also the output layer, "
+                f"write roles={{'NAME': 'tied', {name!r}: 'matrix'}}, else roles={{'NAME': 'head'}}"
             )

@@ -29,7 +29,7 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def part(whole: Tensor, like: Tensor) -> Tensor:
+def shard_of(whole: Tensor, like: Tensor) -> Tensor:
     """What of ``whole``, which every process has, lies here if it is sharded as ``like`` is."""
     if not is_sharded(like):
         return whole

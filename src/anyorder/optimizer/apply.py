@@ -1,20 +1,22 @@
-"""One run of a rule over a group of parameters: the program around it, its scalars, its masks."""
+"""One use of a rule on a group of parameters: the program around it, its numbers, its masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.engine.formats import PLAIN, STOCHASTIC, noise_for
-from anyorder.engine.program import NOISE, Decay, Program, Rule, scalar_names
+from anyorder.engine.program import NOISE, Decay, Program, scalar_names
 from anyorder.engine.stretches import Stretch
 from anyorder.model.sharding import as_sharded, local, summed
 from anyorder.points.directions import Seeded
+from anyorder.rules import Rule
+from anyorder.rules.rule import Scalars
 
 
 class Owner(Protocol):
@@ -23,37 +25,32 @@ class Owner(Protocol):
     engine: Engine
     seed: int
     steps: int
-    own_decay: ClassVar[bool]
 
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """The numbers a rule needs in step ``step`` of a group's parameters."""
+    def grads_by_param(self) -> Mapping[int, Tensor]:
+        """The gradients of the step being taken, by the identity of their parameters."""
         ...
 
 
-class Call:
-    """One run of a rule over a group: the program around the rule and its scalars."""
+class Application:
+    """One use of a rule on a group."""
 
     def __init__(
-        self,
-        owner: Owner,
-        rule: Rule,
-        group: dict[str, Any],
-        advance: bool,
-        slopes: Callable[[], Mapping[int, Tensor]],
+        self, owner: Owner, rule: Rule, group: dict[str, Any], scalars: Scalars | None = None
     ) -> None:
-        self.owner, self.rule, self.group, self.advance = owner, rule, group, advance
-        self.slopes = slopes
-        self._made: dict[int, dict[str, Tensor]] = {}  # scalars by step
-        self._cautious = bool(advance and group.get("cautious"))
+        self.owner, self.rule, self.group = owner, rule, group
+        self.scalars = scalars or rule.scalars
+        self._made: dict[int, dict[str, Tensor]] = {}  # numbers by step
+        surrounded = rule.ends_step and rule.gradient
+        self._cautious = bool(surrounded and group.get("cautious"))
         self._rounds = bool(group.get("stochastic_rounding"))
         self.decay: Decay = ""
-        if advance and group.get("weight_decay") and not owner.own_decay:
+        if surrounded and group.get("weight_decay") and not rule.own_decay:
             self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
 
     def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
         """Apply the rule to a stretch of parameters in their step ``step``."""
         rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
-        program = stretch.program(self.rule, STOCHASTIC if rounded else PLAIN, self.decay)
+        program = self._program(stretch, self.decay, rounded)
         if len(stretch.params) > 1 and not stretch.packed and self._cautious:
             # Copies of one parameter at a time are enough.
             for alone, *given in zip(stretch.alone(), *inputs, strict=True):
@@ -65,7 +62,11 @@ class Call:
         if self._cautious:
             self._run_cautiously(stretch, program, inputs, scalars)
         else:
-            stretch.apply(self.owner.engine, program, inputs, scalars)
+            stretch.apply(self.owner.engine, program, self.rule.buffers, inputs, scalars)
+
+    def _program(self, stretch: Stretch, decay: Decay, rounded: bool = False) -> Program:
+        weights = STOCHASTIC if rounded else PLAIN
+        return stretch.program(self.rule.function, self.rule.buffers, weights, decay)
 
     def _run_cautiously(
         self,
@@ -79,19 +80,19 @@ class Call:
         A parameter of n elements of which k are kept moves n / (k + 1) times as far in each (Liang
         et al., 2024, arXiv 2411.16085, algorithm 1). Decoupled decay is no move and stays whole.
         """
-        slopes = self.slopes()
+        grads = self.owner.grads_by_param()
         starts = [local(p).to(torch.promote_types(p.dtype, torch.float32)) for p in stretch.params]
         moved = [
             as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
         ]
         shadow = replace(stretch, params=moved)
-        bare = shadow.program(self.rule, PLAIN, self._coupled)
-        shadow.apply(self.owner.engine, bare, inputs, scalars)
+        bare = self._program(shadow, "coupled" if self.decay == "coupled" else "")
+        shadow.apply(self.owner.engine, bare, self.rule.buffers, inputs, scalars)
         triples = zip(stretch.params, starts, moved, strict=True)
         for index, (param, start, end) in enumerate(triples):
-            slope = local(slopes[id(param)])
+            grad = local(grads[id(param)])
             move = local(end) - start
-            kept = move * slope < 0
+            kept = move * grad < 0
             counts = torch.stack([kept.sum(), torch.full_like(kept.sum(), kept.numel())])
             some, all_ = summed(counts, [param]).tolist()
             move = torch.where(kept, move, 0.0) * (all_ / (some + 1))
@@ -102,25 +103,25 @@ class Call:
                 noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
             program.formats[0].write_((local(param),), result, noise)
 
-    @property
-    def _coupled(self) -> Decay:
-        return "coupled" if self.decay == "coupled" else ""
-
     def _numbers(self, step: int) -> dict[str, Tensor]:
         """The scalars of the rule and of weight decay as the 0-dim tensors the engine takes."""
         if step in self._made:
             return self._made[step]
         group = self.group
-        values = self.owner.scalars(group, step)
-        numbers = {name: values[name] for name in scalar_names(self.rule)}
+        values = self.scalars(group, step)
+        numbers = {name: values[name] for name in scalar_names(self.rule.function)}
         if self.decay == "decoupled":
             numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
         elif self.decay == "coupled":
             numbers["penalty"] = float(group["weight_decay"])
-        made = {name: torch.tensor(v, dtype=torch.float64) for name, v in numbers.items()}
+        made = {
+            name: torch.tensor(value, dtype=torch.float64, device="cpu")
+            for name, value in numbers.items()
+        }
         return self._made.setdefault(step, made)
 
     def _noise(self, name: str) -> dict[str, Tensor]:
         """Keys of the random bits with which a stretch is rounded in this step."""
         low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
-        return dict(zip(NOISE, map(torch.tensor, (low, high, 0)), strict=True))
+        words = [torch.tensor(word, dtype=torch.int64, device="cpu") for word in (low, high, 0)]
+        return dict(zip(NOISE, words, strict=True))

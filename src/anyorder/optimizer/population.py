@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anyorder.optimizer import Optimizer
+from anyorder.engine.tensors import all_finite
+from anyorder.errors import AnyOrderError
+from anyorder.optimizer.base import Optimizer
 from anyorder.oracle import Oracle
 from anyorder.oracle.closures import checked_order
-from anyorder.oracle.gradients import unknown_loss
+from anyorder.oracle.gradients import refuse, unknown_loss
 from anyorder.points.directions import Shift
 from anyorder.points.substitution import in_place
+
+
+class AnswersError(AnyOrderError, ValueError):
+    """Answers to :meth:`Population.ask` that do not fit its points."""
 
 
 class Population(Optimizer):
     """A method that proposes points and is told how they fare: ``ask``, ``tell``, derived ``step``.
 
     ``ask`` is a function of the saved state alone, so an answer may come after a restart: save
-    ``state_dict()``, show the points to a person, load it tomorrow and ``tell``.
+    ``state_dict()``, show the points to a person, load it tomorrow and ``tell``. A method that
+    needs ``rank`` learns from orders, one that needs ``value`` from values; an order follows from
+    values, so they can be told to both.
     """
 
     @abstractmethod
@@ -29,40 +38,90 @@ class Population(Optimizer):
         """The points to judge now, as shifts from the present parameters; the same until told."""
 
     @abstractmethod
-    def learn(self, order: list[int]) -> bool:
-        """Move by an order of :meth:`ask`'s points, best first. True when a step is complete."""
+    def learn(self, answer: Any) -> bool:
+        """Move by the answer to :meth:`ask`. True when a step is complete.
 
-    def tell(self, answer: Sequence[int]) -> bool:
+        Args:
+            answer: positions, best first, for methods that need ``rank``; values, float64 of shape
+                ``(points,)``, for methods that need ``value``.
+        """
+
+    def tell(
+        self, order: Sequence[int] | None = None, *, values: Sequence[float] | Tensor | None = None
+    ) -> bool:
         """Take an answer to :meth:`ask` that was had elsewhere, and count it.
 
         Args:
-            answer: positions in :meth:`ask`'s list, best first; possibly only the best few.
+            order: positions in :meth:`ask`'s list, best first; possibly only the best few.
+            values: the loss at each point of that list.
 
         Returns:
             Whether that completed a step.
 
         Raises:
             RankingError: not positions of that list, each at most once; nothing was changed.
+            AnswersError: not one value for each point, or an order for a method that learns from
+                values; nothing was changed.
             BudgetExhausted: the answer is one too many; nothing was changed.
         """
         shown = len(self.ask())
-        order = checked_order(answer, shown)
+        if (order is None) == (values is None):
+            raise AnswersError("expected an order or values; write tell(order) or tell(values=...)")
+        answer: Any = (
+            checked_order(order, shown) if order is not None else self._ranked(values, shown)
+        )
+        if order is not None and "rank" not in self.needs:
+            raise AnswersError(
+                f"{type(self).__name__} learns from values; write tell(values=[...]) with the loss "
+                "at each point"
+            )
+        asked = {"rankings": 1, "ranked": shown} if "rank" in self.needs else {"values": shown}
         if self.budget is not None:
             self.budget.check_step(self.steps)
-            self.budget.check(self.calls, {"rankings": 1, "ranked": shown})
+            self.budget.check(self.calls, asked)
         with torch.no_grad():
-            complete = self.learn(order)
-        self.calls.rankings += 1
-        self.calls.ranked += shown
+            self._layout.current(self)
+            complete = self.learn(answer)
+        for name, count in asked.items():
+            setattr(self.calls, name, getattr(self.calls, name) + count)
         self.steps += complete
         return complete
 
+    def candidates(self) -> list[dict[str, Tensor]]:
+        """The points of :meth:`ask` as tensors by parameter name, for what is no module.
+
+        A simulator, a service or a person judges them; needs memory for all of them.
+        """
+        found: list[dict[str, Tensor]] = []
+        for shift in self.ask():
+            with self.shown(shift):
+                found.append({n: p.detach().clone() for n, p in self.named_params().items()})
+        return found
+
     def update(self, oracle: Oracle) -> Tensor:
         """Ask and learn until a step is complete."""
-        while not self.learn(oracle.rank(self.ask())):
-            pass
-        return unknown_loss()
+        complete, loss = False, unknown_loss()
+        while not complete:
+            if "rank" in self.needs:
+                complete = self.learn(oracle.rank(self.ask()))
+            else:
+                values = oracle.values(self.ask())
+                loss = values.min()
+                complete = self.learn(values.double())
+        return loss
 
-    def shown(self, shift: Shift) -> Any:
+    def shown(self, shift: Shift) -> AbstractContextManager[None]:
         """Context in which the parameters hold the point ``shift``, to show it to a person."""
         return in_place(self.named_params(), shift, self.engine)
+
+    def _ranked(self, values: Any, shown: int) -> Any:
+        """Values told, checked, and as an order for methods that learn from one."""
+        found = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
+        if found.numel() != shown:
+            raise AnswersError(f"expected {shown} values, one for each point, got {found.numel()}")
+        found = -found if self.maximize else found
+        if "rank" in self.needs:
+            return torch.where(found.isnan(), torch.inf, found).argsort(stable=True).tolist()
+        if self.nonfinite != "ignore" and not all_finite([found]):
+            refuse("raise", "a value is not finite")
+        return found

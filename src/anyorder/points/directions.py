@@ -83,9 +83,9 @@ _LN2 = 0.693147182
 
 
 def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    value = x * coefficients[-1] + coefficients[-2]
+    value = (x * coefficients[-1]).add_(coefficients[-2])
     for coefficient in coefficients[-3::-1]:
-        value = value * x + coefficient
+        value.mul_(x).add_(coefficient)
     return value
 
 
@@ -213,7 +213,7 @@ class Seeded:
         device = next(iter(like.values())).device
         make = _few if sum(sizes) <= CACHED else _few.__wrapped__
         flat = make(self, names, sizes, device, engine)
-        named = zip(like.items(), flat.split(sizes), strict=True)
+        named = zip(like.items(), flat.split_with_sizes(sizes), strict=True)
         return {name: piece.view(t.shape) for (name, t), piece in named}
 
     def _add_block(
@@ -234,7 +234,7 @@ class Seeded:
         if half:
             engine.run(rule, (stretch[:half], stretch[half : 2 * half]), scalars)
         if stretch.numel() % 2:  # the last element of an odd stretch is the first of its own pair
-            scalars["start"] = torch.tensor(start // 2 + half, dtype=torch.float64, device="cpu")
+            scalars["start"] = scalars["start"] + half
             last = stretch[-1:]
             engine.run(rule, (last, torch.zeros_like(last)), scalars)
 
@@ -278,11 +278,14 @@ class Shift:
 
 def shifted_by(tensor: Tensor, vector: Tensor, scale: float) -> Tensor:
     """``tensor + scale * vector``, computed in the wider dtype and rounded once to the tensor's."""
+    if tensor.dtype is vector.dtype:
+        return tensor + scale * vector
     wide = torch.promote_types(tensor.dtype, vector.dtype)
     return (tensor.to(wide) + scale * vector.to(wide)).to(tensor.dtype)
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept may be used outside the mode it was made in
 def _few(
     direction: Seeded,
     names: tuple[str, ...],
@@ -292,14 +295,16 @@ def _few(
 ) -> Tensor:
     """A direction at small parameters, end to end; kept for the few uses a step makes of it."""
     counter, owner, index = _pack(sizes, device)
-    keys = torch.tensor([direction.keys(name) for name in names], dtype=torch.int32, device="cpu")
-    low, high = (k[owner] for k in keys.to(device).unbind(1))
+    words = [*zip(*map(direction.keys, names), strict=True)]
+    keys = torch.tensor(words, dtype=torch.int32, device=device)
+    low, high = keys.index_select(1, owner).unbind()
     pair = torch.empty(2, counter.numel(), dtype=torch.float32, device=device)
     engine.run(_PUT[direction.law], (pair[0], pair[1], counter, low, high), {})
-    return pair.view(-1)[index]
+    return pair.view(-1).index_select(0, index)
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _pack(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """How parameters of these sizes share one call: counters, owners, and places of the results.
 
@@ -308,14 +313,14 @@ def _pack(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor,
     """
     pairs = [(n + 1) // 2 for n in sizes]
     total = sum(pairs)
-    count = functools.partial(torch.arange, device="cpu")
-    counter = torch.cat([count(p, dtype=torch.int32) for p in pairs])
-    repeats = torch.tensor(pairs, dtype=torch.int64, device="cpu")
-    owner = torch.repeat_interleave(count(len(sizes)), repeats)
+    numbers = functools.partial(torch.arange, device="cpu")
+    counter = torch.cat([numbers(p, dtype=torch.int32) for p in pairs])
+    counts = torch.tensor(pairs, dtype=torch.int64, device="cpu")
+    owner = torch.repeat_interleave(numbers(len(sizes)), counts)
     places: list[Tensor] = []
     start = 0
     for n, p in zip(sizes, pairs, strict=True):
-        cosines = count(start, start + p)
+        cosines = numbers(start, start + p)
         places += [cosines[: n // 2], total + cosines[: n // 2], cosines[n // 2 :]]
         start += p
     return counter.to(device), owner.to(device), torch.cat(places).to(device)

@@ -53,9 +53,9 @@ class _Substitute(TorchFunctionMode):
         self.params, self.shift, self.engine = params, shift, engine
         self.seen: set[str] = set()
         self.small = _small(params, shift, engine)
-        self.swap: Callable[[Any], Any] = self._swap
-        if "torch._dynamo" in sys.modules:  # somebody compiles, and would trace the noise as well
-            self.swap = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
+        self.untraced: Callable[[Any], Any] = self._swap
+        if "torch._dynamo" in sys.modules:  # somebody may compile
+            self.untraced = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __torch_function__(
         self,
@@ -67,14 +67,14 @@ class _Substitute(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _METADATA:
             return func(*args, **kwargs)
-        changed = tuple(self.swap(a) for a in args)
-        return func(*changed, **{key: self.swap(value) for key, value in kwargs.items()})
+        # While somebody compiles the closure, what makes the noise must not be traced.
+        swap = self.untraced if torch.compiler.is_compiling() else self._swap
+        changed = [swap(a) for a in args]
+        return func(*changed, **{key: swap(value) for key, value in kwargs.items()})
 
     def _swap(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            name = self.names.get(id(value))
-            if name is None:
-                return value
+        name = self.names.get(id(value))  # parameters live on, so nothing else has their identity
+        if name is not None:
             self.seen.add(name)
             if name in self.small:
                 return self.small[name]
@@ -116,10 +116,13 @@ def shifted(
     if not shift:
         yield set(params)
         return
+    if not opaque:
+        with _Substitute(params, shift, engine) as mode:
+            yield mode.seen
+        return
     visible = {name: param for name, param in params.items() if name not in opaque}
     with in_place({name: params[name] for name in opaque}, shift, engine):
-        mode = _Substitute(visible, shift, engine)
-        with mode:
+        with _Substitute(visible, shift, engine) as mode:
             yield mode.seen
         mode.seen |= opaque
 

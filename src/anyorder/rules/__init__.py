@@ -1,5 +1,11 @@
-"""Arithmetic that two or more methods share.
+"""Rules: the arithmetic that turns an estimate of the gradient into a move.
 
-:mod:`~anyorder.rules.lion` holds the rules of the Lion family, :mod:`~anyorder.rules.kappa` the
-convex functions its members descend by.
+:class:`~anyorder.rules.rule.Rule` says what belongs to one. The rules here are shared by several
+methods; a rule that only one method uses lies in that method's file.
 """
+
+from __future__ import annotations
+
+from anyorder.rules.rule import Rule
+
+__all__ = ["Rule"]

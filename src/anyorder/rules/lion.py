@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from anyorder.engine.program import Arithmetic
 from anyorder.hyper import HyperError
 from anyorder.rules.kappa import clipped, loud
+from anyorder.rules.rule import Rule
 
 
 def mixed(exp_avg: Tensor, grad: Tensor, beta1: Tensor | float, take1: Tensor | float) -> Tensor:
@@ -26,7 +28,7 @@ def mixed(exp_avg: Tensor, grad: Tensor, beta1: Tensor | float, take1: Tensor | 
     return (exp_avg * beta1).add_(grad * take1)
 
 
-def scalars(group: Mapping[str, Any]) -> dict[str, float]:
+def _scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
     """The numbers of all rules of this file."""
     beta1, beta2 = group["betas"]
     threshold = float(group.get("threshold", 0.0))
@@ -107,7 +109,7 @@ def loud_(
     remember_(exp_avg, grad, beta2, take2)
 
 
-def given_(
+def along_(
     param: Tensor,
     exp_avg: Tensor,
     grad: Tensor,
@@ -125,6 +127,13 @@ def given_(
 def remember_(exp_avg: Tensor, grad: Tensor, beta2: Tensor, take2: Tensor) -> None:
     """``m <- b2 m + take2 g``."""
     exp_avg.mul_(beta2).add_(grad * take2)
+
+
+def _rule(function: Arithmetic) -> Rule:
+    return Rule(function, buffers=("exp_avg",), scalars=_scalars)
+
+
+SIGN, PLAIN, CLIP, LOUD, ALONG = map(_rule, (sign_, plain_, clip_, loud_, along_))
 
 
 # What decay does ----------------------------------------------------------------------------------

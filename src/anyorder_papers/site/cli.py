@@ -63,6 +63,15 @@ SenderOption = Annotated[
         help="Sender of all letters, e.g. 'AnyOrder papers <papers@example.org>'.",
     ),
 ]
+ListingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--listings",
+        envvar="ANYORDER_SEEDS",
+        show_default=False,
+        help="Folder with the listings that hold the papers' abstracts; without it none is shown.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -83,6 +92,7 @@ def serve(
         list[str] | None,
         typer.Option(help="Address of a proxy whose X-Forwarded-For is believed; repeatable."),
     ] = None,
+    listings: ListingsOption = None,
 ) -> None:
     """Serve the catalogue as a web site."""
     import uvicorn
@@ -94,10 +104,16 @@ def serve(
             load_secret(home()),
             _mail(smtp_url, mail_from) if smtp_url else None,
         )
-        site = create_app(load_library(), Database(database or None), settings, search)
+        site = create_app(load_library(listings), Database(database or None), settings, search)
     typer.echo(f"Serving the catalogue at {settings.base_url}/ (Ctrl-C stops it)")
     if settings.mail is None:
         typer.echo("No mail server is set (--smtp-url): nobody can subscribe.")
+    if settings.base_url.startswith("https:") and not trusted_proxy:
+        typer.echo(
+            "No proxy is named (--trusted-proxy): behind one, all visitors share one address, and "
+            "with it one rate limit and one vote a paper.",
+            err=True,
+        )
     uvicorn.run(
         site,
         host=host,
@@ -114,10 +130,11 @@ def serve(
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Where to; an earlier export is replaced.")],
+    listings: ListingsOption = None,
 ) -> None:
     """Write the catalogue as a folder of plain files, without votes and digest."""
     with _plain_errors():
-        done = write_export(load_library(), folder)
+        done = write_export(load_library(listings), folder)
     typer.echo(f"Wrote {done.pages} pages ({done.files} files) to {folder}")
 
 
@@ -195,9 +212,9 @@ def _own_address(host: str, port: int) -> str:
 
 @contextmanager
 def _plain_errors() -> Generator[None]:
-    """Turn errors raised on purpose into one line and exit code 2."""
+    """Turn errors raised on purpose, and files that cannot be read, into one line and code 2."""
     try:
         yield
-    except AnyOrderError as error:
+    except (AnyOrderError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None

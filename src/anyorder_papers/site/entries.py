@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from anyorder_papers.catalogue import TOPICS, Paper
+from anyorder_papers.abstracts import read_abstracts
+from anyorder_papers.catalogue import TOPICS, Paper, Work, background
 from anyorder_papers.digest import Item
 from anyorder_papers.evidence import module_exists
 from anyorder_papers.site.maths import Formula, formulas
@@ -19,11 +21,14 @@ from anyorder_papers.store import all_papers
 
 if TYPE_CHECKING:
     from anyorder_studies.discovery import Studies
+    from anyorder_studies.gallery import Stored
 
 log = logging.getLogger("anyorder_papers.site")
 
 VERDICTS = ("reproduced", "partly", "not at this scale", "refuted")
 NOT_RUN = "not run yet"
+UNDATED = "undated"
+NOTHING: Mapping[int, str] = MappingProxyType({})
 ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7}")
 MODULE = re.compile(r"[a-z_]\w*(\.\w+)*", re.ASCII)
 
@@ -54,6 +59,7 @@ class StudyView:
         claims: The first is the central one.
         figure: The drawing, if there is one.
         need: What the full scale would need.
+        work: What it measures, where that is no paper of the catalogue.
     """
 
     key: str
@@ -66,6 +72,7 @@ class StudyView:
     claims: tuple[ClaimRow, ...]
     figure: Path | None = None
     need: str = ""
+    work: Work | None = None
 
     @property
     def duration(self) -> str:
@@ -84,10 +91,12 @@ class Entry:
     Args:
         paper: From the catalogue.
         studies: Results of the studies that measured it; the catalogue's own first.
+        abstract: Its abstract, where a listing or an import gave one.
     """
 
     paper: Paper
     studies: tuple[StudyView, ...] = ()
+    abstract: str = ""
 
     @property
     def study(self) -> StudyView | None:
@@ -117,6 +126,11 @@ class Entry:
         return self.paper.arxiv if ARXIV.fullmatch(self.paper.arxiv) else None
 
     @property
+    def month(self) -> str:
+        """Where the list by date has it: ``2025-11``, or ``undated``."""
+        return f"{self.paper.when:%Y-%m}" if self.paper.when else UNDATED
+
+    @property
     def importable(self) -> str | None:
         """The line of Python that imports the paper's module, if that exists."""
         module = self.paper.module
@@ -130,16 +144,26 @@ class Entry:
 
 @dataclass(frozen=True)
 class Library:
-    """All entries, newest first, and the ways to find them."""
+    """All entries, newest first, and the ways to find them.
+
+    Args:
+        entries: The papers.
+        others: Results of studies of works that are none of these papers, by key.
+    """
 
     entries: tuple[Entry, ...]
+    others: Mapping[str, StudyView] = field(default_factory=dict[str, StudyView])
     by_id: dict[int, Entry] = field(init=False)
-    studied: tuple[tuple[Entry, StudyView], ...] = field(init=False)
+    #: Every study with the path of the page that shows it.
+    studied: tuple[tuple[str, StudyView], ...] = field(init=False)
     figures: dict[str, Path] = field(init=False)
 
     def __post_init__(self) -> None:
         """Index the entries."""
-        studied = tuple((entry, study) for entry in self.entries for study in entry.studies)
+        studied = (
+            *((f"paper/{e.paper.id}", study) for e in self.entries for study in e.studies),
+            *((f"study/{key}", study) for key, study in self.others.items()),
+        )
         figures = {study.key: study.figure for _, study in studied if study.figure}
         object.__setattr__(self, "by_id", {entry.paper.id: entry for entry in self.entries})
         object.__setattr__(self, "studied", studied)
@@ -149,6 +173,16 @@ class Library:
     def papers(self) -> tuple[Paper, ...]:
         """The papers alone: always the same tuple, so that its search index is made once."""
         return tuple(entry.paper for entry in self.entries)
+
+    def neighbours(self, entry: Entry) -> tuple[Entry | None, Entry | None]:
+        """The entries before (newer) and after (older) one in the order of dates."""
+        place = self._places[entry.paper.id]
+        newer = self.entries[place - 1] if place else None
+        return newer, next(iter(self.entries[place + 1 : place + 2]), None)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {entry.paper.id: place for place, entry in enumerate(self.entries)}
 
     def announced(self) -> dict[str, Item]:
         """Everything a digest can announce, by a key that is the same at the next run.
@@ -163,13 +197,13 @@ class Library:
             found[f"paper:{paper.id}"] = Item(
                 f"paper:{paper.id}", title, " ".join(paper.description.split()), path, "paper"
             )
-            for study in entry.studies:
-                key = f"study:{study.key}:{study.verdict}"
-                text = ""
-                if study.claims:
-                    text = f"{study.claims[0].text} Measured: {study.claims[0].measured}."
-                name = f"{study.verdict.capitalize()}: {study.title}"
-                found[key] = Item(key, name, text, path, "study")
+        for page, study in self.studied:
+            key = f"study:{study.key}:{study.verdict}"
+            text = ""
+            if study.claims:
+                text = f"{study.claims[0].text} Measured: {study.claims[0].measured}."
+            name = f"{study.verdict.capitalize()}: {study.title}"
+            found[key] = Item(key, name, text, f"/{page}", "study")
         return found
 
 
@@ -178,72 +212,79 @@ def topic_name(topic: str) -> str:
     return TOPICS.get(topic, topic).partition(":")[0]
 
 
-def library(papers: Iterable[Paper], studies: Sequence[StudyView]) -> Library:
-    """Join papers and study results; newest first, and by number within a day."""
-    of_paper: defaultdict[int, list[StudyView]] = defaultdict(list)
+def library(
+    papers: Iterable[Paper], studies: Sequence[StudyView], abstracts: Mapping[int, str] = NOTHING
+) -> Library:
+    """Join papers, study results and abstracts; newest first, and by number within a day."""
+    of_paper: defaultdict[int | None, list[StudyView]] = defaultdict(list)
     for study in studies:
-        if study.paper is not None:
-            of_paper[study.paper].append(study)
+        of_paper[study.paper].append(study)
     entries: list[Entry] = []
     for paper in papers:
-        own = sorted(of_paper[paper.id], key=lambda study: (study.key != paper.study, study.key))
-        entries.append(Entry(paper, tuple(own)))
+        own = of_paper.pop(paper.id, [])
+        own.sort(key=lambda study, key=paper.study: (study.key != key, study.key))
+        entries.append(Entry(paper, tuple(own), abstracts.get(paper.id, paper.abstract)))
     entries.sort(key=lambda entry: _newest_first(entry.paper))
-    return Library(tuple(entries))
+    others = sorted((study for left in of_paper.values() for study in left), key=lambda s: s.key)
+    return Library(tuple(entries), {study.key: study for study in others})
 
 
 def _newest_first(paper: Paper) -> tuple[int, int]:
     return (-paper.when.toordinal() if paper.when else 0, paper.id)
 
 
-def load_library() -> Library:
-    """Read the catalogue, the user's imported papers and the stored results of the studies."""
+def load_library(listings: Path | None = None) -> Library:
+    """Read the catalogue, the user's imported papers and the stored results of the studies.
+
+    Args:
+        listings: Folder with the listings that hold the catalogue's abstracts.
+
+    Raises:
+        ListingError: If the folder holds no listings, or one cannot be parsed.
+    """
     from anyorder_studies.discovery import discover
 
-    return library(all_papers(), study_views(discover()))
+    abstracts = read_abstracts(listings) if listings else {}
+    return library(all_papers(), study_views(discover()), abstracts)
 
 
 def study_views(studies: Studies) -> list[StudyView]:
-    """The studies that have a stored result; a broken one is logged and hides no other."""
-    from anyorder_studies.page import claimed, command, interval
-    from anyorder_studies.result import FIGURE, load_result
-    from anyorder_studies.study import StudyError
+    """The studies of the gallery; one that cannot be shown is logged and hides no other."""
+    from anyorder_studies.gallery import stored_studies
 
-    for name, reason in studies.broken.items():
+    found, broken = stored_studies(studies)
+    for name, reason in broken.items():
         log.warning("study %s cannot be shown: %s", name, reason)
-    views: list[StudyView] = []
-    for key, study in studies.classes.items():
-        folder = studies.folders[key]
-        try:
-            result = load_result(folder)
-            if result is None:
-                continue
-            rows = tuple(
-                ClaimRow(
-                    claim.text,
-                    claimed(claim),
-                    interval(result.measurements[claim.quantity]),
-                    str(status),
-                    claim.source,
-                )
-                for claim, status in zip(study.claims, result.statuses, strict=True)
-            )
-        except (StudyError, OSError, ValueError, KeyError) as error:
-            log.warning("study %s cannot be shown: %s: %s", key, type(error).__name__, error)
-            continue
-        figure = folder / FIGURE
-        views.append(
-            StudyView(
-                key=key,
-                paper=result.paper,
-                title=study.title,
-                verdict=str(result.verdict),
-                seconds=result.seconds,
-                scale=result.scale,
-                command=command(result),
-                claims=rows,
-                figure=figure if figure.is_file() else None,
-                need=str(study.scales["full"]["need"]),
-            )
+    works = background()
+    return [_view(one, works.get(one.study.key)) for one in found]
+
+
+def _view(one: Stored, work: Work | None) -> StudyView:
+    from anyorder_studies.page import claimed, command, interval
+    from anyorder_studies.result import FIGURE
+
+    study, result = one.study, one.result
+    rows = tuple(
+        ClaimRow(
+            claim.text,
+            claimed(claim),
+            interval(result.measurements[claim.quantity]),
+            str(status),
+            claim.source,
         )
-    return views
+        for claim, status in zip(study.claims, result.statuses, strict=True)
+    )
+    figure = one.folder / FIGURE
+    return StudyView(
+        key=study.key,
+        paper=study.paper,
+        title=study.title,
+        verdict=str(result.verdict),
+        seconds=result.seconds,
+        scale=result.scale,
+        command=command(result),
+        claims=rows,
+        figure=figure if figure.is_file() else None,
+        need=str(study.scales["full"]["need"]),
+        work=work,
+    )

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from anyorder.errors import AnyOrderError
-from anyorder_papers.catalogue import TOPICS, Paper
-from anyorder_papers.search import ORDER_WORDS, WEIGHTS
+from anyorder_papers.catalogue import Paper
+from anyorder_papers.search import WEIGHTS, searched
 from anyorder_papers.site.entries import Library
-from anyorder_papers.site.listing import FILTERS, WEAKEST, Query, choices, listing, verdict_choices
+from anyorder_papers.site.listing import (
+    FILTERS,
+    WEAKEST,
+    Query,
+    by_date,
+    choices,
+    listing,
+    verdict_choices,
+)
 from anyorder_papers.site.render import STATIC, Links, render
 from anyorder_papers.words import STOP, thesaurus, tokens
 
@@ -64,7 +72,7 @@ def search_index(papers: tuple[Paper, ...]) -> dict[str, Any]:
         ``relatedWeight``: what those count; ``weakest``: the part of the best score below which a
         paper is left out.
     """
-    texts = {paper.id: _fields(paper) for paper in papers}
+    texts = {paper.id: searched(paper) for paper in papers}
     lengths = Counter[str]()
     counts: dict[int, dict[str, Counter[str]]] = {}
     for number, fields in texts.items():
@@ -100,15 +108,6 @@ def _saturated(row: dict[int, float], total: int) -> list[list[float]]:
     return [[number, round(idf * t / (WEIGHTS.saturation + t), 4)] for number, t in row.items()]
 
 
-def _fields(paper: Paper) -> dict[str, str]:
-    return {
-        "title": paper.title,
-        "description": paper.description,
-        "topic": TOPICS.get(paper.topic, ""),
-        "order": ORDER_WORDS.get(paper.order, ""),
-    }
-
-
 def _clear(folder: Path) -> None:
     if not folder.exists():
         return
@@ -128,7 +127,7 @@ def _clear(folder: Path) -> None:
 
 
 def _write(library: Library, folder: Path) -> Exported:
-    for name in ("paper", "figures"):
+    for name in ("paper", "study", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text("made by: anyorder papers export\n", encoding="utf-8")
     shutil.copytree(STATIC, folder / "static", dirs_exist_ok=True)
@@ -157,9 +156,14 @@ def _write(library: Library, folder: Path) -> Exported:
             verdicts=verdict_choices(library),
             **shared,
         ),
+        "dates.html": render("dates.html", top, years=by_date(library.entries), **shared),
     }
     for entry in library.entries:
-        pages[f"paper/{entry.paper.id}.html"] = render("paper.html", below, entry=entry, **shared)
+        pages[f"paper/{entry.paper.id}.html"] = render(
+            "paper.html", below, entry=entry, neighbours=library.neighbours(entry), **shared
+        )
+    for key, study in library.others.items():
+        pages[f"study/{key}.html"] = render("study.html", below, study=study, **shared)
     for name, html in pages.items():
         (folder / name).write_text(html, encoding="utf-8")
     return Exported(len(pages), sum(1 for path in folder.rglob("*") if path.is_file()))

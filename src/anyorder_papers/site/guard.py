@@ -70,6 +70,14 @@ class Visitors:
         """Whether a form came from a page that we gave to this visitor."""
         return visitor is not None and _equal(token, self.form_token(visitor))
 
+    def network(self, client: str, paper: int) -> str:
+        """What the database keeps of where a vote for a paper comes from.
+
+        Another hash for every paper, so that nobody who reads the database learns which votes came
+        from one network; without the secret no address can be tried out on it either.
+        """
+        return self._sign("network", f"{paper}:{client}")
+
     def _sign(self, purpose: str, text: str) -> str:
         message = f"{purpose}:{text}".encode("utf-8", "surrogatepass")
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Query:
         return cls(
             q=" ".join(parameters.get("q", "").split())[:LONGEST_QUERY],
             sort=sort if sort in SORTS else "",
-            page=max(1, int(number)) if number.isascii() and number[:6].isdigit() else 1,
+            page=max(1, int(number)) if re.fullmatch("[0-9]{1,6}", number) else 1,
             **chosen,
         )
 
@@ -77,6 +78,41 @@ class Listing:
     found: int
     page: int
     pages: int
+
+
+@dataclass(frozen=True)
+class Month:
+    """The papers of one month; its anchor is ``2025-11``, or ``undated``."""
+
+    anchor: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Year:
+    """The months of one year, newest first; its name is ``2025``, or ``Without a date``."""
+
+    name: str
+    months: tuple[Month, ...]
+
+    @property
+    def total(self) -> int:
+        """How many papers the year has."""
+        return sum(len(month.entries) for month in self.months)
+
+
+def by_date(entries: Sequence[Entry]) -> tuple[Year, ...]:
+    """Cut entries, newest first, into years and months."""
+    return tuple(
+        Year(
+            name,
+            tuple(
+                Month(anchor, tuple(group))
+                for anchor, group in groupby(of_year, key=lambda entry: entry.month)
+            ),
+        )
+        for name, of_year in groupby(entries, key=lambda entry: entry.year)
+    )
 
 
 def field_of(entry: Entry, name: str) -> str:

@@ -23,6 +23,10 @@ STATIC_TYPES = {
 FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 # Not strftime's, which would follow the server's language.
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+MONTH_NAMES = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+]  # fmt: skip
 # A sign beside every colour: colour alone tells nothing to many readers.
 SIGNS = {
     "reproduced": "\N{CHECK MARK}",
@@ -34,12 +38,14 @@ SIGNS = {
 }
 ORDER_NAMES = {
     "rank": "rankings",
-    "0": "0th order",
-    "1": "1st order",
-    "2": "2nd order",
+    "0": "zeroth order",
+    "1": "first order",
+    "2": "second order",
     "higher": "higher order",
     "none": "no order",
 }
+# A verdict is called "partly", too; that of a state says what it is about.
+STATE_NAMES = {"partly": "partly there"}
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,11 @@ class Links:
     exported: bool = False
 
     def page(self, path: str) -> str:
-        """Link to a page, given as ``""``, ``"gallery"`` or ``"paper/71"``."""
+        """Link to a page, given as ``""``, ``"dates#2025-11"`` or ``"paper/71"``."""
         if not self.exported:
             return f"{self.prefix}/{path}"
-        return f"{self.prefix}{path or 'index'}.html"
+        name, sharp, place = path.partition("#")
+        return f"{self.prefix}{name or 'index'}.html{sharp}{place}"
 
     def static(self, name: str) -> str:
         """Link to a static file; changes with its content, so that it may be cached for ever."""
@@ -94,6 +101,7 @@ def environment() -> Environment:
         "sign": sign,
         "value_name": value_name,
         "slug": slug,
+        "month_name": month_name,
         "plural": plural,
     }
     made.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]: untyped in Jinja
@@ -107,10 +115,17 @@ def day(paper: Paper) -> str:
     return f"{MONTHS[paper.month.month - 1]} {paper.month.year}" if paper.month else ""
 
 
+def month_name(anchor: str) -> str:
+    """The month of an anchor such as ``2025-11`` for a reader: ``November``; else empty."""
+    return MONTH_NAMES[int(anchor[5:]) - 1] if anchor[:1].isdigit() else ""
+
+
 def value_name(value: str, filter_name: str) -> str:
     """The value of a filter for a reader."""
     if filter_name == "order":
         return ORDER_NAMES.get(value, value)
+    if filter_name == "state":
+        return STATE_NAMES.get(value, value)
     if filter_name == "topic":
         return topic_name(value)
     return value

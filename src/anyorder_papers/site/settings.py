@@ -30,7 +30,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the address once."""
-        parts = urlsplit(self.base_url)
+        try:
+            parts = urlsplit(self.base_url)
+            _ = parts.port
+        except ValueError as error:
+            raise SettingsError(
+                f"expected an address such as https://papers.example.org, got {self.base_url!r} "
+                f"({error})"
+            ) from None
         plain = not (parts.query or parts.fragment or "@" in parts.netloc)
         if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
             raise SettingsError(

@@ -150,7 +150,11 @@ class LionAgainstAdamW(Study):
         lion, adamw = found["512"]
         measured["state_ratio"] = exact(lion[0]["state_bytes"] / adamw[0]["state_bytes"])
         measured["lr_at_edge"] = exact(
-            sum(r["lr"] in (u["grid"][0], u["grid"][-1]) for u, r in results if u["seed"] == 0)
+            sum(
+                r["lr"] in (u["grid"][0], u["grid"][-1])
+                for u, r in results
+                if u["seed"] == results[0][0]["seed"]
+            )
         )
         return measured
 

@@ -169,7 +169,7 @@ class MeZOFineTuning(Study):
             "lr_mezo": exact(mezo[0]["lr"]),
         }
         at_edge = [r["lr"] in (u["grid"][0], u["grid"][-1])
-                   for u, r in results if u.get("seed") == 0]  # fmt: skip
+                   for u, r in results if u.get("seed") == results[0][0]["seed"]]  # fmt: skip
         measured["lr_at_edge"] = exact(sum(at_edge))
         for name, size in memory.items():
             measured[f"megabytes_{name}"] = exact(size / 1e6)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anyorder import Optimizer, Oracle
 from anyorder.hyper import hyper
+from anyorder.methods.rank_sgd import ESTIMATE
 from anyorder.points.directions import Dense, Shift
 
 
@@ -27,7 +28,7 @@ class ValueSGD(Optimizer):
 
     order = 0
     needs = frozenset({"value"})
-    buffers = ("estimate",)
+    rule = ESTIMATE
 
     lr: float = hyper(0.1, ge=0, unit="parameter", doc="first step tried")
     mu: float = hyper(0.1, gt=0, unit="parameter", doc="spread of the points")
@@ -59,12 +60,11 @@ class ValueSGD(Optimizer):
     def _estimate(self, given: list[float]) -> None:
         """Fold what the values say into the estimate."""
         self._averaged = self._averaged + 1 if self.line_search else 1
-        held = self.buffer("estimate")
-        fresh = {name: torch.zeros_like(estimate) for name, estimate in held.items()}
+        fresh = {name: torch.zeros_like(p) for name, p in self.named_params().items()}
         for index, weight in enumerate(given):
             self.direction(index).add_all_(fresh, weight, self.engine)
-        for name, estimate in held.items():
-            estimate.add_((fresh[name] - estimate) / self._averaged)
+        numbers = {"averaged": float(self._averaged)}
+        self.apply(ESTIMATE, list(fresh.values()), scalars=lambda group, step: numbers)
 
     def extra_state(self) -> dict[str, Any]:
         """How many estimates the average holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -19,11 +20,13 @@ import pytest
 import sqlalchemy
 import torch
 
-from anyorder.compare.plan.plan import Plan
+from anyorder.compare.plan.plan import Entry, Plan
+from anyorder.compare.plan.settings import Settings
 from anyorder.compare.session import Request, compare
 from anyorder.compare.store import results
 
-SRC = Path(results.__file__).parents[2]
+SRC = Path(results.__file__).parents[3]
+sys.path.insert(0, str(Path(__file__).parent))  # for example_results
 
 HEAD = """
 import torch
@@ -56,10 +59,16 @@ class Line(Problem):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small runs on a busy machine: several threads would mostly wait for each other."""
+    """Small runs on a busy machine: several threads would mostly wait for each other.
+
+    Every run collects garbage before it begins; as in a worker, what is there by now is left out.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 
@@ -101,14 +110,14 @@ def tiny(tmp_path: Path) -> Callable[..., Any]:
 
     def run(problem: str = "quadratic", *methods: str, **changes: Any) -> Any:
         wanted: dict[str, Any] = {
-            "out": tmp_path / "out",
             "budget": "20grads",
             "tune": 2,
             "seeds": 2,
             "threads": 1,
             "evaluations": 5,
         }
-        request = Request(problem, methods or ("sgd",), **{**wanted, **changes})
+        settings = Settings(problem, **{**wanted, **changes})
+        request = Request(settings, methods or ("sgd",), tmp_path / "out")
         return compare(request, report=lambda found, out: None)
 
     return run
@@ -117,12 +126,8 @@ def tiny(tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def small_plan() -> Plan:
     """A plan of two methods, one of which has nothing to tune."""
-    entry = {"version": "1", "fixed": {}}
-    methods = (
-        {"name": "a", "spec": "a", "search": True, **entry},
-        {"name": "b", "spec": "b", "search": False, **entry},
-    )
-    return Plan("quadratic", "20grads", methods, tune=3, seeds=2)
+    settings = Settings("quadratic", budget="20grads", tune=3, seeds=2, schedule="constant")
+    return Plan(settings, [Entry("a", "a", "1", {}, True), Entry("b", "b", "1", {}, False)], "", {})
 
 
 class Command:

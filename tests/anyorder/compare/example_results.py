@@ -1,317 +1,289 @@
-"""Results to make reports of: measured ones, by training for a second or two, and hostile ones."""
+"""Results to make reports of: measured ones, made up ones, and hostile ones."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import math
-import time
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
-
-from anyorder import methods
-from anyorder.oracle.gradients import NonFiniteError
-from anyorder.oracle.ledger import NOMINAL_RATES, Calls
+from anyorder.compare.plan.entrants import resolve_all
+from anyorder.compare.plan.items import Item, Task, items
+from anyorder.compare.plan.plan import Entry, Plan
+from anyorder.compare.plan.settings import Settings
+from anyorder.compare.plan.space import Dimension, configuration
+from anyorder.compare.run.environment import Environment
+from anyorder.compare.run.records import (
+    Cost,
+    Costs,
+    Described,
+    Final,
+    Noise,
+    Pilot,
+    Point,
+    RunRecord,
+    failed_run,
+)
+from anyorder.compare.run.runner import run as run_task
+from anyorder.compare.store import results as storing
+from anyorder.compare.store.schema import (
+    SCHEMA,
+    Facts,
+    MethodRecord,
+    Outcome,
+    ProblemRecord,
+    Rates,
+    Results,
+    Trial,
+    TrialCost,
+    results_from,
+    text_of,
+)
+from anyorder.oracle.ledger import NOMINAL_RATES
 from anyorder.problems import load
+from anyorder.problems.check import Finding
 
-SPACES: dict[str, tuple[Any, float, float, dict[str, Any]]] = {
-    # class, ends of the searched learning rate, other settings
-    "adamw": (methods.get("adamw"), 1e-4, 1e-1, {}),
-    "torch.optim:SGD": (torch.optim.SGD, 1e-3, 3.0, {"momentum": 0.9}),
-    "lion": (methods.get("lion"), 1e-5, 1e-2, {}),
-    "adahessian": (methods.get("adahessian"), 1e-2, 1.0, {}),
-    "mezo": (methods.get("mezo"), 1e-4, 1e-1, {}),
-    "rank_sgd": (methods.get("rank_sgd"), 1e-2, 10.0, {}),
-}
-
-
-def _train(
-    problem: Any, name: str, lr: float, seed: int, budget: float, evaluations: int
-) -> dict[str, Any]:
-    """One run until ``budget`` forward equivalents are spent, in the form of ``results.json``."""
-    cls, _, _, options = SPACES[name]
-    model = problem.build(seed)
-    names = sorted(model.state_dict())
-    start = hashlib.sha256(b"".join(model.state_dict()[n].numpy().tobytes() for n in names))
-    ours = name in methods.names()
-    more = {"engine": "eager", "seed": seed} if ours else {}
-    optimizer = cls(model if ours else model.parameters(), lr=lr, **options, **more)
-    calls = optimizer.calls if ours else Calls()
-    curve: list[dict[str, Any]] = []
-    seconds, steps, status, error = 0.0, 0, "done", None
-    due = [budget * (i / evaluations) ** 1.5 for i in range(evaluations + 1)]
-    seen: list[float] = []
-
-    def closure() -> torch.Tensor:
-        batch = problem.batch(seed, steps)
-        if ours:
-            return problem.loss(model, batch)
-        began = time.perf_counter()
-        optimizer.zero_grad()
-        loss = problem.loss(model, batch)
-        loss.backward()
-        calls.grads += 1
-        calls.seconds += time.perf_counter() - began
-        return loss
-
-    while len(curve) <= evaluations:
-        spent = calls.forwards(NOMINAL_RATES)
-        if spent >= due[len(curve)]:
-            found = problem.evaluate(model)
-            means = [value for value in seen if math.isfinite(value)]
-            curve.append(
-                {
-                    "fraction": spent / budget,
-                    "seconds": seconds,
-                    "forwards": spent,
-                    "calls": {k: v for k, v in calls.to_dict().items() if k != "seconds"},
-                    "steps": steps,
-                    "train_loss": sum(means) / len(means) if means else None,
-                    "val_loss": found["loss"] if math.isfinite(found["loss"]) else None,
-                    "metric": found[problem.metric],
-                    "oracle_seconds": calls.seconds,
-                    "optimizer_seconds": max(0.0, seconds - calls.seconds),
-                }
-            )
-            seen = []
-            if not math.isfinite(found["loss"]) or found["loss"] > 1e3:
-                status, error = "diverged", f"the validation loss rose to {found['loss']:g}"
-                break
-            continue
-        began = time.perf_counter()
-        try:
-            seen.append(float(optimizer.step(closure).detach()))
-        except NonFiniteError as stopped:
-            status, error = "diverged", str(stopped)
-            break
-        seconds += time.perf_counter() - began
-        steps += 1
-    done = status == "done"
-    last = curve[-1]
-    return {
-        "seed": seed,
-        "config": {"lr": lr},
-        "start_hash": start.hexdigest(),
-        "status": status,
-        "stop_reason": "budget" if done else "diverged",
-        "error": error,
-        "curve": curve,
-        "final": {"loss": last["val_loss"], "metric": last["metric"]}
-        if done
-        else {"loss": None, "metric": None},
-        "test": problem.test(model) if done else None,
-        "peak_bytes": 300 * 2**20 + 1000 * steps,
-        "base_bytes": 290 * 2**20,
-        "state_bytes": sum(
-            part.nbytes
-            for state in optimizer.state.values()
-            for part in state.values()
-            if isinstance(part, torch.Tensor)
-        ),
-        "warmup_seconds": 0.01,
-    }
+MEASURED: dict[str, float | None] = {
+    "values": 1.0, "grads": 2.82, "products": None, "ranked": 1.0
+}  # fmt: skip
+ENVIRONMENT = Environment(
+    computer={"python": "3.11", "torch": "2.6", "cpu": "Abacus", "platform": "Linux x86_64"},
+    machine="m", cores=2, threads=1, jobs=1, device="cpu", load=0.0, git=None, machines=["m"],
+)  # fmt: skip
 
 
-def measured(
-    names: Sequence[str] = ("adamw", "torch.optim:SGD", "adahessian", "mezo"),
-    seeds: int = 3,
-    trials: int = 4,
-    budget: float = 600,
-    evaluations: int = 12,
-    problem_name: str = "digits",
-) -> dict[str, Any]:
-    """Tune and run methods on a small problem; a comparison in miniature."""
-    problem = load(problem_name)
-    found: list[dict[str, Any]] = []
-    for name in names:
-        cls, low, high, options = SPACES[name]
-        rates = [low * (high / low) ** (i / max(1, trials - 1)) for i in range(trials)]
-        tuning = [_train(problem, name, lr, 1000, budget, 2) for lr in rates]
-        scores = [
-            math.inf
-            if (v := run["final"]["metric"]) is None
-            else -v
-            if problem.goal == "max"
-            else v
-            for run in tuning
-        ]
-        chosen = scores.index(min(scores))
-        runs = [
-            _train(problem, name, rates[chosen], seed, budget, evaluations) for seed in range(seeds)
-        ]
-        found.append(
-            {
-                "name": name,
-                "spec": name,
-                "class": f"{cls.__module__}.{cls.__qualname__}",
-                "version": f"torch {torch.__version__}",
-                "order": getattr(cls, "order", 1),
-                "needs": sorted(getattr(cls, "needs", {"grad"})),
-                "settings": {"lr": rates[chosen], **options},
-                "chosen": chosen,
-                "space": [{"name": "lr", "kind": "log", "low": low, "high": high, "choices": None}],
-                "tuning": [
-                    {
-                        "index": i,
-                        "config": run["config"],
-                        "seed": 1000,
-                        "value": run["final"]["metric"],
-                        "loss": run["final"]["loss"],
-                        "cost": {k: run["curve"][-1][k] for k in ("seconds", "forwards", "steps")},
-                        "status": run["status"],
-                        "error": run["error"],
-                    }
-                    for i, run in enumerate(tuning)
-                ],
-                "runs": runs,
-                "failed": None,
-            }
+def pilot(**changes: Any) -> Pilot:
+    """What a pilot found."""
+    found = Pilot(
+        parameters=17226,
+        findings=[],
+        deterministic=True,
+        noise=Noise(16, 2.31, 0.02),
+        costs={"value": Cost(1.1e-4, 0), "gradient": Cost(3.1e-4, 4096)},
+        second_derivative="no product here",
+        in_parts=True,
+        evaluation_seconds=0.0123,
+        measured=dict(MEASURED),
+    )
+    return replace(found, **changes)
+
+
+def facts(**problem: Any) -> Facts:
+    """What was found before the first run."""
+    described = Described("p", "p", {}, "loss", "min", None, 0.0, "constant")
+    return Facts(replace(described, **problem), pilot(), ENVIRONMENT)
+
+
+def plan(*methods: str, **settings: Any) -> Plan:
+    """A plan of methods of this library."""
+    entries = [Entry.of(each) for each in resolve_all(methods)]
+    wanted = {"problem": "p", "budget": "20grads", "schedule": "constant", **settings}
+    return Plan(Settings(**wanted), entries, "", {"anyorder": "0", "torch": "0"})
+
+
+def task(method: str = "sgd", item: Item | None = None, **settings: Any) -> Task:
+    """What a worker is sent."""
+    one = plan(method, **settings)
+    item = item or Item("report", method, -1, 0)
+    return Task(one.settings, one.methods[0], item, {}, dict(NOMINAL_RATES))
+
+
+def measured(names: Sequence[str], problem: str = "digits", **settings: Any) -> Results:
+    """A comparison that is really run, in this process."""
+    described, found = load(problem), pilot()
+    entrants = resolve_all(names)
+    chosen = Settings(problem, schedule="constant", **settings)
+    wanted = Plan(chosen, [Entry.of(each) for each in entrants], "", {})
+    outcomes: dict[str, Outcome] = {}
+    told = Described(
+        problem, problem, {}, described.metric, described.goal, described.target,
+        described.optimum, described.schedule,
+    )  # fmt: skip
+    found.findings = [
+        Finding(
+            "warning",
+            "loss",
+            "differs from finite differences by 3 %",
+            "Look for a step in the loss.",
         )
-    return {
-        "schema": 1,
-        "created_by": "0.1.0",
-        "created": "2026-01-02T03:04:05+00:00",
-        "command": f"anyorder compare {problem_name} --methods {','.join(names)}",
-        "plan": {
-            "budget": f"{budget:g}forwards",
-            "tune": trials,
-            "seeds": seeds,
-            "schedule": "constant",
-            "device": "cpu",
-        },
-        "problem": {
-            "name": problem_name,
-            "options": {},
-            "metric": problem.metric,
-            "goal": problem.goal,
-            "target": problem.target,
-            "optimum": problem.optimum,
-        },
-        "environment": {
-            "python": "3.11",
-            "packages": {"torch": str(torch.__version__)},
-            "cores": 2,
-        },
-        "probe": {
-            "parameters": 17226,
-            "deterministic": True,
-            "noise": {"batches": 16, "mean": 2.31, "std": 0.02},
-            "costs": {
-                "value": {"seconds": 1.1e-4, "bytes": 0},
-                "gradient": {"seconds": 3.1e-4, "bytes": 4096},
-            },
-            "findings": [
-                {
-                    "level": "warning",
-                    "topic": "loss",
-                    "found": "differs from finite differences by 3 %",
-                    "instead": "Look for a step in the loss.",
-                    "where": None,
-                }
-            ],
-        },
-        "rates": {
-            "used": "nominal",
-            "nominal": dict(NOMINAL_RATES),
-            "measured": {"values": 1.0, "grads": 2.82, "products": None, "ranked": 1.0},
-        },
-        "budget": {"forwards": budget},
-        "methods": found,
-        "warnings": [],
-    }
+    ]
+    for item in items(wanted):
+        entry = next(each for each in wanted.methods if each.name == item.method)
+        entrant = next(each for each in entrants if each.name == item.method)
+        index = item.index
+        if item.kind == "report":
+            index = storing.chosen(wanted, entry, outcomes, described.goal)
+        config = configuration(entrant.space, index, sampler="qmc", seed=0)
+        job = Task(chosen, entry, item, config, dict(NOMINAL_RATES))
+        record = run_task(described, entrant, job)
+        record.warmup_seconds = 0.01
+        outcomes[item.key] = Outcome(config, entrant.settings(config), record, "m")
+    known = Facts(told, found, ENVIRONMENT)
+    words = f"anyorder compare {problem} --methods {','.join(names)}"
+    return results_from(text_of(storing.build(wanted, known, entrants, outcomes, words)))
+
+
+# --- Made up -----------------------------------------------------------------------------------
+
+
+def costs(**changes: int) -> Costs:
+    """A ledger."""
+    return replace(Costs(0, 0, 0, 0, 0, 0, 0, 0), **changes)
+
+
+def point(**changes: Any) -> Point:
+    """One evaluation."""
+    return replace(Point(1.0, 1.0, 1.0, costs(), 1, None, None, None, 0.0, 0.0, 0.0, 0), **changes)
+
+
+def run(seed: int, values: Sequence[float | None], **more: Any) -> RunRecord:
+    """A run with these validation losses, whose metric is 1 minus the loss."""
+    curve = [
+        point(
+            fraction=i / 5,
+            seconds=0.5 * i,
+            forwards=30.0 * i,
+            calls=costs(grads=10 * i),
+            steps=10 * i,
+            train_loss=value,
+            val_loss=value,
+            metric=None if value is None else 1 - value,
+            oracle_seconds=0.3 * i,
+            optimizer_seconds=0.2 * i,
+        )
+        for i, value in enumerate(values)
+    ]
+    last = values[-1] if values else None
+    made = RunRecord(
+        seed=seed,
+        config={},
+        start_hash=f"s{seed}",
+        status="done",
+        stop_reason="budget",
+        error=None,
+        traceback=None,
+        curve=curve,
+        final=Final(last, None if last is None else 1 - last),
+        test=None,
+        peak_bytes=1 << 20,
+        base_bytes=0,
+        state_bytes=1 << 10,
+        warmup_seconds=0.0,
+        evaluation_seconds=0.0,
+    )
+    return lost(made, **more) if more.get("status", "done") != "done" else replace(made, **more)
+
+
+def lost(one: RunRecord, status: str = "diverged", **more: Any) -> RunRecord:
+    """The same run, but without a result."""
+    reason = "diverged" if status == "diverged" else "error"
+    changes: dict[str, Any] = {"error": "the loss is nan", "final": Final(None, None), **more}
+    return replace(one, status=status, stop_reason=reason, **changes)  # type: ignore[arg-type]
+
+
+def method(name: str, runs: list[RunRecord], **more: Any) -> MethodRecord:
+    """A method with these runs."""
+    made = MethodRecord(
+        name=name,
+        spec=name,
+        class_name=f"x.{name}",
+        version="x 1",
+        order=1,
+        needs=["grad"],
+        settings={"lr": 0.1},
+        chosen=0,
+        space=[],
+        tuning=[],
+        runs=runs,
+        default_runs=[],
+        failed=None,
+    )
+    return replace(made, **more)
+
+
+def trial(index: int, value: float | None, status: str = "done", **config: Any) -> Trial:
+    """A tuning run."""
+    cost = TrialCost(1.0, 30.0 + index, 10)
+    error = None if status == "done" else "boom"
+    return Trial(index, config, 1000, value, value, cost, status, error)  # type: ignore[arg-type]
+
+
+def searched(name: str = "lr", low: float = 1e-4, high: float = 1.0) -> Dimension:
+    """A searched hyper-parameter."""
+    return Dimension(name, "log", low, low, high)
+
+
+def results(*methods: MethodRecord, budget: str = "150forwards", **problem: Any) -> Results:
+    """A comparison of these methods."""
+    settings = Settings("made up", budget=budget, tune=0, schedule="constant")
+    described: dict[str, Any] = {
+        "name": "made up", "spec": "made up", "options": {}, "metric": "score", "goal": "max",
+        "target": 0.8, "optimum": None, "schedule": "constant", "parameters": 7, "source": "",
+    }  # fmt: skip
+    return Results(
+        schema=SCHEMA,
+        created_by="0.1.0",
+        created="2026-01-02T03:04:05+00:00",
+        command="anyorder compare 'made up'",
+        plan=Plan(settings, [Entry(m.name, m.spec, m.version, {}, False) for m in methods], "", {}),
+        fingerprint="f",
+        problem=ProblemRecord(**described | problem),
+        environment=ENVIRONMENT,
+        pilot=pilot(),
+        rates=Rates("nominal", dict(NOMINAL_RATES), dict(MEASURED)),
+        budget={"forwards": 150.0},
+        methods=list(methods),
+        warnings=[],
+    )
+
+
+def made_up(losses: dict[str, list[list[float | None]]], **problem: Any) -> Results:
+    """Results from nothing but the losses of every run of every method."""
+    return results(
+        *(
+            method(name, [run(i, values) for i, values in enumerate(runs)])
+            for name, runs in losses.items()
+        ),
+        **problem,
+    )
 
 
 # --- Hostile ones ------------------------------------------------------------------------------
 
 
-def run(seed: int, values: Sequence[float | None], **more: Any) -> dict[str, Any]:
-    """A run with these validation losses, whose metric is 1 minus the loss."""
-    curve = [
-        {
-            "fraction": i / 5,
-            "seconds": 0.5 * i,
-            "forwards": 30.0 * i,
-            "calls": {"values": 0, "grads": 10 * i, "products": 0, "rankings": 0, "ranked": 0},
-            "steps": 10 * i,
-            "train_loss": value,
-            "val_loss": value,
-            "metric": None if value is None else 1 - value,
-            "oracle_seconds": 0.3 * i,
-            "optimizer_seconds": 0.2 * i,
-        }
-        for i, value in enumerate(values)
-    ]
-    last = values[-1] if values else None
-    final = {"loss": last, "metric": None if last is None else 1 - last}
-    return {
-        "seed": seed,
-        "start_hash": f"s{seed}",
-        "status": "done",
-        "stop_reason": "budget",
-        "error": None,
-        "curve": curve,
-        "final": final,
-        "test": None,
-        "peak_bytes": 1 << 20,
-        "state_bytes": 1 << 10,
-        "warmup_seconds": 0.0,
-    } | more
+def hostile() -> dict[str, Results]:
+    """Results that a report must survive, by what is odd about them; all can be read back."""
+    made = _hostile()
+    return {name: results_from(text_of(each)) for name, each in made.items()}
 
 
-def made_up(losses: dict[str, list[list[float | None]]], **problem: Any) -> dict[str, Any]:
-    """Results from nothing but the losses of every run of every method."""
-    return {
-        "schema": 1,
-        "plan": {"budget": "150forwards", "seeds": 3, "tune": 0},
-        "problem": {"name": "made up", "metric": "score", "goal": "max", "target": 0.8} | problem,
-        "methods": [
-            {
-                "name": name,
-                "runs": [run(i, values) for i, values in enumerate(runs)],
-                "failed": None,
-            }
-            for name, runs in losses.items()
-        ],
-    }
-
-
-def hostile() -> dict[str, dict[str, Any]]:
-    """Results that a report must survive, by what is wrong with them."""
+def _hostile() -> dict[str, Results]:
     fine: dict[str, list[list[float | None]]] = {
         "a": [[1.0, 0.5 + 0.01 * s, 0.2, 0.1 + 0.01 * s] for s in range(3)],
         "b": [[1.0, 0.6, 0.4, 0.3 + 0.02 * s] for s in range(3)],
     }
     one = made_up({name: runs[:1] for name, runs in fine.items()})
     failed = made_up({name: [[1.0]] * 3 for name in fine})
-    for method in failed["methods"]:
-        method["failed"] = "all 3 runs failed: RuntimeError: no"
-        for each in method["runs"]:
-            each |= {
-                "status": "failed",
-                "error": "RuntimeError: no",
-                "curve": [],
-                "final": {"loss": None, "metric": None},
-            }
-    nan = made_up(copy.deepcopy(fine))
-    nan["methods"][0]["runs"][1] = run(1, [1.0, math.nan, None], status="diverged", error="NaN")
-    nan["methods"][0]["runs"][1]["final"] = {"loss": math.nan, "metric": math.nan}
-    nan["methods"][1]["tuning"] = [
-        {"config": {"lr": 0.1}, "value": math.nan, "status": "diverged"},
-        {"config": {"lr": 1.0}, "value": None, "status": "failed", "error": "boom"},
-    ]
-    nan["methods"][1]["chosen"] = 0
-    exploding = made_up({"up": [[1.0, 50.0, 1e30]] * 3, "down": [[1.0, 0.1, 1e-6]] * 3})
+    for each in failed.methods:
+        each.failed = "all 3 runs failed: RuntimeError: no"
+        each.runs = [failed_run(task(), "RuntimeError: no") for _ in each.runs]
+        for seed, record in enumerate(each.runs):
+            record.seed = seed
+    nan = made_up(fine)
+    nan.methods[0].runs[1] = run(1, [1.0, None], status="diverged", error="NaN")
+    nan.methods[1].tuning = [trial(0, None, "diverged", lr=0.1), trial(1, None, "failed", lr=1.0)]
+    nan.methods[1].space = [searched()]
     shouting = (
         "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
     )
-    names = made_up({f"{shouting}{i}": copy.deepcopy(runs) for i, runs in enumerate(fine.values())})
-    names["problem"]["name"] = names["problem"]["metric"] = "</script><b>"
-    names["warnings"] = [shouting]
-    names["command"] = f"anyorder '{shouting}'"
-    names["methods"][0]["runs"][0] |= {"status": "failed", "error": f"{shouting}\n| `x` |"}
-    names["methods"][1]["settings"] = {shouting: shouting}
+    names = made_up({f"{shouting}{i}": runs for i, runs in enumerate(fine.values())})
+    names.problem.name = names.problem.metric = "</script><b>"
+    names.warnings = [shouting]
+    names.command = f"anyorder '{shouting}'"
+    names.methods[0].runs[0] = lost(
+        names.methods[0].runs[0], "failed", error=f"{shouting}\n| `x` |"
+    )
+    names.methods[1].settings = {shouting: shouting}
     twelve = {
         f"method number {i:02d}": [
             [1.0, 0.9 - 0.05 * i, 0.5, 0.5 - 0.03 * i + 0.004 * s] for s in range(3)
@@ -322,8 +294,8 @@ def hostile() -> dict[str, dict[str, Any]]:
         "one seed": one,
         "all failed": failed,
         "nan": nan,
-        "exploding": exploding,
-        "no target": made_up(copy.deepcopy(fine), target=None),
+        "exploding": made_up({"up": [[1.0, 50.0, 1e30]] * 3, "down": [[1.0, 0.1, 1e-6]] * 3}),
+        "no target": made_up(fine, target=None),
         "constant": made_up({name: [[0.5, 0.5, 0.5]] * 3 for name in "ab"}),
         "twelve": made_up(twelve),
         "names": names,
@@ -331,6 +303,10 @@ def hostile() -> dict[str, dict[str, Any]]:
             {"a": [[1.0, 0.1, 0.0]] * 3, "b": [[1.0, 0.01, -1e-12]] * 3}, optimum=0.0
         ),
         "no methods": made_up({}),
-        "nothing": {},
         "empty curves": made_up({"a": [[], [], []]}),
     }
+
+
+def as_json(record: Any) -> Any:
+    """A record as a script would read it."""
+    return json.loads(text_of(record))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 
+from example_results import lost, point, run
 from rich.console import Console
 
-from anyorder.compare.plan.plan import Item
+from anyorder.compare.plan.items import Item
 from anyorder.compare.progress import Live, Plain, Silent, duration, ending, progress_for
+from anyorder.compare.run.records import Final
 
 ITEM = Item("tune", "sgd", 0, 1000)
-GOOD = {"status": "done", "error": None, "final": {"loss": 0.5, "metric": 0.25}}
-BAD = {
-    "status": "failed",
-    "error": "KeyError at x.py:3: 'y'",
-    "final": {"loss": None, "metric": None},
-}
+GOOD = run(0, [0.5], final=Final(0.5, 0.25))
+BAD = lost(GOOD, "failed", error="KeyError at x.py:3: 'y'")
 
 
 def console(terminal: bool) -> Console:
@@ -26,8 +24,8 @@ def play(progress: Silent) -> None:
     progress.say(["[bold] is no markup here"])
     progress.begin(1, 4, 1, 90.0)
     progress.started(ITEM)
-    progress.point(ITEM, {"fraction": 0.5, "val_loss": 0.7})
-    progress.point(ITEM, {"fraction": 0.6, "val_loss": None})
+    progress.point(ITEM, point(fraction=0.5, val_loss=0.7))
+    progress.point(ITEM, point(fraction=0.6))
     progress.finished(ITEM, GOOD)
     progress.waiting(3, 1)
     progress.finished(Item("report", "sgd", -1, 2), BAD)
@@ -66,5 +64,5 @@ def test_the_right_one_is_chosen() -> None:
 def test_durations_and_endings() -> None:
     assert [duration(s) for s in (-1, 3.4, 65, 3725)] == ["0 s", "3 s", "1 min 5 s", "1 h 2 min"]
     assert ending(None) == "the default was chosen, nothing to do"
-    same = {"status": "done", "final": {"loss": 0.5, "metric": 0.5}}
-    assert ending(same) == "loss 0.5"
+    assert ending(run(0, [0.5])) == "loss 0.5"
+    assert ending(run(0, [0.5], final=Final(0.5, None))) == "loss 0.5, metric not finite"

@@ -12,30 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_results import facts, point, run
 
 from anyorder.compare import scheduler
-from anyorder.compare.plan.entrants import resolve_all
-from anyorder.compare.plan.plan import Item, Plan, items, method_entry
+from anyorder.compare.plan.entrants import resolve, resolve_all
+from anyorder.compare.plan.items import Item, Task, items
+from anyorder.compare.plan.plan import Entry, Plan
+from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run.pool import Event
-from anyorder.compare.run.worker import failure
+from anyorder.compare.run.records import Final, failed_run
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
+from anyorder.compare.store.schema import Outcome
 from anyorder.compare.store.storage import Storage, StorageError, embedded_url
 
-Answer = Callable[[str, dict[str, Any]], list[Event]]
+Answer = Callable[[str, Task], list[Event]]
 
 
-def good(key: str, message: dict[str, Any], metric: float = 1.0) -> list[Event]:
-    point = {"fraction": 1.0, "val_loss": metric, "metric": metric, "steps": 1, "seconds": 0.1}
-    record = {
-        **failure(message["task"], "budget", ""),
-        "status": "done",
-        "error": None,
-        "curve": [point],
-        "final": {"loss": metric, "metric": metric},
-    }
-    return [Event("point", key, point), Event("done", key, record)]
+def good(key: str, task: Task, metric: float = 1.0) -> list[Event]:
+    one = point(val_loss=metric, metric=metric, seconds=0.1)
+    record = replace(run(task.seed, []), config=task.config, curve=[one])
+    return [
+        Event("point", key, one),
+        Event("done", key, replace(record, final=Final(metric, metric))),
+    ]
 
 
 class Pretending:
@@ -45,16 +46,16 @@ class Pretending:
 
     def __init__(self, answer: Answer = good) -> None:
         self.answer = answer
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.asked: list[tuple[str, Task]] = []
         self.events: list[Event] = []
 
     @property
     def idle(self) -> int:
         return 0 if self.events else 1
 
-    def submit(self, job: str, message: dict[str, Any], tag: str) -> None:
-        self.asked.append((tag, message))
-        self.events = self.answer(tag, message)
+    def submit(self, job: str, task: Task, tag: str) -> None:
+        self.asked.append((tag, task))
+        self.events = self.answer(tag, task)
 
     def wait(self, timeout: float) -> list[Event]:
         events, self.events = self.events, []
@@ -72,36 +73,28 @@ class Told(Silent):
         self.lines += lines
 
     def finished(self, item: Item, record: Any) -> None:
-        self.ended.append((item.key, record and record["status"]))
+        self.ended.append((item.key, record and record.status))
 
 
 @pytest.fixture
 def plan() -> Plan:
     entrants = resolve_all(["sgd", "fixed=sgd"], ["fixed.lr=0.1", "fixed.momentum=0"])
-    return Plan(
-        "quadratic", "20grads", tuple(map(method_entry, entrants)), tune=3, seeds=2, evaluations=8
-    )
+    settings = Settings("quadratic", budget="20grads", tune=3, seeds=2, schedule="constant")
+    return Plan(settings, [Entry.of(each) for each in entrants], "", {})
 
 
 class House:
     """A scheduler with a real storage and pretending workers."""
 
     def __init__(self, plan: Plan, folder: Path, **changes: Any) -> None:
-        self.plan = replace(plan, **changes)
+        self.plan = replace(plan, settings=replace(plan.settings, **changes))
         self.storage = Storage(embedded_url(folder))
         self.plan = self.storage.begin(self.plan)
         self.told = Told()
         self.folder = folder
         (folder / "runs").mkdir(exist_ok=True)
-        facts = {"problem": {"goal": "min", "metric": "loss"}, "probe": {"measured": {}}}
-        entrants = [
-            resolve_all(
-                [f"{m['name']}={m['spec']}"],
-                [f"{m['name']}.{k}={v}" for k, v in m["fixed"].items()],
-            )[0]
-            for m in self.plan.methods
-        ]
-        self.scheduler = Scheduler(self.plan, entrants, self.storage, facts, self.told, folder)
+        entrants = [resolve(each.spec, each.name, each.fixed) for each in self.plan.methods]
+        self.scheduler = Scheduler(self.plan, entrants, self.storage, facts(), self.told, folder)
         self.scheduler.prepare()
 
     def work(self, answer: Answer = good, asked: threading.Event | None = None) -> Pretending:
@@ -132,91 +125,86 @@ def test_all_runs_are_done_in_the_order_of_the_plan(house: Any) -> None:
 
 
 def test_tasks_hold_what_runs_need(house: Any) -> None:
-    asked = dict(house().work().asked)
-    tune, report = asked["tune/sgd/0"]["task"], asked["report/sgd/1"]["task"]
-    assert (tune["seed"], report["seed"]) == (1000, 1)
-    assert (tune["test"], report["test"]) == (False, True)
-    assert (len(tune["grid"]), len(report["grid"])) == (3, 9)
-    assert report["limits"] == {"forwards": 60.0, "seconds": None, "steps": None}
-    assert json.loads(json.dumps(report)) == {**report, "grid": list(report["grid"])}
-    assert asked["report/fixed/0"]["task"]["config"] == {}
-    assert asked["report/fixed/0"]["method"]["fixed"] == {"lr": 0.1, "momentum": 0}
+    home = house()
+    asked = dict(home.work().asked)
+    tune, report = asked["tune/sgd/0"], asked["report/sgd/1"]
+    assert (tune.item, report.item) == (Item.trial("sgd", 0), Item("report", "sgd", -1, 1))
+    assert tune.settings == report.settings == home.plan.settings
+    assert report.limits.to_dict() == {"forwards": 60.0}
+    assert asked["report/fixed/0"].config == {}
+    assert asked["report/fixed/0"].method.fixed == {"lr": 0.1, "momentum": 0}
 
 
 def test_the_best_configuration_is_reported(house: Any) -> None:
     values = {"tune/sgd/0": 3.0, "tune/sgd/1": 1.0, "tune/sgd/2": 2.0}
-    pool = house().work(lambda key, message: good(key, message, values.get(key, 9.0)))
+    pool = house().work(lambda key, task: good(key, task, values.get(key, 9.0)))
     asked = dict(pool.asked)
-    best = asked["tune/sgd/1"]["task"]["config"]
-    assert (
-        asked["report/sgd/0"]["task"]["config"] == asked["report/sgd/1"]["task"]["config"] == best
-    )
-    assert best != asked["tune/sgd/0"]["task"]["config"]
+    best = asked["tune/sgd/1"].config
+    assert asked["report/sgd/0"].config == asked["report/sgd/1"].config == best
+    assert best != asked["tune/sgd/0"].config
 
 
 def test_if_all_tuning_fails_the_default_is_reported(house: Any) -> None:
-    def failing(key: str, message: dict[str, Any]) -> list[Event]:
-        return [Event("done", key, failure(message["task"], "error", "no"))]
+    def failing(key: str, task: Task) -> list[Event]:
+        return [Event("done", key, failed_run(task, "no"))]
 
     asked = dict(house().work(failing).asked)
-    assert asked["report/sgd/0"]["task"]["config"] == asked["tune/sgd/0"]["task"]["config"]
+    assert asked["report/sgd/0"].config == asked["tune/sgd/0"].config
 
 
 def test_the_default_is_not_run_twice(house: Any) -> None:
     worse = {"tune/sgd/0": 1.0}
     home = house(defaults=True)
-    pool = home.work(lambda key, message: good(key, message, worse.get(key, 2.0)))
+    pool = home.work(lambda key, task: good(key, task, worse.get(key, 2.0)))
     assert not [key for key, _ in pool.asked if key.startswith("default/")]
-    assert home.storage.outcomes()["default/sgd/0"]["record"] is None
+    assert home.storage.outcomes()["default/sgd/0"].record is None
 
 
 def test_the_default_is_run_where_another_was_chosen(house: Any) -> None:
     better = {"tune/sgd/2": 0.5}
     pool = house(defaults=True).work(lambda k, m: good(k, m, better.get(k, 2.0)))
     asked = dict(pool.asked)
-    assert asked["default/sgd/1"]["task"]["config"] == asked["tune/sgd/0"]["task"]["config"]
+    assert asked["default/sgd/1"].config == asked["tune/sgd/0"].config
     assert "default/fixed/1" not in asked
 
 
 def test_a_dead_worker_is_given_a_second_chance(house: Any) -> None:
     died: list[str] = []
 
-    def dying(key: str, message: dict[str, Any]) -> list[Event]:
+    def dying(key: str, task: Task) -> list[Event]:
         if key == "tune/sgd/1" and not died:
             died.append(key)
             return [Event("died", key, "was ended by SIGSEGV")]
-        return good(key, message)
+        return good(key, task)
 
     home = house()
     pool = home.work(dying)
     assert [key for key, _ in pool.asked].count("tune/sgd/1") == 2
-    assert home.storage.outcomes()["tune/sgd/1"]["record"]["status"] == "done"
+    assert home.storage.outcomes()["tune/sgd/1"].record.status == "done"
     assert home.told.lines == ["tune 1  sgd: its process was ended by SIGSEGV; trying once more"]
 
 
 def test_and_no_third_one(house: Any) -> None:
-    def dying(key: str, message: dict[str, Any]) -> list[Event]:
-        return (
-            [Event("died", key, "was ended by SIGSEGV")] if "sgd/1" in key else good(key, message)
-        )
+    def dying(key: str, task: Task) -> list[Event]:
+        return [Event("died", key, "was ended by SIGSEGV")] if "sgd/1" in key else good(key, task)
 
     home = house()
     pool = home.work(dying)
-    record = home.storage.outcomes()["report/sgd/1"]["record"]
-    assert (record["status"], record["stop_reason"]) == ("failed", "crashed")
-    assert record["error"] == "the process was ended by SIGSEGV, in each of 2 attempts"
+    record = home.storage.outcomes()["report/sgd/1"].record
+    assert (record.status, record.stop_reason) == ("failed", "crashed")
+    assert record.error == "the process was ended by SIGSEGV, in each of 2 attempts"
     assert [key for key, _ in pool.asked].count("report/sgd/1") == 2
-    assert home.storage.outcomes()["report/fixed/1"]["record"]["status"] == "done"
+    assert home.storage.outcomes()["report/fixed/1"].record.status == "done"
 
 
 def test_an_unforeseen_error_is_a_failed_run(house: Any) -> None:
-    def broken(key: str, message: dict[str, Any]) -> list[Event]:
+    def broken(key: str, task: Task) -> list[Event]:
         return [Event("error", key, {"kind": "", "text": "TypeError: x", "traceback": "Trace"})]
 
     home = house()
     home.work(broken)
-    record = home.storage.outcomes()["report/sgd/0"]["record"]
-    assert (record["status"], record["error"], record["traceback"]) == (
+    record = home.storage.outcomes()["report/sgd/0"].record
+    assert (record.status, record.error, record.traceback) == (
         "failed",
         "TypeError: x",
         "Trace",
@@ -226,11 +214,11 @@ def test_an_unforeseen_error_is_a_failed_run(house: Any) -> None:
 def test_an_interruption_gives_runs_back(house: Any) -> None:
     asked = threading.Event()
 
-    def interrupted(key: str, message: dict[str, Any]) -> list[Event]:
+    def interrupted(key: str, task: Task) -> list[Event]:
         if key == "tune/sgd/2":
             asked.set()
-            return [Event("point", key, {"fraction": 0.1, "val_loss": 1.0})]
-        return good(key, message)
+            return [Event("point", key, point(fraction=0.1, val_loss=1.0))]
+        return good(key, task)
 
     home = house()
     with pytest.raises(Interrupted):
@@ -246,29 +234,27 @@ def test_an_interruption_gives_runs_back(house: Any) -> None:
 def test_a_result_that_came_too_late_does_not_count(house: Any) -> None:
     home = house()
 
-    def overtaken(key: str, message: dict[str, Any]) -> list[Event]:
+    def overtaken(key: str, task: Task) -> list[Event]:
         if key == "tune/sgd/0":
             home.storage.release(Item.from_key(key))
             other = Storage(home.storage.url)
             other.key = home.storage.key
             other.claim(Item.from_key(key))
-            record = good(key, message, 0.25)[-1].content
-            other.finish(
-                Item.from_key(key), {"config": {}, "settings": {}, "record": record, "machine": "x"}
-            )
+            record = good(key, task, 0.25)[-1].content
+            other.finish(Item.from_key(key), Outcome({}, {}, record, "x"))
             other.close()
-        return good(key, message)
+        return good(key, task)
 
     home.work(overtaken)
-    assert home.storage.outcomes()["tune/sgd/0"]["record"]["final"]["loss"] == 0.25
+    assert home.storage.outcomes()["tune/sgd/0"].record.final.loss == 0.25
     assert "another process had taken it over" in home.told.lines[0]
 
 
 def test_tpe_draws_after_what_it_learns_from(house: Any) -> None:
     def run(better: str) -> dict[str, Any]:
         home = house(sampler="tpe", tune=6)
-        pool = home.work(lambda key, message: good(key, message, 0.0 if key == better else 1.0))
-        found = {key: message["task"]["config"] for key, message in pool.asked}
+        pool = home.work(lambda key, task: good(key, task, 0.0 if key == better else 1.0))
+        found = {key: task.config for key, task in pool.asked}
         home.storage.close()
         os.unlink(home.folder / "compare.db")
         return found
@@ -342,7 +328,9 @@ def test_other_threads_have_no_signals() -> None:
 
 
 def test_scores() -> None:
-    done = {"status": "done", "final": {"metric": 0.5, "loss": 2.0}}
-    assert results.score(done, "min") == (0.5, 2.0)
-    assert results.score(done, "max") == (-0.5, 2.0)
-    assert results.score({**done, "status": "diverged"}, "max") == (float("inf"), float("inf"))
+    done = run(0, [2.0], final=Final(2.0, 0.5))
+    assert results.score(Outcome({}, {}, done, ""), "min") == (0.5, 2.0)
+    assert results.score(Outcome({}, {}, done, ""), "max") == (-0.5, 2.0)
+    worst = (float("inf"), float("inf"))
+    for none in (None, replace(done, status="diverged"), replace(done, final=Final(2.0, None))):
+        assert results.score(Outcome({}, {}, none, ""), "max") == worst

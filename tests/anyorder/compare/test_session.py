@@ -5,25 +5,53 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
+import anyorder
 from anyorder.compare import session
 from anyorder.compare.plan.entrants import EntrantError
+from anyorder.compare.plan.items import items
 from anyorder.compare.plan.plan import PlanError
+from anyorder.compare.plan.settings import Settings, SettingsError
 from anyorder.compare.progress import Silent
-from anyorder.compare.session import RefusedError, Request, compare
+from anyorder.compare.run.pool import Pool
+from anyorder.compare.run.records import Cost
+from anyorder.compare.session import Request, compare
 from anyorder.compare.store import results
+from anyorder.compare.store.schema import Facts
 from anyorder.compare.store.storage import StorageError
 from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
 
 METHODS = ("sgd", "mezo", "torch.optim:LBFGS")
+
+
+class Lasting(Pool):
+    """A pool whose workers outlive the comparison: starting one takes seconds."""
+
+    def __exit__(self, *_: object) -> None:
+        assert self.idle == self.size
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_pool() -> Iterator[None]:
+    """One worker for all comparisons of this module."""
+    pool = Lasting(1, 1, os.devnull)
+
+    def same_pool(size: int, threads: int, log: str) -> Pool:
+        assert (size, threads) == (1, 1)
+        return pool
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Pool", same_pool)
+        yield
+    pool.close()
 
 
 class Told(Silent):
@@ -40,9 +68,17 @@ class Told(Silent):
         self.runs.append(item.key)
 
 
+def changed(request: Request, **changes: Any) -> Request:
+    """The request with other settings or methods, or another folder."""
+    own = {each.name for each in fields(Request)}
+    settings = {name: value for name, value in changes.items() if name not in own}
+    changes = {name: value for name, value in changes.items() if name in own}
+    return replace(request, settings=replace(request.settings, **settings), **changes)
+
+
 def again(request: Request, **changes: Any) -> tuple[Any, Told]:
     told = Told()
-    found = compare(replace(request, **changes), told, report=lambda found, out: None)
+    found = compare(changed(request, **changes), told, report=lambda found, out: None)
     return found, told
 
 
@@ -50,39 +86,39 @@ def again(request: Request, **changes: Any) -> tuple[Any, Told]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Request, Any, Told]:
     """One comparison for all tests that only look at what it left."""
     out = tmp_path_factory.mktemp("session") / "out"
-    request = Request(
-        "digits", METHODS, out, budget="12grads", tune=2, seeds=2, threads=1, evaluations=4,
-        defaults=True,
-    )  # fmt: skip
+    settings = Settings(
+        "digits", budget="12grads", tune=2, seeds=2, threads=1, evaluations=4, defaults=True
+    )
+    request = Request(settings, METHODS, out)
     return (request, *again(request))
 
 
 def test_results_are_written_as_they_are_returned(finished: Any) -> None:
     request, found, _ = finished
     assert results.load(request.out / "results.json") == found
-    assert [method["name"] for method in found["methods"]] == list(METHODS)
-    for method in found["methods"]:
-        assert len(method["tuning"]) == 2
-        assert [run["seed"] for run in method["runs"]] == [0, 1]
-        assert method["failed"] is None
-    assert found["budget"] == {"forwards": 36.0}
+    assert [method.name for method in found.methods] == list(METHODS)
+    for method in found.methods:
+        assert len(method.tuning) == 2
+        assert [run.seed for run in method.runs] == [0, 1]
+        assert method.failed is None
+    assert found.budget == {"forwards": 36.0}
 
 
 def test_methods_start_alike_and_seeds_do_not(finished: Any) -> None:
     _, found, _ = finished
-    by_seed = [{m["runs"][seed]["start_hash"] for m in found["methods"]} for seed in (0, 1)]
+    by_seed = [{m.runs[seed].start_hash for m in found.methods} for seed in (0, 1)]
     assert [len(hashes) for hashes in by_seed] == [1, 1]
     assert by_seed[0] != by_seed[1]
 
 
 def test_default_runs_are_those_of_trial_0(finished: Any) -> None:
     _, found, told = finished
-    for method in found["methods"]:
-        assert len(method["default_runs"]) == 2
-        assert method["default_runs"][0]["config"] == method["tuning"][0]["config"]
-        if method["chosen"] == 0:
-            assert method["default_runs"] == method["runs"]
-            assert f"default/{method['name']}/0" not in told.runs
+    for method in found.methods:
+        assert len(method.default_runs) == 2
+        assert method.default_runs[0].config == method.tuning[0].config
+        if method.chosen == 0:
+            assert method.default_runs == method.runs
+            assert f"default/{method.name}/0" not in told.runs
 
 
 def test_what_was_said_before_the_start(finished: Any) -> None:
@@ -99,17 +135,17 @@ def test_optuna_sees_the_runs(finished: Any) -> None:
         s.study_name.split(" ", 3)[3]: s.n_trials for s in optuna.get_all_study_summaries(url)
     }
     assert counts["sgd tune"] == counts["mezo tune"] == counts["sgd report"] == 2
-    assert found["plan"]["fingerprint"].startswith(
+    assert found.fingerprint.startswith(
         optuna.get_all_study_summaries(url)[0].study_name.split(" ")[2]
     )
 
 
 def test_the_command_repeats_it(finished: Any) -> None:
     _, found, _ = finished
-    words = found["command"].split()
+    words = found.command.split()
     assert words[:5] == ["anyorder", "compare", "digits", "--methods", ",".join(METHODS)]
     for part in ("--budget 12grads", "--tune 2", "--seeds 2", "--defaults", "--threads 1"):
-        assert part in found["command"]
+        assert part in found.command
 
 
 def test_the_same_again_runs_nothing(finished: Any) -> None:
@@ -124,10 +160,10 @@ def test_more_only_if_asked_and_then_only_more(finished: Any) -> None:
     with pytest.raises(PlanError, match="3 seeds instead of 2.*--extend"):
         again(request, seeds=3)
     more, told = again(request, seeds=3, methods=("sgd", "lion"), defaults=False, extend=True)
-    assert [method["name"] for method in more["methods"]] == [*METHODS, "lion"]
+    assert [method.name for method in more.methods] == [*METHODS, "lion"]
     assert not [key for key in told.runs if key in ("report/sgd/0", "tune/sgd/0", "report/mezo/1")]
     assert "report/sgd/2" in told.runs
-    assert more["methods"][0]["runs"][:2] == found["methods"][0]["runs"]
+    assert more.methods[0].runs[:2] == found.methods[0].runs
 
 
 def test_another_plan_in_the_folder_is_refused(finished: Any) -> None:
@@ -146,19 +182,19 @@ def test_a_failing_method_does_not_stop_the_others(
     raising = method_file("if self.count > 3: raise ArithmeticError('no more')\nreturn closure()")
     dying = method_file("if self.count > 3: os._exit(3)\nreturn closure()", "dying.py")
     found = tiny("quadratic", "sgd", f"raising={raising}", f"dying={dying}", seeds=1, tune=0)
-    sgd, failed, dead = found["methods"]
-    assert sgd["failed"] is None
-    assert failed["failed"].startswith("all 1 runs failed: ArithmeticError at ")
-    assert len(failed["runs"][0]["curve"]) >= 1
-    assert "ended by itself with exit code 3, in each of 2 attempts" in dead["failed"]
-    assert dead["runs"][0]["stop_reason"] == "crashed"
+    sgd, failed, dead = found.methods
+    assert sgd.failed is None
+    assert failed.failed.startswith("all 1 runs failed: ArithmeticError at ")
+    assert len(failed.runs[0].curve) >= 1
+    assert "ended by itself with exit code 3, in each of 2 attempts" in dead.failed
+    assert dead.runs[0].stop_reason == "crashed"
 
 
 def test_a_problem_that_is_refused_costs_nothing(
     tiny: Callable[..., Any], problem_file: Callable[[str], str], tmp_path: Path
 ) -> None:
     path = problem_file("def loss(self, model, batch): return model(batch).mean() * float('nan')")
-    with pytest.raises(RefusedError, match="loss: is nan at the start"):
+    with pytest.raises(ProblemError, match="loss: is nan at the start"):
         tiny(path)
     assert list((tmp_path / "out" / "runs").iterdir()) == []
     with pytest.raises(ProblemError, match="unknown problem 'digit'; did you mean 'digits'"):
@@ -167,16 +203,15 @@ def test_a_problem_that_is_refused_costs_nothing(
 
 def test_what_is_wrong_is_refused_before_any_work(tmp_path: Path) -> None:
     def attempt(**changes: Any) -> None:
-        compare(replace(Request("digits", ("sgd",), tmp_path / "out"), **changes))
+        compare(changed(Request(Settings("digits"), ("sgd",), tmp_path / "out"), **changes))
 
     for changes, error, says in (
         ({"methods": ("sdg",)}, ValueError, "Did you mean 'sgd'"),
         ({"sets": ("sgd.lr=-1",)}, ValueError, "lr: expected a value >= 0"),
         ({"methods": ()}, EntrantError, "at least one method"),
-        ({"budget": "soon"}, ValueError, "cannot read the budget 'soon'"),
+        ({"budget": "soon"}, SettingsError, "cannot read the budget 'soon'"),
         ({"device": "cuda:77"}, PlanError, "device 'cuda:77' cannot be used"),
         ({"device": "toaster"}, PlanError, "device 'toaster' cannot be used"),
-        ({"schedule": "steps"}, PlanError, "schedule: expected one of constant, cosine"),
     ):
         with pytest.raises(error, match=says):
             attempt(**changes)
@@ -186,47 +221,52 @@ def test_what_is_wrong_is_refused_before_any_work(tmp_path: Path) -> None:
 def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'anyorder\[compare\]'"):
-        compare(Request("digits", ("sgd",), tmp_path))
+        compare(Request(Settings("digits"), ("sgd",), tmp_path))
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write into .*file/out: .*--out"):
-        compare(Request("digits", ("sgd",), tmp_path / "file" / "out"))
+        compare(Request(Settings("digits"), ("sgd",), tmp_path / "file" / "out"))
     monkeypatch.setattr(session, "ROOM", 2**60)
     with pytest.raises(StorageError, match=r"MiB left, .* Make room"):
-        compare(Request("digits", ("sgd",), tmp_path / "out"))
+        compare(Request(Settings("digits"), ("sgd",), tmp_path / "out"))
 
 
 def test_results_of_another_version_are_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    plan: dict[str, Any] = {
-        "problem": "quadratic", "budget": "1s", "methods": [], "versions": {"anyorder": "0.0.1"}
-    }  # fmt: skip
+    plan: dict[str, Any] = {"of": "another form", "versions": {"anyorder": "0.0.1"}}
     (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(StorageError, match=r"holds results of anyorder 0\.0\.1"):
         tiny()
-    (tmp_path / "out" / "plan.json").write_text("{")
-    with pytest.raises(StorageError, match=r"plan\.json is damaged"):
-        tiny()
+    for text in ("{", json.dumps({"versions": {"anyorder": anyorder.__version__}, "x": 1})):
+        (tmp_path / "out" / "plan.json").write_text(text)
+        with pytest.raises(StorageError, match=r"plan\.json is damaged"):
+            tiny()
 
 
 def test_measured_rates_price_the_budget(tiny: Callable[..., Any]) -> None:
     found = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=1)
-    assert found["budget"]["forwards"] == pytest.approx(20 * found["rates"]["measured"]["grads"])
-    assert found["methods"][0]["runs"][0]["curve"][-1]["calls"]["grads"] == 20
+    assert found.budget["forwards"] == pytest.approx(20 * found.rates.measured["grads"])
+    assert found.methods[0].runs[0].curve[-1].calls.grads == 20
 
 
 def test_the_estimate_follows_budget_and_jobs(finished: Any) -> None:
-    request, found, _ = finished
-    plan = session._plan(request, [], "cosine")
-    plan = replace(plan, methods=tuple(found["plan"]["methods"]), defaults=False)
-    facts = {"probe": {**found["probe"], "evaluation_seconds": 0.0}}
-    whole = session.estimate(replace(plan, budget="7s"), facts)
-    assert whole == pytest.approx(7 * (3 * 2 + 3 * 2))
-    assert session.estimate(replace(plan, budget="7s", jobs=2), facts) == pytest.approx(whole / 2)
-    value = found["probe"]["costs"]["value"]["seconds"]
-    assert session.estimate(plan, facts) == pytest.approx(12 * 36 * value)
+    _, found, _ = finished
+    pilot = replace(
+        found.pilot, evaluation_seconds=0.0, costs={"value": Cost(0.5, 0), "gradient": Cost(2.0, 0)}
+    )
+    facts = Facts(found.problem, pilot, found.environment)
+
+    def seconds(**changes: Any) -> float:
+        settings = replace(found.plan.settings, defaults=False, **changes)
+        return session.estimate(replace(found.plan, settings=settings), facts)
+
+    assert len(items(found.plan)) == 3 * (2 + 2 + 2)
+    assert seconds(budget="7s") == pytest.approx(7 * 12)
+    assert seconds(budget="7s", jobs=2) == pytest.approx(7 * 6)
+    assert seconds(budget="12grads") == pytest.approx(12 * 36 * 0.5)
+    assert seconds(budget="10steps") == pytest.approx(12 * 10 * 2.0)
 
 
 WORDS = [
@@ -237,7 +277,7 @@ WORDS = [
 
 #: The same as above, for this process, which has PyTorch in memory already.
 REQUEST = Request(
-    "quadratic", ("sgd", "adamw"), Path(), budget="200grads", tune=2, seeds=2, threads=1
+    Settings("quadratic", budget="200grads", tune=2, seeds=2, threads=1), ("sgd", "adamw"), Path()
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from torch import Tensor
 
 from anyorder.engine import formats as precision
 from anyorder.engine.formats import (
+    PLAIN,
     SMALLEST_8BIT,
+    STOCHASTIC,
     Blockwise,
     Plain,
     Stochastic,
@@ -22,6 +26,7 @@ from anyorder.engine.formats import (
     format_for,
     middles,
     noise_for,
+    starts,
     table,
 )
 
@@ -219,3 +224,31 @@ def test_the_format_follows_from_option_size_and_sign() -> None:
     assert format_for("8bit", large - 1, nonnegative=True, block=256) == Plain()
     assert format_for("8bit", large, nonnegative=True, block=256) == Blockwise(False, 256)
     assert format_for("8bit", large, nonnegative=False, block=2048) == Blockwise(True, 2048)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_tables_and_state_do_not_follow_the_mode_they_are_made_in(
+    signed: bool, user_mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    form, like = Blockwise(signed, 4), torch.zeros(2, 4)
+    values = torch.tensor([[0.3, 0.0, 1.0, 0.01], [0.2, 0.1, 0.4, 0.5]])
+
+    def stored() -> list[Tensor]:
+        kept = form.zeros(8, like)
+        form.write_(kept, values, None)
+        return [*kept, form.read(kept), table(signed), middles(signed), starts(signed)]
+
+    expected = [t.clone() for t in stored()]
+    forget = [table, middles, starts, precision._on]
+    for made in forget:
+        made.cache_clear()
+    try:
+        with user_mode():
+            found = stored()
+        assert all(map(torch.equal, found, expected))
+        assert [t.dtype for t in found] == [t.dtype for t in expected]
+        for kept in (*found[:2], *found[3:], PLAIN.zeros(3, like)[0], STOCHASTIC.zeros(3, like)[0]):
+            assert not kept.is_inference() and kept.device == like.device
+    finally:
+        for made in forget:
+            made.cache_clear()

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._inductor import cpp_builder
 
 from anyorder.engine import Engine
 from anyorder.engine import kernels as module
+from anyorder.engine.formats import PLAIN, STOCHASTIC, Blockwise
 from anyorder.engine.kernels import EngineWarning, cache_folder
+from anyorder.engine.program import program_for
+from anyorder.methods.adamw import adamw_
 
 
 def shift_(param: Tensor, given: Tensor, *, lr: Tensor) -> None:
@@ -125,63 +127,45 @@ def test_settings_that_this_version_lacks_are_left_out() -> None:
     assert not module._has(config, "cpp.no_such_setting")
 
 
-class Commands:
-    """Stands for Inductor's commands: remembers them, and fails where it is told to.
+def test_two_threads_that_need_a_kernel_compile_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANYORDER_CACHE", str(tmp_path))
+    built: list[Path] = []
 
-    The wrapper takes as long as the rule, which it could not if it came before it.
-    """
+    def build(_: object, path: Path, threads: int) -> None:
+        built.append(path)
+        path.write_bytes(b"")
 
-    def __init__(self, fails: str = "nothing") -> None:
-        self.fails, self.log = fails, list[str]()
-        self.rule = threading.Event()
+    def load(path: Path) -> object:
+        if path.exists():
+            return path
+        raise FileNotFoundError(path)
 
-    def __call__(self, command: str, cwd: str) -> None:
-        self.log.append(f"begin {command}")
-        if "wrapper" in command:
-            self.rule.wait(10)
-        self.log.append(f"end {command} in {cwd}")
-        if "kernel" in command:
-            self.rule.set()
-        if self.fails in command:
-            raise RuntimeError(f"{command} failed")
+    monkeypatch.setattr(module, "_build", build)
+    monkeypatch.setattr(module, "_load", load)
+    both = threading.Barrier(2)
 
+    def needed() -> object:
+        both.wait()
+        return module.kernel_for(program_for(shift_), (torch.float32,) * 2, torch.device("cpu"), 1)
 
-WRAPPER, RULE, LINK = "c++ a.wrapper.cpp -c -o a.o", "c++ b.kernel.cpp -c -o b.o", "c++ a.o b.o"
-
-
-def test_wrapper_and_rule_are_compiled_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = Commands()
-    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
-    with module._side_by_side("here"):
-        for command in (WRAPPER, RULE, LINK):
-            cpp_builder.run_compile_cmd(command, cwd="there")
-    assert cpp_builder.run_compile_cmd is commands
-    order = [entry.split(" in ")[0] for entry in commands.log]
-    assert order.index(f"end {RULE}") < order.index(f"end {WRAPPER}") < order.index(f"begin {LINK}")
-    assert f"end {WRAPPER} in here" in commands.log and f"end {LINK} in there" in commands.log
+    with ThreadPoolExecutor(2) as threads:
+        first, second = [threads.submit(needed) for _ in range(2)]
+        assert first.result() == second.result() == built[0]
+    assert len(built) == 1
 
 
-@pytest.mark.parametrize("fails", ["wrapper", "kernel"])
-def test_what_fails_beside_fails_the_whole(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    commands = Commands(fails)
-    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
-    with pytest.raises(RuntimeError, match=f"{fails}.cpp.* failed"), module._side_by_side("here"):
-        for command in (WRAPPER, RULE, LINK):
-            cpp_builder.run_compile_cmd(command, cwd="there")
-    assert f"begin {LINK}" not in commands.log
-    assert cpp_builder.run_compile_cmd is commands
-
-
-def test_what_others_compile_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = Commands()
-    commands.rule.set()
-    monkeypatch.setattr(cpp_builder, "run_compile_cmd", commands)
-    with module._side_by_side("here"), ThreadPoolExecutor(1) as other:
-        other.submit(cpp_builder.run_compile_cmd, WRAPPER, cwd="there").result()
-    assert commands.log == [f"begin {WRAPPER}", f"end {WRAPPER} in there"]
-
-
-def test_versions_without_such_commands_compile_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(cpp_builder, "run_compile_cmd")
-    with module._side_by_side("here"):
-        assert not hasattr(cpp_builder, "run_compile_cmd")
+def test_one_kernel_serves_all_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_mode: Any
+) -> None:
+    """What is exported is the same, so its file is."""
+    monkeypatch.setenv("ANYORDER_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_load", lambda path: path)
+    program = program_for(adamw_, (STOCHASTIC, PLAIN, Blockwise(False, 256)), "decoupled", 3)
+    dtypes = (torch.bfloat16, torch.float32, torch.uint8, torch.float32, torch.bfloat16)
+    cpu = torch.device("cpu")
+    expected = module.kernel_for(program, dtypes, cpu, 1)
+    module.kernel_for.cache_clear()
+    with user_mode():
+        assert module.kernel_for(program, dtypes, cpu, 1) == expected

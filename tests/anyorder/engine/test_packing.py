@@ -130,3 +130,14 @@ def test_a_damaged_file_is_made_anew(fresh, tmp_path, monkeypatch) -> None:
     packing._native.cache_clear()
     assert packing._native() is not None
     assert damaged.stat().st_size > 1000
+
+
+def test_memory_does_not_follow_the_mode_it_is_made_in(native, user_mode) -> None:
+    packing._memory.cache_clear()
+    pack, pieces = Pack([2, 3], native), [torch.ones(2), torch.zeros(3)]
+    with user_mode():
+        assert pack.gather(pieces, 0).tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+    flat = pack.gather(pieces, 0)
+    flat.add_(1.0)
+    pack.scatter(flat, pieces)
+    assert pieces[0].tolist() == [2.0, 2.0] and not flat.is_inference()

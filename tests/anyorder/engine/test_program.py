@@ -87,3 +87,12 @@ def test_tensors_of_a_program_are_rounded_independently_and_without_bias() -> No
     for shift in (1, 8):  # nor do neighbours go together
         together = (up[:, shift:] & up[:, :-shift]).double().mean(1).tolist()
         assert together == pytest.approx([share**2] * 3, abs=5 * spread / count**0.5)
+
+
+def test_what_it_writes_is_found_in_any_mode(user_mode: Any) -> None:
+    def moves_(param: Tensor, momentum: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+        momentum.add_(grad)
+        param.sub_(momentum.sqrt() * lr)
+
+    with user_mode():
+        assert Program(moves_).written(3) == 2

@@ -31,10 +31,21 @@ def loss_of(net: nn.Module) -> Tensor:
 
 def rules(optimizer: ByRole) -> dict[str, str]:
     return {
-        name: optimizer.rule_of(group)
+        name: optimizer.label(name, group)
         for group in optimizer.param_groups
         for name in group["param_names"]
     }
+
+
+def step_sizes(optimizer: ByRole) -> list[tuple[float, float]]:
+    """The step size of the method's own rule and of AdamW, by group."""
+    return [
+        (
+            group["lr"],
+            optimizer._adamw_scalars(group, 1)["step_size"] * (1 - group["adamw_betas"][0]),
+        )
+        for group in optimizer.param_groups
+    ]
 
 
 EXPECTED = {
@@ -46,9 +57,9 @@ EXPECTED = {
 def test_a_module_says_it_all() -> None:
     optimizer = Muon(model(), engine="eager")
     assert rules(optimizer) == EXPECTED
-    assert len(optimizer.param_groups) == 2
+    assert len(optimizer.param_groups) == 1
     assert optimizer.module is not None
-    assert optimizer.part("0.weight").role == "embedding"
+    assert optimizer.assignment("0.weight").role == "embedding"
 
 
 def test_groups_beside_the_module() -> None:
@@ -60,7 +71,10 @@ def test_groups_beside_the_module() -> None:
     optimizer = Muon(groups, roles=net, engine="eager")
     assert rules(optimizer)["own.weight"] == MUON
     assert list(rules(optimizer).values()).count(MUON) == 1
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.0075, 0.0003]
+    assert step_sizes(optimizer) == [
+        (0.5, pytest.approx(0.0075)),
+        (0.02, pytest.approx(0.0003)),
+    ]
 
 
 def test_names_say_what_the_module_does_not() -> None:
@@ -167,8 +181,10 @@ def test_schedulers_move_both_step_sizes() -> None:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     optimizer.step(lambda: loss_of(net))
     scheduler.step()
-    by_rule = {optimizer.rule_of(group): group["lr"] for group in optimizer.param_groups}
-    assert by_rule == {MUON: 0.05, ADAMW: 0.005}
+    assert step_sizes(optimizer) == [(0.05, pytest.approx(0.005))]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.2
+    assert step_sizes(optimizer) == [(0.2, pytest.approx(0.02))]
 
 
 def test_a_group_may_have_a_partner_of_its_own() -> None:
@@ -177,9 +193,8 @@ def test_a_group_may_have_a_partner_of_its_own() -> None:
     optimizer = Muon(
         [{"params": pairs[:3], "lr": 0.1}, {"params": pairs[3:], "adamw_lr": 0.5}], roles=net
     )
-    found = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
-    assert found["1.weight"] == 0.1
-    assert found["0.weight"] == pytest.approx(0.0015) and found["3.weight"] == 0.5
+    first, second = step_sizes(optimizer)
+    assert first == (0.1, pytest.approx(0.0015)) and second == (0.02, pytest.approx(0.5))
 
 
 def test_late_groups_are_divided_too() -> None:
@@ -188,7 +203,7 @@ def test_late_groups_are_divided_too() -> None:
     optimizer = Muon([p for m in net[:3] for p in m.parameters()], roles=net, engine="eager")
     optimizer.add_param_group({"params": list(head.named_parameters(prefix="late")), "lr": 1.0})
     assert rules(optimizer)["late.weight"] == ADAMW
-    assert optimizer.param_groups[-1]["lr"] == 0.015
+    assert step_sizes(optimizer)[-1] == (1.0, pytest.approx(0.015))
     with pytest.raises(HyperError, match="adamw_lr"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "adamw_lr": -1.0})
     before = len(optimizer.param_groups)
@@ -196,7 +211,7 @@ def test_late_groups_are_divided_too() -> None:
         optimizer.add_param_group({"params": [("new", nn.Parameter(torch.ones(2)))], "lr": "fast"})
     assert len(optimizer.param_groups) == before
     with pytest.raises(KeyError):
-        optimizer.part("new")
+        optimizer.assignment("new")
 
 
 def test_checkpoints_copies_and_pickles() -> None:

@@ -181,6 +181,36 @@ def test_frozen_parameters_are_neither_moved_nor_perturbed() -> None:
     assert frozen.tolist() == [1.0] * 3 and x.tolist() != [1.0] * 3
 
 
+def test_a_parameter_frozen_for_one_step_stands_still_for_that_step() -> None:
+    a, b = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
+    optimizer = MeZO([a, b], lr=0.1, engine="eager")
+    here: list[Tensor] = []
+    for trainable in (True, False, True):
+        b.requires_grad_(trainable)
+        here.append(b.detach().clone())
+        before = a.detach().clone()
+        optimizer.step(lambda: (a * b).sum() + (a**2).sum())
+        assert not torch.equal(a, before)
+    assert not torch.equal(here[1], here[0]) and torch.equal(here[2], here[1])
+    assert not torch.equal(b, here[2])
+
+
+def test_step_sizes_may_be_tensors_and_climbing_is_descent_on_minus_the_loss() -> None:
+    def ends(climb: bool, *lrs: Any) -> list[Tensor]:
+        params = [nn.Parameter(torch.full((2, 2), 0.7)) for _ in lrs]
+        groups = [{"params": p, "lr": lr} for p, lr in zip(params, lrs, strict=True)]
+        optimizer = MeZO(groups, weight_decay=0.1, directions=2, maximize=climb, engine="eager")
+        sign = -1.0 if climb else 1.0
+        for _ in range(3):
+            optimizer.step(lambda: sign * sum((p**4).sum() for p in params))
+        return [p.detach() for p in params]
+
+    plain = ends(False, 0.01, 0.5)
+    assert all(map(torch.equal, ends(True, 0.01, 0.5), plain))
+    tensors = [torch.tensor(lr, dtype=torch.float64) for lr in (0.01, 0.5)]
+    assert all(map(torch.equal, ends(False, *tensors), plain))
+
+
 def test_directions_belong_to_the_seed_and_not_to_the_global_generator() -> None:
     runs: list[Tensor] = []
     for seed, chance in ((0, 1), (0, 2), (1, 1)):
@@ -265,7 +295,7 @@ def test_asks_for_two_values_per_direction(directions: int) -> None:
             "values": 2 * directions * step
         }
         assert runs == 2 * directions * step
-    assert not optimizer.state
+    assert optimizer.state_bytes() == 0
 
 
 def test_budget_ends_a_step_of_several_directions_before_it_moves() -> None:

@@ -291,10 +291,18 @@ def test_keeps_half_of_adams_state_for_matrices() -> None:
 
 def test_step_size_of_the_partner() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
-    assert [g["lr"] for g in Muon(model, lr=0.02).param_groups] == [0.02, pytest.approx(3e-4)]
-    matched = Muon(model, lr=0.02, adjust_lr="match_rms_adamw")
-    assert [g["lr"] for g in matched.param_groups] == [0.02, 0.02]
-    assert [g["lr"] for g in Muon(model, adamw_lr=0.5).param_groups] == [0.02, 0.5]
+    options: list[tuple[dict[str, Any], float]] = [
+        ({}, 3e-4),
+        ({"adjust_lr": "match_rms_adamw"}, 0.02),
+        ({"adamw_lr": 0.5}, 0.5),
+    ]
+    for given, expected in options:
+        optimizer = Muon(model, lr=0.02, engine="eager", **given)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.02]
+        before = model[0].bias.detach().clone()
+        optimizer.step(lambda: model(torch.ones(2, 4)).sum())
+        moved = (model[0].bias - before).abs().max().item()  # the first step has the size of lr
+        assert moved == pytest.approx(expected, rel=1e-3)
 
 
 def test_asks_for_one_gradient_a_step() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.scale import SCALE, normalised
-from anyorder.model.roles import Part, RoleError
+from anyorder.model.roles import Assignment, RoleError
 
 STEPS = 40
 
@@ -129,8 +129,8 @@ def test_every_output_unit_moves_by_the_step_size(layer: nn.Module, axes: tuple[
 
 def test_l2_is_shorter_by_the_root_of_the_inputs() -> None:
     tensor = torch.randn(4, 9, dtype=torch.float64)
-    rms = normalised(tensor, Part("matrix", ""), "rms", 1e-8)
-    l2 = normalised(tensor, Part("matrix", ""), "l2", 1e-8)
+    rms = normalised(tensor, Assignment("matrix", ""), "rms", 1e-8)
+    l2 = normalised(tensor, Assignment("matrix", ""), "l2", 1e-8)
     torch.testing.assert_close(rms, l2 * 3.0)
     torch.testing.assert_close(l2.norm(dim=1), torch.ones(4, dtype=torch.float64))
 
@@ -147,7 +147,7 @@ def test_units_without_gradient_stay() -> None:
 def test_small_norms_count_as_eps() -> None:
     tensor = torch.full((2, 4), 1e-3)
     torch.testing.assert_close(
-        normalised(tensor, Part("matrix", ""), "rms", 1e-2), torch.full((2, 4), 0.1)
+        normalised(tensor, Assignment("matrix", ""), "rms", 1e-2), torch.full((2, 4), 0.1)
     )
 
 
@@ -178,7 +178,7 @@ def test_only_the_output_layer_remembers() -> None:
     move = before["head.weight"] - model.head.weight.detach()
     torch.testing.assert_close(
         move, 0.01 * normalised(optimizer.state[model.head.weight]["momentum_buffer"],
-                                optimizer.part("head.weight"), "rms", 1e-8),
+                                optimizer.assignment("head.weight"), "rms", 1e-8),
     )  # fmt: skip
 
 
@@ -270,9 +270,9 @@ def test_bare_parameters_are_asked_which_is_the_output_layer() -> None:
         optimizer = SCALE(pairs, roles=told, engine="eager")
         optimizer.step(closure)
         assert set(optimizer.state[model.head.weight]) == {"step", "momentum_buffer"}
-        assert optimizer.part("tokens.weight").output == 1
+        assert optimizer.assignment("tokens.weight").output == 1
     bare = SCALE(pairs, roles="shape", engine="eager")
-    assert {bare.part(n).role for n, p in pairs if p.ndim > 1} == {"matrix"}
+    assert {bare.assignment(n).role for n, p in pairs if p.ndim > 1} == {"matrix"}
 
 
 def test_a_mapping_without_an_output_layer_is_asked_too() -> None:

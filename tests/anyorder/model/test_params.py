@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import FullyShardedDataParallel
 
-from anyorder.model.params import ParamsError, ParamsTypeError, named_groups
+from anyorder.model.params import ParamsError, ParamsTypeError, named_groups, unwrapped
 
 
 def parameter(*shape: int, **options: Any) -> nn.Parameter:
@@ -94,6 +100,127 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
     assert len(named_groups([parameter(*shape), parameter(1)])[0]["params"]) == 2
 
 
+def test_groups_of_another_optimizer_keep_their_names() -> None:
+    model = nn.Linear(2, 1)
+    theirs = torch.optim.SGD(model.named_parameters(), lr=0.5)
+    (group,) = named_groups(theirs.param_groups)
+    assert group["params"] == [("weight", model.weight), ("bias", model.bias)]
+    assert group["lr"] == 0.5 and "param_names" not in group
+    assert names(named_groups(torch.optim.SGD(model.parameters()).param_groups)) == [
+        ["param.0", "param.1"]
+    ]
+
+
+def test_names_may_be_given_beside_parameters() -> None:
+    given = {"params": iter([parameter(1), parameter(2)]), "param_names": ("a", "_orig_mod.b")}
+    assert names(named_groups([given])) == [["a", "b"]]
+    assert names(named_groups([{"params": parameter(1), "param_names": ["a"]}])) == [["a"]]
+    assert names(named_groups([{"params": [("a", parameter(1))], "param_names": ["a"]}])) == [["a"]]
+
+
+def test_views_tuples_and_generators_of_groups() -> None:
+    held = {"a": parameter(1), "b": parameter(2)}
+    assert own_names(held.items()) == ["a", "b"]
+    assert own_names(held.values()) == own_names(tuple(held.values())) == ["param.0", "param.1"]
+    groups = ({"params": pair, "lr": 0.1} for pair in [tuple(held.values())])
+    assert names(named_groups(groups)) == [["param.0", "param.1"]]
+
+
+def test_other_keys_of_a_group_pass_through() -> None:
+    (group,) = named_groups([{"params": [parameter(1)], "lr_scale": 0.5, "layer": "head"}])
+    assert group["lr_scale"] == 0.5 and group["layer"] == "head"
+
+
+# Names under wrappers -------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    """A model with parts of its own that are called as wrappers call theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Linear(2, 2)
+        self.my_orig_mod = nn.Linear(2, 2)
+        self.head = nn.Sequential(nn.Linear(2, 1))
+
+
+PLAIN = [name for name, _ in Model().named_parameters()]
+
+
+def own_names(given: Any) -> list[str]:
+    (found,) = names(named_groups(given))
+    return found
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process only."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    wrapped = torch.compile(module, backend="eager")
+    assert isinstance(wrapped, nn.Module)
+    return wrapped
+
+
+def test_compiled_modules_and_parts_keep_their_names() -> None:
+    assert own_names(compiled(Model())) == PLAIN
+    model = Model()
+    model.module, model.head[0] = compiled(model.module), compiled(model.head[0])
+    assert own_names(model) == PLAIN
+
+
+def test_checkpointed_modules_and_parts_keep_their_names() -> None:
+    assert own_names(checkpoint_wrapper(Model())) == PLAIN
+    model = Model()
+    model.head[0] = compiled(checkpoint_wrapper(model.head[0]))
+    model.module = checkpoint_wrapper(compiled(model.module))
+    assert own_names(model) == PLAIN
+
+
+@pytest.mark.usefixtures("alone")
+def test_parallel_modules_and_parts_keep_their_names() -> None:
+    parallel = nn.parallel.DistributedDataParallel
+    assert own_names(parallel(Model())) == PLAIN
+    assert own_names(compiled(parallel(checkpoint_wrapper(Model())))) == PLAIN
+    assert own_names(parallel(compiled(Model()))) == PLAIN
+    assert own_names(nn.DataParallel(Model())) == PLAIN
+    model = Model()
+    model.module, model.head = parallel(model.module), parallel(model.head)
+    assert own_names(model) == PLAIN
+
+
+@pytest.mark.usefixtures("alone")
+def test_fully_sharded_modules_keep_their_names() -> None:
+    def wrap(module: nn.Module) -> nn.Module:
+        cpu = torch.device("cpu")
+        return FullyShardedDataParallel(module, use_orig_params=True, device_id=cpu)
+
+    model = Model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one process has nothing to shard
+        model.head = wrap(model.head)
+        assert own_names(wrap(model)) == PLAIN
+
+
+def test_pairs_lose_what_only_wrappers_add() -> None:
+    model = compiled(Model())
+    assert own_names(model.named_parameters()) == PLAIN
+    assert own_names([("module.weight", parameter(1))]) == ["module.weight"]  # may be one's own
+    assert own_names([("_orig_mod", parameter(1))]) == ["_orig_mod"]
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_module_inside_all_wrappers() -> None:
+    model = Model()
+    wrapped = nn.parallel.DistributedDataParallel(compiled(checkpoint_wrapper(model)))
+    assert unwrapped(wrapped) is model and unwrapped(model) is model
+
+
 # What is refused ------------------------------------------------------------------------------
 
 
@@ -112,6 +239,12 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
         ([nn.Linear(1, 1)], r"got Linear; if this is a module, pass it alone: Optimizer\(model\)"),
         ([(parameter(1), "weight")], r"expected tensors or \(name, tensor\) pairs, got tuple"),
         ([{"params": [parameter(1)]}, parameter(1)], r"\(name, tensor\) pairs, got dict"),
+        ([()], r"expected tensors or \(name, tensor\) pairs, got tuple"),
+        (
+            [{"params": [parameter(1)], "param_names": "a"}],
+            "param_names: expected a list of names, got str; write one name for each of 'params'",
+        ),
+        ([{"params": [parameter(1)], "param_names": [3]}], "param_names: expected strings, got 3"),
     ],
 )
 def test_what_is_no_collection_of_parameters(given: Any, message: str) -> None:
@@ -134,6 +267,18 @@ def twice() -> list[Tensor]:
         ([torch.zeros(1)], "no parameter is trainable"),
         (twice(), "param.1 is given twice; tied parameters are one parameter, pass it once"),
         ([("a", parameter(1)), ("a", parameter(1))], "two parameters are called 'a'"),
+        (
+            [parameter(1), ("a", parameter(1)), parameter(1)],
+            r"for every parameter of a group or for none, got one without at position 0; write \(",
+        ),
+        (
+            [{"params": [parameter(1), parameter(1)], "param_names": ["a"]}],
+            "param_names: expected 2 names, one for each of 'params', got 1",
+        ),
+        (
+            [{"params": [("a", parameter(1))], "param_names": ["b"]}],
+            "param_names: expected 'a' as in 'params', got 'b'; leave one of the two out",
+        ),
         (
             [parameter(1, dtype=torch.complex64)],
             r"param.0 is complex; expected real parameters. Keep torch.view_as_real\(z\)",

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from anyorder.model.roles import (
-    Part,
+    Assignment,
     RoleError,
     RoleWarning,
     as_matrices,
@@ -25,7 +26,7 @@ from anyorder.model.roles import (
 
 
 def roles(model: nn.Module, **options: object) -> dict[str, str]:
-    return {name: part.role for name, part in find_roles(model, **options).items()}  # type: ignore[arg-type]
+    return {name: assigned.role for name, assigned in find_roles(model, **options).items()}  # type: ignore[arg-type]
 
 
 def heads(model: nn.Module) -> list[str]:
@@ -98,9 +99,9 @@ def test_names_and_order_are_those_of_the_module() -> None:
 def test_layers_of_torch(layer: nn.Module, expected: dict[str, tuple[str, int, int]]) -> None:
     found = find_roles(nn.ModuleDict({"it": layer, "head": nn.Linear(4, 2)}))
     for name, values in expected.items():
-        part = found[f"it.{name}"]
-        assert (part.role, part.output, part.pieces) == values, name
-        assert not part.unsure
+        assigned = found[f"it.{name}"]
+        assert (assigned.role, assigned.output, assigned.pieces) == values, name
+        assert not assigned.unsure
     assert len(found) == len(expected) + 2
 
 
@@ -219,8 +220,8 @@ def test_a_shared_matrix_is_tied_and_no_other_is_the_output_layer() -> None:
     model["out"] = nn.Linear(4, 9, bias=False)
     model["out"].weight = model["tokens"].weight
     assert roles(model) == {"tokens.weight": "tied", "body.weight": "matrix", "body.bias": "vector"}
-    part = find_roles(model)["tokens.weight"]
-    assert part.output == 0 and "tokens and out" in part.why
+    assigned = find_roles(model)["tokens.weight"]
+    assert assigned.output == 0 and "tokens and out" in assigned.why
 
 
 def test_an_output_layer_that_fits_no_embedding_is_a_guess() -> None:
@@ -241,8 +242,10 @@ def test_wrappers_are_looked_through() -> None:
         warnings.simplefilter("ignore")  # deprecated, but in use
         wrapped = nn.DataParallel(model)
         compiled = torch.compile(model, backend="eager")
-    assert [n for n, r in roles(wrapped).items() if r == "head"] == ["module.head.weight"]
-    assert [n for n, r in roles(compiled).items() if r == "head"] == ["_orig_mod.head.weight"]
+    for module in (wrapped, compiled):
+        assert [n for n, r in roles(module).items() if r == "head"] == ["head.weight"]
+    model["head"] = checkpoint_wrapper(model["head"])
+    assert roles(model)["head.weight"] == "head"
 
 
 def test_a_model_of_vectors_has_no_output_layer() -> None:
@@ -312,7 +315,7 @@ def test_wrong_roles_and_patterns_without_match_are_named() -> None:
 def test_shape_alone() -> None:
     shapes = {"a": (3, 4), "b": (3,), "c": (), "d": (1, 4), "e": (2, 3, 4), "f": (0, 3)}
     found = roles_by_shape({name: torch.zeros(shape) for name, shape in shapes.items()})
-    assert {name: part.role for name, part in found.items()} == {
+    assert {name: assigned.role for name, assigned in found.items()} == {
         "a": "matrix", "b": "vector", "c": "vector", "d": "vector", "e": "matrix", "f": "matrix",
     }  # fmt: skip
 
@@ -336,36 +339,36 @@ def test_matrices_map_inputs_to_outputs(
     layer: nn.Module, name: str, size: tuple[int, ...], inputs: Callable[[Tensor], Tensor]
 ) -> None:
     model = nn.ModuleDict({"it": layer, "head": nn.Linear(4, 2)})
-    weight, part = layer.get_parameter(name), find_roles(model)[f"it.{name}"]
+    weight, assigned = layer.get_parameter(name), find_roles(model)[f"it.{name}"]
     x = torch.randn(size)
     torch.testing.assert_close(
-        linear(inputs(x), as_matrices(weight, part)), layer(x).reshape(len(x), -1)
+        linear(inputs(x), as_matrices(weight, assigned)), layer(x).reshape(len(x), -1)
     )
 
 
 def test_a_transposed_kernel_is_turned() -> None:
     layer = nn.ConvTranspose1d(3, 4, 1, bias=False)
-    part = find_roles(nn.ModuleDict({"it": layer, "head": nn.Linear(4, 2)}))["it.weight"]
+    assigned = find_roles(nn.ModuleDict({"it": layer, "head": nn.Linear(4, 2)}))["it.weight"]
     x = torch.randn(2, 3, 1)
     torch.testing.assert_close(
-        linear(x.flatten(1), as_matrices(layer.weight, part)), layer(x).flatten(1)
+        linear(x.flatten(1), as_matrices(layer.weight, assigned)), layer(x).flatten(1)
     )
 
 
 @pytest.mark.parametrize(
-    ("shape", "part"),
+    ("shape", "assigned"),
     [
-        ((6, 4), Part("matrix", "")),
-        ((6, 4), Part("matrix", "", pieces=3)),
-        ((6, 4, 3, 3), Part("convolution", "", output=1)),
-        ((6, 4), Part("embedding", "", output=1)),
-        ((0, 4), Part("matrix", "")),
-        ((4, 0, 2), Part("matrix", "", output=1)),
+        ((6, 4), Assignment("matrix", "")),
+        ((6, 4), Assignment("matrix", "", pieces=3)),
+        ((6, 4, 3, 3), Assignment("convolution", "", output=1)),
+        ((6, 4), Assignment("embedding", "", output=1)),
+        ((0, 4), Assignment("matrix", "")),
+        ((4, 0, 2), Assignment("matrix", "", output=1)),
     ],
 )
-def test_there_and_back(shape: tuple[int, ...], part: Part) -> None:
+def test_there_and_back(shape: tuple[int, ...], assigned: Assignment) -> None:
     tensor = torch.randn(shape)
-    matrices = as_matrices(tensor, part)
-    assert matrices.shape[0] == part.pieces
-    assert matrices.shape[0] * matrices.shape[1] == shape[part.output]
-    assert torch.equal(from_matrices(matrices, tensor, part), tensor)
+    matrices = as_matrices(tensor, assigned)
+    assert matrices.shape[0] == assigned.pieces
+    assert matrices.shape[0] * matrices.shape[1] == shape[assigned.output]
+    assert torch.equal(from_matrices(matrices, tensor, assigned), tensor)

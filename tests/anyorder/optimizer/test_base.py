@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import anyorder
 from anyorder import SGD, AdamW, MeZO, Optimizer, methods
 from anyorder.hyper import hyper
-from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+from anyorder.rules.descent import lr_of
 
 
 def quadratic(x: Tensor) -> Any:
@@ -112,22 +113,16 @@ def test_explain_says_what_is_frozen_and_what_is_wrong() -> None:
     assert "frozen" in text and "below the resolution" in text and "order 0" in text
 
 
+def signs_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+    param.sub_(grad.sign() * lr)
+
+
 def test_a_method_in_one_class() -> None:
     class Signs(Optimizer):
         """Signs of the gradient."""
 
+        rule = Rule(signs_, scalars=lr_of)
         lr: float = hyper(0.1, gt=0, doc="step size")
-
-        def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-            return {"lr": group["lr"]}
-
-        def update(self, oracle: Oracle) -> Tensor:
-            loss, grads = oracle.grad()
-            self.apply(signs_, grads)
-            return loss
-
-    def signs_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
-        param.sub_(grad.sign() * lr)
 
     x = nn.Parameter(torch.tensor([1.0, -1.0]))
     optimizer = Signs([x], engine="eager")

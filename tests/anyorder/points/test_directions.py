@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from anyorder.engine import Engine
+from anyorder.points import directions
 from anyorder.points.directions import BLOCK, Dense, Law, Seeded, Shift, blocks, shifted_by
 
 EAGER = Engine("eager")
@@ -170,3 +172,25 @@ def test_blocks_cover_a_tensor(n: int) -> None:
     pieces = list(blocks(torch.arange(n)))
     assert sum(p.numel() for _, p in pieces) == n
     assert all(int(p[0]) == start for start, p in pieces if p.numel())
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_directions_do_not_follow_the_mode_they_are_made_in(law: Law, user_mode: Any) -> None:
+    like = {"a": torch.zeros(7, 3), "b": torch.zeros(9)}
+    large, seed = torch.ones(BLOCK + 3), Seeded(4, 5, 6, law)
+
+    def made() -> list[torch.Tensor]:
+        return [*seed.many(like, EAGER).values(), seed.shifted("w", large, 0.5, EAGER)]
+
+    expected = made()
+    directions._few.cache_clear()
+    directions._pack.cache_clear()
+    with user_mode():
+        found = made()
+    assert all(map(torch.equal, found, expected))
+    assert [t.dtype for t in found] == [t.dtype for t in expected]
+    # What is kept can be used in a graph later on.
+    kept = seed.many(like, EAGER)["a"]
+    weight = torch.ones(7, 3, requires_grad=True)
+    (weight * kept).sum().backward()
+    assert weight.grad is not None and torch.equal(weight.grad, expected[0])

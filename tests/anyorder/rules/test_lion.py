@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from anyorder.engine import Engine
-from anyorder.engine.program import Rule, scalar_names
+from anyorder.engine.program import Arithmetic, scalar_names
 from anyorder.hyper import HyperError
 from anyorder.rules.kappa import kappa
 from anyorder.rules.lion import (
+    SIGN,
+    along_,
     clip_,
     decoupled,
-    given_,
     loud_,
     mixed,
     momentum_weight,
     plain_,
     radius,
     radius_note,
-    scalars,
     sign_,
 )
 
-RULES: dict[str, Rule] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}
+RULES: dict[str, Arithmetic] = {"l1": sign_, "squared": plain_, "huber": clip_, "soft": loud_}
 
 GROUP: dict[str, Any] = {
     "lr": 0.03, "betas": (0.8, 0.95), "weight_decay": 0.25, "decoupled_weight_decay": True,
@@ -36,8 +36,8 @@ GROUP: dict[str, Any] = {
 }  # fmt: skip
 
 
-def numbers(rule: Rule) -> dict[str, Tensor]:
-    found = scalars(GROUP)
+def numbers(rule: Arithmetic) -> dict[str, Tensor]:
+    found = SIGN.scalars(GROUP, 1)
     return {n: torch.tensor(found[n], dtype=torch.float64) for n in scalar_names(rule)}
 
 
@@ -73,20 +73,20 @@ def test_rules_element_by_element(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_a_given_direction_does_what_the_fused_rule_does(name: str) -> None:
-    """The map of the whole tensor, then :func:`given_`: the same bits."""
+    """The map of the whole tensor, then :func:`along_`: the same bits."""
     fused, separate = vectors(3), vectors(3)
     Engine("eager").run(RULES[name], fused, numbers(RULES[name]))
     (b1, _), (param, memory, grad) = GROUP["betas"], separate
     of = kappa(name, threshold=GROUP["threshold"])
     direction = of.gradient(mixed(memory, grad, b1, 1.0 - b1))
-    Engine("eager").run(given_, [param, memory, grad, direction], numbers(given_))
+    Engine("eager").run(along_, [param, memory, grad, direction], numbers(along_))
     assert all(torch.equal(a, b) for a, b in zip(fused, separate, strict=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [*RULES.values(), given_])
-def test_compiled_rules_have_the_same_bits(rule: Rule) -> None:
-    count = 4 if rule is given_ else 3
+@pytest.mark.parametrize("rule", [*RULES.values(), along_])
+def test_compiled_rules_have_the_same_bits(rule: Arithmetic) -> None:
+    count = 4 if rule is along_ else 3
     runs = [vectors(count, 3_001, torch.float32) for _ in range(2)]
     for mode, tensors in zip(("eager", "compiled"), runs, strict=True):
         for _ in range(3):
@@ -95,10 +95,10 @@ def test_compiled_rules_have_the_same_bits(rule: Rule) -> None:
 
 
 def test_numbers_are_those_of_the_group() -> None:
-    found = scalars(GROUP)
+    found = SIGN.scalars(GROUP, 1)
     assert found["slope"] == 1 / 0.4
     assert found["take2"] == 1 - 0.95
-    assert scalars({**GROUP, "threshold": 0.0})["slope"] == math.inf
+    assert SIGN.scalars({**GROUP, "threshold": 0.0}, 1)["slope"] == math.inf
 
 
 def test_radius_is_one_over_decay() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from anyorder_papers.catalogue import Paper
+from anyorder_papers.catalogue import Paper, Work
 from anyorder_papers.database import Database
 from anyorder_papers.search import search
 from anyorder_papers.site.app import create_app
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from conftest import Sink
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=alert(1)> \"'`{{ 7*7 }} & co"
+ABSTRACT = "Two forward passes; the weights stay with the processor."
 SECRET = b"s" * 32
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 60 34">'
@@ -97,7 +98,13 @@ def small_library(
     refuted = make_study(
         key="vinyals2015sets", paper=100, title="Order in sets", verdict="refuted", figure=None
     )
-    return library(papers, [make_study(), refuted])
+    background = make_study(
+        key="malladi2023mezo",
+        paper=None,
+        title="Forward passes only",
+        work=Work("Forward passes", "2305.17333"),
+    )
+    return library(papers, [make_study(), refuted, background], {12: ABSTRACT, 1001: HOSTILE})
 
 
 @dataclass
@@ -119,7 +126,9 @@ def open_site(
 ) -> Iterator[Callable[..., TestClient]]:
     opened: list[TestClient] = []
 
-    def make(base_url: str = "http://testserver", *, mail: bool = True) -> TestClient:
+    def make(
+        base_url: str = "http://testserver", *, mail: bool = True, address: str = "testclient"
+    ) -> TestClient:
         settings = Settings(base_url, SECRET, sink.settings if mail else None)
         app = create_app(small_library, database, settings, search, clock)
         client = TestClient(
@@ -127,6 +136,7 @@ def open_site(
             base_url=base_url.removesuffix("/p"),
             raise_server_exceptions=False,
             follow_redirects=False,
+            client=(address, 50_000),
         )
         opened.append(client.__enter__())
         return client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from anyorder_papers import votes
-from anyorder_papers.database import Database, DatabaseError, subscribers, tokens
+from anyorder_papers.database import Database, DatabaseError, subscribers, tokens, vote_networks
 from anyorder_papers.site.app import MAX_BODY
 from anyorder_papers.subscriptions import CONFIRM_SECONDS, PAUSE_SECONDS
 
@@ -53,7 +54,7 @@ def cards(html: str) -> list[int]:
     return [int(number) for number in re.findall(r'<article class="card" data-id="(\d+)"', html)]
 
 
-PAGES = ["/", "/paper/71", "/paper/100", "/paper/104", "/paper/1001", "/gallery", "/subscribe"]
+PAGES = ["/", "/dates", "/study/malladi2023mezo", "/paper/12", "/paper/71", "/paper/100", "/paper/104", "/paper/1001", "/gallery", "/subscribe"]
 PAGES += ["/confirm/x", "/unsubscribe/x", "/nowhere"]
 
 
@@ -65,7 +66,7 @@ def test_the_list_shows_title_date_authors_and_badges(client: TestClient) -> Non
     assert page.status_code == 200
     assert cards(page.text) == [12, 104, 1001, 71, 100]
     text = " ".join(Tags(page.text).text.split())
-    for part in ("13 Feb 2023 · 3 authors", "reproduced", "12 s to run", "0th order", "5 papers"):
+    for part in ("13 Feb 2023 · 3 authors", "reproduced", "12 s to run", "zeroth order", "5 papers"):
         assert part in text
 
 
@@ -255,12 +256,76 @@ def test_a_script_gets_the_new_count(client: TestClient) -> None:
     assert answer.json() == {"votes": 1, "voted": True}
 
 
-def test_one_visitor_has_one_vote_and_another_has_another(
-    client: TestClient, open_site: Open, database: Database
-) -> None:
-    vote(client)
-    vote(open_site())
+def test_visitors_from_two_networks_have_a_vote_each(open_site: Open, database: Database) -> None:
+    vote(open_site(address="192.0.2.1"))
+    vote(open_site(address="192.0.2.2"))
     assert votes.counts(database) == {71: 2}
+
+
+def stuff(client: TestClient, number: int = 71) -> list[int]:
+    """Vote twenty times, with the cookie thrown away before each time."""
+    answers: list[int] = []
+    for _ in range(20):
+        client.cookies.clear()
+        answers.append(vote(client, number).status_code)
+    return answers
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "testclient"])
+def test_one_address_has_one_vote_a_paper_however_many_cookies(
+    open_site: Open, database: Database, address: str
+) -> None:
+    client = open_site(address=address)
+    assert stuff(client) == [303] + [409] * 19
+    assert votes.counts(database) == {71: 1}
+    # The same after a start of the server, which forgets its rate limits, and for another paper.
+    assert set(stuff(open_site(address=address))) == {409}
+    stuff(open_site(address=address), 12)
+    assert votes.counts(database) == {71: 1, 12: 1}
+
+
+def test_addresses_of_one_ipv6_network_are_one(open_site: Open, database: Database) -> None:
+    for host in ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"):
+        vote(open_site(address=host))
+    assert votes.counts(database) == {71: 2}
+
+
+def test_who_shares_an_address_is_told_and_changes_nothing(
+    open_site: Open, database: Database
+) -> None:
+    first, second = open_site(address="192.0.2.1"), open_site(address="192.0.2.1")
+    vote(first)
+    refused = vote(second)
+    assert refused.status_code == 409
+    assert "Networks that share one address share one vote" in refused.text
+    assert vote(second, headers={"accept": "application/json"}).json() == {"status": 409}
+    assert 'aria-pressed="true"' not in second.get("/paper/71").text
+    vote(first)  # takes it back, and the network is free again
+    assert vote(second).status_code == 303
+    assert votes.counts(database) == {71: 1}
+
+
+def test_a_vote_can_be_taken_back_from_anywhere(open_site: Open, database: Database) -> None:
+    home, cafe = open_site(address="192.0.2.1"), open_site(address="192.0.2.2")
+    vote(home)
+    cafe.cookies = home.cookies
+    vote(cafe)
+    assert votes.counts(database) == {}
+    vote(cafe)
+    assert stuff(open_site(address="192.0.2.1")).count(303) == 1
+    assert votes.counts(database) == {71: 2}
+
+
+def test_the_database_holds_no_address(open_site: Open, database: Database) -> None:
+    client = open_site(address="192.0.2.1")
+    vote(client, 71)
+    vote(client, 12)
+    with database.read() as connection:
+        kept = connection.scalars(sa.select(vote_networks.c.network)).all()
+    assert len(set(kept)) == 2  # nothing says that both came from one network
+    plain = {sha256(text.encode()).hexdigest() for text in ("192.0.2.1", "71:192.0.2.1")}
+    assert not plain & set(kept)
+    assert all(re.fullmatch("[0-9a-f]{64}", network) for network in kept)
 
 
 def test_a_vote_needs_the_visitors_own_token(client: TestClient, database: Database) -> None:

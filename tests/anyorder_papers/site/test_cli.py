@@ -30,7 +30,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_library: Libr
     for name in ("DATABASE", "BASE_URL", "SMTP_URL", "MAIL_FROM", "SECRET"):
         monkeypatch.delenv(f"ANYORDER_{name}", raising=False)
     monkeypatch.setenv("ANYORDER_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cli, "load_library", lambda: small_library)
+    monkeypatch.setattr(cli, "load_library", lambda listings=None: small_library)
 
 
 def run(*arguments: str) -> Result:
@@ -76,9 +76,13 @@ def test_serving_others_needs_the_address_they_use(started: dict[str, Any]) -> N
     ("options", "message"),
     [
         (("--base-url", "nonsense"), "expected an address such as"),
+        (("--base-url", "http://[::1"), "expected an address such as"),
+        (("--base-url", "http://x:99999"), "expected an address such as"),
+        (("--smtp-url", "smtp://[u:secret@", "--mail-from", "a@b.example"), "an SMTP URL"),
         (("--database", "mysql://x:secret@y/z"), "expected a sqlite:// or postgresql:// URL"),
         (("--smtp-url", "smtp://u:secret@host"), "expected a sender"),
         (("--smtp-url", "x://u:secret@host", "--mail-from", "a@b.example"), "an SMTP URL"),
+        (("--database", "sqlite:////proc/nowhere/x"), "cannot use the database"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(
@@ -89,6 +93,24 @@ def test_wrong_settings_are_one_clear_line(
     assert message in result.output
     assert "secret" not in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_public_site_without_a_named_proxy_is_warned(started: dict[str, Any]) -> None:
+    public = ("serve", "--base-url", "https://papers.example.org")
+    assert "No proxy is named" in run(*public).output
+    assert "No proxy is named" not in run(*public, "--trusted-proxy", "10.0.0.1").output
+    assert "No proxy is named" not in run("serve").output
+
+
+def test_listings_that_cannot_be_read_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("ANYORDER_HOME", str(tmp_path / "home"))
+    for folder in (tmp_path, tmp_path / "none"):
+        result = run("export", str(tmp_path / "out"), "--listings", str(folder))
+        assert result.exit_code == 2
+        assert "expected a folder with listings" in result.output
 
 
 def test_a_damaged_database_is_one_clear_line(started: dict[str, Any], tmp_path: Path) -> None:
@@ -102,7 +124,7 @@ def test_a_damaged_database_is_one_clear_line(started: dict[str, Any], tmp_path:
 def test_export_tells_what_it_wrote(tmp_path: Path) -> None:
     result = run("export", str(tmp_path / "out"))
     assert result.exit_code == 0
-    assert "Wrote 7 pages" in result.output
+    assert "Wrote 9 pages" in result.output
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "x").write_text("")
     assert run("export", str(tmp_path / "mine")).exit_code == 2

@@ -24,9 +24,17 @@ def test_the_catalogue_and_its_results_come_together() -> None:
     found = load_library()
     assert len(found.papers) >= len(load())
     assert set(VERDICTS) >= {study.verdict for _, study in found.studied}
-    numbers = {paper.id for paper in found.papers}
-    stored = {key for key, result in results().items() if result.paper in numbers}
-    assert {study.key for _, study in found.studied} == stored
+    assert {study.key for _, study in found.studied} == set(results())
+
+
+def test_every_gallery_shows_the_same_studies() -> None:
+    from anyorder_papers.catalogue import background
+    from anyorder_studies.gallery import gallery
+
+    found = load_library()
+    assert {study.key for _, study in found.studied} == {entry.key for entry in gallery()}
+    assert set(found.others) == set(background())
+    assert all(study.work == background()[key] for key, study in found.others.items())
 
 
 def test_verdict_names_match_the_studies() -> None:
@@ -43,12 +51,31 @@ def test_the_catalogues_own_study_comes_first(
     assert [study.key for study in entry.studies] == ["z2020y", "a2020x"]
 
 
-def test_studies_of_background_works_belong_to_no_paper(
+def test_studies_of_other_works_have_pages_of_their_own(
     make_paper: Callable[..., Paper], make_study: Callable[..., StudyView]
 ) -> None:
     studies = [make_study(key="b2020x", paper=None), make_study(key="a2020x", paper=1)]
     found = library([make_paper(1), make_paper(2)], studies)
-    assert [study.key for _, study in found.studied] == ["a2020x"]
+    assert [(page, study.key) for page, study in found.studied] == [
+        ("paper/1", "a2020x"),
+        ("study/b2020x", "b2020x"),
+    ]
+    assert found.announced()["study:b2020x:reproduced"].path == "/study/b2020x"
+
+
+def test_neighbours_follow_the_dates(small_library: Library) -> None:
+    entries = small_library.entries
+    assert small_library.neighbours(entries[0]) == (None, entries[1])
+    assert small_library.neighbours(entries[-1]) == (entries[-2], None)
+
+
+def test_an_abstract_comes_from_a_listing_or_with_the_paper(
+    make_paper: Callable[..., Paper],
+) -> None:
+    papers = [make_paper(1), make_paper(1002, abstract="Its own.", topic="unsorted", state="new")]
+    found = library(papers, [], {1: "Listed."})
+    assert {e.paper.id: e.abstract for e in found.entries} == {1: "Listed.", 1002: "Its own."}
+    assert found.by_id[1].paper.abstract == ""  # a search finds the same without the listings
 
 
 def test_verdicts_of_entries(make_paper: Callable[..., Paper], small_library: Library) -> None:
@@ -110,5 +137,5 @@ def test_a_new_verdict_is_a_new_item(
 
 
 def test_topics_have_short_names() -> None:
-    assert topic_name("zeroth") == "Zeroth order and rankings"
+    assert topic_name("zeroth") == "Optimisers without gradients"
     assert topic_name("unsorted") == "unsorted"

@@ -28,6 +28,8 @@ def test_every_page_is_there(folder: Path) -> None:
     assert pages == {
         "index.html",
         "gallery.html",
+        "dates.html",
+        "study/malladi2023mezo.html",
         *(f"paper/{number}.html" for number in (12, 71, 100, 104, 1001)),
     }
     assert (folder / "figures" / "chen2023lion.svg").is_file()

@@ -22,6 +22,12 @@ def ids(library: Library, **query: str) -> list[int]:
     return [e.paper.id for e in select(library, Query.read(query), {12: 2, 104: 5}, search)]
 
 
+def test_a_page_that_is_no_number_is_the_first() -> None:
+    for text in ("123456x", "1e3", "-1", "٣", "9" * 5000, ""):
+        assert Query.read({"page": text}).page == 1
+    assert Query.read({"page": "12"}).page == 12
+
+
 def test_everything_comes_newest_first_and_undated_last(small_library: Library) -> None:
     assert ids(small_library) == [12, 104, 1001, 71, 100]
 
@@ -103,4 +109,4 @@ def test_choices_have_counts_and_a_readers_order(small_library: Library) -> None
         ("not run yet", 1),
     ]
     assert choices(small_library.entries, "topic")[-1] == ("unsorted", 1)
-    assert verdict_choices(small_library) == [("reproduced", 1), ("refuted", 1)]
+    assert verdict_choices(small_library) == [("reproduced", 2), ("refuted", 1)]

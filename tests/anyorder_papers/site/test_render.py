@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
 
-from anyorder_papers.catalogue import Paper
+from anyorder_papers.catalogue import ORDERS, STATES, TOPICS, Paper
+from anyorder_papers.site.entries import load_library, topic_name
+from anyorder_papers.site.listing import FILTERS, Query, choices, listing
 from anyorder_papers.site.render import (
     STATIC,
     Links,
@@ -43,8 +46,8 @@ def test_dates_say_no_more_than_is_known(make_paper: Callable[..., Paper]) -> No
 def test_names() -> None:
     assert plural(1, "paper") == "1 paper"
     assert plural(0, "paper") == "0 papers"
-    assert value_name("0", "order") == "0th order"
-    assert value_name("zeroth", "topic") == "Zeroth order and rankings"
+    assert value_name("0", "order") == "zeroth order"
+    assert value_name("zeroth", "topic") == "Optimisers without gradients"
     assert value_name("works", "state") == "works"
     assert slug("not at this scale") == "not-at-this-scale"
     assert slug('x" onclick="é') == "x--onclick---"
@@ -73,3 +76,31 @@ def test_no_page_has_inline_style_or_script_or_foreign_source() -> None:
         assert "http" not in text.replace("http.server", "")
         assert "@import" not in text
         assert "innerHTML" not in text
+
+
+def test_one_tag_has_one_spelling() -> None:
+    """No two tags of the catalogue differ only by case, hyphen, space, plural or a number's form."""
+    counts = {"0th": "zeroth", "1st": "first", "2nd": "second"}
+
+    def plain(tag: str) -> str:
+        words = re.findall(r"[a-z0-9]+", tag.casefold())
+        joined = "".join(counts.get(word, word).removesuffix("s") for word in words)
+        return joined.replace("optimiz", "optimis")
+
+    html = render(
+        "home.html", Links(), query=Query(), listing=listing(load_library().entries, Query(), None),
+        choices={name: choices(load_library().entries, name) for name in FILTERS}, total=0,
+        votes={}, mine=(), csrf="", back="", mail=False,
+    )  # fmt: skip
+    badges = re.findall(r'<span class="badge[^>]*>(.*?)</span>', html)
+    options = re.findall(r"<option[^>]*>(.*?) \(\d+\)</option>", html)
+    tags = {re.sub(r"<i.*?</i>", "", tag).strip() for tag in badges}
+    named = {value_name(value, "order") for value in ORDERS} | {topic_name(t) for t in TOPICS}
+    spellings: dict[str, set[str]] = {}
+    for tag in tags | set(options) | named | {value_name(value, "state") for value in STATES}:
+        spellings.setdefault(plain(tag), set()).add(tag)
+    assert {plain(tag) for tag in tags} > {plain("first order"), "reproduced"}
+    assert [twice for twice in spellings.values() if len(twice) > 1] == []
+    # Nor is one tag the beginning of a longer one that says the same at more length.
+    orders = tuple(plain(value_name(value, "order")) for value in ORDERS)
+    assert [name for name in map(topic_name, TOPICS) if plain(name).startswith(orders)] == []

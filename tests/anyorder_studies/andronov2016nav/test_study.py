@@ -32,4 +32,3 @@ def test_a_real_unit_predicts_what_it_has_not_seen() -> None:
     assert len(result["phase"]) == 322  # a fifth of 1,612 observations
     assert 1.5 < result["held_out_nav"] < 3.0
     assert result["half_width"] == pytest.approx(0.035, abs=0.001)
-    assert "phase" not in NavLightCurves().run({"curve": "asas_sn", "seed": 1})

@@ -11,17 +11,17 @@ from anyorder.errors import AnyOrderError
 from anyorder.extras import require
 from anyorder.hyper import Hyper
 
-SAMPLERS = ("qmc", "random", "tpe")
+Sampler = Literal["qmc", "random", "tpe"]
 Config = dict[str, Any]
 
 
 class SpaceError(AnyOrderError, ValueError):
-    """A search space or a sampler that cannot be used."""
+    """A search space that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One searched hyper-parameter.
+    """One searched hyper-parameter, as results hold it too.
 
     Attributes:
         name: the hyper-parameter.
@@ -42,18 +42,6 @@ class Dimension:
     choices: tuple[Any, ...] | None = None
     whole: bool = False
     assumed: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """As stored in the results, where the default is trial 0."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "low": self.low,
-            "high": self.high,
-            "choices": None if self.choices is None else list(self.choices),
-            "whole": self.whole,
-            "assumed": self.assumed,
-        }
 
     def __str__(self) -> str:
         """In words, such as ``lr log 1e-05..0.1``."""
@@ -106,7 +94,7 @@ def configuration(
     space: Sequence[Dimension],
     index: int,
     *,
-    sampler: str,
+    sampler: Sampler,
     seed: int,
     past: Sequence[tuple[Config, float]] = (),
 ) -> Config:
@@ -144,7 +132,7 @@ def configuration(
     return drawn
 
 
-def _sampler(name: str, seed: int, index: int) -> Any:
+def _sampler(name: Sampler, seed: int, index: int) -> Any:
     samplers = require("optuna").samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna marks two of these as experimental
@@ -158,9 +146,7 @@ def _sampler(name: str, seed: int, index: int) -> Any:
             )
         if name == "random":
             return samplers.RandomSampler(seed=seed)
-        if name == "tpe":
-            return samplers.TPESampler(seed=seed + index, n_startup_trials=4, multivariate=True)
-    raise SpaceError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}")
+        return samplers.TPESampler(seed=seed + index, n_startup_trials=4, multivariate=True)
 
 
 def distribution(dimension: Dimension) -> Any:

@@ -14,16 +14,16 @@ that missed or diverged is drawn apart, in the ``gutter``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from anyorder.compare.stats.estimators import Floats, Goal
-from anyorder.compare.stats.records import fields
+from anyorder.compare.stats.estimators import Floats
+from anyorder.compare.stats.records import Axis
 
 Chart = dict[str, Any]
 Series = dict[str, Any]
 
-AXIS_LABELS = {
+AXIS_LABELS: dict[Axis, str] = {
     "seconds": "seconds of training",
     "calls": "calls",
     "forwards": "forward-pass equivalents",
@@ -46,16 +46,6 @@ def wants_log(values: Sequence[float]) -> bool:
     """Whether finite numbers are all positive and span more than a decade and a half."""
     known = [value for value in values if math.isfinite(value)]
     return bool(known and 0 < min(known) * 10**LOG_DECADES < max(known))
-
-
-def goal_of(results: Mapping[str, Any]) -> Goal:
-    """Whether a small or a large metric is good."""
-    return "max" if fields(results.get("problem")).get("goal") == "max" else "min"
-
-
-def metric_of(results: Mapping[str, Any]) -> str:
-    """What the problem calls its metric."""
-    return str(fields(results.get("problem")).get("metric") or "metric")
 
 
 def dot(x: float | None, y: float | None, text: str, kind: str = "seed") -> dict[str, Any]:

@@ -3,86 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from anyorder.compare.report.charts import (
-    AXIS_LABELS,
-    Chart,
-    Series,
-    goal_of,
-    known,
-    metric_of,
-    short,
-    wants_log,
-)
+from anyorder.compare.report.charts import AXIS_LABELS, Chart, Series, known, short, wants_log
 from anyorder.compare.report.formats import show, show_interval
 from anyorder.compare.report.rows import final_values, target_times
 from anyorder.compare.report.tuning import best_of_trials, learning_rates
+from anyorder.compare.run.records import Point, RunRecord
 from anyorder.compare.stats.estimators import Band, Curve, Floats, Goal, band
-from anyorder.compare.stats.records import (
-    AXES,
-    cost,
-    fields,
-    listed,
-    main_axis,
-    methods_of,
-    number,
-    rates_of,
-    runs_of,
-    succeeded,
-)
+from anyorder.compare.stats.records import AXES, Axis, cost, main_axis, number, succeeded
+from anyorder.compare.store.schema import Results
 
 #: Points kept of a median line.
 BAND_POINTS = 64
 
 
-def figures(results: Mapping[str, Any]) -> list[Chart]:
+def figures(results: Results) -> list[Chart]:
     """All charts there is something to draw for, in the order of the page."""
-    makers: list[Callable[[Mapping[str, Any]], Chart | None]] = [final_values, loss_curves]
-    if metric_of(results) not in ("metric", "loss"):
+    makers: list[Callable[[Results], Chart | None]] = [final_values, loss_curves]
+    if results.problem.metric != "loss":
         makers.append(metric_curves)
     makers += [target_times, best_of_trials, learning_rates]
     return [chart for make in makers if (chart := make(results)) is not None]
 
 
-def loss_curves(results: Mapping[str, Any]) -> Chart | None:
+def loss_curves(results: Results) -> Chart | None:
     """Validation loss against cost, or its distance to the optimum where that is known."""
-    optimum = number(fields(results.get("problem")).get("optimum"))
-    if math.isfinite(optimum):
+    optimum = results.problem.optimum
+    if optimum is not None:
         title = "Distance of the validation loss to the optimum"
         return _chart(results, "loss", title, _Quantity("val_loss", "min", optimum))
     return _chart(results, "loss", "Validation loss", _Quantity("val_loss"))
 
 
-def metric_curves(results: Mapping[str, Any]) -> Chart | None:
+def metric_curves(results: Results) -> Chart | None:
     """The problem's metric against cost, with a line at the target."""
-    name = metric_of(results)
+    name, target = results.problem.metric, results.problem.target
     title = name[:1].upper() + name[1:]
-    chart = _chart(results, "metric", title, _Quantity("metric", goal_of(results)))
-    target = number(fields(results.get("problem")).get("target"))
-    if chart is not None and math.isfinite(target):
+    chart = _chart(results, "metric", title, _Quantity("metric", results.problem.goal))
+    if chart is not None and target is not None:
         chart["lines"] = [{"at": target, "label": f"target {show(target)}"}]
     return chart
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """What is drawn: a field of each evaluation, minus the best value it can have."""
+    """What is drawn of each evaluation, minus the best value it can have."""
 
-    field: str
+    field: Literal["val_loss", "metric"]
     goal: Goal = "min"
     optimum: float | None = None
 
-    def curve(self, run: Mapping[str, Any], axis: str, rates: Mapping[str, float]) -> Curve:
-        points = [
-            (cost(point, axis, rates), number(point.get(self.field)) - (self.optimum or 0.0))
-            for point in map(fields, listed(run.get("curve")))
-        ]
-        finite = [point for point in points if all(map(math.isfinite, point))]
+    def of(self, point: Point) -> float:
+        value = point.val_loss if self.field == "val_loss" else point.metric
+        return number(value) - (self.optimum or 0.0)
+
+    def curve(self, run: RunRecord, axis: Axis) -> Curve:
+        points = [(cost(point, axis), self.of(point)) for point in run.curve]
+        finite = [point for point in points if math.isfinite(point[1])]
         x, y = zip(*finite, strict=True) if finite else ((), ())
         return Curve(x, y, lost=not succeeded(run))
 
@@ -110,29 +92,21 @@ class _Drawn:
         }
 
 
-def _drawn(results: Mapping[str, Any], quantity: _Quantity, axis: str) -> list[_Drawn]:
-    rates, found = rates_of(results), list[_Drawn]()
-    for method in methods_of(results):
-        runs = runs_of(method)
-        curves = [quantity.curve(run, axis, rates) for run in runs]
-        seeds = [f"seed {run.get('seed')}" for run in runs]
-        middle = band(curves, quantity.goal, BAND_POINTS)
-        found.append(_Drawn(str(method.get("name")), seeds, curves, middle))
+def _drawn(results: Results, quantity: _Quantity, axis: Axis) -> list[_Drawn]:
+    found: list[_Drawn] = []
+    for method in results.methods:
+        curves = [quantity.curve(run, axis) for run in method.runs]
+        seeds = [f"seed {run.seed}" for run in method.runs]
+        found.append(_Drawn(method.name, seeds, curves, band(curves, quantity.goal, BAND_POINTS)))
     return found
 
 
-def _chart(results: Mapping[str, Any], key: str, title: str, quantity: _Quantity) -> Chart | None:
+def _chart(results: Results, key: str, title: str, quantity: _Quantity) -> Chart | None:
     per_axis = {axis: _drawn(results, quantity, axis) for axis in AXES}
-    per_axis = {
-        axis: drawn
-        for axis, drawn in per_axis.items()
-        if any(curve.x for each in drawn for curve in each.curves)
-    }
-    if not per_axis:
-        return None
     axis = main_axis(results)
-    axis = axis if axis in per_axis else next(iter(per_axis))
     main = per_axis[axis]
+    if not any(curve.x for each in main for curve in each.curves):
+        return None
     cap, log, notes = _scale([c for each in main for c in each.curves if c.x], quantity)
     label = title[0].lower() + title[1:]
     return {
@@ -143,11 +117,11 @@ def _chart(results: Mapping[str, Any], key: str, title: str, quantity: _Quantity
         "notes": [_band_note(results), *notes],
         "y": {"label": label, "log": log, "cap": known(cap), "goal": quantity.goal},
         "views": {
-            name: {
-                "x": {"label": AXIS_LABELS[name], "log": False},
-                "series": [each.series(index) for index, each in enumerate(drawn)],
+            each: {
+                "x": {"label": AXIS_LABELS[each], "log": False},
+                "series": [one.series(index) for index, one in enumerate(per_axis[each])],
             }
-            for name, drawn in per_axis.items()
+            for each in AXES
         },
         "table": _table(main, label, axis),
     }
@@ -173,15 +147,15 @@ def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[float, bool, l
     return cap, wants_log(inside), notes
 
 
-def _band_note(results: Mapping[str, Any]) -> str:
-    counts = {len(runs_of(method)) for method in methods_of(results)} - {0}
+def _band_note(results: Results) -> str:
+    counts = {len(method.runs) for method in results.methods} - {0}
     if max(counts) == 1:
         return "One seed: a single run per method, nothing is known of the spread."
     what = "middle half of the runs" if min(counts) >= 5 else "all runs, from best to worst"
     return f"Line: median over seeds. Band: {what}. Thin lines: single runs."
 
 
-def _table(drawn: Sequence[_Drawn], label: str, axis: str) -> dict[str, Any]:
+def _table(drawn: Sequence[_Drawn], label: str, axis: Axis) -> dict[str, Any]:
     """Medians and bands at quarters of the longest median line."""
     end = max((float(each.middle.x[-1]) for each in drawn if each.middle.x.size), default=0.0)
     places = [end * share for share in (0.25, 0.5, 0.75, 1.0)]
@@ -207,7 +181,7 @@ def _read(middle: Band, place: float) -> str:
     return f"{show(at(middle.mid))} {show_interval(at(middle.low), at(middle.high))}"
 
 
-def _in_words(title: str, drawn: Sequence[_Drawn], goal: Goal, axis: str) -> str:
+def _in_words(title: str, drawn: Sequence[_Drawn], goal: Goal, axis: Axis) -> str:
     ends = [(float(each.middle.mid[-1]), each.name) for each in drawn if each.middle.x.size]
     ends.sort(reverse=goal == "max")
     said = "; ".join(f"{name} {show(value)}" for value, name in ends)

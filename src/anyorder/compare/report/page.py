@@ -12,32 +12,23 @@ import hashlib
 import io
 import json
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from anyorder.compare.plan.space import Dimension
 from anyorder.compare.report import tables
-from anyorder.compare.report.charts import marks, metric_of
+from anyorder.compare.report.charts import marks
 from anyorder.compare.report.curves import figures
 from anyorder.compare.report.formats import listing, plural, show, show_interval, show_seconds
+from anyorder.compare.run.records import Pilot
 from anyorder.compare.stats.estimators import seeds_needed
-from anyorder.compare.stats.records import (
-    AXES,
-    cost,
-    fields,
-    judged_by,
-    listed,
-    main_axis,
-    methods_of,
-    number,
-    rates_of,
-    runs_of,
-    succeeded,
-)
+from anyorder.compare.stats.records import AXES, judged_by, main_axis, succeeded
 from anyorder.compare.stats.verdicts import Row, compare_pairs, summarise
-from anyorder.compare.store.results import write_whole
+from anyorder.compare.store.results import keep_text
+from anyorder.compare.store.schema import MethodRecord, Results
 from anyorder.extras import require
 from anyorder.oracle.kinds import COUNTS
 
@@ -48,11 +39,11 @@ _NUMBERS = (
 )
 
 
-def write(results: Mapping[str, Any], out: Path) -> list[Path]:
+def write(results: Results, out: Path) -> list[Path]:
     """Write ``report.html``, ``report.md`` and ``curves.csv`` into a folder.
 
     Args:
-        results: What ``results.json`` holds; optional fields may be missing.
+        results: What ``results.json`` holds.
         out: The folder, made if there is none. Files of an earlier report are replaced.
 
     Returns:
@@ -65,24 +56,25 @@ def write(results: Mapping[str, Any], out: Path) -> list[Path]:
     texts = {"report.html": html(results), "report.md": markdown(results)}
     out.mkdir(parents=True, exist_ok=True)
     for name, text in {**texts, "curves.csv": curves(results)}.items():
-        write_whole(out / name, text)
+        keep_text(out / name, text)
     return [out / name for name in (*texts, "curves.csv")]
 
 
 # --- The page ----------------------------------------------------------------------------------
 
 
-def html(results: Mapping[str, Any]) -> str:
+def html(results: Results) -> str:
     """The report as one page without outside parts."""
-    methods, charts = methods_of(results), figures(results)
+    methods, charts = results.methods, figures(results)
     styles = _part("report.css")
     script = "".join(_part(name) for name in ("marks.js", "chart.js", "page.js"))
     data = {
         "axis": main_axis(results),
         "marks": marks(len(methods)),
-        "names": [str(method.get("name")) for method in methods],
+        "names": [method.name for method in methods],
         "charts": charts,
     }
+    plan = {**asdict(results.plan.settings), "source": results.plan.source}
     return (
         _environment()
         .get_template("report.html")
@@ -90,23 +82,17 @@ def html(results: Mapping[str, Any]) -> str:
             title=_title(results),
             facts=_facts(results),
             headline=headline(results),
-            warnings=[str(each) for each in listed(results.get("warnings"))],
             names=data["names"],
             charts={chart["id"]: chart for chart in charts},
             axes=[axis for axis in AXES if any(axis in chart["views"] for chart in charts)],
             main_axis=data["axis"],
             tables=tables,
             results=results,
-            methods=methods,
-            findings=[
-                fields(each) for each in listed(fields(results.get("probe")).get("findings"))
-            ],
-            probed=_probed(fields(results.get("probe"))),
+            pilot=_pilot(results.pilot),
             settings=[_settings(method) for method in methods],
-            plan=_flat(_without(fields(results.get("plan")), "methods")),
-            environment=_flat(fields(results.get("environment"))),
+            plan=_flat({**plan, "fingerprint": results.fingerprint}),
+            environment=_flat(asdict(results.environment)),
             traces=_traces(methods),
-            command=command(results),
             data=_embedded(data),
             styles=styles,
             style_hash=_digest(styles),
@@ -144,28 +130,26 @@ def _embedded(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _title(results: Mapping[str, Any]) -> str:
-    problem = str(fields(results.get("problem")).get("name") or "a problem")
-    return f"{plural(len(methods_of(results)), 'method')} on {problem}"
+def _title(results: Results) -> str:
+    return f"{plural(len(results.methods), 'method')} on {results.problem.name}"
 
 
-def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(results: Results) -> list[tuple[str, str]]:
     """What must be known before any number is read."""
-    plan, problem = fields(results.get("plan")), fields(results.get("problem"))
-    options = ", ".join(f"{name}={value}" for name, value in fields(problem.get("options")).items())
-    tune = plan.get("tune")
-    found = [
-        ("problem", f"{problem.get('name', '')} {f'({options})' if options else ''}".strip()),
-        ("budget of a run", str(plan.get("budget") or "")),
-        ("report seeds", str(plan.get("seeds") or "")),
-        ("tuning", "none" if tune in (0, 1) else f"{plural(tune, 'trial')} each" if tune else ""),
-        ("schedule", str(plan.get("schedule") or "")),
-        ("made", str(results.get("created") or "").replace("T", " ").replace("+00:00", " UTC")),
+    settings, problem = results.plan.settings, results.problem
+    options = ", ".join(f"{name}={value}" for name, value in problem.options.items())
+    tune = settings.tune
+    return [
+        ("problem", problem.name + (f" ({options})" if options else "")),
+        ("budget of a run", settings.budget),
+        ("report seeds", str(settings.seeds)),
+        ("tuning", f"{plural(tune, 'trial')} each" if tune > 1 else "none"),
+        ("schedule", str(settings.schedule)),
+        ("made", results.created.replace("T", " ").replace("+00:00", " UTC")),
     ]
-    return [(name, text) for name, text in found if text]
 
 
-def headline(results: Mapping[str, Any]) -> list[str]:
+def headline(results: Results) -> list[str]:
     """What came out, in a few sentences that claim no more than the numbers do."""
     rows = summarise(results)
     if not rows:
@@ -173,7 +157,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
     if rows[0].failed:
         return ["No method has a result; the reasons are listed below."]
     key = judged_by(results)[0]
-    name = metric_of(results) if key == "metric" else "validation loss"
+    name = results.problem.metric if key == "metric" else "validation loss"
     said = [_first(rows[0], key, name)]
     pairs = [pair for pair in compare_pairs(results) if pair.verdict != "not comparable"]
     if pairs and all(pair.why for pair in pairs):
@@ -184,7 +168,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         )
     else:
         said += _verdicts(tables.leaderboard(results))
-    runs = [run for method in methods_of(results) for run in runs_of(method)]
+    runs = [run for method in results.methods for run in method.runs]
     lost = sum(not succeeded(run) for run in runs)
     if lost:
         said.append(f"{lost} of {plural(len(runs), 'run')} diverged or failed and count as worst.")
@@ -234,71 +218,51 @@ def _first(row: Row, key: str, name: str) -> str:
     return f"{said} ({how})."
 
 
-def _probed(probe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a look at the problem found, apart from prices and complaints."""
-    noise, found = fields(probe.get("noise")), list[tuple[str, str]]()
-    if probe.get("parameters") is not None:
-        found.append(("parameters", _said(probe["parameters"])))
-    if probe.get("deterministic") is not None:
-        found.append(("same seed, same loss", _said(probe["deterministic"])))
-    if noise:
-        mean, std = number(noise.get("mean")), number(noise.get("std"))
-        said = f"{show(mean)}, standard deviation {show(std, 2)}"
-        found.append((f"loss of {noise.get('batches')} batches at the start", said))
-    if "second_derivative" in probe:
-        found.append(("second derivative", str(probe["second_derivative"] or "available")))
-    if "in_parts" in probe:
-        found.append(("outputs and criterion apart", "yes" if probe["in_parts"] else "no"))
-    if probe.get("evaluation_seconds") is not None:
-        found.append(("one evaluation", show_seconds(number(probe["evaluation_seconds"]))))
-    told = ("parameters", "deterministic", "noise", "second_derivative", "in_parts")
-    rest = _without(probe, "ok", "findings", "costs", "measured", "evaluation_seconds", *told)
-    return found + _flat(rest)
+def _pilot(found: Pilot) -> list[tuple[str, str]]:
+    """What the pilot found, apart from prices and complaints."""
+    noise = found.noise
+    return [
+        ("parameters", _said(found.parameters)),
+        ("same seed, same loss", _said(found.deterministic)),
+        (
+            f"loss of {noise.batches} batches at the start",
+            f"{show(noise.mean)}, standard deviation {show(noise.std, 2)}",
+        ),
+        ("second derivative", found.second_derivative or "available"),
+        ("outputs and criterion apart", _said(found.in_parts)),
+        ("one evaluation", show_seconds(found.evaluation_seconds)),
+    ]
 
 
-def _traces(methods: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
     """The first traceback of every method that has one; the others are most often the same."""
-    found = [
-        next(
-            (
-                (f"{method.get('name')}, seed {run.get('seed')}", str(run["traceback"]))
-                for run in runs_of(method)
-                if run.get("traceback")
-            ),
-            None,
-        )
-        for method in methods
-    ]
-    return [each for each in found if each is not None]
+    found: dict[str, tuple[str, str]] = {}
+    for method in methods:
+        for run in method.runs:
+            if run.traceback:
+                found.setdefault(method.name, (f"{method.name}, seed {run.seed}", run.traceback))
+    return list(found.values())
 
 
-def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(method: MethodRecord) -> dict[str, Any]:
     """All that was resolved of one method."""
-    spaces = [
-        f"{each.get('name')}: {each.get('kind', '')} "
-        + (
-            ", ".join(map(str, listed(each.get("choices"))))
-            if each.get("choices")
-            else f"{show(number(each.get('low')))} to {show(number(each.get('high')))}"
-        )
-        + (" (assumed)" if each.get("assumed") else "")
-        for each in map(fields, listed(method.get("space")))
-    ]
     return {
-        "name": str(method.get("name")),
+        "name": method.name,
         "facts": [
-            (name, str(method[key]))
-            for name, key in (("class", "class"), ("version", "version"), ("given as", "spec"))
-            if method.get(key)
-        ]
-        + [("asks for", ", ".join(map(str, listed(method.get("needs")))))]
-        + [("searched", "; ".join(spaces) or "nothing")],
-        "settings": _flat(fields(method.get("settings"))),
+            ("class", method.class_name),
+            ("version", method.version),
+            ("given as", method.spec),
+            ("asks for", ", ".join(method.needs)),
+            ("searched", "; ".join(map(_searched, method.space)) or "nothing"),
+        ],
+        "settings": _flat(method.settings),
     }
 
 
-def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in table.items() if name not in names}
+def _searched(each: Dimension) -> str:
+    ends = f"{show(each.low)} to {show(each.high)}"
+    what = ", ".join(map(str, each.choices)) if each.choices else ends
+    return f"{each.name}: {each.kind} {what}" + " (assumed)" * each.assumed
 
 
 def _flat(tree: Any, path: str = "") -> list[tuple[str, str]]:
@@ -321,35 +285,21 @@ def _said(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def command(results: Mapping[str, Any]) -> str:
-    """What makes the same comparison again; put together from the plan if it was not recorded."""
-    if results.get("command"):
-        return str(results["command"])
-    plan, problem = fields(results.get("plan")), fields(results.get("problem"))
-    names = [str(method.get("spec") or method.get("name")) for method in methods_of(results)]
-    words = ["anyorder", "compare", str(problem.get("spec") or problem.get("name") or "PROBLEM")]
-    words += ["--methods", ",".join(names)] if names else []
-    for option in ("budget", "tune", "seeds", "schedule", "device"):
-        if plan.get(option) is not None:
-            words += [f"--{option}", str(plan[option])]
-    return shlex.join(words)
-
-
 # --- Plain texts -------------------------------------------------------------------------------
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(results: Results) -> str:
     """Headline and leaderboard for terminals, issues and repositories."""
     board = tables.leaderboard(results)
     lines = [f"# {_plain(_title(results))}", ""]
     lines += [f"- {_plain(name)}: {_plain(text)}" for name, text in _facts(results)]
     lines += ["", *(f"{_plain(each)}\n" for each in headline(results))]
-    lines += [f"Warning: {_plain(str(each))}\n" for each in listed(results.get("warnings"))]
+    lines += [f"Warning: {_plain(each)}\n" for each in results.warnings]
     lines += ["## Leaderboard", "", *_rows(board), ""]
     others = (tables.test_data(results), tables.losses(results))
     for table in (each for each in others if each is not None):
         lines += [f"## {table.caption}", "", *_rows(table), ""]
-    text = command(results)
+    text = results.command
     fence = "`" * max(3, 1 + max((len(run) for run in _runs_of_ticks(text)), default=0))
     lines += ["## To run it again", "", f"{fence}sh", text, fence, ""]
     return "\n".join(lines)
@@ -378,22 +328,16 @@ def _runs_of_ticks(text: str) -> list[str]:
     return [part for part in "".join(c if c == "`" else " " for c in text).split() if part]
 
 
-def curves(results: Mapping[str, Any]) -> str:
+def curves(results: Results) -> str:
     """Every evaluation of every reported run as CSV; numbers as they were recorded."""
     axes = ("fraction", "seconds", "forwards", "steps")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "seed", "status", *axes, *COUNTS, *_NUMBERS])
-    prices = rates_of(results)
-    for method in methods_of(results):
-        for run in runs_of(method):
-            for point in map(fields, listed(run.get("curve"))):
-                calls = fields(point.get("calls"))
-                costs = [
-                    cost(point, "forwards", prices) if a == "forwards" else point.get(a)
-                    for a in axes
-                ]
-                row = [method.get("name"), run.get("seed"), run.get("status"), *costs]
-                row += [calls.get(kind) for kind in COUNTS] + [point.get(k) for k in _NUMBERS]
-                writer.writerow(row)
+    for method in results.methods:
+        for run in method.runs:
+            for point in run.curve:
+                row = [method.name, run.seed, run.status, *(getattr(point, a) for a in axes)]
+                row += [getattr(point.calls, kind) for kind in COUNTS]
+                writer.writerow(row + [getattr(point, name) for name in _NUMBERS])
     return file.getvalue()

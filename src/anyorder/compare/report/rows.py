@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from anyorder.compare.report.charts import (
-    AXIS_LABELS,
-    Chart,
-    Series,
-    dot,
-    goal_of,
-    known,
-    metric_of,
-    wants_log,
-)
+from anyorder.compare.report.charts import AXIS_LABELS, Chart, Series, dot, known, wants_log
 from anyorder.compare.report.formats import plural, show, show_interval
+from anyorder.compare.run.records import RunRecord
 from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm
-from anyorder.compare.stats.records import (
-    AXES,
-    fields,
-    final,
-    judged_by,
-    main_axis,
-    methods_of,
-    number,
-    rates_of,
-    runs_of,
-)
+from anyorder.compare.stats.records import AXES, Axis, final, judged_by, main_axis
 from anyorder.compare.stats.verdicts import summarise, time_to_target
+from anyorder.compare.store.schema import Results
 
-Entry = tuple[int, str, list[dict[str, Any]]]
+Entry = tuple[int, str, list[RunRecord]]
 
 
-def _entries(results: Mapping[str, Any]) -> list[Entry]:
+def _entries(results: Results) -> list[Entry]:
     """Index, name and runs of every method that was run, best first."""
-    methods = methods_of(results)
-    names = [str(method.get("name")) for method in methods]
+    names = [method.name for method in results.methods]
     order = [names.index(row.name) for row in summarise(results)]
-    return [(i, names[i], runs) for i in order if (runs := runs_of(methods[i]))]
+    return [(i, names[i], runs) for i in order if (runs := results.methods[i].runs)]
 
 
 def _with_interval(value: float, spread: Interval | None) -> str:
@@ -54,10 +36,10 @@ def _bar(spread: Interval | None, row: int) -> list[list[float | None]]:
 # --- Final values ------------------------------------------------------------------------------
 
 
-def final_values(results: Mapping[str, Any]) -> Chart | None:
+def final_values(results: Results) -> Chart | None:
     """What every run ended with, in what the methods are judged by."""
     key, goal = judged_by(results)
-    name = metric_of(results) if key == "metric" else "validation loss"
+    name = results.problem.metric if key == "metric" else "validation loss"
     entries = _entries(results)
     series: list[Series] = []
     rows: list[list[str]] = []
@@ -67,7 +49,7 @@ def final_values(results: Mapping[str, Any]) -> Chart | None:
         said = _with_interval(middle, spread)
         ends = [_end(run, value) for run, value in zip(runs, values, strict=True)]
         dots = [
-            dot(known(value), place, f"seed {run.get('seed')}: {end}")
+            dot(known(value), place, f"seed {run.seed}: {end}")
             for run, value, end in zip(runs, values, ends, strict=True)
         ]
         if math.isfinite(middle):
@@ -104,26 +86,25 @@ def final_values(results: Mapping[str, Any]) -> Chart | None:
     }
 
 
-def _end(run: Mapping[str, Any], value: float) -> str:
-    return show(value) if math.isfinite(value) else str(run.get("status") or "no result")
+def _end(run: RunRecord, value: float) -> str:
+    return show(value) if math.isfinite(value) else run.status
 
 
 # --- Time to the target ------------------------------------------------------------------------
 
 
-def target_times(results: Mapping[str, Any]) -> Chart | None:
+def target_times(results: Results) -> Chart | None:
     """When each run reached the target; misses stand apart, where no number can be read off."""
-    target, goal = number(fields(results.get("problem")).get("target")), goal_of(results)
+    target, goal = results.problem.target, results.problem.goal
     entries = _entries(results)
-    if not math.isfinite(target) or not entries:
+    if target is None or not entries:
         return None
-    main, rates = main_axis(results), rates_of(results)
+    main = main_axis(results)
     views: dict[str, Any] = {}
     rows: list[list[str]] = []
     for axis in AXES:
         found = [
-            _times(runs, target, goal, axis, rates, place)
-            for place, (_, _, runs) in enumerate(entries)
+            _times(runs, target, goal, axis, place) for place, (_, _, runs) in enumerate(entries)
         ]
         series: list[Series] = [
             {"m": index, **drawn} for (index, _, _), (drawn, _) in zip(entries, found, strict=True)
@@ -136,7 +117,7 @@ def target_times(results: Mapping[str, Any]) -> Chart | None:
         }
         if axis == main:
             rows = [[name, *row] for (_, name, _), (_, row) in zip(entries, found, strict=True)]
-    wanted = f"{metric_of(results)} {'≥' if goal == 'max' else '≤'} {show(target)}"
+    wanted = f"{results.problem.metric} {'≥' if goal == 'max' else '≤'} {show(target)}"
     return {
         "id": "target",
         "kind": "rows",
@@ -166,15 +147,10 @@ def target_times(results: Mapping[str, Any]) -> Chart | None:
 
 
 def _times(
-    runs: Sequence[Mapping[str, Any]],
-    target: float,
-    goal: Goal,
-    axis: str,
-    rates: Mapping[str, float],
-    place: int,
+    runs: Sequence[RunRecord], target: float, goal: Goal, axis: Axis, place: int
 ) -> tuple[Series, list[str]]:
     """Marks of one method, and its cells in the table."""
-    reach = time_to_target(runs, target, goal, axis, rates)
+    reach = time_to_target(runs, target, goal, axis)
     spread = reach.interval()
     said = [
         show(spent) if hit else f"missed after {show(spent)}"

@@ -7,27 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anyorder.compare.report.charts import goal_of, metric_of
 from anyorder.compare.report.formats import show, show_bytes, show_interval, show_seconds
-from anyorder.compare.report.tuning import chosen_of, edge, trial_values, trials_of
-from anyorder.compare.stats.estimators import Goal, interval, iqm, median
-from anyorder.compare.stats.records import (
-    cost,
-    fields,
-    final,
-    judged_by,
-    listed,
-    main_axis,
-    methods_of,
-    number,
-    rates_of,
-    runs_of,
-    succeeded,
-)
+from anyorder.compare.report.tuning import chosen_of, edge, trial_values
+from anyorder.compare.run.records import RunRecord
+from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm, median
+from anyorder.compare.stats.records import Axis, Judged, final, judged_by, main_axis, succeeded
 from anyorder.compare.stats.verdicts import Pair, Row, Verdict, compare_pairs, summarise
+from anyorder.compare.store.schema import MethodRecord, Results, Trial
 from anyorder.oracle.kinds import ANSWERS
 
-UNITS = {"seconds": "s", "forwards": "forwards", "steps": "steps", "calls": "calls"}
+UNITS: dict[Axis, str] = {
+    "seconds": "s",
+    "forwards": "forwards",
+    "steps": "steps",
+    "calls": "calls",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +62,18 @@ def _number(value: float | None, text: str | None = None, small: str = "") -> Ce
     return Cell(show(value) if text is None else text, value if known else None, small)
 
 
-def _name(index: int, method: Mapping[str, Any], small: str = "") -> Cell:
-    return Cell(str(method.get("name")), small=small, method=index)
+def _name(index: int, method: MethodRecord, small: str = "") -> Cell:
+    return Cell(method.name, small=small, method=index)
 
 
-def _kind(method: Mapping[str, Any]) -> str:
+def _ends(spread: Interval | None) -> str:
+    return "" if spread is None else show_interval(spread.low, spread.high)
+
+
+def _kind(method: MethodRecord) -> str:
     """What a method lives on, in a word."""
     words = {"0": "values", "1": "gradients", "2": "curvature", "rank": "rankings"}
-    return words.get(str(method.get("order")), "")
+    return words[str(method.order)]
 
 
 def _used(table: Table) -> Table:
@@ -89,21 +87,19 @@ def _used(table: Table) -> Table:
     return Table(table.caption, [table.head[i] for i in kept], rows, table.methods)
 
 
-def _ordered(results: Mapping[str, Any]) -> list[tuple[int, dict[str, Any], Row]]:
+def _ordered(results: Results) -> list[tuple[int, MethodRecord, Row]]:
     """Number, record and summary of every method, best first."""
-    methods = methods_of(results)
-    names = [str(method.get("name")) for method in methods]
-    return [(i := names.index(row.name), methods[i], row) for row in summarise(results)]
+    names = [method.name for method in results.methods]
+    return [(i := names.index(row.name), results.methods[i], row) for row in summarise(results)]
 
 
 # --- What came out -----------------------------------------------------------------------------
 
 
-def leaderboard(results: Mapping[str, Any]) -> Table:
+def leaderboard(results: Results) -> Table:
     """Methods, best first: result with interval, verdict, time to the target, time, memory."""
-    metric, target = metric_of(results), fields(results.get("problem")).get("target") is not None
-    by_metric = judged_by(results)[0] == "metric"
-    both = by_metric and metric not in ("loss", "metric")
+    metric, target = results.problem.metric, results.problem.target is not None
+    both = judged_by(results)[0] == "metric" and metric != "loss"
     ordered = _ordered(results)
     verdicts = _against_first(ordered, compare_pairs(results))
     head = ["", "method", *([metric] if both else []), "validation loss", "against the first"]
@@ -112,7 +108,7 @@ def leaderboard(results: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = []
     for place, (index, method, row) in enumerate(ordered):
         cells = [Cell("" if row.failed else str(place + 1)), _name(index, method, _kind(method))]
-        keys = ("metric", "loss") if both else ("loss",)
+        keys: tuple[Judged, ...] = ("metric", "loss") if both else ("loss",)
         cells += [_result(results, method, row, key) for key in keys]
         cells.append(verdicts[row.name])
         if target:
@@ -127,7 +123,7 @@ def leaderboard(results: Mapping[str, Any]) -> Table:
     return _used(Table("Leaderboard", head, rows, [index for index, _, _ in ordered]))
 
 
-def _result(results: Mapping[str, Any], method: Mapping[str, Any], row: Row, key: str) -> Cell:
+def _result(results: Results, method: MethodRecord, row: Row, key: Judged) -> Cell:
     """An average with its interval; where too many runs were lost for one, the median."""
     value = row.metric if key == "metric" else row.final_loss
     low, high = (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
@@ -135,8 +131,8 @@ def _result(results: Mapping[str, Any], method: Mapping[str, Any], row: Row, key
         return Cell(show(None))
     if math.isfinite(value):
         return _number(value, small=show_interval(low, high))
-    goal = goal_of(results) if key == "metric" else "min"
-    middle = median([final(run, key, goal) for run in runs_of(method)])
+    goal: Goal = results.problem.goal if key == "metric" else "min"
+    middle = median([final(run, key, goal) for run in method.runs])
     return Cell("runs lost", small=f"median {show(middle)}", word="diverged")
 
 
@@ -151,7 +147,7 @@ def _verdict(pair: Pair) -> Cell:
 
 
 def _against_first(
-    ordered: Sequence[tuple[int, dict[str, Any], Row]], pairs: Sequence[Pair]
+    ordered: Sequence[tuple[int, MethodRecord, Row]], pairs: Sequence[Pair]
 ) -> dict[str, Cell]:
     """What each method is, compared with the first."""
     first = ordered[0][2] if ordered else Row("")
@@ -162,7 +158,7 @@ def _against_first(
     return {row.name: found.get(row.name, Cell("")) for _, _, row in ordered}
 
 
-def matrix(results: Mapping[str, Any]) -> Table:
+def matrix(results: Results) -> Table:
     """Verdicts of every method (row) against every other (column), best first."""
     pairs = compare_pairs(results)
     found = {(pair.a, pair.b): pair for pair in (*pairs, *map(_turned, pairs))}
@@ -182,18 +178,15 @@ def matrix(results: Mapping[str, Any]) -> Table:
     return Table("Verdicts", ["", *names], rows, [index for index, _, _ in ordered])
 
 
-def differences(results: Mapping[str, Any]) -> Table:
+def differences(results: Results) -> Table:
     """All pairs of methods, with what the verdict goes by."""
-    metric = metric_of(results) if judged_by(results)[0] == "metric" else "loss"
+    metric = results.problem.metric if judged_by(results)[0] == "metric" else "loss"
     rows = [
         [
             Cell(pair.a),
             _verdict(pair),
             Cell(pair.b),
-            _number(
-                pair.difference,
-                small=show_interval(pair.interval.low, pair.interval.high) if pair.interval else "",
-            ),
+            _number(pair.difference, small=_ends(pair.interval)),
             _number(pair.p),
             _number(pair.adjusted),
             _number(pair.seeds),
@@ -204,10 +197,10 @@ def differences(results: Mapping[str, Any]) -> Table:
     return Table("Differences between methods", head, rows)
 
 
-def test_data(results: Mapping[str, Any]) -> Table | None:
+def test_data(results: Results) -> Table | None:
     """Results on data that took part in no choice."""
     per_method = [
-        (index, method, [fields(run.get("test")) for run in runs_of(method) if succeeded(run)])
+        (index, method, [run.test or {} for run in method.runs if succeeded(run)])
         for index, method, _ in _ordered(results)
     ]
     keys = list(dict.fromkeys(key for _, _, found in per_method for each in found for key in each))
@@ -217,12 +210,10 @@ def test_data(results: Mapping[str, Any]) -> Table | None:
     for index, method, found in per_method:
         cells = [_name(index, method)]
         for key in keys:
-            values = [v for each in found if math.isfinite(v := number(each.get(key)))]
-            spread = interval(values) if values else None
-            ends = show_interval(spread.low, spread.high) if spread else ""
+            values = [value for each in found if (value := each.get(key)) is not None]
+            ends = _ends(interval(values)) if values else ""
             cells.append(_number(iqm(values) if values else None, small=ends))
-        lost = len(runs_of(method)) - len(found)
-        cells.append(_number(lost))
+        cells.append(_number(len(method.runs) - len(found)))
         rows.append(cells)
     head = ["method", *(f"test {key}" for key in keys), "runs without result, left out here"]
     return Table("Test data", head, rows, [index for index, _, _ in per_method])
@@ -231,78 +222,66 @@ def test_data(results: Mapping[str, Any]) -> Table | None:
 # --- What it cost ------------------------------------------------------------------------------
 
 
-def ledger(results: Mapping[str, Any]) -> Table:
+def ledger(results: Results) -> Table:
     """What one run of each method took: medians over runs, largest for memory."""
     words = {answer.name: answer.many for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
+    ordered = _ordered(results)
     # A gradient of a Composite holds one in the outputs; only other numbers say more.
-    calls = [row.calls for _, _, row in _ordered(results)]
     if any(
-        each.get("output_grads") and each["output_grads"] != each.get("grads") for each in calls
+        row.calls and 0 < row.calls["output_grads"] != row.calls["grads"] for *_, row in ordered
     ):
         kinds.append("output_grads")
     head = ["method", *(words[kind] for kind in kinds), "forwards"]
     head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
     rows: list[list[Cell]] = []
-    rates = rates_of(results)
-    for index, method, row in _ordered(results):
-        ends = [fields((listed(run.get("curve")) or [{}])[-1]) for run in runs_of(method)]
-        largest = {
-            key: max(
-                (number(run.get(key)) for run in runs_of(method) if run.get(key)), default=None
-            )
-            for key in ("base_bytes", "warmup_seconds")
-        }
-        share, base = row.oracle_share, largest["base_bytes"]
+    for index, method, row in ordered:
+        ends = [run.curve[-1] for run in method.runs if run.curve]
+        warmup = max((run.warmup_seconds for run in method.runs), default=0.0)
+        base = max((run.base_bytes for run in method.runs), default=0)
+        share = row.oracle_share
         before = f"{show_bytes(base)} before" if base else ""
         rows.append(
             [
                 _name(index, method),
                 *(_number(row.calls.get(kind)) for kind in kinds),
-                _number(_middle([cost(end, "forwards", rates) for end in ends])),
-                _number(_middle([cost(end, "steps") for end in ends])),
+                _number(median([end.forwards for end in ends]) if ends else None),
+                _number(median([end.steps for end in ends]) if ends else None),
                 _number(row.seconds),
                 _number(share, None if share is None else f"{share:.0%}"),
-                _number(largest["warmup_seconds"], show_seconds(largest["warmup_seconds"])),
+                _number(warmup or None, show_seconds(warmup or None)),
                 _number(row.peak_bytes or None, show_bytes(row.peak_bytes or None), before),
                 _number(row.state_bytes, show_bytes(row.state_bytes)),
             ]
         )
-    return Table("Ledger of one run", head, rows, [index for index, _, _ in _ordered(results)])
-
-
-def _middle(values: Sequence[float]) -> float | None:
-    finite = sorted(value for value in values if math.isfinite(value))
-    return (finite[(len(finite) - 1) // 2] + finite[len(finite) // 2]) / 2 if finite else None
+    return Table("Ledger of one run", head, rows, [index for index, _, _ in ordered])
 
 
 # --- How it came about -------------------------------------------------------------------------
 
 
-def tuning(results: Mapping[str, Any]) -> Table | None:
+def tuning(results: Results) -> Table | None:
     """Trials of each method: how many, at what cost, how good the default and the best were."""
-    goal, metric, axis = goal_of(results), metric_of(results), main_axis(results)
+    goal, metric, axis = results.problem.goal, results.problem.metric, main_axis(results)
     sign = 1.0 if goal == "min" else -1.0
     rows: list[list[Cell]] = []
     numbers: list[int] = []
-    for index, method in enumerate(methods_of(results)):
-        trials, values = trials_of(method), trial_values(method, goal).tolist()
-        if not trials:
-            continue
+    for index, method in enumerate(results.methods):
         chosen = chosen_of(method)
-        config = {} if chosen is None else fields(trials[chosen].get("config"))
-        spent = [number(fields(trial.get("cost")).get(axis)) for trial in trials]
-        known = [value for value in spent if math.isfinite(value)]
+        if chosen is None:
+            continue
+        values = trial_values(method, goal).tolist()
+        spent = [_spent(trial, axis) for trial in method.tuning]
         rows.append(
             [
                 _name(index, method),
-                _number(len(trials)),
+                _number(len(values)),
                 _number(sum(map(math.isinf, values))),
-                _number(math.fsum(known) if known else None),
+                _number(math.fsum(spent)),
                 _number(sign * values[0], "no result" if math.isinf(values[0]) else None),
                 _number(sign * min(values), "no result" if math.isinf(min(values)) else None),
                 _by_default(method, *judged_by(results)),
-                Cell(", ".join(f"{name} {_setting(value)}" for name, value in config.items())),
+                Cell(_settings(chosen.config)),
                 Cell(edge(method) and f"lr {edge(method)}", word="edge"),
             ]
         )
@@ -313,15 +292,22 @@ def tuning(results: Mapping[str, Any]) -> Table | None:
     return _used(Table("Tuning", head, rows, numbers)) if rows else None
 
 
-def _by_default(method: Mapping[str, Any], key: str, goal: Goal) -> Cell:
+def _spent(trial: Trial, axis: Axis) -> float:
+    """The cost of a trial; trials keep no count of their calls."""
+    return float(getattr(trial.cost, axis))
+
+
+def _by_default(method: MethodRecord, key: Judged, goal: Goal) -> Cell:
     """What the default configuration comes to on the report seeds, if it was run there."""
-    runs = [fields(run) for run in listed(method.get("default_runs"))]
-    if not runs:
+    if not method.default_runs:
         return Cell("")
-    values = [final(run, key, goal) for run in runs]
-    spread = interval(values)
-    ends = show_interval(spread.low, spread.high) if spread else ""
-    return _number(iqm(values), None if math.isfinite(iqm(values)) else "runs lost", ends)
+    values = [final(run, key, goal) for run in method.default_runs]
+    middle = iqm(values)
+    return _number(middle, None if math.isfinite(middle) else "runs lost", _ends(interval(values)))
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_setting(value)}" for name, value in config.items())
 
 
 def _setting(value: Any) -> str:
@@ -332,40 +318,36 @@ def _setting(value: Any) -> str:
     )
 
 
-def losses(results: Mapping[str, Any]) -> Table | None:
+def losses(results: Results) -> Table | None:
     """Every run and trial that diverged or failed, and why."""
     rows: list[list[Cell]] = []
     numbers: list[int] = []
-    for index, method in enumerate(methods_of(results)):
-        told: list[list[Cell]] = []
-        for run in runs_of(method):
-            if not succeeded(run):
-                what = f"seed {run.get('seed')}"
-                told.append(_loss(run, what, len(listed(run.get("curve")))))
-        for place, trial in enumerate(trials_of(method)):
-            if trial.get("status", "done") != "done":
-                config = fields(trial.get("config"))
-                with_ = ", ".join(f"{name} {_setting(value)}" for name, value in config.items())
-                told.append(_loss(trial, f"tuning trial {place}: {with_ or 'default'}", None))
-        if method.get("failed") and not told:
-            told.append([Cell(""), Cell("failed", word="failed"), Cell(str(method["failed"]))])
+    for index, method in enumerate(results.methods):
+        told = [
+            _loss(run, f"seed {run.seed}", f"after {len(run.curve)} evaluations")
+            for run in method.runs
+            if not succeeded(run)
+        ]
+        told += [
+            _loss(trial, f"tuning trial {trial.index}: {_settings(trial.config) or 'default'}")
+            for trial in method.tuning
+            if trial.status != "done"
+        ]
+        if method.failed and not told:
+            told.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
         rows += [[_name(index, method), *cells] for cells in told]
         numbers += [index] * len(told)
     head = ["method", "run", "ended", "reason"]
     return Table("What diverged or failed", head, rows, numbers) if rows else None
 
 
-def _loss(run: Mapping[str, Any], what: str, evaluations: int | None) -> list[Cell]:
-    status = str(run.get("status") or "no result")
-    reason = str(run.get("error") or run.get("stop_reason") or "no reason was recorded")
-    after = "" if evaluations is None else f"after {evaluations} evaluations"
-    return [Cell(what, small=after), Cell(status, word=status), Cell(reason)]
+def _loss(run: RunRecord | Trial, what: str, after: str = "") -> list[Cell]:
+    reason = run.error or "no reason was recorded"
+    return [Cell(what, small=after), Cell(run.status, word=run.status), Cell(reason)]
 
 
-def rates(results: Mapping[str, Any]) -> Table | None:
+def rates(results: Results) -> Table:
     """Price of each answer in forward passes, nominal beside measured."""
-    table, costs = fields(results.get("rates")), fields(fields(results.get("probe")).get("costs"))
-    nominal, measured = fields(table.get("nominal")), fields(table.get("measured"))
     words = {
         "values": "value",
         "grads": "gradient",
@@ -373,17 +355,17 @@ def rates(results: Mapping[str, Any]) -> Table | None:
         "ranked": "ranked point",
     }
     rows: list[list[Cell]] = []
-    for kind in dict.fromkeys([*nominal, *measured]):
-        found = fields(costs.get(words[kind]))
-        seconds, needed = number(found.get("seconds")), number(found.get("bytes"))
+    for kind, price in results.rates.nominal.items():
+        measured = results.rates.measured[kind]
+        cost = results.pilot.costs.get(words[kind])
         rows.append(
             [
                 Cell(words[kind]),
-                _number(number(nominal.get(kind))),
-                _number(number(measured.get(kind)), show(number(measured.get(kind)), 3)),
-                _number(seconds, show_seconds(seconds)),
-                _number(needed, show_bytes(needed)),
+                _number(price),
+                _number(measured, show(measured, 3)),
+                _number(cost and cost.seconds, show_seconds(cost and cost.seconds)),
+                _number(cost and cost.bytes, show_bytes(cost and cost.bytes)),
             ]
         )
     head = ["answer", "nominal price", "measured price", "seconds", "memory"]
-    return Table("Price of an answer in forward passes", head, rows) if rows else None
+    return Table("Price of an answer in forward passes", head, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,27 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from anyorder.compare.store.schema import Results
+from anyorder.compare.stats.verdicts import Row
+from anyorder.compare.store.schema import MethodRecord, Results
 
-Summarise = Callable[[Any], Sequence[Any]]
 
-
-def leaderboard(results: Results, out: Path, summarise: Summarise | None = None) -> RenderableType:
+def leaderboard(results: Results, rows: Sequence[Row], out: Path) -> RenderableType:
     """A table with one row per method, best first, and where the rest is to be found.
 
     Fits 80 columns: what does not fit beside each other stands below each other.
 
     Args:
         results: the results.
+        rows: their summary.
         out: their folder.
-        summarise: makes the rows; by default that of :mod:`anyorder.compare.stats.verdicts`.
     """
-    rows = (summarise or _summarise)(results)
-    problem = results["problem"]
-    metric = problem["metric"]
+    problem, plan = results.problem, results.plan.settings
+    metric = problem.metric
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("method\ntuned", overflow="fold")
     for column in ("final loss", *([metric] if metric != "loss" else []), "to target", "cost"):
         table.add_column(column, justify="right", no_wrap=True)
-    settings = {method["name"]: _tuned(method) for method in results["methods"]}
+    settings = {method.name: _tuned(method) for method in results.methods}
     for row in rows:
         table.add_row(
             Text(row.name, style="bold").append(settings.get(row.name, ""), style="not bold dim"),
@@ -42,28 +40,22 @@ def leaderboard(results: Results, out: Path, summarise: Summarise | None = None)
             _target(row),
             "\n".join([*_answers(row.calls), f"{_number(row.seconds)} s"]),
         )
-    seeds, goal = results["plan"]["seeds"], problem["goal"]
-    target = "" if problem["target"] is None else f"; target: {metric} {problem['target']:g}"
+    good = "small" if problem.goal == "min" else "large"
+    target = "" if problem.target is None else f"; target: {metric} {problem.target:g}"
     lines: list[RenderableType] = [
         Text(
-            f"{problem['name']}, {results['plan']['budget']} per run, {seeds} seeds; {metric} is "
-            f"good when {'small' if goal == 'min' else 'large'}{target}"
+            f"{problem.name}, {plan.budget} per run, {plan.seeds} seeds; {metric} is "
+            f"good when {good}{target}"
         ),
         table,
     ]
     lines += [Text(note, style="yellow") for note in _notes(rows)]
-    lines += [Text(f"note: {warning}", style="yellow") for warning in results["warnings"]]
+    lines += [Text(f"note: {warning}", style="yellow") for warning in results.warnings]
     lines += [Text(f"report:  {out / 'report.html'}"), Text(f"numbers: {out / 'results.json'}")]
     return Group(*lines)
 
 
-def _summarise(results: Results) -> Sequence[Any]:
-    from anyorder.compare.stats import verdicts as statistics  # needs scipy, which takes a moment
-
-    return statistics.summarise(results)
-
-
-def _notes(rows: Sequence[Any]) -> list[str]:
+def _notes(rows: Sequence[Row]) -> list[str]:
     """Remarks on methods; what holds for several is said once."""
     whom: dict[str, list[str]] = {}
     for row in rows:
@@ -75,9 +67,9 @@ def _notes(rows: Sequence[Any]) -> list[str]:
     ]
 
 
-def _tuned(method: Any) -> str:
-    names = [each["name"] for each in method["space"]]
-    return "".join(f"\n  {name}={_short(method['settings'][name])}" for name in names)
+def _tuned(method: MethodRecord) -> str:
+    names = [each.name for each in method.space]
+    return "".join(f"\n  {name}={_short(method.settings[name])}" for name in names)
 
 
 def _interval(middle: float, low: float | None, high: float | None) -> str:
@@ -88,7 +80,7 @@ def _interval(middle: float, low: float | None, high: float | None) -> str:
     return f"{_number(middle)}\n{_number(low)} to {_number(high)}"
 
 
-def _target(row: Any) -> str:
+def _target(row: Row) -> str:
     """Expected cost until the target is reached, and how many of the runs did."""
     if row.success is None:
         return "-"
@@ -106,10 +98,8 @@ def _answers(calls: dict[str, float]) -> list[str]:
     return [f"{calls[kind]:.0f} {kind}" for kind in kinds if calls.get(kind)]
 
 
-def _number(value: Any) -> str:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return str(value)
-    return "-" if not math.isfinite(value) else f"{value:.3g}"
+def _number(value: float | None) -> str:
+    return f"{value:.3g}" if value is not None and math.isfinite(value) else "-"
 
 
 def _short(value: Any) -> str:

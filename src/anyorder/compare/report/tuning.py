@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from anyorder.compare.report.charts import Chart, Series, dot, goal_of, known, metric_of, wants_log
+from anyorder.compare.report.charts import Chart, Series, dot, known, wants_log
 from anyorder.compare.report.formats import show
 from anyorder.compare.stats.estimators import Floats, Goal, best_of_k
-from anyorder.compare.stats.records import fields, listed, methods_of, number
+from anyorder.compare.store.schema import MethodRecord, Results, Trial
 
 
-def trials_of(method: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All tuning trials of a method."""
-    return [fields(trial) for trial in listed(method.get("tuning"))]
+def chosen_of(method: MethodRecord) -> Trial | None:
+    """The trial whose configuration is reported; None if there was no tuning."""
+    return method.tuning[method.chosen] if method.tuning else None
 
 
-def chosen_of(method: Mapping[str, Any]) -> int | None:
-    """Index of the trial whose configuration is reported; None if there was no tuning."""
-    chosen = number(method.get("chosen"))
-    return int(chosen) if 0 <= chosen < len(trials_of(method)) else None
-
-
-def trial_values(method: Mapping[str, Any], goal: Goal) -> Floats:
+def trial_values(method: MethodRecord, goal: Goal) -> Floats:
     """What each trial came to, turned so that smaller is better; inf where it had no result."""
     sign = 1.0 if goal == "min" else -1.0
-    values = [
-        sign * number(trial.get("value")) if trial.get("status", "done") == "done" else math.nan
-        for trial in trials_of(method)
-    ]
-    return np.asarray([value if math.isfinite(value) else math.inf for value in values])
+    values = (trial.value if trial.status == "done" else None for trial in method.tuning)
+    return np.asarray([math.inf if value is None else sign * value for value in values])
 
 
 # --- Best of k ---------------------------------------------------------------------------------
 
 
-def best_of_trials(results: Mapping[str, Any]) -> Chart | None:
+def best_of_trials(results: Results) -> Chart | None:
     """What the best of ``k`` tuning trials comes to, by ``k``."""
-    goal, name = goal_of(results), metric_of(results)
+    goal, name = results.problem.goal, results.problem.metric
     sign = 1.0 if goal == "min" else -1.0
     series: list[Series] = []
     rows: list[list[str]] = []
-    for index, method in enumerate(methods_of(results)):
+    for index, method in enumerate(results.methods):
         values = trial_values(method, goal)
         if len(values) < 2 or not np.isfinite(values).any():
             continue
@@ -60,7 +51,7 @@ def best_of_trials(results: Mapping[str, Any]) -> Chart | None:
         )
         told = [f"{k}: {show(mean)}" for k, mean in line if k & (k - 1) == 0 or k == len(values)]
         lost = int(np.isinf(values).sum())
-        rows.append([str(method.get("name")), str(len(values)), str(lost), "; ".join(told)])
+        rows.append([method.name, str(len(values)), str(lost), "; ".join(told)])
     if not series:
         return None
     log = wants_log([mean for each in series for mean in each["line"][1]])
@@ -93,19 +84,18 @@ def best_of_trials(results: Mapping[str, Any]) -> Chart | None:
 # --- Learning rate -----------------------------------------------------------------------------
 
 
-def learning_rates(results: Mapping[str, Any]) -> Chart | None:
+def learning_rates(results: Results) -> Chart | None:
     """Result of each trial against its learning rate, with the ends of what was searched."""
-    goal, name = goal_of(results), metric_of(results)
+    goal, name = results.problem.goal, results.problem.metric
     sign = 1.0 if goal == "min" else -1.0
     series: list[Series] = []
     rows: list[list[str]] = []
-    for index, method in enumerate(methods_of(results)):
+    for index, method in enumerate(results.methods):
         values = (sign * trial_values(method, goal)).tolist()
-        rates = [number(fields(trial.get("config")).get("lr")) for trial in trials_of(method)]
         points = sorted(
-            (lr, value, place == chosen_of(method))
-            for place, (lr, value) in enumerate(zip(rates, values, strict=True))
-            if lr > 0
+            (lr, value, trial is chosen_of(method))
+            for trial, value in zip(method.tuning, values, strict=True)
+            if (lr := trial.config.get("lr", 0.0)) > 0
         )
         if len(points) < 2:
             continue
@@ -120,7 +110,7 @@ def learning_rates(results: Mapping[str, Any]) -> Chart | None:
         )
         searched = show(None) if span is None else f"{show(span[0])} to {show(span[1])}"
         told = "; ".join(mark["text"] for mark in series[-1]["dots"])
-        rows.append([str(method.get("name")), searched, edge(method) or "inside", told])
+        rows.append([method.name, searched, edge(method) or "inside", told])
     seen = [value for each in series for value in each["line"][1]]
     return _lr_chart(series, rows, seen, goal, name) if seen else None
 
@@ -158,23 +148,20 @@ def _trial(lr: float, value: float, chosen: bool) -> dict[str, Any]:
     return dot(lr, known(value), said + " (chosen)" * chosen, "centre" if chosen else "seed")
 
 
-def lr_range(method: Mapping[str, Any]) -> list[float] | None:
+def lr_range(method: MethodRecord) -> list[float] | None:
     """Both ends of the range in which the learning rate was searched."""
-    for each in map(fields, listed(method.get("space"))):
-        ends = [number(each.get("low")), number(each.get("high"))]
-        if each.get("name") == "lr" and all(map(math.isfinite, ends)):
-            return ends
+    for each in method.space:
+        if each.name == "lr" and each.low is not None and each.high is not None:
+            return [each.low, each.high]
     return None
 
 
-def edge(method: Mapping[str, Any]) -> str:
+def edge(method: MethodRecord) -> str:
     """In words, if the chosen learning rate lies within 2 % of an end of its range; else empty."""
     span, chosen = lr_range(method), chosen_of(method)
     if span is None or chosen is None or not 0 < span[0] < span[1]:
         return ""
-    lr = number(fields(trials_of(method)[chosen].get("config")).get("lr"))
-    if not lr > 0:
-        return ""
-    share = math.log(lr / span[0]) / math.log(span[1] / span[0])
+    lr = chosen.config["lr"]
+    share = math.log(lr / span[0]) / math.log(span[1] / span[0]) if lr > 0 else 0.0
     side = "lower" if share < 0.02 else "upper" if share > 0.98 else ""
     return side and f"{show(lr)} lies at the {side} end, the best may lie outside"

@@ -1,4 +1,4 @@
-"""Where a comparison ran: versions, processor, load, and the state of the user's repository."""
+"""Where something was measured: versions, processor, load, and the state of the repository."""
 
 from __future__ import annotations
 
@@ -6,30 +6,73 @@ import contextlib
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import anyorder
 
 _PACKAGES = ("torch", "numpy", "optuna", "scipy", "scikit-learn")
 
 
-def environment(threads: int, jobs: int, device: str) -> dict[str, Any]:
-    """The environment record of ``results.json``."""
+@dataclass
+class Git:
+    """State of a repository."""
+
+    commit: str
+    changed: bool
+
+
+@dataclass
+class Environment:
+    """Where a comparison ran.
+
+    Attributes:
+        computer: versions and hardware, see :func:`computer`.
+        machine: name of the machine that began.
+        cores: cores it may use.
+        threads: threads of each run.
+        jobs: runs at a time.
+        device: where the models were.
+        load: processes that were running or waiting to, at the start; None if unknown.
+        git: the working folder's; None outside a repository.
+        machines: names of all that did a run.
+    """
+
+    computer: dict[str, str]
+    machine: str
+    cores: int
+    threads: int
+    jobs: int
+    device: str
+    load: float | None
+    git: Git | None
+    machines: list[str]
+
+
+def environment(threads: int, jobs: int, device: str) -> Environment:
+    """The environment of a comparison that begins here and now."""
+    return Environment(
+        computer=computer(),
+        machine=platform.node(),
+        cores=cores(),
+        threads=threads,
+        jobs=jobs,
+        device=_device(device),
+        load=load(),
+        git=_git(),
+        machines=[],
+    )
+
+
+def computer() -> dict[str, str]:
+    """Versions, processor and platform: all that numbers depend on, no names of hosts or users."""
     return {
-        "machine": platform.node(),
-        "system": platform.platform(),
         "python": platform.python_version(),
         "anyorder": anyorder.__version__,
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-        "processor": _processor(),
-        "cores": cores(),
-        "threads": threads,
-        "jobs": jobs,
-        "device": _device(device),
-        "load": _load(),
-        "git": _git(),
+        **{name: version for name in _PACKAGES if (version := _version(name))},
+        "cpu": processor(),
+        "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
@@ -40,18 +83,27 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def load() -> float | None:
+    """Processes that were running or waiting to, over the last minute; None if unknown."""
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):  # Windows has none
+        return None
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the processor as the system states it, or its architecture."""
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _version(name: str) -> str:
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
     return ""
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _device(device: str) -> str:
@@ -62,22 +114,14 @@ def _device(device: str) -> str:
     return device
 
 
-def _load() -> float | None:
-    """Processes that were running or waiting to, over the last minute."""
-    try:
-        return os.getloadavg()[0]
-    except OSError:
-        return None
-
-
-def _git() -> dict[str, Any] | None:
+def _git() -> Git | None:
     """Commit of the working folder and whether it has changes; None outside a repository."""
     try:
         commit = _git_says("rev-parse", "HEAD")
         changed = _git_says("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "changed": bool(changed)}
+    return Git(commit, bool(changed))
 
 
 def _git_says(*arguments: str) -> str:

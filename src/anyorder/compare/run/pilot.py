@@ -1,22 +1,24 @@
-"""A look at the problem before anything is spent on it: what it can answer, and at what price."""
+"""The pilot: what a problem can answer, and at what price, before anything is spent on it."""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.run import memory
+from anyorder.compare.run.records import Cost, Noise, Pilot
 from anyorder.compare.run.runner import fresh_model
 from anyorder.oracle import ClosureOracle
-from anyorder.oracle.kinds import COMPOSITE, NOMINAL_RATES
 from anyorder.oracle.second_derivatives import SecondDerivativeError
-from anyorder.problems import Problem, check, move
+from anyorder.problems import Problem, ProblemError, check, move
+from anyorder.problems.check import Finding, Report
 
 #: Batches whose losses at one point show how noisy the loss is.
 NOISE_BATCHES = 16
@@ -24,9 +26,9 @@ NOISE_BATCHES = 16
 LEAST, MOST, PATIENCE = 5, 50, 1.0
 
 
-def probe(
-    problem: Problem, device: str = "cpu", autocast: str = "none", report: Any = None
-) -> dict[str, Any]:
+def pilot(
+    problem: Problem, device: str = "cpu", autocast: str = "none", report: Report | None = None
+) -> Pilot:
     """Check the problem, and measure noise and the cost of each kind of answer.
 
     Args:
@@ -35,23 +37,13 @@ def probe(
         autocast: type of ``torch.autocast`` around losses, or ``none``.
         report: the check's report, if it is there already.
 
-    Returns:
-        ``ok``, ``findings`` and ``parameters`` of the check; and where there was no error
-        ``deterministic``, ``noise`` (mean and standard deviation of the loss over batches),
-        ``costs`` (``seconds`` and ``bytes`` of a value, a gradient, a product),
-        ``second_derivative`` (None, or why there is none), ``in_parts`` (whether model outputs and
-        criterion are given apart), ``evaluation_seconds`` and ``measured`` (exchange rates in
-        forward passes).
+    Raises:
+        ProblemError: the check found errors; says which, and what to write instead.
     """
     report = report or check(problem)
-    found: dict[str, Any] = {
-        name: part
-        for name, part in report.to_dict().items()
-        if name in ("ok", "findings", "parameters")
-    }
-    found["evaluation_seconds"] = report.seconds.get("evaluate", 0.0)
     if not report.ok:
-        return found
+        lines = [f"{each.topic}: {_finding(each)}" for each in report.of("error")]
+        raise ProblemError("the problem cannot be used yet.\n" + "\n".join(lines))
     bench = _Bench(problem, device, autocast)
     missing = bench.second_derivative()
     questions = {"value": bench.value, "gradient": bench.gradient}
@@ -60,20 +52,28 @@ def probe(
     costs = bench.costs(questions)
     if not missing:
         # A product is what it adds to the gradient it is taken with; never less than a forward.
-        added = costs["product"]["seconds"] - costs["gradient"]["seconds"]
-        costs["product"]["seconds"] = max(added, costs["value"]["seconds"])
-    return {
-        **found,
-        "deterministic": not any(
-            f["topic"] == "loss" and f["found"].startswith("depends on the global random state")
-            for f in found["findings"]
+        added = costs["product"].seconds - costs["gradient"].seconds
+        costs["product"].seconds = max(added, costs["value"].seconds)
+    return Pilot(
+        parameters=report.parameters,
+        findings=list(report.findings),
+        deterministic=not any(
+            each.topic == "loss" and each.found.startswith("depends on the global random state")
+            for each in report.findings
         ),
-        "noise": bench.noise(),
-        "costs": costs,
-        "second_derivative": missing or None,
-        "in_parts": problem.in_parts,
-        "measured": _rates({name: cost["seconds"] for name, cost in costs.items()}),
-    }
+        noise=bench.noise(),
+        costs=costs,
+        second_derivative=missing or None,
+        in_parts=problem.in_parts,
+        evaluation_seconds=report.seconds.get("evaluate", 0.0),
+        measured=_rates({name: cost.seconds for name, cost in costs.items()}),
+    )
+
+
+def _finding(each: Finding) -> str:
+    where = f" ({each.where})" if each.where else ""
+    instead = f"\n    {each.instead}" if each.instead else ""
+    return f"{each.found}{where}{instead}"
 
 
 def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
@@ -86,12 +86,6 @@ def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
         "products": None if product is None else product / value,
         "ranked": 1.0,
     }
-
-
-def prices(measured: Mapping[str, float | None] | None = None) -> dict[str, float]:
-    """The price list: nominal, overridden by what was measured."""
-    known = {name: rate for name, rate in (measured or {}).items() if rate is not None}
-    return {**NOMINAL_RATES, **known}
 
 
 class _Bench:
@@ -143,17 +137,13 @@ class _Bench:
             return " ".join(str(error).split())
         return ""
 
-    def noise(self) -> dict[str, float | int]:
+    def noise(self) -> Noise:
         """Mean and standard deviation of the loss at the start over batches."""
         with torch.no_grad():
             losses = [self.loss(self._moved(step)).item() for step in range(NOISE_BATCHES)]
-        return {
-            "batches": NOISE_BATCHES,
-            "mean": statistics.fmean(losses),
-            "std": statistics.stdev(losses),
-        }
+        return Noise(NOISE_BATCHES, statistics.fmean(losses), statistics.stdev(losses))
 
-    def costs(self, questions: Mapping[str, Callable[[], None]]) -> dict[str, dict[str, float]]:
+    def costs(self, questions: Mapping[str, Callable[[], None]]) -> dict[str, Cost]:
         """Median seconds of each question after a first one, and the bytes it needs at its peak.
 
         The questions take turns, so that a busy moment of the machine meets them alike.
@@ -175,68 +165,53 @@ class _Bench:
                 if torch.device(self.device).type == "cuda":
                     torch.cuda.synchronize(self.device)
                 taken[name].append(time.perf_counter() - start)
-        return {
-            name: {"seconds": statistics.median(times), "bytes": needed[name]}
-            for name, times in taken.items()
-        }
+        return {name: Cost(statistics.median(times), needed[name]) for name, times in taken.items()}
 
 
 # --- In words ----------------------------------------------------------------------------------
 
 
-def troubles(found: Mapping[str, Any], methods: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Which methods will not work on this problem, and what to do about it.
-
-    Args:
-        found: what :func:`probe` returned.
-        methods: ``name``, ``needs`` and ``settings`` of each.
-    """
+def troubles(found: Pilot, entrants: Iterable[Entrant]) -> list[str]:
+    """Which methods will not work on this problem, and what to do about it."""
     says: list[str] = []
-    for method in methods:
-        curved = "hessian" in method["needs"] and method["settings"].get("products") != "finite"
-        if curved and found["second_derivative"]:
-            fallback = f". Add --set {method['name']}.products=finite"
+    for each in entrants:
+        settings, missing = each.settings(), found.second_derivative
+        if missing and "hessian" in each.needs and settings.get("products") != "finite":
+            fallback = f". Add --set {each.name}.products=finite" * ("products" in settings)
+            says.append(f"{each.name} will fail: {missing}{fallback}")
+        if {"ggn", "target"} & set(each.needs) and not found.in_parts:
             says.append(
-                f"{method['name']} will fail: {found['second_derivative']}"
-                + fallback * ("products" in method["settings"])
-            )
-        if COMPOSITE & set(method["needs"]) and not found["in_parts"]:
-            says.append(
-                f"{method['name']} will fail: it needs the loss in two parts; write outputs(self, "
+                f"{each.name} will fail: it needs the loss in two parts; write outputs(self, "
                 "model, batch) and criterion(self, outputs, batch) in place of loss()"
             )
     return says
 
 
-def describe(found: Mapping[str, Any], rates: Mapping[str, float], used: str) -> list[str]:
-    """Lines that say what the probe found."""
-    costs, noise = found["costs"], found["noise"]
-    seconds: Sequence[str] = [
-        f"{name} {_time(cost['seconds'])}" + (f", {_size(cost['bytes'])}" if cost["bytes"] else "")
-        for name, cost in costs.items()
+def describe(found: Pilot, rates: Mapping[str, float], used: str) -> list[str]:
+    """Lines that say what the pilot found."""
+    noise = found.noise
+    seconds = [
+        f"{name} {_time(cost.seconds)}" + (f", {_size(cost.bytes)}" if cost.bytes else "")
+        for name, cost in found.costs.items()
     ]
-    spread = noise["std"] / abs(noise["mean"]) if noise["mean"] else 0.0
-    agrees = not any(f["topic"] == "loss" and f["level"] == "warning" for f in found["findings"])
+    spread = noise.std / abs(noise.mean) if noise.mean else 0.0
+    warnings = [each for each in found.findings if each.level == "warning"]
+    agrees = not any(each.topic == "loss" for each in warnings)
     gradient = "gradient agrees with differences" if agrees else "see the warnings below"
-    random = "" if found["deterministic"] else "; random (dropout or noise), repeatable by seed"
+    random = "" if found.deterministic else "; random (dropout or noise), repeatable by seed"
     measured = ", ".join(
         f"{name[:-1]} {rate:.2f}"
-        for name, rate in found["measured"].items()
+        for name, rate in found.measured.items()
         if rate is not None and name in ("grads", "products")
     )
     lines = [
-        f"{found['parameters']:,} parameters; {gradient}{random}",
+        f"{found.parameters:,} parameters; {gradient}{random}",
         f"one answer costs: {'; '.join(seconds)}",
         f"in forward passes, measured: {measured}; used ({used}): gradient "
         f"{rates['grads']:.2f}, product {rates['products']:.2f}",
-        f"loss over {noise['batches']} batches at the start: {noise['mean']:.4g}, "
-        f"spread {spread:.1%}",
+        f"loss over {noise.batches} batches at the start: {noise.mean:.4g}, spread {spread:.1%}",
     ]
-    return lines + [
-        f"{each['level']}: {each['topic']}: {each['found']}"
-        for each in found["findings"]
-        if each["level"] == "warning"
-    ]
+    return lines + [f"warning: {each.topic}: {each.found}" for each in warnings]
 
 
 def _time(seconds: float) -> str:

@@ -76,13 +76,13 @@ class Pool:
         """Jobs that could be submitted now."""
         return self.size - sum(worker.busy for worker in self._workers)
 
-    def submit(self, job: str, arguments: Any, tag: Any) -> None:
+    def submit(self, job: str, subject: Any, tag: Any) -> None:
         """Give a job to a free worker; ``tag`` comes back with everything it says."""
         worker = next((w for w in self._workers if not w.busy), None) or self._start()
         worker.tag, worker.busy = tag, True
         # A worker that died while idle is noticed when its sentinel is read.
         with contextlib.suppress(OSError):
-            worker.pipe.send((job, arguments))
+            worker.pipe.send((job, subject))
 
     def wait(self, timeout: float) -> list[Event]:
         """Whatever happened within ``timeout`` seconds, in order."""
@@ -100,7 +100,7 @@ class Pool:
             events += self._bury(worker)
         return events
 
-    def ask(self, job: str, arguments: Any, check: Callable[[], None] = lambda: None) -> Any:
+    def ask(self, job: str, subject: Any, check: Callable[[], None] = lambda: None) -> Any:
         """Run one job while nothing else is going on, and return its answer.
 
         ``check`` is called all the while, and may raise to end the wait.
@@ -109,7 +109,7 @@ class Pool:
             WorkerError: the process died or the job failed.
         """
         tag = object()
-        self.submit(job, arguments, tag)
+        self.submit(job, subject, tag)
         while True:
             check()
             for event in self.wait(0.2):
@@ -118,7 +118,7 @@ class Pool:
                 if event.kind == "done":
                     return event.content
                 if event.kind == "died":
-                    raise WorkerError(f"the process asked to {job} the problem {event.content}")
+                    raise WorkerError(f"the process that did the job {job!r} {event.content}")
                 error = event.content
                 raise WorkerError(error["text"], error["kind"], error["traceback"])
 

@@ -8,21 +8,26 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import Entrant, switches
-from anyorder.compare.plan.plan import Limits
+from anyorder.compare.plan.items import Task
+from anyorder.compare.plan.limits import Limits
 from anyorder.compare.run import memory
 from anyorder.compare.run.adapter import Diverged, Foreign, Native, adapt
+from anyorder.compare.run.records import Costs, Final, Point, RunRecord
 from anyorder.oracle.closures import Closure, Composite
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 from anyorder.problems import Problem, move
+
+if TYPE_CHECKING:
+    from anyorder.compare.plan.settings import Settings
 
 #: A validation loss this many times its value at the start, at so many evaluations in a row, is a
 #: divergence. One such evaluation may be a spike that the method comes back from.
@@ -30,36 +35,7 @@ BLOWN_UP, PATIENCE = 1e3, 3
 #: So many steps without a single question mean that the method waits for something else.
 IDLE_STEPS = 1000
 
-Watcher = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one run needs to know, in a form that can be sent to another process.
-
-    Attributes:
-        entrant: the method.
-        config: searched hyper-parameters and their values.
-        seed: seed of start, batches and random directions.
-        limits: the budget.
-        rates: price of each answer in forward passes.
-        schedule: ``constant`` or ``cosine``.
-        grid: shares of the budget at which to evaluate.
-        device: where model and batches are.
-        autocast: type of ``torch.autocast`` around losses, or ``none``.
-        test: whether to look at the test data in the end.
-    """
-
-    entrant: Entrant
-    config: dict[str, Any]
-    seed: int
-    limits: Limits
-    rates: dict[str, float]
-    schedule: str = "constant"
-    grid: tuple[float, ...] = (0.0, 1.0)
-    device: str = "cpu"
-    autocast: str = "none"
-    test: bool = False
+Watcher = Callable[[Point], None]
 
 
 @dataclass
@@ -79,62 +55,63 @@ class Clock:
         """The share of the budget that is used up."""
         return self.limits.spent(self.calls.forwards(self.rates), self.seconds, self.steps)
 
-    def read(self) -> dict[str, Any]:
-        """All costs, as a point of a curve holds them."""
-        counts = self.calls.to_dict()
-        return {
-            "fraction": self.fraction,
-            "seconds": self.seconds,
-            "forwards": self.calls.forwards(self.rates),
-            "calls": {n: counts[n] for n in counts if n not in ("seconds", "peak_bytes")},
-            "steps": self.steps,
-            "oracle_seconds": self.calls.seconds,
-            "optimizer_seconds": max(0.0, self.seconds - self.data_seconds - self.calls.seconds),
-            "data_seconds": self.data_seconds,
-        }
+    def point(self, **judged: Any) -> Point:
+        """All costs so far, and how the model was judged there."""
+        calls = {each.name: getattr(self.calls, each.name) for each in fields(Costs)}
+        return Point(
+            fraction=self.fraction,
+            seconds=self.seconds,
+            forwards=self.calls.forwards(self.rates),
+            calls=Costs(**calls),
+            steps=self.steps,
+            oracle_seconds=self.calls.seconds,
+            optimizer_seconds=max(0.0, self.seconds - self.data_seconds - self.calls.seconds),
+            data_seconds=self.data_seconds,
+            **judged,
+        )
 
 
-def run(problem: Problem, task: Task, watch: Watcher = lambda point: None) -> dict[str, Any]:
+def run(
+    problem: Problem, entrant: Entrant, task: Task, watch: Watcher = lambda point: None
+) -> RunRecord:
     """Train once and say what came of it.
 
     Whatever the method or the problem raises ends this run and is part of the outcome.
 
     Args:
         problem: what is minimised.
-        task: by what, how, and how long.
+        entrant: by what.
+        task: how, and how long.
         watch: told every point of the curve as soon as it is known.
 
     Returns:
-        The fields of ``runs[]`` in ``docs/results.md``, and ``warmup_seconds`` of 0.
+        The record, with ``warmup_seconds`` of 0.
     """
-    training = Training(problem, task, watch)
-    status, stop_reason, error, trace = "done", "budget", None, None
+    training = Training(problem, entrant, task, watch)
     try:
         training.prepare()
         training.train()
     except (Diverged, NonFiniteError) as stopped:
-        status, stop_reason, error = "diverged", "diverged", str(stopped)
+        record = training.record()
+        record.status, record.stop_reason, record.error = "diverged", "diverged", str(stopped)
+        return record
     except (Exception, SystemExit) as stopped:
-        status, stop_reason = "failed", "error"
-        error, trace = explain(stopped), "".join(traceback.format_exception(stopped))
+        return _ended_by(stopped, training.record())
     record = training.record()
-    test = None
-    if task.test and status == "done":
+    if not task.tuning:
         try:
-            test = training.test()
+            record.test = training.test()
         except Exception as stopped:
-            status, stop_reason = "failed", "error"
-            error, trace = explain(stopped), "".join(traceback.format_exception(stopped))
-    if status != "done":
-        record["final"] = {"loss": None, "metric": None}
-    return {
-        **record,
-        "status": status,
-        "stop_reason": stop_reason,
-        "error": error,
-        "traceback": trace,
-        "test": test,
-    }
+            return _ended_by(stopped, record)
+    last = record.curve[-1]
+    record.final = Final(last.val_loss, last.metric)
+    return record
+
+
+def _ended_by(error: BaseException, record: RunRecord) -> RunRecord:
+    record.status, record.stop_reason = "failed", "error"
+    record.error, record.traceback = explain(error), "".join(traceback.format_exception(error))
+    return record
 
 
 def explain(error: BaseException) -> str:
@@ -162,23 +139,25 @@ def fresh_model(problem: Problem, seed: int, device: str) -> nn.Module:
     return model.to(device)
 
 
-def warm_up(problem: Problem, task: Task) -> float:
+def warm_up(problem: Problem, entrant: Entrant, task: Task, config: Mapping[str, Any]) -> float:
     """Seconds of a first step on a copy that is thrown away: compiling, loading, first touches.
 
     Errors are left to the run itself.
     """
     began = time.perf_counter()
     with contextlib.suppress(Exception, SystemExit):
-        model = fresh_model(problem, task.seed, task.device)
-        adapted = adapt(task.entrant, model, task.config, Budget(), task.seed)
+        device = task.settings.device
+        model = fresh_model(problem, task.seed, device)
+        adapted = adapt(entrant, model, config, Budget(), task.seed)
         began = time.perf_counter()
-        adapted.step(problem.closure(model, move(problem.batch(task.seed, 0), task.device)))
+        adapted.step(problem.closure(model, move(problem.batch(task.seed, 0), device)))
     return time.perf_counter() - began
 
 
-def _cast(closure: Closure, task: Task) -> Closure:
+def _cast(closure: Closure, settings: Settings) -> Closure:
     """The same closure in mixed precision; one in two parts stays in two."""
-    cast_to = torch.autocast(torch.device(task.device).type, dtype=getattr(torch, task.autocast))
+    kind = torch.device(settings.device).type
+    cast_to = torch.autocast(kind, dtype=getattr(torch, settings.autocast))
     if isinstance(closure, Composite):
         return Composite(cast_to(closure.outputs), cast_to(closure.loss))
     return cast_to(closure)
@@ -190,27 +169,28 @@ class Training:
     model: nn.Module
     adapted: Native | Foreign
 
-    def __init__(self, problem: Problem, task: Task, watch: Watcher) -> None:
-        self.problem, self.task, self.watch = problem, task, watch
+    def __init__(self, problem: Problem, entrant: Entrant, task: Task, watch: Watcher) -> None:
+        self.problem, self.entrant, self.task, self.watch = problem, entrant, task, watch
+        self.settings, self.device = task.settings, task.settings.device
         self.clock = Clock(task.limits, task.rates)
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[Point] = []
         self.start_hash, self.base_bytes = "", 0
         self._losses: list[Tensor] = []
         self._rates: list[float] = []
         self._blown_up = 0
-        self._cuda = torch.device(task.device).type == "cuda"
+        self._cuda = torch.device(self.device).type == "cuda"
 
     def prepare(self) -> None:
         """Make model and optimizer, prove the start, look at it once."""
         task = self.task
-        memory.reset_peak(task.device)
-        self.model = fresh_model(self.problem, task.seed, task.device)
+        memory.reset_peak(self.device)
+        self.model = fresh_model(self.problem, task.seed, self.device)
         self.start_hash = memory.fingerprint(self.model)
-        self.base_bytes = memory.peak_bytes(task.device)
-        forwards = task.limits.forwards
+        self.base_bytes = memory.peak_bytes(self.device)
+        forwards = self.clock.limits.forwards
         # A little more than the limit: sums of prices differ from their product by rounding.
         budget = Budget(rates=task.rates, forwards=forwards and forwards * (1 + 1e-9))
-        self.adapted = adapt(task.entrant, self.model, task.config, budget, task.seed)
+        self.adapted = adapt(self.entrant, self.model, task.config, budget, task.seed)
         self.clock.calls = self.adapted.calls
         self._rates = [group.get("lr", math.nan) for group in self._groups()]
         self._evaluate()
@@ -233,7 +213,7 @@ class Training:
             idle = idle + 1 if forwards == before else 0
             if idle >= IDLE_STEPS:
                 raise RuntimeError(
-                    f"{self.task.entrant.path} took {IDLE_STEPS} steps without asking for a loss; "
+                    f"{self.entrant.path} took {IDLE_STEPS} steps without asking for a loss; "
                     "its step(closure) must call the closure"
                 )
             if due < len(grid) - 1 and fraction >= grid[due]:
@@ -248,22 +228,26 @@ class Training:
             found = self.problem.test(self.model)
         return None if found is None else {name: finite(value) for name, value in found.items()}
 
-    def record(self) -> dict[str, Any]:
-        """What is known of the run, at any moment."""
-        last = self.curve[-1] if self.curve else {"val_loss": None, "metric": None}
+    def record(self) -> RunRecord:
+        """What is known of the run, at any moment, as if it had come to its end."""
         optimizer = self.adapted.optimizer if hasattr(self, "adapted") else None
-        return {
-            "seed": self.task.seed,
-            "config": self.task.config,
-            "start_hash": self.start_hash,
-            "curve": self.curve,
-            "final": {"loss": last["val_loss"], "metric": last["metric"]},
-            "peak_bytes": memory.peak_bytes(self.task.device),
-            "base_bytes": self.base_bytes,
-            "state_bytes": 0 if optimizer is None else memory.state_bytes(optimizer),
-            "warmup_seconds": 0.0,
-            "evaluation_seconds": self.clock.evaluation_seconds,
-        }
+        return RunRecord(
+            seed=self.task.seed,
+            config=self.task.config,
+            start_hash=self.start_hash,
+            status="done",
+            stop_reason="budget",
+            error=None,
+            traceback=None,
+            curve=self.curve,
+            final=Final(None, None),
+            test=None,
+            peak_bytes=memory.peak_bytes(self.device),
+            base_bytes=self.base_bytes,
+            state_bytes=0 if optimizer is None else memory.state_bytes(optimizer),
+            warmup_seconds=0.0,
+            evaluation_seconds=self.clock.evaluation_seconds,
+        )
 
     # Inside --------------------------------------------------------------------------------
 
@@ -282,24 +266,24 @@ class Training:
 
     def _synchronise(self) -> None:
         if self._cuda:
-            torch.cuda.synchronize(self.task.device)
+            torch.cuda.synchronize(self.device)
 
     def _step(self) -> None:
         began = time.perf_counter()
         batch = self.problem.batch(self.task.seed, self.clock.steps)
-        if batch is not None and self.task.device != "cpu":  # problems make batches there
-            batch = move(batch, self.task.device)
+        if batch is not None and self.device != "cpu":  # problems make batches there
+            batch = move(batch, self.device)
         self.clock.data_seconds += time.perf_counter() - began
         closure = self.problem.closure(self.model, batch)
-        if self.task.autocast != "none":
-            closure = _cast(closure, self.task)
+        if self.settings.autocast != "none":
+            closure = _cast(closure, self.settings)
         loss = self.adapted.step(closure)
         if loss is not None:
             self._losses.append(loss.detach())
 
     def _schedule(self, fraction: float) -> None:
         """Set the learning rate of every group from the share of the budget that is used up."""
-        if self.task.schedule == "constant" or not self.task.entrant.scheduled:
+        if self.settings.schedule != "cosine" or not self.entrant.scheduled:
             return
         factor = 0.5 * (1.0 + math.cos(math.pi * fraction))
         for group, base in zip(self._groups(), self._rates, strict=False):
@@ -311,7 +295,7 @@ class Training:
     @contextlib.contextmanager
     def _quiet(self) -> Generator[None]:
         """Leave the global random state of training alone."""
-        devices = [torch.device(self.task.device)] if self._cuda else []
+        devices = [torch.device(self.device)] if self._cuda else []
         states = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:
             with torch.random.fork_rng(devices):
@@ -345,13 +329,12 @@ class Training:
             self._synchronise()
             self.clock.evaluation_seconds += time.perf_counter() - began
         loss = float(found["loss"])
-        point = {
-            **self.clock.read(),
-            "train_loss": self._mean_loss(),
-            "val_loss": finite(loss),
-            "metric": finite(found[self.problem.metric]),
-            "peak_bytes": memory.peak_bytes(self.task.device),
-        }
+        point = self.clock.point(
+            train_loss=self._mean_loss(),
+            val_loss=finite(loss),
+            metric=finite(found[self.problem.metric]),
+            peak_bytes=memory.peak_bytes(self.device),
+        )
         self.curve.append(point)
         self.watch(point)
         self._judge(loss)
@@ -366,13 +349,13 @@ class Training:
     def _judge(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise Diverged(f"the validation loss is {loss}")
-        bound = BLOWN_UP * abs(self.curve[0]["val_loss"]) + 1.0
+        start = self.curve[0].val_loss
+        assert start is not None  # else the run had ended there
+        bound = BLOWN_UP * abs(start) + 1.0
         self._blown_up = self._blown_up + 1 if loss > bound else 0
         last = self.clock.fraction >= 1.0
         if self._blown_up >= PATIENCE or (self._blown_up and last):
-            raise Diverged(
-                f"the validation loss rose to {loss:g}, from {self.curve[0]['val_loss']:g}"
-            )
+            raise Diverged(f"the validation loss rose to {loss:g}, from {start:g}")
 
 
 @contextlib.contextmanager
@@ -389,11 +372,3 @@ def finite(value: Any) -> float | None:
     """The number, or None if it is not finite."""
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def task_from(message: Mapping[str, Any], entrant: Entrant) -> Task:
-    """The task that a message describes, for an entrant that was resolved here."""
-    fields = {name: value for name, value in message.items() if name != "entrant"}
-    fields["limits"] = Limits(**fields["limits"])
-    fields["grid"] = tuple(fields["grid"])
-    return Task(entrant=entrant, **fields)

@@ -7,21 +7,25 @@ run and not the comparison.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from multiprocessing import connection, parent_process
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from anyorder.errors import AnyOrderError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported after the output is redirected
+    from anyorder.compare.plan.entrants import Entrant
+    from anyorder.compare.plan.items import Task
+    from anyorder.compare.plan.settings import Settings
+    from anyorder.compare.run.records import Described, Pilot, RunRecord
     from anyorder.problems import Problem
 
 Send = Callable[[str, Any], None]
@@ -30,8 +34,9 @@ Send = Callable[[str, Any], None]
 def main(pipe: Any, threads: int, log: str) -> None:
     """Answer jobs until the pipe closes.
 
-    Messages in are ``(job, arguments)``. Messages out are ``("point", ...)`` while a run goes on
-    and then ``("done", answer)`` or ``("error", {...})``.
+    Messages in are ``(job, subject)``, where the subject is the settings, or the task of a run.
+    Messages out are ``("point", ...)`` while a run goes on and then ``("done", answer)`` or
+    ``("error", {...})``.
 
     Args:
         pipe: one end of a ``multiprocessing.Pipe``.
@@ -48,11 +53,11 @@ def main(pipe: Any, threads: int, log: str) -> None:
 
     while True:
         try:
-            name, arguments = pipe.recv()
+            name, subject = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            send("done", JOBS[name](arguments, send))
+            send("done", JOBS[name](subject, send))
         except AnyOrderError as error:
             send("error", {"kind": type(error).__name__, "text": str(error), "traceback": ""})
         except Exception as error:
@@ -86,92 +91,71 @@ def _end_with(sentinel: int) -> None:
 
 
 @lru_cache(maxsize=4)
-def _problem(spec: str, options: tuple[tuple[str, Any], ...]) -> Problem:
+def _problem(spec: str, options: str) -> Problem:
     from anyorder.problems import load
 
-    return load(spec, **dict(options))
+    return load(spec, **json.loads(options))
 
 
-def problem_of(message: Mapping[str, Any]) -> Problem:
-    """The problem a message names; loaded once per process."""
-    return _problem(message["problem"], tuple(sorted(message["options"].items())))
+def problem_of(settings: Settings) -> Problem:
+    """The problem that is compared on; loaded once per process."""
+    return _problem(settings.problem, json.dumps(settings.options, sort_keys=True))
 
 
-def _describe(message: Mapping[str, Any], send: Send) -> dict[str, Any]:
+def _describe(settings: Settings, send: Send) -> Described:
     """What a problem says of itself."""
-    problem = problem_of(message)
-    return {
-        "name": str(problem.name),
-        "spec": message["problem"],
-        "options": dict(message["options"]),
-        "metric": problem.metric,
-        "goal": problem.goal,
-        "target": problem.target,
-        "optimum": problem.optimum,
-        "schedule": problem.schedule,
-    }
+    from anyorder.compare.run.records import Described
+
+    problem = problem_of(settings)
+    return Described(
+        name=str(problem.name),
+        spec=settings.problem,
+        options=settings.options,
+        metric=problem.metric,
+        goal=problem.goal,
+        target=problem.target,
+        optimum=problem.optimum,
+        schedule=problem.schedule,
+    )
 
 
-def _probe(message: Mapping[str, Any], send: Send) -> dict[str, Any]:
-    from anyorder.compare.run.pilot import probe
+def _pilot(settings: Settings, send: Send) -> Pilot:
+    from anyorder.compare.run.pilot import pilot
 
-    return probe(problem_of(message), message["device"], message["autocast"])
+    return pilot(problem_of(settings), settings.device, settings.autocast)
 
 
-def _run(message: Mapping[str, Any], send: Send) -> dict[str, Any]:
+def _run(task: Task, send: Send) -> RunRecord:
     from anyorder.compare.plan.entrants import resolve
     from anyorder.compare.run import runner
+    from anyorder.compare.run.records import failed_run
 
     try:
-        problem = problem_of(message)
-        method = message["method"]
-        entrant = resolve(method["spec"], method["name"], method["fixed"])
+        problem = problem_of(task.settings)
+        entrant = resolve(task.method.spec, task.method.name, task.method.fixed)
     except AnyOrderError as error:
-        return failure(message["task"], "error", str(error))
-    task = runner.task_from(message["task"], entrant)
-    warmup = _warm(method["name"], problem, task)
-    record = runner.run(problem, task, lambda point: send("point", point))
-    return {**record, "warmup_seconds": warmup}
-
-
-def failure(task: Mapping[str, Any], reason: str, error: str) -> dict[str, Any]:
-    """The record of a run that never got anywhere."""
-    return {
-        "seed": task["seed"],
-        "config": dict(task["config"]),
-        "start_hash": "",
-        "status": "failed",
-        "stop_reason": reason,
-        "error": error,
-        "traceback": None,
-        "curve": [],
-        "final": {"loss": None, "metric": None},
-        "test": None,
-        "peak_bytes": 0,
-        "base_bytes": 0,
-        "state_bytes": 0,
-        "warmup_seconds": 0.0,
-        "evaluation_seconds": 0.0,
-    }
+        return failed_run(task, str(error))
+    warmup = _warm(problem, entrant, task)
+    record = runner.run(problem, entrant, task, lambda point: send("point", point))
+    record.warmup_seconds = warmup
+    return record
 
 
 _warmed: dict[Any, float] = {}
 
 
-def _warm(method: str, problem: Problem, task: Any) -> float:
+def _warm(problem: Problem, entrant: Entrant, task: Task) -> float:
     """Warm this process up, first for the problem, then for the method; seconds of the latter."""
     from anyorder.compare.plan.entrants import resolve
     from anyorder.compare.run import runner
 
-    where = (id(problem), task.device, task.autocast)
+    where = (id(problem), task.settings.device, task.settings.autocast)
     if where not in _warmed:
         # What the first backward of a process costs is no method's fault.
-        _warmed[where] = runner.warm_up(
-            problem, dataclasses.replace(task, entrant=resolve("sgd"), config={})
-        )
-    key = (*where, method)
+        _warmed[where] = runner.warm_up(problem, resolve("sgd"), task, {})
+    key = (*where, entrant.name)
     if key not in _warmed:
-        _warmed[key] = runner.warm_up(problem, task)
+        _warmed[key] = runner.warm_up(problem, entrant, task, task.config)
         # All that was imported stays; looking through it again before every run takes longer
         # than some runs do.
         gc.collect()
@@ -179,7 +163,8 @@ def _warm(method: str, problem: Problem, task: Any) -> float:
     return _warmed[key]
 
 
-JOBS = cast(
-    "dict[str, Callable[[Mapping[str, Any], Send], dict[str, Any]]]",
-    {"describe": _describe, "probe": _probe, "run": _run},
-)
+JOBS: dict[str, Callable[[Any, Send], Any]] = {
+    "describe": _describe,
+    "pilot": _pilot,
+    "run": _run,
+}

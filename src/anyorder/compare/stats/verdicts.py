@@ -1,21 +1,19 @@
 """What a comparison says about its methods, and how sure one can be of it.
 
-Functions of the dict that ``results.json`` holds; the arithmetic is in
-:mod:`anyorder.compare.stats.estimators`. Fields that are missing count as unknown, so that results
-of hand-made or older files can be read too.
+The arithmetic is in :mod:`anyorder.compare.stats.estimators`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from anyorder.compare.run.records import Point, RunRecord
 from anyorder.compare.stats.estimators import (
     LEVEL,
     MIN_SEEDS,
@@ -28,6 +26,7 @@ from anyorder.compare.stats.estimators import (
     holm,
     interval,
     iqm,
+    mean,
     median,
     seeds_needed,
     sign_flip_test,
@@ -35,18 +34,16 @@ from anyorder.compare.stats.estimators import (
 )
 from anyorder.compare.stats.records import (
     AXES,
+    Axis,
+    Judged,
     cost,
-    fields,
     final,
     judged_by,
-    listed,
     main_axis,
-    methods_of,
     number,
-    rates_of,
-    runs_of,
     succeeded,
 )
+from anyorder.compare.store.schema import MethodRecord, Results
 
 Verdict = Literal["better", "worse", "not separable", "not comparable"]
 
@@ -82,17 +79,10 @@ class Reach:
         """Bootstrap interval of the expected running time; None with fewer than three runs."""
         if len(self.hit) < MIN_SEEDS:
             return None
-        rows = np.column_stack([self.spent, self.hit])
-        return interval(rows, lambda drawn: expected_running_time(drawn[..., 0], drawn[..., 1]))
+        return interval(np.column_stack([self.spent, self.hit]), expected_running_time)
 
 
-def time_to_target(
-    runs: Iterable[Mapping[str, Any]],
-    target: float,
-    goal: Goal,
-    axis: str,
-    rates: Mapping[str, float] | None = None,
-) -> Reach:
+def time_to_target(runs: Iterable[RunRecord], target: float, goal: Goal, axis: Axis) -> Reach:
     """When each run's metric reached the target, in the unit of ``axis``.
 
     A run that diverged or failed missed the target, whatever its curve shows: nobody would have
@@ -103,18 +93,16 @@ def time_to_target(
         target: The value to reach.
         goal: Whether to come down to it or up to it.
         axis: See :func:`~anyorder.compare.stats.records.cost`.
-        rates: Price of each answer, where the curve does not hold ``forwards``.
     """
     seeds: list[int] = []
     spent: list[float] = []
     hits: list[bool] = []
     for run in runs:
-        points = listed(run.get("curve"))
-        costs = [cost(point, axis, rates) for point in points]
-        when = first_hit(costs, [number(point.get("metric")) for point in points], target, goal)
-        seeds.append(int(run.get("seed", 0)))
+        costs = [cost(point, axis) for point in run.curve]
+        when = first_hit(costs, [number(point.metric) for point in run.curve], target, goal)
+        seeds.append(run.seed)
         hits.append(math.isfinite(when) and succeeded(run))
-        spent.append(when if hits[-1] else max((c for c in costs if math.isfinite(c)), default=0.0))
+        spent.append(when if hits[-1] else max(costs, default=0.0))
     return Reach(tuple(seeds), tuple(spent), tuple(hits))
 
 
@@ -148,7 +136,7 @@ class Pair:
     why: str = ""
 
 
-def compare_pairs(results: Mapping[str, Any], level: float = LEVEL) -> list[Pair]:
+def compare_pairs(results: Results, level: float = LEVEL) -> list[Pair]:
     """Compare every two methods on the seeds they share, in what they are judged by.
 
     Returns:
@@ -157,7 +145,7 @@ def compare_pairs(results: Mapping[str, Any], level: float = LEVEL) -> list[Pair
         same point.
     """
     key, goal = judged_by(results)
-    pairs = [_pair(a, b, key, goal) for a, b in combinations(methods_of(results), 2)]
+    pairs = [_pair(a, b, key, goal) for a, b in combinations(results.methods, 2)]
     adjusted = holm([pair.p for pair, _ in pairs])
     tested = sum(not pair.why for pair, _ in pairs)
     needed = seeds_needed(tested, level)
@@ -167,12 +155,12 @@ def compare_pairs(results: Mapping[str, Any], level: float = LEVEL) -> list[Pair
     ]
 
 
-def _pair(a: Mapping[str, Any], b: Mapping[str, Any], key: str, goal: Goal) -> tuple[Pair, Floats]:
+def _pair(a: MethodRecord, b: MethodRecord, key: Judged, goal: Goal) -> tuple[Pair, Floats]:
     """The pair without its verdict, and the difference on each shared seed."""
-    names = str(a.get("name")), str(b.get("name"))
-    runs_a, runs_b = ({r.get("seed"): r for r in runs_of(m)} for m in (a, b))
+    names = a.name, b.name
+    runs_a, runs_b = ({run.seed: run for run in each.runs} for each in (a, b))
     shared = [seed for seed in runs_a if seed in runs_b]
-    starts = [(runs_a[s].get("start_hash"), runs_b[s].get("start_hash")) for s in shared]
+    starts = [(runs_a[seed].start_hash, runs_b[seed].start_hash) for seed in shared]
     why = ""
     if not all(any(map(succeeded, runs.values())) for runs in (runs_a, runs_b)):
         why = f"{names[int(any(map(succeeded, runs_a.values())))]} has no result"
@@ -199,7 +187,7 @@ def _judged(
     return replace(
         pair,
         difference=math.fsum(differences) / len(differences) if known else math.nan,
-        interval=interval(differences, partial(np.mean, axis=-1)) if known else None,
+        interval=interval(differences, mean) if known else None,
         adjusted=adjusted,
         verdict=verdict,
         why=f"too few seeds, {needed} are needed" if pair.seeds < needed else "",
@@ -226,8 +214,8 @@ class Row:
         target_cost: Expected running time to the target in ``unit``; inf if never reached.
         calls: Median over runs of each count of the ledger.
         seconds: Median seconds of a run, evaluations not counted.
-        peak_bytes: Largest over runs; None if not measured.
-        state_bytes: Largest over runs; None if not measured.
+        peak_bytes: Largest over runs; 0 if it could not be measured.
+        state_bytes: Largest over runs.
         note: What else must be known: failures, divergence, too few seeds.
         runs: Number of report runs.
         unit: The axis of ``target_cost``.
@@ -246,16 +234,16 @@ class Row:
     target_cost: float | None = None
     calls: dict[str, float] = field(default_factory=dict[str, float])
     seconds: float = math.nan
-    peak_bytes: float | None = None
-    state_bytes: float | None = None
+    peak_bytes: int = 0
+    state_bytes: int = 0
     note: str = ""
     runs: int = 0
-    unit: str = "seconds"
+    unit: Axis = "seconds"
     oracle_share: float | None = None
     failed: bool = False
 
 
-def summarise(results: Mapping[str, Any], axis: str | None = None) -> list[Row]:
+def summarise(results: Results, axis: Axis | None = None) -> list[Row]:
     """The leaderboard: best metric first, at equal metric best loss; no result at all, last.
 
     Args:
@@ -265,7 +253,7 @@ def summarise(results: Mapping[str, Any], axis: str | None = None) -> list[Row]:
     axis = main_axis(results) if axis is None else axis
     if axis not in AXES:
         raise StatisticsError(f"axis: expected one of {list(AXES)}, got {axis!r}")
-    rows = [_row(method, results, axis) for method in methods_of(results)]
+    rows = [_row(method, results, axis) for method in results.methods]
     key, goal = judged_by(results)
 
     def place(row: Row) -> tuple[bool, float, float, str]:
@@ -275,25 +263,19 @@ def summarise(results: Mapping[str, Any], axis: str | None = None) -> list[Row]:
     return sorted(rows, key=place)
 
 
-def _row(method: Mapping[str, Any], results: Mapping[str, Any], axis: str) -> Row:
-    problem = fields(results.get("problem"))
-    goal: Goal = "max" if problem.get("goal") == "max" else "min"
-    runs = runs_of(method)
-    name = str(method.get("name"))
-    failed = bool(method.get("failed")) or not any(map(succeeded, runs))
+def _row(method: MethodRecord, results: Results, axis: Axis) -> Row:
+    goal, target, runs = results.problem.goal, results.problem.target, method.runs
     if not runs:
-        note = str(method.get("failed") or "no run was recorded")
-        return Row(name, note=note, unit=axis, failed=True, calls={})
+        note = method.failed or "no run was recorded"
+        return Row(method.name, note=note, unit=axis, failed=True)
     losses = [final(run, "loss") for run in runs]
     metrics = [final(run, "metric", goal) for run in runs]
     has_metric = any(map(math.isfinite, metrics))
     spread, metric_spread = interval(losses), interval(metrics) if has_metric else None
-    target = number(problem.get("target"))
-    rates = rates_of(results)
-    reach = time_to_target(runs, target, goal, axis, rates) if math.isfinite(target) else None
-    ends = [fields((listed(run.get("curve")) or [{}])[-1]) for run in runs]
+    reach = None if target is None else time_to_target(runs, target, goal, axis)
+    ends = [run.curve[-1] for run in runs if run.curve]
     return Row(
-        name,
+        method.name,
         iqm(losses),
         *_ends(spread),
         iqm(metrics) if has_metric else math.nan,
@@ -301,14 +283,14 @@ def _row(method: Mapping[str, Any], results: Mapping[str, Any], axis: str) -> Ro
         success=None if reach is None else reach.success,
         target_cost=None if reach is None else reach.expected,
         calls=_median_calls(ends),
-        seconds=_median([number(end.get("seconds")) for end in ends]),
-        peak_bytes=_largest(runs, "peak_bytes"),
-        state_bytes=_largest(runs, "state_bytes"),
-        note=_note(method, runs),
+        seconds=median([end.seconds for end in ends]) if ends else math.nan,
+        peak_bytes=max(run.peak_bytes for run in runs),
+        state_bytes=max(run.state_bytes for run in runs),
+        note=_note(method),
         runs=len(runs),
         unit=axis,
         oracle_share=_oracle_share(ends),
-        failed=failed,
+        failed=not any(map(succeeded, runs)),
     )
 
 
@@ -316,39 +298,27 @@ def _ends(spread: Interval | None) -> tuple[float | None, float | None]:
     return (None, None) if spread is None else (spread.low, spread.high)
 
 
-def _median(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return median(known) if known else math.nan
+def _median_calls(ends: Sequence[Point]) -> dict[str, float]:
+    ledgers = [asdict(end.calls) for end in ends]
+    return (
+        {kind: median([ledger[kind] for ledger in ledgers]) for kind in ledgers[0]} if ends else {}
+    )
 
 
-def _median_calls(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    ledgers = [fields(end.get("calls")) for end in ends if end.get("calls")]
-    kinds = dict.fromkeys(kind for ledger in ledgers for kind in ledger)
-    return {kind: _median([number(ledger.get(kind)) for ledger in ledgers]) for kind in kinds}
+def _oracle_share(ends: Sequence[Point]) -> float | None:
+    oracle = sum(end.oracle_seconds for end in ends)
+    total = oracle + sum(end.optimizer_seconds for end in ends)
+    return oracle / total if total > 0 else None
 
 
-def _largest(runs: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    known = [value for run in runs if math.isfinite(value := number(run.get(key)))]
-    return max(known) if known else None
-
-
-def _oracle_share(ends: Sequence[Mapping[str, Any]]) -> float | None:
-    times = [
-        (number(end.get("oracle_seconds")), number(end.get("optimizer_seconds"))) for end in ends
-    ]
-    known = [pair for pair in times if math.isfinite(sum(pair))]
-    total = sum(map(sum, known))
-    return sum(oracle for oracle, _ in known) / total if total > 0 else None
-
-
-def _note(method: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+def _note(method: MethodRecord) -> str:
     """Failures with their first reason, divergence, and why there is no interval."""
-    parts: list[str] = [str(method["failed"])] if method.get("failed") else []
+    runs = method.runs
+    parts = [method.failed] if method.failed else []
     lost = [run for run in runs if not succeeded(run)]
-    crashed = [run for run in lost if run.get("status") == "failed"]
+    crashed = [run for run in lost if run.status == "failed"]
     if crashed:
-        reason = str(crashed[0].get("error") or crashed[0].get("stop_reason") or "no reason given")
-        parts.append(f"{len(crashed)} of {len(runs)} runs failed: {reason}")
+        parts.append(f"{len(crashed)} of {len(runs)} runs failed: {crashed[0].error}")
     if len(lost) > len(crashed):
         parts.append(f"{len(lost) - len(crashed)} of {len(runs)} runs diverged")
     if len(runs) < MIN_SEEDS:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anyorder.compare.plan.plan import Item
+from anyorder.compare.plan.items import Item
 from anyorder.compare.plan.space import Dimension, clamped, distribution
+from anyorder.compare.store.schema import Outcome
 from anyorder.compare.store.storage import Storage, StorageError
 from anyorder.extras import require
 
@@ -59,20 +60,18 @@ class Mirror:
                 text = " ".join(str(error.__cause__ or error).split())
                 raise StorageError(f"{text}. Finished runs are kept") from error
 
-    def _add(self, item: Item, outcome: Mapping[str, Any]) -> None:
-        record = outcome["record"]
-        if (
-            record is None
-        ):  # the default configuration was chosen, so its runs are the reported ones
+    def _add(self, item: Item, outcome: Outcome) -> None:
+        record = outcome.record
+        if record is None:  # the default was chosen, so its runs are the reported ones
             return
         study = self._study(item)
         # A process may have died between adding a trial and noting it.
         if any(t.user_attrs.get("run") == item.key for t in study.get_trials(deepcopy=False)):
             return
         states = self._optuna.trial.TrialState
-        value = record["final"]["metric"]
-        done = record["status"] == "done" and value is not None
-        params, distributions = self._params(item, outcome["config"])
+        value = record.final.metric
+        done = record.status == "done" and value is not None
+        params, distributions = self._params(item, outcome.config)
         study.add_trial(
             self._optuna.trial.create_trial(
                 state=states.COMPLETE if done else states.FAIL,
@@ -80,17 +79,17 @@ class Mirror:
                 params=params,
                 distributions=distributions,
                 intermediate_values={
-                    round(1000 * point["fraction"]): point["metric"]
-                    for point in record["curve"]
-                    if point["metric"] is not None
+                    round(1000 * point.fraction): point.metric
+                    for point in record.curve
+                    if point.metric is not None
                 },
                 user_attrs={
                     "run": item.key,
-                    "status": record["status"],
-                    "error": (record["error"] or "")[:500],
-                    "loss": record["final"]["loss"],
+                    "status": record.status,
+                    "error": (record.error or "")[:500],
+                    "loss": record.final.loss,
                     "seed": item.seed,
-                    "settings": {name: str(value) for name, value in outcome["settings"].items()},
+                    "settings": {name: str(value) for name, value in outcome.settings.items()},
                 },
             )
         )

@@ -1,6 +1,6 @@
 """Where a comparison is kept while it runs, so that nothing is lost and nothing is done twice.
 
-Plan, probe and every finished run live in the same database as the Optuna studies that mirror them
+Plan, pilot and every finished run live in the same database as the Optuna studies that mirror them
 (:mod:`anyorder.compare.store.mirror`). Optuna keeps trials; what it lacks is a queue in which a run
 that a killed process had begun is taken over in one atomic statement. That is the one table here
 that matters, ``anyorder_items``:
@@ -19,13 +19,15 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyorder
-from anyorder.compare.plan.plan import Item, Plan, joined
+from anyorder.compare.plan.items import Item
+from anyorder.compare.plan.plan import Plan, joined
 from anyorder.compare.store import holders
-from anyorder.compare.store.schema import SCHEMA
+from anyorder.compare.store.schema import SCHEMA, Facts, Outcome, read, text_of
 from anyorder.errors import AnyOrderError
 from anyorder.extras import require
 
@@ -37,6 +39,14 @@ ATTEMPTS, PAUSE = 4, 1.0
 
 class StorageError(AnyOrderError, OSError):
     """A folder or a database that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that is this process's to do: its configuration, if it is known by now."""
+
+    config: dict[str, Any] | None
+    crashes: int
 
 
 def embedded_url(out: Path) -> str:
@@ -124,15 +134,15 @@ class Storage:
                     key=self.key,
                     schema=SCHEMA,
                     version=anyorder.__version__,
-                    plan=json.dumps(plan.to_dict()),
-                    facts="{}",
+                    plan=text_of(plan),
+                    facts="",
                 )
             )
         while True:
             with self._transaction() as do:
                 row = do(self._sql.select(self._plans).where(self._mine)).one()
             self._refuse_other_version(row)
-            stored = Plan.from_dict(json.loads(row.plan))
+            stored = read(Plan, row.plan, "plan")
             agreed = joined(stored, plan, extend=extend)
             if agreed == stored:
                 return agreed
@@ -140,24 +150,25 @@ class Storage:
                 update = self._sql.update(self._plans).where(
                     self._mine, self._plans.c.plan == row.plan
                 )
-                do(update.values(plan=json.dumps(agreed.to_dict())))
+                do(update.values(plan=text_of(agreed)))
 
-    def facts(self) -> dict[str, Any]:
-        """What was measured before the first run; empty until :meth:`keep_facts`."""
+    def facts(self) -> Facts | None:
+        """What was found before the first run; None until :meth:`keep_facts`."""
         with self._transaction() as do:
-            return json.loads(
-                do(self._sql.select(self._plans.c.facts).where(self._mine)).scalar_one()
-            )
+            text = do(self._sql.select(self._plans.c.facts).where(self._mine)).scalar_one()
+        return read(Facts, text, "facts") if text else None
 
-    def keep_facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Store what was measured; the first to do so wins, and all go by what is returned."""
+    def keep_facts(self, facts: Facts) -> Facts:
+        """Store what was found; the first to do so wins, and all go by what is returned."""
         with self._transaction() as do:
             do(
                 self._sql.update(self._plans)
-                .where(self._mine, self._plans.c.facts == "{}")
-                .values(facts=json.dumps(dict(facts)))
+                .where(self._mine, self._plans.c.facts == "")
+                .values(facts=text_of(facts))
             )
-        return self.facts()
+        kept = self.facts()
+        assert kept is not None
+        return kept
 
     def add(self, items: Sequence[tuple[Item, Mapping[str, Any] | None]]) -> None:
         """Add runs and, where it is known already, their configuration; known runs stay."""
@@ -177,12 +188,8 @@ class Storage:
 
     # Runs ----------------------------------------------------------------------------------
 
-    def claim(self, item: Item) -> dict[str, Any] | None:
-        """Try to take a run.
-
-        Returns:
-            Its stored ``config`` and ``crashes``, or None if somebody else has it or has done it.
-        """
+    def claim(self, item: Item) -> Claim | None:
+        """Try to take a run; None if somebody else has it or has done it."""
         t, mine = self._items.c, self._item(item)
         with self._transaction() as do:
             found = do(self._sql.select(t.state, t.holder).where(mine)).one()
@@ -201,7 +208,7 @@ class Storage:
                 return None
             row = do(self._sql.select(t.config, t.crashes).where(mine)).one()
         config = None if row.config is None else json.loads(row.config)
-        return {"config": config, "crashes": row.crashes}
+        return Claim(config, row.crashes)
 
     def beat(self) -> None:
         """Say that this process is alive and still at its runs."""
@@ -209,9 +216,9 @@ class Storage:
         with self._transaction() as do:
             do(self._sql.update(self._items).where(held).values(beat=self._now()))
 
-    def finish(self, item: Item, outcome: Mapping[str, Any]) -> bool:
+    def finish(self, item: Item, outcome: Outcome) -> bool:
         """Store the outcome of a run; False if its claim was lost, and nothing is stored."""
-        return self._settle(item, state="done", outcome=json.dumps(dict(outcome), allow_nan=False))
+        return self._settle(item, state="done", outcome=text_of(outcome))
 
     def release(self, item: Item, *, crashed: bool = False) -> bool:
         """Give a run back, to be done again from its beginning."""
@@ -232,7 +239,7 @@ class Storage:
             rows = do(self._sql.select(t.key, t.state).where(t.comparison == self.key))
             return {row.key: row.state for row in rows}
 
-    def outcomes(self, keys: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    def outcomes(self, keys: Sequence[str] | None = None) -> dict[str, Outcome]:
         """Outcomes of finished runs by key, of all or of some."""
         t = self._items.c
         query = self._sql.select(t.key, t.outcome).where(
@@ -241,11 +248,12 @@ class Storage:
         if keys is not None:
             query = query.where(t.key.in_(list(keys)))
         with self._transaction() as do:
-            return {row.key: json.loads(row.outcome) for row in do(query)}
+            rows = do(query).all()
+        return {row.key: read(Outcome, row.outcome, row.key) for row in rows}
 
     # For the mirror ------------------------------------------------------------------------
 
-    def unmirrored(self, most: int | None = None) -> dict[str, dict[str, Any]]:
+    def unmirrored(self, most: int | None = None) -> dict[str, Outcome]:
         """Finished runs that the Optuna studies may not show yet, up to ``most`` of them."""
         t = self._items.c
         query = (
@@ -254,7 +262,8 @@ class Storage:
             .limit(most)
         )
         with self._transaction() as do:
-            return {row.key: json.loads(row.outcome) for row in do(query)}
+            rows = do(query).all()
+        return {row.key: read(Outcome, row.outcome, row.key) for row in rows}
 
     def mirrored(self, key: str) -> None:
         """Note that a run is in its Optuna study."""

@@ -76,18 +76,33 @@ function address(parameters) {
   return filters.action.split("?")[0] + (text ? "?" + text : "");
 }
 
+// A search is a place of its own, so that Back leads to the one before. What is typed in one go is
+// one search.
+function visit(url, amend) {
+  if (new URL(url, location.href).href === location.href) return;
+  if (amend) history.replaceState(null, "", url);
+  else history.pushState(null, "", url);
+}
+
+function fillFrom(parameters) {
+  for (const field of filters.elements) {
+    if (!field.name) continue;
+    field.value = parameters.get(field.name) || "";
+    if (field.selectedIndex === -1) field.value = ""; // no such choice
+  }
+  nameOrders();
+}
+
 let turn = 0;
 
-async function refresh() {
+async function refresh(url) {
   const mine = ++turn;
-  const url = address(asked());
   const answer = await fetch(url);
   if (mine !== turn) return; // a later question is on its way
   if (!answer.ok) { location.href = url; return; }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (mine !== turn) return;
   document.getElementById("results").replaceWith(page.getElementById("results"));
-  history.replaceState(null, "", url);
 }
 
 // The export has no server to ask: it filters by the cards' own data and ranks by index.json, with
@@ -143,6 +158,7 @@ function scores(query) {
 }
 
 async function refreshExport() {
+  const mine = ++turn;
   const parameters = asked();
   const query = parameters.get("q") || "";
   const status = document.getElementById("found");
@@ -154,6 +170,7 @@ async function refreshExport() {
       status.textContent = "Search needs a web server: python -m http.server in this folder.";
       return;
     }
+    if (mine !== turn) return;
   }
   const ranks = query ? scores(query) : null;
   const shown = cards.filter((card) =>
@@ -177,35 +194,46 @@ async function refreshExport() {
   status.textContent = shown.length === 1 ? "1 paper" : `${shown.length} papers`;
   document.getElementById("empty").hidden = shown.length > 0;
   document.getElementById("clear").hidden = [...parameters.keys()].every((name) => name === "sort");
-  history.replaceState(null, "", address(parameters));
 }
 
 if (filters) {
-  const act = () => {
-    nameOrders();
-    return live ? refresh() : refreshExport();
-  };
+  const show = () => (live ? refresh(location.href) : refreshExport());
   let timer = 0;
+  let typing = false;
+  const act = (amend) => {
+    clearTimeout(timer);
+    nameOrders();
+    visit(address(asked()), amend);
+    return show();
+  };
+  const restore = () => {
+    clearTimeout(timer);
+    typing = false;
+    fillFrom(new URLSearchParams(location.search));
+  };
   filters.addEventListener("change", (event) => {
-    if (event.target.matches("select")) act();
+    if (event.target.matches("select")) act(false);
+    typing = false;
   });
   filters.addEventListener("input", (event) => {
     if (!event.target.matches("input")) return;
     clearTimeout(timer);
-    timer = setTimeout(act, 220);
+    timer = setTimeout(() => {
+      act(typing);
+      typing = true;
+    }, 220);
   });
   filters.addEventListener("submit", (event) => {
     event.preventDefault();
-    clearTimeout(timer);
-    act();
+    act(typing);
+    typing = false;
   });
-  if (!live && location.search) {
-    for (const [name, value] of new URLSearchParams(location.search)) {
-      const field = filters.elements.namedItem(name);
-      if (field) field.value = value;
-    }
-    act();
-  }
+  addEventListener("popstate", () => {
+    restore();
+    show();
+  });
+  restore();
+  if (!live && location.search) show();
 }
 
 // ---- the exported gallery -------------------------------------------------------------------
@@ -225,8 +253,10 @@ if (pills && !live) {
     const pill = event.target.closest("a");
     if (!pill) return;
     event.preventDefault();
-    show(pill.dataset.verdict);
-    history.replaceState(null, "", pill.href);
+    visit(pill.href, false);
+    restore();
   });
-  show(new URLSearchParams(location.search).get("verdict") || "");
+  const restore = () => show(new URLSearchParams(location.search).get("verdict") || "");
+  addEventListener("popstate", restore);
+  restore();
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
 from anyorder.compare.plan.space import (
-    SAMPLERS,
     Dimension,
+    Sampler,
     SpaceError,
     assumed,
     clamped,
@@ -41,12 +42,12 @@ def past(count: int) -> list[tuple[dict[str, object], float]]:
     return found
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_trial_0_is_the_default(sampler: str) -> None:
     assert draw(0, sampler) == {each.name: each.default for each in SPACE}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_configurations_lie_inside_differ_and_repeat(sampler: str) -> None:
     before = past(5)
     drawn = [draw(index, sampler, past=before) for index in range(1, 6)]
@@ -81,11 +82,6 @@ def test_tpe_learns_and_random_does_not() -> None:
 
 def test_an_empty_space_has_one_configuration() -> None:
     assert configuration((), 3, sampler="qmc", seed=0) == {}
-
-
-def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(SpaceError, match="expected one of qmc, random, tpe, got 'grid'"):
-        draw(1, "grid")
 
 
 def test_declared_spaces_leave_out_what_is_fixed() -> None:
@@ -123,7 +119,6 @@ def test_spaces_of_foreign_classes_are_assumed_by_name() -> None:
 def test_a_dimension_says_what_it_is() -> None:
     assert str(SPACE[0]) == "lr log 1e-05..0.1"
     assert str(SPACE[4]) == "kind choice a|b|c"
-    assert SPACE[0].to_dict()["low"] == 1e-5
 
 
 def test_optuna_takes_what_was_clamped() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import anyorder.compare.report.charts as charts
-from anyorder.compare.report.charts import dot, goal_of, known, marks, metric_of, short, wants_log
+from anyorder.compare.report.charts import dot, known, marks, short, wants_log
 
 CSS = (Path(charts.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
 
@@ -121,9 +121,3 @@ def test_numbers_fit_for_json() -> None:
     assert [known(v) for v in (1.5, math.inf, math.nan)] == [1.5, None, None]
     assert short(np.array([1 / 3, -np.inf])) == [0.3333333, None]
     assert dot(1.0, None, "x") == {"x": 1.0, "y": None, "text": "x", "kind": "seed"}
-
-
-def test_words_of_the_problem() -> None:
-    assert (goal_of({}), metric_of({})) == ("min", "metric")
-    results = {"problem": {"goal": "max", "metric": "accuracy"}}
-    assert (goal_of(results), metric_of(results)) == ("max", "accuracy")

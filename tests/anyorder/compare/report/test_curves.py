@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
-from typing import Any
 
+import example_results as example
 import pytest
 
 from anyorder.compare.report.charts import Chart
 from anyorder.compare.report.curves import figures, loss_curves, metric_curves
+from anyorder.compare.store.schema import Results
 
-
-def _load() -> Any:
-    place = Path(__file__).parents[1] / "example_results.py"
-    spec = importlib.util.spec_from_file_location("example_results", place)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = _load()
-RUNS = {
+RUNS: dict[str, list[list[float | None]]] = {
     "a": [[1.0, 0.5, 0.25], [1.0, 0.6, 0.35], [1.0, 0.7, 0.45]],
     "b": [[1.0, 0.9, 0.8]] * 3,
 }
@@ -104,7 +92,7 @@ def test_the_target_is_a_line_in_the_metric() -> None:
 
 def test_a_lost_run_counts_as_worst_after_its_end() -> None:
     results = example.made_up(RUNS)
-    results["methods"][0]["runs"][0] = example.run(0, [1.0, 0.5], status="diverged")
+    results.methods[0].runs[0] = example.run(0, [1.0, 0.5], status="diverged")
     series = _chart(loss_curves(results))["views"]["steps"]["series"][0]
     assert series["line"][1] == [1.0, 0.6, 0.45]
     assert series["band"][2] == [1.0, 0.7, None]
@@ -112,13 +100,13 @@ def test_a_lost_run_counts_as_worst_after_its_end() -> None:
 
 
 def test_which_charts_there_are() -> None:
-    def ids(results: dict[str, Any]) -> list[str]:
+    def ids(results: Results) -> list[str]:
         return [chart["id"] for chart in figures(results)]
 
     assert ids(example.made_up(RUNS)) == ["final", "loss", "metric", "target"]
     assert ids(example.made_up(RUNS, target=None)) == ["final", "loss", "metric"]
     assert ids(example.made_up(RUNS, metric="loss", goal="min")) == ["final", "loss", "target"]
-    assert ids({}) == []
+    assert ids(example.results()) == []
 
 
 @pytest.mark.parametrize("name", list(example.hostile()))

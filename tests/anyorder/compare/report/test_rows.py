@@ -2,23 +2,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import example_results as example
+from example_results import lost, point
+
 from anyorder.compare.report.charts import Chart
 from anyorder.compare.report.rows import final_values, target_times
+from anyorder.compare.run.records import Final, RunRecord
+from anyorder.compare.store.schema import Results
+
+Runs = tuple[str, list[RunRecord]]
 
 
-def _run(seed: int, end: float | None, cost: float = 10.0, **more: Any) -> dict[str, Any]:
+def _run(seed: int, end: float, cost: float = 10.0) -> RunRecord:
     """A run whose accuracy climbs straight from 0 to its end."""
-    curve = [{"seconds": 0.0, "metric": 0.0}, {"seconds": cost, "metric": end}]
-    final = {"loss": None if end is None else 1 - end, "metric": end}
-    return {"seed": seed, "status": "done", "curve": curve, "final": final} | more
+    curve = [point(seconds=0.0, metric=0.0), point(seconds=cost, metric=end)]
+    return example.run(seed, [], curve=curve, final=Final(1 - end, end))
 
 
-def _results(*methods: tuple[str, list[dict[str, Any]]], **problem: Any) -> dict[str, Any]:
-    return {
-        "plan": {"budget": "10s"},
-        "problem": {"metric": "accuracy", "goal": "max", "target": 0.5} | problem,
-        "methods": [{"name": name, "runs": runs} for name, runs in methods],
-    }
+def _results(*methods: Runs, **problem: Any) -> Results:
+    return example.results(
+        *(example.method(name, runs) for name, runs in methods),
+        **{"budget": "10s", "metric": "accuracy", "target": 0.5, **problem},
+    )
 
 
 def _chart(chart: Chart | None) -> Chart:
@@ -28,7 +33,7 @@ def _chart(chart: Chart | None) -> Chart:
 
 POOR = ("poor", [_run(i, end) for i, end in enumerate((0.2, 0.3, 0.25))])
 FINE = ("fine", [_run(i, end) for i, end in enumerate((0.8, 1.0, 0.4))])
-LOST = ("lost", [_run(0, 0.9), _run(1, None, status="diverged"), _run(2, 0.7)])
+LOST = ("lost", [_run(0, 0.9), lost(_run(1, 0.9)), _run(2, 0.7)])
 
 
 def test_final_values_by_hand() -> None:
@@ -54,8 +59,8 @@ def test_lost_runs_stand_apart() -> None:
 
 
 def test_nothing_finished_is_no_chart() -> None:
-    assert final_values(_results(("lost", [_run(0, None)]))) is None
-    assert final_values({}) is None
+    assert final_values(_results(("lost", [lost(_run(0, 0.9))]))) is None
+    assert final_values(_results()) is None
 
 
 def test_misses_have_no_time() -> None:
@@ -76,4 +81,4 @@ def test_misses_have_no_time() -> None:
 
 def test_without_a_target_there_is_no_time_to_it() -> None:
     assert target_times(_results(POOR, target=None)) is None
-    assert target_times({"problem": {"target": 1.0}}) is None
+    assert target_times(_results(target=1.0)) is None

@@ -1,26 +1,14 @@
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
+import example_results as example
 import pytest
 
 from anyorder.compare.report import tables
 from anyorder.compare.stats.verdicts import summarise
 
-
-def _load() -> Any:
-    place = Path(__file__).parents[1] / "example_results.py"
-    spec = importlib.util.spec_from_file_location("example_results", place)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = _load()
 RUNS = {
     "a": [[1.0, 0.9 + 0.001 * s] for s in range(8)],
     "b": [[1.0, 0.1 + 0.002 * s] for s in range(8)],
@@ -52,8 +40,8 @@ def test_leaderboard_holds_the_exact_numbers() -> None:
 
 def test_leaderboard_names_losses_and_reasons() -> None:
     results = example.made_up({"a": [[1.0, 0.5]] * 3, "b": [[1.0, 0.9]] * 3, "c": []})
-    results["methods"][0]["runs"][0] |= {"status": "diverged"}
-    results["methods"][2]["failed"] = "ImportError: no c"
+    results.methods[0].runs[0].status = "diverged"
+    results.methods[2].failed = "ImportError: no c"
     board = tables.leaderboard(results)
     assert [cell.text for cell in _column(board, "method")] == ["b", "a", "c"]
     lost = _column(board, "score")[1]
@@ -103,15 +91,13 @@ def test_ledger() -> None:
 
 def test_the_ledger_shows_output_gradients_where_they_say_more_than_gradients() -> None:
     results = example.made_up(RUNS)
-    points = [
-        point for method in results["methods"] for run in method["runs"] for point in run["curve"]
-    ]
+    points = [point for method in results.methods for run in method.runs for point in run.curve]
     assert "output gradients" not in tables.ledger(results).head
     for point in points:
-        point["calls"]["output_grads"] = point["calls"]["grads"]
+        point.calls.output_grads = point.calls.grads
     assert "output gradients" not in tables.ledger(results).head
     for point in points:
-        point["calls"]["output_grads"] = 7
+        point.calls.output_grads = 7
     table = tables.ledger(results)
     assert [row[table.head.index("output gradients")].value for row in table.rows] == [7] * len(
         table.rows
@@ -122,10 +108,10 @@ def test_the_ledger_shows_output_gradients_where_they_say_more_than_gradients() 
 def test_test_data() -> None:
     results = example.made_up(RUNS)
     assert tables.test_data(results) is None
-    for method in results["methods"]:
-        for run in method["runs"]:
-            run["test"] = {"loss": 0.25, "score": None}
-    results["methods"][1]["runs"][0]["status"] = "diverged"
+    for method in results.methods:
+        for run in method.runs:
+            run.test = {"loss": 0.25, "score": None}
+    results.methods[1].runs[0].status = "diverged"
     table = tables.test_data(results)
     assert table is not None
     b = table.rows[[cell.text for cell in _column(table, "method")].index("b")]
@@ -135,33 +121,24 @@ def test_test_data() -> None:
 def test_tuning() -> None:
     results = example.made_up(RUNS)
     assert tables.tuning(results) is None
-    results["methods"][0] |= {
-        "chosen": 1,
-        "space": [{"name": "lr", "low": 0.01, "high": 0.1}],
-        "tuning": [
-            {
-                "config": {"lr": 0.01, "n": 3},
-                "value": 0.5,
-                "cost": {"forwards": 30},
-                "status": "done",
-            },
-            {
-                "config": {"lr": 0.1, "n": 4},
-                "value": 0.7,
-                "cost": {"forwards": 31},
-                "status": "done",
-            },
-            {"config": {"lr": 9.0}, "value": None, "cost": {}, "status": "failed", "error": "boom"},
+    results.methods[0] = replace(
+        results.methods[0],
+        chosen=1,
+        space=[example.searched(low=0.01, high=0.1)],
+        tuning=[
+            example.trial(0, 0.5, lr=0.01, n=3),
+            example.trial(1, 0.7, lr=0.1, n=4),
+            example.trial(2, None, "failed", lr=9.0),
         ],
-    }
+    )
     table = tables.tuning(results)
     assert table is not None
     assert "default on report seeds" not in table.head
     ((_, trials, lost, cost, default, best, chosen, edge),) = table.rows
-    assert [cell.value for cell in (trials, lost, cost, default, best)] == [3, 1, 61, 0.5, 0.7]
+    assert [cell.value for cell in (trials, lost, cost, default, best)] == [3, 1, 93, 0.5, 0.7]
     assert chosen.text == "lr 0.1, n 4"
     assert edge.text == "lr 0.1 lies at the upper end, the best may lie outside"
-    results["methods"][0]["default_runs"] = [example.run(i, [1.0, 0.5]) for i in range(3)]
+    results.methods[0].default_runs = [example.run(i, [1.0, 0.5]) for i in range(3)]
     again = tables.tuning(results)
     assert again is not None
     (by_default,) = _column(again, "default on report seeds")
@@ -174,8 +151,9 @@ def test_tuning() -> None:
 def test_losses_say_why() -> None:
     results = example.made_up(RUNS)
     assert tables.losses(results) is None
-    results["methods"][0]["runs"][2] |= {"status": "failed", "error": "ValueError: x"}
-    results["methods"].append({"name": "c", "runs": [], "failed": "ImportError: c"})
+    runs = results.methods[0].runs
+    runs[2] = example.lost(runs[2], "failed", error="ValueError: x")
+    results.methods.append(example.method("c", [], failed="ImportError: c"))
     table = tables.losses(results)
     assert table is not None
     assert [[cell.text for cell in row] for row in table.rows] == [
@@ -185,17 +163,12 @@ def test_losses_say_why() -> None:
 
 
 def test_rates_nominal_beside_measured() -> None:
-    assert tables.rates({}) is None
-    table = tables.rates(
-        {
-            "rates": {"nominal": {"grads": 3}, "measured": {"grads": 2.5, "products": None}},
-            "probe": {"costs": {"gradient": {"seconds": 0.002, "bytes": 2048}}},
-        }
-    )
-    assert table is not None
+    table = tables.rates(example.results())
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["gradient", "3", "2.5", "2 ms", "2.0 KiB"],
-        ["product", "—", "—", "—", "—"],
+        ["value", "1", "1", "0.11 ms", "0 B"],
+        ["gradient", "3", "2.82", "0.31 ms", "4.0 KiB"],
+        ["product", "6", "—", "—", "—"],
+        ["ranked point", "1", "1", "—", "—"],
     ]
 
 

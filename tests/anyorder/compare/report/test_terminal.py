@@ -7,24 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from example_results import method, results, searched
 from rich.console import Console
 
 from anyorder.compare.report.terminal import leaderboard
 from anyorder.compare.stats.verdicts import Row
 
-RESULTS: Any = {
-    "problem": {"name": "p", "metric": "accuracy", "goal": "max", "target": 0.9},
-    "plan": {"budget": "3s", "seeds": 3},
-    "methods": [
-        {
-            "name": "good",
-            "space": [{"name": "lr"}, {"name": "k"}],
-            "settings": {"lr": 0.12345, "k": 3},
-        },
-        {"name": "bad", "space": [], "settings": {}},
-    ],
-    "warnings": ["the machine was busy"],
-}
+GOOD = method("good", [], space=[searched("lr"), searched("k")], settings={"lr": 0.12345, "k": 3})
+RESULTS = results(GOOD, method("bad", []), budget="3s", name="p", metric="accuracy", target=0.9)
+RESULTS.warnings = ["the machine was busy"]
 ROWS = [
     Row(
         "good", 0.5, 0.4, 0.6, 0.95, 0.94, 0.96, 2 / 3, 12.5, {"grads": 100.0, "products": 50.0},
@@ -34,9 +25,9 @@ ROWS = [
 ]  # fmt: skip
 
 
-def show(results: Any = RESULTS, rows: Any = ROWS, width: int = 80) -> str:
+def show(found: Any = RESULTS, rows: Any = ROWS, width: int = 80) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(leaderboard(results, Path("out"), lambda results: rows))
+    console.print(leaderboard(found, rows, Path("out")))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -61,7 +52,7 @@ def test_a_remark_on_all_is_made_once() -> None:
 
 
 def test_the_loss_is_shown_once_and_no_target_is_none() -> None:
-    results = {**RESULTS, "problem": {"name": "p", "metric": "loss", "goal": "min", "target": None}}
-    text = show(results, [Row("good", 0.5, runs=1, success=None)])
+    one = results(GOOD, name="p", metric="loss", goal="min", target=None)
+    text = show(one, [Row("good", 0.5, runs=1, success=None)])
     assert text.count("loss") == 2
     assert "target:" not in text

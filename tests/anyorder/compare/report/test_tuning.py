@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import pytest
+from example_results import method, results, searched, trial
 
 from anyorder.compare.report.charts import Chart
 from anyorder.compare.report.tuning import (
@@ -14,26 +15,19 @@ from anyorder.compare.report.tuning import (
     lr_range,
     trial_values,
 )
+from anyorder.compare.store.schema import MethodRecord, Results
 
 
-def _method(name: str, trials: list[tuple[float, float | None]], chosen: int = 0) -> dict[str, Any]:
-    return {
-        "name": name,
-        "chosen": chosen,
-        "space": [{"name": "lr", "kind": "log", "low": 1e-4, "high": 1.0}],
-        "tuning": [
-            {
-                "config": {"lr": lr},
-                "value": value,
-                "status": "done" if value is not None else "diverged",
-            }
-            for lr, value in trials
-        ],
-    }
+def _method(name: str, trials: list[tuple[float, float | None]], chosen: int = 0) -> MethodRecord:
+    tuning = [
+        trial(i, value, "diverged" if value is None else "done", lr=lr)
+        for i, (lr, value) in enumerate(trials)
+    ]
+    return method(name, [], chosen=chosen, space=[searched()], tuning=tuning)
 
 
-def _results(*methods: dict[str, Any], goal: str = "min") -> dict[str, Any]:
-    return {"problem": {"metric": "error", "goal": goal}, "methods": list(methods)}
+def _results(*methods: MethodRecord, goal: str = "min") -> Results:
+    return results(*methods, metric="error", goal=goal)
 
 
 def _chart(chart: Chart | None) -> Chart:
@@ -47,7 +41,7 @@ FOUR = _method("four", [(1e-3, 4.0), (1e-2, 1.0), (0.1, None), (0.5, 3.0)], chos
 def test_values_turned_so_that_small_is_good() -> None:
     assert trial_values(FOUR, "min").tolist() == [4.0, 1.0, math.inf, 3.0]
     assert trial_values(FOUR, "max").tolist() == [-4.0, -1.0, math.inf, -3.0]
-    assert trial_values({}, "min").tolist() == []
+    assert trial_values(method("a", []), "min").tolist() == []
 
 
 def test_best_of_k_by_hand() -> None:
@@ -86,24 +80,28 @@ def test_learning_rates_by_hand() -> None:
     ("lr", "side"), [(1e-4, "lower"), (1.1e-4, "lower"), (2e-4, ""), (0.5, ""), (1.0, "upper")]
 )
 def test_the_edge_of_the_space_is_flagged(lr: float, side: str) -> None:
-    method = _method("m", [(lr, 1.0), (0.01, 2.0)])
-    assert (side in edge(method)) if side else (edge(method) == "")
-    notes = _chart(learning_rates(_results(method)))["notes"]
+    tuned = _method("m", [(lr, 1.0), (0.01, 2.0)])
+    assert (side in edge(tuned)) if side else (edge(tuned) == "")
+    notes = _chart(learning_rates(_results(tuned)))["notes"]
     assert any(side in note for note in notes[1:]) if side else len(notes) == 1
 
 
 def test_without_tuning_there_is_nothing_to_draw() -> None:
-    for method in ({"name": "a"}, _method("one", [(0.1, 1.0)]), _method("lost", [(0.1, None)] * 3)):
-        assert best_of_trials(_results(method)) is None
-    assert learning_rates(_results({"name": "a"})) is None
+    one, lost = _method("one", [(0.1, 1.0)]), _method("lost", [(0.1, None)] * 3)
+    for each in (method("a", []), one, lost):
+        assert best_of_trials(_results(each)) is None
+    assert learning_rates(_results(method("a", []))) is None
     assert learning_rates(_results(_method("lost", [(0.1, None)] * 3))) is None
 
 
-def test_what_is_missing_or_odd() -> None:
-    assert chosen_of({"chosen": 3, "tuning": []}) is None
-    assert chosen_of({"chosen": None, "tuning": [{}]}) is None
-    assert lr_range({"space": [{"name": "lr", "low": None, "high": 1}]}) is None
-    assert (
-        edge({"chosen": 0, "space": [{"name": "lr", "low": 0.1, "high": 1}], "tuning": [{}]}) == ""
-    )
-    assert edge({"chosen": 0, "space": [{"name": "lr", "low": 0, "high": 1}], "tuning": [{}]}) == ""
+def test_without_tuning_nothing_was_chosen() -> None:
+    assert chosen_of(method("a", [])) is None
+    assert chosen_of(FOUR) is FOUR.tuning[1]
+
+
+def test_without_a_searched_rate_there_is_no_edge() -> None:
+    assert lr_range(method("a", [])) is None
+    assert edge(replace(FOUR, space=[searched("momentum")])) == ""
+    assert edge(replace(FOUR, space=[searched(low=0.0)])) == ""
+    zero = _method("zero", [(0.0, 1.0), (0.1, 2.0)])
+    assert edge(zero).startswith("0 lies at the lower end")

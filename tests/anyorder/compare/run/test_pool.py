@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from example_results import task
 
-from anyorder.compare.plan.plan import Limits
+from anyorder.compare.plan.plan import Entry
+from anyorder.compare.plan.settings import Settings
 from anyorder.compare.run.pool import Event, Pool, WorkerError, _ending
-from anyorder.oracle.ledger import NOMINAL_RATES
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +28,6 @@ def pool(log: Path) -> Iterator[Pool]:
         yield made
 
 
-def message(problem: str, spec: str = "sgd", budget: str = "20grads") -> dict[str, Any]:
-    task = {
-        "config": {},
-        "seed": 0,
-        "limits": asdict(Limits.read(budget, NOMINAL_RATES)),
-        "rates": NOMINAL_RATES,
-        "grid": [0.0, 0.5, 1.0],
-    }
-    method = {"name": spec, "spec": spec, "fixed": {}}
-    return {"problem": problem, "options": {}, "method": method, "task": task}
-
-
 def until_the_end(pool: Pool) -> list[Event]:
     events: list[Event] = []
     deadline = time.monotonic() + 60
@@ -50,21 +38,21 @@ def until_the_end(pool: Pool) -> list[Event]:
 
 
 def test_an_answer(pool: Pool) -> None:
-    found = pool.ask("describe", {"problem": "rosenbrock", "options": {"dim": 3}})
-    assert found["name"] == "rosenbrock"
-    assert (found["goal"], found["optimum"], found["options"]) == ("min", 0.0, {"dim": 3})
+    found = pool.ask("describe", Settings("rosenbrock", {"dim": 3}))
+    assert (found.name, found.goal) == ("rosenbrock", "min")
+    assert (found.optimum, found.options) == (0.0, {"dim": 3})
 
 
 def test_progress_and_outcome_of_a_run(pool: Pool) -> None:
-    pool.submit("run", message("quadratic"), "tag")
+    pool.submit("run", task(problem="quadratic", evaluations=2), "tag")
     assert pool.idle == 0
     events = until_the_end(pool)
     assert [event.kind for event in events] == ["point"] * 3 + ["done"]
     assert {event.tag for event in events} == {"tag"}
     record = events[-1].content
-    assert record["status"] == "done"
-    assert record["curve"] == [event.content for event in events[:-1]]
-    assert record["warmup_seconds"] > 0
+    assert record.status == "done"
+    assert record.curve == [event.content for event in events[:-1]]
+    assert record.warmup_seconds > 0
     assert pool.idle == 1
 
 
@@ -72,7 +60,7 @@ def test_one_thread_as_asked_and_output_in_the_log(
     pool: Pool, problem_file: Callable[[str], str], log: Path
 ) -> None:
     path = problem_file("print('hello from the file', torch.get_num_threads(), flush=True)")
-    pool.ask("describe", {"problem": path, "options": {}})
+    pool.ask("describe", Settings(path))
     assert "hello from the file 1" in log.read_text()
     assert "OMP_NUM_THREADS" not in os.environ or os.environ["OMP_NUM_THREADS"]
 
@@ -82,43 +70,41 @@ def test_waiting_can_be_ended(pool: Pool) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        pool.ask("describe", {"problem": "quadratic", "options": {}}, check)
+        pool.ask("describe", Settings("quadratic"), check)
     assert until_the_end(pool)[-1].kind == "done"
 
 
 def test_errors_of_this_library_keep_their_name(pool: Pool) -> None:
     with pytest.raises(WorkerError, match="unknown problem 'digit'.*'digits'") as caught:
-        pool.ask("describe", {"problem": "digit", "options": {}})
+        pool.ask("describe", Settings("digit"))
     assert (caught.value.kind, caught.value.trace) == ("ProblemError", "")
 
 
 def test_other_errors_bring_their_traceback(pool: Pool) -> None:
-    with pytest.raises(WorkerError, match="KeyError") as caught:
-        pool.ask("describe", {"problem": "digits"})
+    with pytest.raises(WorkerError, match="AttributeError") as caught:
+        pool.ask("describe", "digits")
     assert caught.value.kind == ""
     assert "Traceback" in caught.value.trace
 
 
 def test_a_run_that_cannot_begin_is_a_failed_run(pool: Pool) -> None:
-    pool.submit("run", message("quadratic", "nowhere.py:Mine"), None)
+    lost = replace(task(), method=Entry("x", "nowhere.py:Mine", "", {}, search=False))
+    pool.submit("run", replace(lost, settings=Settings("quadratic")), None)
     record = until_the_end(pool)[-1].content
-    assert (record["status"], record["stop_reason"]) == ("failed", "error")
-    assert "does not exist" in record["error"]
+    assert (record.status, record.stop_reason) == ("failed", "error")
+    assert "does not exist" in record.error
 
 
 def test_a_worker_that_dies_is_reported_and_replaced(
     pool: Pool, problem_file: Callable[[str], str], method_file: Callable[[str], str]
 ) -> None:
-    pool.submit("run", message("quadratic", method_file("os._exit(7)")), "bad")
+    pool.submit("run", task(method_file("os._exit(7)"), problem="quadratic"), "bad")
     last = until_the_end(pool)[-1]
     assert (last.kind, last.tag) == ("died", "bad")
     assert last.content == "ended by itself with exit code 7"
-    with pytest.raises(WorkerError, match="asked to describe the problem was ended by SIGSEGV"):
-        pool.ask(
-            "describe",
-            {"problem": problem_file("import os; os.kill(os.getpid(), 11)"), "options": {}},
-        )
-    assert pool.ask("describe", {"problem": "quadratic", "options": {}})["name"] == "quadratic"
+    with pytest.raises(WorkerError, match="did the job 'describe' was ended by SIGSEGV"):
+        pool.ask("describe", Settings(problem_file("import os; os.kill(os.getpid(), 11)")))
+    assert pool.ask("describe", Settings("quadratic")).name == "quadratic"
 
 
 def test_an_empty_pool_waits() -> None:

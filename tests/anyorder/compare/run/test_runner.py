@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Callable
@@ -14,37 +13,46 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import resolve
-from anyorder.compare.plan.plan import Limits, grid
-from anyorder.compare.run.runner import (
-    IDLE_STEPS,
-    Clock,
-    Task,
-    Training,
-    explain,
-    finite,
-    run,
-    task_from,
-    warm_up,
-)
-from anyorder.compare.store import schema
+from anyorder.compare.plan.items import TUNING_EVALUATIONS, Item, Task
+from anyorder.compare.plan.limits import Limits
+from anyorder.compare.plan.plan import Entry
+from anyorder.compare.plan.settings import Settings
+from anyorder.compare.run import runner as running
+from anyorder.compare.run.records import Final, Point, RunRecord
+from anyorder.compare.run.runner import IDLE_STEPS, Clock, Training, explain, finite, warm_up
+from anyorder.compare.store.schema import Outcome, read, text_of
 from anyorder.oracle.ledger import NOMINAL_RATES, Calls
 from anyorder.problems import Problem, load
 
 METHODS = ["sgd", "adamw", "lion", "adahessian", "mezo", "rank_sgd", "torch.optim:LBFGS"]
 
 
-def task(method: str = "sgd", budget: str = "40grads", **changes: Any) -> Task:
-    fields: dict[str, Any] = {
-        "config": {},
-        "seed": 0,
-        "limits": Limits.read(budget, NOMINAL_RATES),
-        "rates": NOMINAL_RATES,
-        "grid": grid(5),
-    }
-    return Task(entrant=resolve(method), **{**fields, **changes})
+def task(
+    method: str = "sgd",
+    budget: str = "40grads",
+    *,
+    config: dict[str, Any] | None = None,
+    seed: int = 0,
+    rates: dict[str, float] | None = None,
+    tuning: bool = True,
+    evaluations: int = 5,
+    schedule: str = "constant",
+    autocast: str = "none",
+) -> Task:
+    settings = Settings(
+        "p", budget=budget, schedule=schedule, autocast=autocast,  # type: ignore[arg-type]
+        evaluations=evaluations * (TUNING_EVALUATIONS if tuning else 1),
+    )  # fmt: skip
+    item = Item("tune" if tuning else "report", method, 0, seed)
+    entry = Entry(method, method, "", {}, search=False)
+    return Task(settings, entry, item, config or {}, rates or NOMINAL_RATES)
 
 
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
+def run(problem: Problem, job: Task, watch: Any = lambda point: None) -> RunRecord:
+    return running.run(problem, resolve(job.method.spec), job, watch)
+
+
+def timeless(record: RunRecord) -> dict[str, Any]:
     from anyorder.compare.store.results import strip_times
 
     return strip_times(record)
@@ -52,18 +60,19 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_to_its_budget_and_its_record_is_valid(method: str) -> None:
-    record = run(load("quadratic"), task(method, test=True))
-    assert (record["status"], record["stop_reason"], record["error"]) == ("done", "budget", None)
-    schema._check("run", json.loads(json.dumps(record)), schema.RunRecord)
-    end = record["curve"][-1]
-    assert 100 < end["forwards"] <= 120
-    assert end["calls"]["grads"] * 3 + end["calls"]["products"] * 6 + end["calls"]["values"] + end[
-        "calls"
-    ]["ranked"] == pytest.approx(end["forwards"])
-    assert [p["fraction"] for p in record["curve"]] == sorted(
-        p["fraction"] for p in record["curve"]
+    record = run(load("quadratic"), task(method, tuning=False))
+    assert (record.status, record.stop_reason, record.error) == ("done", "budget", None)
+    outcome = Outcome({}, {}, record, "m")
+    assert read(Outcome, text_of(outcome), "outcome") == outcome
+    end = record.curve[-1]
+    assert 100 < end.forwards <= 120
+    calls = end.calls
+    assert calls.grads * 3 + calls.products * 6 + calls.values + calls.ranked == pytest.approx(
+        end.forwards
     )
-    assert record["final"] == {"loss": end["val_loss"], "metric": end["metric"]}
+    fractions = [point.fraction for point in record.curve]
+    assert fractions == sorted(fractions)
+    assert record.final == Final(end.val_loss, end.metric)
 
 
 @pytest.mark.parametrize("method", ["adamw", "mezo", "rank_sgd"])
@@ -75,55 +84,54 @@ def test_a_run_repeats_bit_for_bit(method: str) -> None:
 def test_the_same_seed_is_the_same_start_for_all_methods() -> None:
     problem = load("digits")
     hashes = {
-        run(problem, task(m, "1grads", seed=s))["start_hash"] for m in METHODS[:3] for s in (0, 1)
+        run(problem, task(m, "1grads", seed=s)).start_hash for m in METHODS[:3] for s in (0, 1)
     }
     assert len(hashes) == 2
 
 
 def test_a_counted_budget_is_used_up_to_the_last_answer() -> None:
     record = run(load("quadratic"), task("sgd", "40grads"))
-    assert record["curve"][-1]["calls"]["grads"] == 40
+    assert record.curve[-1].calls.grads == 40
     record = run(load("quadratic"), task("mezo", "40grads"))
-    assert record["curve"][-1]["calls"]["values"] == 120
+    assert record.curve[-1].calls.values == 120
     record = run(load("quadratic"), task("sgd", "7steps"))
-    assert record["curve"][-1]["steps"] == 7
+    assert record.curve[-1].steps == 7
 
 
 def test_prices_that_are_no_round_numbers_lose_no_answer() -> None:
     rates = {**NOMINAL_RATES, "grads": 2.8765432109}
-    limits = Limits.read("333grads", rates)
-    record = run(load("quadratic"), task(limits=limits, rates=rates))
-    assert record["curve"][-1]["calls"]["grads"] == 333
+    record = run(load("quadratic"), task(budget="333grads", rates=rates))
+    assert record.curve[-1].calls.grads == 333
 
 
 def test_a_budget_in_seconds_is_of_charged_seconds() -> None:
     problem = load("digits")
     record = run(problem, task("sgd", "0.2s"))
-    end = record["curve"][-1]
-    assert 0.2 <= end["seconds"] < 0.3
-    parts = end["oracle_seconds"] + end["optimizer_seconds"] + end["data_seconds"]
-    assert parts == pytest.approx(end["seconds"], rel=1e-6)
-    assert record["evaluation_seconds"] > 0
+    end = record.curve[-1]
+    assert 0.2 <= end.seconds < 0.3
+    parts = end.oracle_seconds + end.optimizer_seconds + end.data_seconds
+    assert parts == pytest.approx(end.seconds, rel=1e-6)
+    assert record.evaluation_seconds > 0
 
 
 def test_evaluations_fall_on_the_grid_and_the_end() -> None:
-    record = run(load("quadratic"), task(grid=grid(4), budget="100grads"))
-    assert [p["calls"]["grads"] for p in record["curve"]] == [0, 13, 36, 65, 100]
-    assert record["curve"][0]["train_loss"] is None
+    record = run(load("quadratic"), task(evaluations=4, budget="100grads"))
+    assert [p.calls.grads for p in record.curve] == [0, 13, 36, 65, 100]
+    assert record.curve[0].train_loss is None
 
 
 def test_train_loss_is_the_mean_of_what_was_seen_since() -> None:
-    record = run(load("quadratic"), task(grid=(0.0, 0.5, 1.0), budget="4steps"))
-    singly = run(load("quadratic"), task(grid=grid(4), budget="4steps", limits=Limits(steps=4)))
-    assert len(record["curve"]) == 3
-    first = record["curve"][1]["train_loss"]
+    record = run(load("quadratic"), task(evaluations=2, budget="4steps"))
+    singly = run(load("quadratic"), task(evaluations=4, budget="4steps"))
+    assert len(record.curve) == 3
+    first = record.curve[1].train_loss
     assert first is not None
-    assert singly["curve"][-1]["val_loss"] == record["curve"][-1]["val_loss"]
-    assert first > record["curve"][2]["train_loss"]  # type: ignore[operator]
+    assert singly.curve[-1].val_loss == record.curve[-1].val_loss
+    assert first > record.curve[2].train_loss  # type: ignore[operator]
 
 
 def test_a_method_that_sees_no_loss_has_no_train_loss() -> None:
-    assert run(load("quadratic"), task("rank_sgd"))["curve"][-1]["train_loss"] is None
+    assert run(load("quadratic"), task("rank_sgd")).curve[-1].train_loss is None
 
 
 @pytest.mark.parametrize("method", ["sgd", "torch.optim:SGD"])
@@ -167,8 +175,7 @@ def test_tensor_learning_rates_are_scheduled_in_place() -> None:
     entrant = resolve("torch.optim:AdamW")
     lr = torch.tensor(0.5)
     changed = task(config={"lr": lr, "foreach": False}, schedule="cosine")
-    training = Training(load("quadratic"), Task(**{**vars(changed), "entrant": entrant}), print)
-    training.watch = lambda point: None
+    training = Training(load("quadratic"), entrant, changed, lambda point: None)
     training.prepare()
     training._schedule(0.5)
     assert training._groups()[0]["lr"] is lr
@@ -176,12 +183,12 @@ def test_tensor_learning_rates_are_scheduled_in_place() -> None:
 
 
 def test_a_divergence_is_found_and_is_no_result() -> None:
-    record = run(load("quadratic"), task("sgd", "2000grads", config={"lr": 100.0}, grid=grid(40)))
-    assert (record["status"], record["stop_reason"]) == ("diverged", "diverged")
-    assert record["final"] == {"loss": None, "metric": None}
-    assert record["error"]
-    assert record["curve"][-1]["calls"]["grads"] < 2000
-    assert json.loads(json.dumps(record, allow_nan=False))
+    record = run(load("quadratic"), task("sgd", "2000grads", config={"lr": 100.0}, evaluations=40))
+    assert (record.status, record.stop_reason) == ("diverged", "diverged")
+    assert record.final == Final(None, None)
+    assert record.error
+    assert record.curve[-1].calls.grads < 2000
+    assert text_of(record)
 
 
 def test_one_spike_is_no_divergence(problem_file: Callable[[str], str]) -> None:
@@ -193,7 +200,7 @@ def test_one_spike_is_no_divergence(problem_file: Callable[[str], str]) -> None:
             return {"loss": 1e9 if self.looks == 3 else 1.0}
         """)
     )
-    assert run(problem, task("sgd"))["status"] == "done"
+    assert run(problem, task("sgd")).status == "done"
 
 
 def test_a_run_that_ends_on_a_blown_up_loss_has_diverged(
@@ -207,7 +214,7 @@ def test_a_run_that_ends_on_a_blown_up_loss_has_diverged(
             return {"loss": 1e9 if self.looks == 6 else 1.0}
         """)
     )
-    assert run(problem, task("sgd"))["status"] == "diverged"
+    assert run(problem, task("sgd")).status == "diverged"
 
 
 def test_a_method_that_raises_is_explained_with_its_place(
@@ -221,19 +228,19 @@ def test_a_method_that_raises_is_explained_with_its_place(
         """
     )
     record = run(load("quadratic"), task(spec))
-    assert (record["status"], record["stop_reason"]) == ("failed", "error")
-    assert record["error"].startswith("ArithmeticError at ")
-    assert record["error"].endswith("mine.py:13: no more")
-    assert "raise ArithmeticError" in record["traceback"]
-    assert len(record["curve"]) >= 1
-    assert record["final"] == {"loss": None, "metric": None}
+    assert (record.status, record.stop_reason) == ("failed", "error")
+    assert record.error.startswith("ArithmeticError at ")
+    assert record.error.endswith("mine.py:13: no more")
+    assert "raise ArithmeticError" in record.traceback
+    assert len(record.curve) >= 1
+    assert record.final == Final(None, None)
 
 
 def test_a_class_that_refuses_parameters_fails_with_its_own_words() -> None:
     record = run(load("digits"), task("torch.optim:Muon"))
-    assert record["status"] == "failed"
-    assert "Muon only supports 2D parameters" in record["error"]
-    assert record["curve"] == []
+    assert record.status == "failed"
+    assert "Muon only supports 2D parameters" in record.error
+    assert record.curve == []
 
 
 def test_a_problem_that_fails_in_mid_run_fails_the_run(problem_file: Callable[[str], str]) -> None:
@@ -246,14 +253,14 @@ def test_a_problem_that_fails_in_mid_run_fails_the_run(problem_file: Callable[[s
         """)
     )
     record = run(problem, task("adamw"))
-    assert "OSError" in record["error"]
-    assert "the data is gone" in record["error"]
+    assert "OSError" in record.error
+    assert "the data is gone" in record.error
 
 
 def test_a_method_that_never_asks_is_stopped(method_file: Callable[[str], str]) -> None:
     record = run(load("quadratic"), task(method_file("return None")))
-    assert record["status"] == "failed"
-    assert f"took {IDLE_STEPS} steps without asking" in record["error"]
+    assert record.status == "failed"
+    assert f"took {IDLE_STEPS} steps without asking" in record.error
 
 
 def test_test_data_is_looked_at_once_and_only_if_asked(problem_file: Callable[[str], str]) -> None:
@@ -264,9 +271,9 @@ def test_test_data_is_looked_at_once_and_only_if_asked(problem_file: Callable[[s
         return {"loss": 0.5, "nan": float("nan")}
     """
     problem: Any = load(problem_file(changes))
-    assert run(problem, task("sgd"))["test"] is None
+    assert run(problem, task("sgd")).test is None
     assert problem.tested == 0
-    assert run(problem, task("sgd", test=True))["test"] == {"loss": 0.5, "nan": None}
+    assert run(problem, task("sgd", tuning=False)).test == {"loss": 0.5, "nan": None}
     assert problem.tested == 1
 
 
@@ -286,8 +293,8 @@ def test_evaluation_leaves_no_trace_in_the_random_state(problem_file: Callable[.
     )
     plain_file, greedy_file = problem_file(noisy), problem_file(greedy, "greedy.py")
     first, second = (run(load(path), task("sgd")) for path in (plain_file, greedy_file))
-    assert first["final"] == second["final"]
-    assert first["status"] == "done"
+    assert first.final == second.final
+    assert first.status == "done"
 
 
 def test_averaged_weights_are_put_in_place_for_evaluation(tmp_path: Path) -> None:
@@ -313,9 +320,9 @@ def test_averaged_weights_are_put_in_place_for_evaluation(tmp_path: Path) -> Non
     problem = load("quadratic")
     plain = problem.evaluate(problem.build(0))["loss"]
     record = run(problem, task(f"{path}:Averaging"))
-    assert record["status"] == "done"
-    assert record["curve"][0]["val_loss"] > 100 * plain
-    assert record["curve"][0]["val_loss"] == pytest.approx(record["curve"][-1]["val_loss"])
+    assert record.status == "done"
+    assert record.curve[0].val_loss > 100 * plain
+    assert record.curve[0].val_loss == pytest.approx(record.curve[-1].val_loss)
 
 
 def test_autocast_surrounds_the_loss(problem_file: Callable[[str], str]) -> None:
@@ -328,7 +335,7 @@ def test_autocast_surrounds_the_loss(problem_file: Callable[[str], str]) -> None
             return out.float().square().mean()
         """)
     )
-    assert run(problem, task("sgd", autocast="bfloat16"))["status"] == "done"
+    assert run(problem, task("sgd", autocast="bfloat16")).status == "done"
     assert problem.seen == {torch.bfloat16}  # type: ignore[attr-defined]
 
 
@@ -346,35 +353,29 @@ def test_autocast_surrounds_both_parts_of_a_loss() -> None:
             return super().criterion(outputs, batch)
 
     record = run(Watched(), task("sso", autocast="bfloat16"))
-    assert record["status"] == "done", record["error"]
+    assert record.status == "done", record.error
     assert seen == {torch.bfloat16}
 
 
 def test_a_method_that_works_on_outputs_asks_less_of_the_loss() -> None:
     record = run(load("digits"), task("sso", "60grads"))
-    assert record["status"] == "done", record["error"]
-    calls = record["curve"][-1]["calls"]
-    assert 0 < 5 * calls["output_grads"] <= calls["grads"] <= 60
-    assert record["final"]["loss"] < 0.8 * record["curve"][0]["val_loss"]
+    assert record.status == "done", record.error
+    calls = record.curve[-1].calls
+    assert 0 < 5 * calls.output_grads <= calls.grads <= 60
+    assert record.final.loss < 0.8 * record.curve[0].val_loss
 
 
 def test_points_are_told_as_they_come() -> None:
-    seen: list[dict[str, Any]] = []
+    seen: list[Point] = []
     record = run(load("quadratic"), task("sgd"), seen.append)
-    assert seen == record["curve"]
+    assert seen == record.curve
 
 
 def test_warming_up_takes_time_and_hides_errors(method_file: Callable[[str], str]) -> None:
     problem: Problem = load("quadratic")
-    assert warm_up(problem, task("sgd")) > 0
-    assert warm_up(problem, task(method_file("raise ValueError"))) >= 0
-
-
-def test_a_task_survives_a_journey() -> None:
-    sent = task("adamw", seed=3)
-    fields = {name: value for name, value in vars(sent).items() if name != "entrant"}
-    message = json.loads(json.dumps({**fields, "limits": vars(sent.limits)}))
-    assert task_from(message, sent.entrant) == sent
+    assert warm_up(problem, resolve("sgd"), task("sgd"), {}) > 0
+    raising = method_file("raise ValueError")
+    assert warm_up(problem, resolve(raising), task(raising), {}) >= 0
 
 
 def test_the_clock_reads_all_costs() -> None:
@@ -382,11 +383,11 @@ def test_the_clock_reads_all_costs() -> None:
         Limits(forwards=60.0), NOMINAL_RATES, Calls(values=2, grads=3, products=1, seconds=1)
     )
     clock.seconds, clock.data_seconds, clock.steps = 2.0, 0.25, 3
-    read = clock.read()
-    assert read["forwards"] == 2 + 9 + 6
-    assert read["fraction"] == pytest.approx(17 / 60)
-    assert read["optimizer_seconds"] == pytest.approx(0.75)
-    assert set(read["calls"]) == set(schema.Costs.__annotations__)
+    read = clock.point(train_loss=None, val_loss=1.0, metric=1.0, peak_bytes=0)
+    assert read.forwards == 2 + 9 + 6
+    assert read.fraction == pytest.approx(17 / 60)
+    assert read.optimizer_seconds == pytest.approx(0.75)
+    assert (read.calls.values, read.calls.grads, read.calls.products) == (2, 3, 1)
 
 
 def test_words_for_errors_and_numbers() -> None:

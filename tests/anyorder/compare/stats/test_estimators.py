@@ -141,8 +141,8 @@ def test_the_order_of_the_seeds_does_not_matter(values: list[float], random: obj
     rows = [(v, float(v > 0)) for v in values]
     mixed = [(v, float(v > 0)) for v in shuffled]
 
-    def statistic(drawn: np.ndarray) -> np.ndarray:
-        return drawn[..., 0].sum(-1) - drawn[..., 1].max(-1)
+    def statistic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return first.sum(-1) - second.max(-1)
 
     assert interval(rows, statistic) == interval(mixed, statistic)
 
@@ -320,9 +320,9 @@ def test_sign_flips_do_not_see_order_unit_or_direction(
 def test_sign_flips_of_many_pairs_agree_with_the_normal_law() -> None:
     values = np.random.default_rng(5).normal(0.25, 1, size=60)
     z = values.sum() / np.sqrt((values**2).sum())
-    assert sign_flip_test(values) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.01)
+    assert sign_flip_test(values) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.02)
     assert sign_flip_test(values) == sign_flip_test(values[::-1])
-    assert sign_flip_test(np.ones(40)) == pytest.approx(1 / (2**16 + 1))
+    assert sign_flip_test(np.ones(40)) == pytest.approx(2 / (2**14 + 1))
 
 
 def test_sign_flips_hold_their_level() -> None:

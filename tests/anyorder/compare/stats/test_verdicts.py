@@ -1,62 +1,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import example_results as example
 import pytest
+from example_results import costs, lost, point
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anyorder.compare.run.records import Final, RunRecord
 from anyorder.compare.stats.estimators import StatisticsError
-from anyorder.compare.stats.verdicts import (
-    compare_pairs,
-    summarise,
-    time_to_target,
-)
+from anyorder.compare.stats.verdicts import compare_pairs, summarise, time_to_target
+from anyorder.compare.store.schema import MethodRecord, Results
 
 
-def run(seed: int, loss: float | None, metric: float | None = 0.5, **more: Any) -> dict[str, Any]:
+def run(seed: int, loss: float, metric: float | None = 0.5, **more: Any) -> RunRecord:
     """A run in 10 seconds whose metric goes straight from 0; in the end it is minus the loss."""
     curve = [
-        {"seconds": 0.0, "steps": 0, "forwards": 0.0, "metric": 0.0, "val_loss": 1.0},
-        {
-            "seconds": 10.0,
-            "steps": 5,
-            "forwards": 30.0,
-            "calls": {"values": 0, "grads": 10, "skipped": 0},
-            "metric": metric,
-            "val_loss": loss,
-            "oracle_seconds": 6.0,
-            "optimizer_seconds": 2.0,
-        },
-    ]
-    final = {"loss": loss, "metric": None if loss is None else -loss}
-    return {
-        "seed": seed,
-        "start_hash": f"s{seed}",
-        "status": "done",
-        "curve": curve,
-        "final": final,
-    } | more
+        point(seconds=0.0, steps=0, forwards=0.0, metric=0.0, val_loss=1.0),
+        point(
+            seconds=10.0, steps=5, forwards=30.0, calls=costs(grads=10), metric=metric,
+            val_loss=loss, oracle_seconds=6.0, optimizer_seconds=2.0,
+        ),
+    ]  # fmt: skip
+    return example.run(seed, [], **{"curve": curve, "final": Final(loss, -loss), **more})
 
 
-def method(name: str, losses: list[float | None], **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "runs": [run(i, loss) for i, loss in enumerate(losses)],
-        "failed": None,
-    } | more
+def method(name: str, losses: Sequence[float], **more: Any) -> MethodRecord:
+    return example.method(name, [run(i, loss) for i, loss in enumerate(losses)], **more)
 
 
-def results(*methods: dict[str, Any], **problem: Any) -> dict[str, Any]:
-    return {
-        "plan": {"budget": "10s"},
-        "problem": {"goal": "max"} | problem,
-        "methods": list(methods),
-    }
-
-
-LOST = {"status": "diverged", "final": {"loss": None, "metric": None}}
+def results(*methods: MethodRecord, **problem: Any) -> Results:
+    return example.results(*methods, **{"budget": "10s", "target": None, **problem})
 
 
 # --- Leaderboard -------------------------------------------------------------------------------
@@ -69,16 +47,14 @@ def test_rows_by_hand() -> None:
     assert row.metric == pytest.approx(-4.0)
     assert (row.metric_low, row.metric_high) == (-12.0, 0.0)
     assert (row.success, row.target_cost, row.unit) == (1.0, 5.0, "seconds")
-    assert row.calls == {"values": 0, "grads": 10, "skipped": 0}
+    assert (row.calls["values"], row.calls["grads"]) == (0, 10)
     assert (row.seconds, row.oracle_share, row.runs, row.note) == (10.0, 0.75, 3, "")
-    assert row.peak_bytes is row.state_bytes is None
 
 
 def test_best_first_failed_last_with_the_reason() -> None:
     broken = method("broken", [], failed="ValueError: no <gradient>")
     wild = method("wild", [0.01, 0.01, 0.01])
-    for each in wild["runs"][1:]:
-        each |= LOST
+    wild.runs[1:] = map(lost, wild.runs[1:])
     rows = summarise(results(broken, wild, method("fair", [0.3, 0.2]), method("good", [0.1, 0.1])))
     assert [row.name for row in rows] == ["good", "fair", "wild", "broken"]
     assert rows[0].low is None
@@ -91,9 +67,8 @@ def test_best_first_failed_last_with_the_reason() -> None:
 
 
 def test_a_method_without_a_single_result_counts_as_failed() -> None:
-    broken = method("broken", [None, None, None])
-    for each in broken["runs"]:
-        each |= LOST | {"status": "failed", "error": "RuntimeError: too hot"}
+    broken = method("broken", [1.0, 1.0, 1.0])
+    broken.runs = [lost(each, "failed", error="RuntimeError: too hot") for each in broken.runs]
     (row,) = summarise(results(broken))
     assert row.failed
     assert row.note == "3 of 3 runs failed: RuntimeError: too hot"
@@ -101,40 +76,30 @@ def test_a_method_without_a_single_result_counts_as_failed() -> None:
 
 
 def test_memory_is_the_largest_of_all_runs() -> None:
-    runs = [run(0, 1.0, peak_bytes=10, state_bytes=4), run(1, 1.0, peak_bytes=30, state_bytes=None)]
-    (row,) = summarise(results({"name": "a", "runs": runs}))
+    runs = [run(0, 1.0, peak_bytes=10, state_bytes=4), run(1, 1.0, peak_bytes=30, state_bytes=0)]
+    (row,) = summarise(results(example.method("a", runs)))
     assert (row.peak_bytes, row.state_bytes) == (30, 4)
 
 
 def test_a_finite_number_of_a_diverged_run_is_not_believed() -> None:
-    runs = [run(0, 1.0), run(1, 1.0), run(2, -5.0, status="diverged")]
-    (row,) = summarise(results({"name": "a", "runs": runs}))
+    runs = [run(0, 1.0), run(1, 1.0), replace(run(2, -5.0), status="diverged")]
+    (row,) = summarise(results(example.method("a", runs)))
     assert row.final_loss == math.inf
     assert row.metric == -math.inf  # the goal is a large metric
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        {},
-        {"methods": []},
-        {"methods": [{}]},
-        {"methods": [{"name": "a", "runs": [{}]}], "problem": None, "plan": None},
-        {"methods": [{"name": "a", "runs": [{"curve": [], "final": None}]}]},
-        {"methods": [{"name": "a", "runs": [run(0, math.nan, math.nan)]}], "rates": {"nominal": 3}},
-    ],
-)
-def test_missing_fields_are_unknown_and_no_error(hostile: dict[str, Any]) -> None:
-    for row in summarise(hostile):
-        assert row.failed
-    compare_pairs(hostile)
+@pytest.mark.parametrize("name", list(example.hostile()))
+def test_odd_results_are_no_error(name: str) -> None:
+    odd = example.hostile()[name]
+    assert len(summarise(odd)) == len(odd.methods)
+    compare_pairs(odd)
 
 
 def test_methods_are_ranked_by_the_metric_and_then_by_the_loss() -> None:
     sharp, blunt, sure = method("sharp", [0.2]), method("blunt", [0.1]), method("sure", [0.1])
-    sharp["runs"][0]["final"] = {"loss": 0.4, "metric": 0.99}
-    blunt["runs"][0]["final"] = {"loss": 0.3, "metric": 0.9}
-    sure["runs"][0]["final"] = {"loss": 0.2, "metric": 0.9}
+    sharp.runs[0].final = Final(0.4, 0.99)
+    blunt.runs[0].final = Final(0.3, 0.9)
+    sure.runs[0].final = Final(0.2, 0.9)
     rows = summarise(results(blunt, sure, sharp))
     assert [row.name for row in rows] == ["sharp", "sure", "blunt"]
     assert [row.name for row in summarise(results(blunt, sure, sharp, goal="min"))] == [
@@ -146,15 +111,15 @@ def test_methods_are_ranked_by_the_metric_and_then_by_the_loss() -> None:
 
 def test_without_a_metric_the_loss_decides() -> None:
     methods = method("a", [0.2] * 8), method("b", [0.1] * 8)
-    for run_ in (run for each in methods for run in each["runs"]):
-        run_["final"]["metric"] = None
+    for one in (one for each in methods for one in each.runs):
+        one.final.metric = None
     assert [row.name for row in summarise(results(*methods))] == ["b", "a"]
     assert compare_pairs(results(*methods))[0].verdict == "worse"
 
 
 def test_an_unknown_axis_is_refused() -> None:
     with pytest.raises(StatisticsError, match="seconds"):
-        summarise(results(), axis="furlongs")
+        summarise(results(), axis="furlongs")  # type: ignore[arg-type]
 
 
 @given(
@@ -168,7 +133,7 @@ def test_order_and_unit_of_the_losses_do_not_matter(
 ) -> None:
     plain = method("a", list(losses))
     other = method("b", [1.0, 2.0, 3.0, 4.0, 5.0])
-    shuffled = {**plain, "runs": [plain["runs"][i] for i in order]}
+    shuffled = replace(plain, runs=[plain.runs[i] for i in order])
     scaled = method("a", [scale * loss for loss in losses])
     wide = method("b", [scale * loss for loss in (1.0, 2.0, 3.0, 4.0, 5.0)])
     assert summarise(results(plain, other)) == summarise(results(shuffled, other))
@@ -198,7 +163,7 @@ def test_misses_cost_their_whole_run() -> None:
 
 
 def test_a_lost_run_missed_the_target_whatever_its_curve_shows() -> None:
-    runs = [run(0, 1.0, metric=1.0), run(1, 1.0, metric=1.0) | LOST]
+    runs = [run(0, 1.0, metric=1.0), lost(run(1, 1.0, metric=1.0))]
     reach = time_to_target(runs, 0.5, "max", "seconds")
     assert (reach.hit, reach.spent) == ((True, False), (5.0, 10.0))
     assert reach.expected == 15.0
@@ -226,7 +191,7 @@ def test_the_other_way_round_it_is_worse() -> None:
 
 
 def test_the_same_method_twice_is_not_separable() -> None:
-    losses: list[float | None] = [0.5, 0.25, 0.125, 1.0, 2.0, 4.0]
+    losses = [0.5, 0.25, 0.125, 1.0, 2.0, 4.0]
     (pair,) = compare_pairs(results(method("a", losses), method("again", losses)))
     assert (pair.verdict, pair.p, pair.difference) == ("not separable", 1.0, 0.0)
 
@@ -238,8 +203,7 @@ def test_three_seeds_are_never_a_verdict() -> None:
 
 def test_lost_runs_count_against_a_method() -> None:
     wild = method("wild", [0.01] * 7)
-    for each in wild["runs"][:6]:
-        each |= LOST
+    wild.runs[:6] = map(lost, wild.runs[:6])
     (pair,) = compare_pairs(results(wild, method("tame", [0.1] * 7)))
     assert pair.verdict == "worse"
     assert math.isnan(pair.difference)
@@ -256,7 +220,7 @@ def test_holm_is_applied_over_all_pairs() -> None:
 
 def test_what_is_not_comparable_says_why() -> None:
     other_start = method("moved", [1.0, 1.0, 1.0])
-    other_start["runs"][1]["start_hash"] = "elsewhere"
+    other_start.runs[1].start_hash = "elsewhere"
     pairs = compare_pairs(
         results(
             method("a", [1.0, 1.0, 1.0]),

@@ -7,10 +7,14 @@ from typing import Any
 
 import optuna
 import pytest
+from example_results import lost, point, run
 
-from anyorder.compare.plan.plan import Item, Plan, items
+from anyorder.compare.plan.items import Item, items
+from anyorder.compare.plan.plan import Plan
 from anyorder.compare.plan.space import Dimension
+from anyorder.compare.run.records import Final, RunRecord
 from anyorder.compare.store.mirror import Mirror
+from anyorder.compare.store.schema import Outcome
 from anyorder.compare.store.storage import Storage, embedded_url
 
 SPACE = {"a": (Dimension("decay", "log", 0.0, 1e-3, 1.0),), "b": ()}
@@ -25,16 +29,15 @@ def storage(tmp_path: Path, small_plan: Plan) -> Any:
     made.close()
 
 
-def finish(storage: Storage, item: Item, **changes: Any) -> None:
-    record = {
-        "status": "done",
-        "error": None,
-        "final": {"loss": 0.5, "metric": 0.9},
-        "curve": [{"fraction": f, "metric": m} for f, m in ((0.0, 0.1), (0.5, None), (1.0, 0.9))],
-        **changes,
-    }
+def record() -> RunRecord:
+    shares = ((0.0, 0.1), (0.5, None), (1.0, 0.9))
+    curve = [point(fraction=share, metric=metric) for share, metric in shares]
+    return run(0, [], curve=curve, final=Final(0.5, 0.9))
+
+
+def finish(storage: Storage, item: Item, made: RunRecord | None = None) -> None:
     storage.claim(item)
-    storage.finish(item, {"config": {"decay": 0.0}, "settings": {"decay": 0.0}, "record": record})
+    storage.finish(item, Outcome({"decay": 0.0}, {"decay": 0.0}, made or record(), "m"))
 
 
 def trials(storage: Storage) -> dict[str, list[optuna.trial.FrozenTrial]]:
@@ -47,13 +50,7 @@ def trials(storage: Storage) -> dict[str, list[optuna.trial.FrozenTrial]]:
 def test_runs_become_trials_of_their_studies(storage: Storage) -> None:
     finish(storage, Item("tune", "a", 0, 1000))
     finish(storage, Item("report", "b", -1, 1))
-    finish(
-        storage,
-        Item("tune", "a", 1, 1000),
-        status="failed",
-        error="no",
-        final={"loss": None, "metric": None},
-    )
+    finish(storage, Item("tune", "a", 1, 1000), lost(record(), "failed", error="no"))
     Mirror(storage, "p", "max", SPACE).update()
     found = trials(storage)
     assert sorted(found) == ["p a tune", "p b report"]
@@ -95,7 +92,7 @@ def test_another_one_at_work_is_left_alone(storage: Storage) -> None:
 def test_a_run_that_was_not_needed_is_no_trial(storage: Storage) -> None:
     item = Item("report", "a", -1, 0)
     storage.claim(item)
-    storage.finish(item, {"config": {}, "settings": {}, "record": None})
+    storage.finish(item, Outcome({}, {}, None, ""))
     Mirror(storage, "p", "min", SPACE).update()
     assert trials(storage) == {}
     assert storage.unmirrored() == {}

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from example_results import facts, run
 
-from anyorder.compare.plan.plan import Item, Plan, PlanError, items
+from anyorder.compare.plan.items import Item, items
+from anyorder.compare.plan.plan import Plan, PlanError
 from anyorder.compare.store import storage as storing
 from anyorder.compare.store.holders import me
-from anyorder.compare.store.storage import Storage, StorageError, embedded_url
+from anyorder.compare.store.schema import Outcome, ResultsError
+from anyorder.compare.store.storage import Claim, Storage, StorageError, embedded_url
 
 
 @pytest.fixture
@@ -57,26 +60,31 @@ def a_dead_process() -> dict[str, Any]:
 
 
 ITEM = Item("tune", "a", 0, 1000)
+GOOD, LATE = (Outcome({}, {}, run(0, [loss]), "m") for loss in (0.1, 0.9))
+
+
+def changed(plan: Plan, **settings: Any) -> Plan:
+    return replace(plan, settings=replace(plan.settings, **settings))
 
 
 def test_a_run_from_claim_to_outcome(opened: Storage) -> None:
     assert opened.states()[ITEM.key] == "waiting"
-    assert opened.claim(ITEM) == {"config": {"lr": 0.1}, "crashes": 0}
+    assert opened.claim(ITEM) == Claim({"lr": 0.1}, 0)
     assert opened.states()[ITEM.key] == "running"
-    assert opened.finish(ITEM, {"record": 1})
+    assert opened.finish(ITEM, GOOD)
     assert opened.states()[ITEM.key] == "done"
-    assert opened.outcomes() == {ITEM.key: {"record": 1}}
-    assert opened.outcomes([ITEM.key]) == {ITEM.key: {"record": 1}}
+    assert opened.outcomes() == {ITEM.key: GOOD}
+    assert opened.outcomes([ITEM.key]) == {ITEM.key: GOOD}
     assert opened.outcomes(["other"]) == {}
     assert opened.claim(ITEM) is None
 
 
 def test_adding_again_changes_nothing(opened: Storage, small_plan: Plan) -> None:
     opened.claim(ITEM)
-    opened.finish(ITEM, {"record": 1})
+    opened.finish(ITEM, GOOD)
     opened.add([(item, {"lr": 9}) for item in items(small_plan)])
     assert opened.states()[ITEM.key] == "done"
-    assert opened.claim(Item("tune", "a", 1, 1000)) == {"config": {"lr": 0.1}, "crashes": 0}
+    assert opened.claim(Item("tune", "a", 1, 1000)) == Claim({"lr": 0.1}, 0)
 
 
 def test_one_of_many_wins(url: str, small_plan: Plan) -> None:
@@ -116,10 +124,10 @@ def test_a_quiet_claim_is_taken_over_and_the_late_result_does_not_count(
     )
     other = opening(url, small_plan)
     assert other.claim(ITEM) is not None
-    assert not opened.finish(ITEM, {"record": "late"})
+    assert not opened.finish(ITEM, LATE)
     assert not opened.release(ITEM)
-    assert other.finish(ITEM, {"record": "good"})
-    assert opened.outcomes()[ITEM.key] == {"record": "good"}
+    assert other.finish(ITEM, GOOD)
+    assert opened.outcomes()[ITEM.key] == GOOD
     other.close()
 
 
@@ -154,30 +162,38 @@ def test_a_claim_of_a_dead_process_is_taken_over_at_once(
 def test_a_released_run_waits_and_counts_crashes(opened: Storage) -> None:
     opened.claim(ITEM)
     assert opened.release(ITEM)
-    assert opened.claim(ITEM)["crashes"] == 0  # type: ignore[index]
+    assert opened.claim(ITEM) == Claim({"lr": 0.1}, 0)
     opened.release(ITEM, crashed=True)
-    assert opened.claim(ITEM)["crashes"] == 1  # type: ignore[index]
+    assert opened.claim(ITEM) == Claim({"lr": 0.1}, 1)
 
 
 def test_facts_are_kept_by_the_first(opened: Storage) -> None:
-    assert opened.facts() == {}
-    assert opened.keep_facts({"a": 1}) == {"a": 1}
-    assert opened.keep_facts({"a": 2}) == {"a": 1}
+    assert opened.facts() is None
+    assert opened.keep_facts(facts(name="a")) == facts(name="a")
+    assert opened.keep_facts(facts(name="b")) == facts(name="a")
 
 
 def test_another_plan_in_the_same_file_is_refused(
     url: str, small_plan: Plan, opened: Storage
 ) -> None:
     with pytest.raises(PlanError, match="budget: '20grads' there, '9s' now"):
-        Storage(url).begin(replace(small_plan, budget="9s"))
-    assert opened.begin(replace(small_plan, seeds=5), extend=True).seeds == 5
-    assert Storage(url).begin(small_plan).seeds == 5
+        Storage(url).begin(changed(small_plan, budget="9s"))
+    assert opened.begin(changed(small_plan, seeds=5), extend=True).settings.seeds == 5
+    assert Storage(url).begin(small_plan).settings.seeds == 5
 
 
 def test_another_version_is_refused(url: str, small_plan: Plan, opened: Storage) -> None:
     edit(url, "UPDATE anyorder_comparisons SET version = '0.0.1'")
     with pytest.raises(StorageError, match=r"written by anyorder 0\.0\.1"):
         Storage(url).begin(small_plan)
+
+
+def test_a_damaged_outcome_is_named_with_its_place(opened: Storage, url: str) -> None:
+    opened.claim(ITEM)
+    opened.finish(ITEM, GOOD)
+    edit(url, "UPDATE anyorder_items SET outcome = '{}' WHERE state = 'done'")
+    with pytest.raises(ResultsError, match="tune/a/0.config is missing"):
+        opened.outcomes()
 
 
 def test_a_damaged_file_is_named_with_the_way_out(
@@ -241,8 +257,8 @@ def test_a_lock_is_held_by_one_and_inherited_from_the_dead(
 def test_what_is_mirrored_is_remembered(opened: Storage) -> None:
     opened.claim(ITEM)
     assert opened.unmirrored() == {}
-    opened.finish(ITEM, {"record": 1})
-    assert opened.unmirrored() == {ITEM.key: {"record": 1}}
+    opened.finish(ITEM, GOOD)
+    assert opened.unmirrored() == {ITEM.key: GOOD}
     opened.mirrored(ITEM.key)
     assert opened.unmirrored() == {}
 
@@ -250,7 +266,7 @@ def test_what_is_mirrored_is_remembered(opened: Storage) -> None:
 def test_numbers_that_json_has_no_word_for_are_refused(opened: Storage) -> None:
     opened.claim(ITEM)
     with pytest.raises(ValueError, match="Out of range float"):
-        opened.finish(ITEM, {"record": float("nan")})
+        opened.finish(ITEM, replace(GOOD, config={"lr": float("nan")}))
 
 
 def test_many_may_start_at_once(tmp_path: Path, at_once: Any) -> None:
@@ -273,18 +289,18 @@ def test_many_may_start_at_once_on_a_server(postgres: str, at_once: Any) -> None
 def test_the_same_on_a_server(postgres: str, small_plan: Plan) -> None:
     """Claim, heartbeat, takeover, lock, and several comparisons in one database."""
     first, second = opening(postgres, small_plan), opening(postgres, small_plan)
-    assert first.claim(ITEM) == {"config": {"lr": 0.1}, "crashes": 0}
+    assert first.claim(ITEM) == Claim({"lr": 0.1}, 0)
     assert second.claim(ITEM) is None
     edit(first.url, "UPDATE anyorder_items SET beat = beat - 61 WHERE state = 'running'")
     assert second.claim(ITEM) is not None
     second.beat()
-    assert not first.finish(ITEM, {"record": "late"})
-    assert second.finish(ITEM, {"record": "good"})
-    assert first.outcomes() == {ITEM.key: {"record": "good"}}
+    assert not first.finish(ITEM, LATE)
+    assert second.finish(ITEM, GOOD)
+    assert first.outcomes() == {ITEM.key: GOOD}
     with first.lock("x") as one, second.lock("x") as two:
         assert (one, two) == (True, False)
-    other = opening(postgres, replace(small_plan, budget="9s"))
+    other = opening(postgres, changed(small_plan, budget="9s"))
     assert other.outcomes() == {}
-    assert first.keep_facts({"a": 1}) == second.facts()
+    assert first.keep_facts(facts()) == second.facts()
     for storage in (first, second, other):
         storage.close()

@@ -138,6 +138,87 @@ def test_a_visit(
     assert send_due(database, grown.announced(), settings, address, lambda: now).sent == 0
 
 
+@pytest.fixture
+def exported(
+    small_library: Library, tmp_path: Path, files: Callable[[Path], str]
+) -> Iterator[str]:
+    export(small_library, tmp_path / "exported")
+    yield f"{files(tmp_path / 'exported')}/index.html"
+
+
+@pytest.mark.parametrize("kind", ["address", "exported"])
+def test_back_leads_to_the_search_before(
+    page: Any, kind: str, request: pytest.FixtureRequest
+) -> None:
+    from playwright.sync_api import expect
+
+    start = request.getfixturevalue(kind)
+    found, box = page.locator("#found"), page.get_by_label("Search by meaning")
+    page.goto(start)
+    box.press_sequentially("little", delay=1)
+    page.wait_for_url(re.compile("q=little$"))
+    box.press_sequentially(" memory", delay=1)  # one search, typed with a pause
+    page.wait_for_url(re.compile("q=little\\+memory$"))
+    expect(page.locator(".card:visible h3").first).to_have_text("Tuning with little memory")
+    page.get_by_label("Order").select_option("1")
+    expect(found).to_have_text("0 papers")
+    page.get_by_label("Order").select_option("0")
+    expect(found).to_have_text("1 paper")
+    page.get_by_role("link", name="Tuning with little memory").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tuning with little memory")
+
+    page.go_back()
+    expect(found).to_have_text("1 paper")
+    expect(box).to_have_value("little memory")
+    expect(page.get_by_label("Order")).to_have_value("0")
+    page.go_back()
+    expect(found).to_have_text("0 papers")
+    expect(page.get_by_label("Order")).to_have_value("1")
+    page.go_back()
+    expect(page.get_by_label("Order")).to_have_value("")
+    expect(page.locator(".card:visible h3").first).to_have_text("Tuning with little memory")
+    page.go_back()
+    expect(box).to_have_value("")
+    expect(found).to_have_text("5 papers")
+    page.go_forward()
+    expect(box).to_have_value("little memory")
+    expect(page.locator(".card:visible h3").first).to_have_text("Tuning with little memory")
+
+
+@pytest.mark.parametrize("kind", ["address", "exported"])
+def test_an_address_opens_its_search_and_no_other(
+    page: Any, kind: str, request: pytest.FixtureRequest
+) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{request.getfixturevalue(kind)}?q=little+memory&order=0&sort=nonsense")
+    expect(page.locator("#found")).to_have_text("1 paper")
+    expect(page.get_by_label("Search by meaning")).to_have_value("little memory")
+    expect(page.get_by_label("Order")).to_have_value("0")
+    expect(page.get_by_label("Sort")).to_have_value("")
+
+
+@pytest.mark.parametrize("kind", ["address", "exported"])
+def test_papers_are_found_by_their_date(
+    page: Any, kind: str, request: pytest.FixtureRequest
+) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(request.getfixturevalue(kind))
+    page.get_by_role("link", name="Dates").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Papers by date")
+    page.get_by_role("navigation", name="Years").get_by_role("link", name="2025").click()
+    expect(page.get_by_role("heading", name="2025")).to_be_in_viewport()
+    page.get_by_role("link", name="Tuning with little memory").click()
+    expect(page.locator(".abstract")).to_have_text(re.compile("Two forward passes"))
+    page.get_by_role("link", name="16 Mar 2025").first.click()
+    page.wait_for_url(re.compile("#2025-03$"))
+    page.get_by_role("link", name="A review").click()
+    page.get_by_role("navigation", name="By date").get_by_role("link").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tuning with little memory")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def linked(sink: Sink, place: int, action: str) -> str:
     body = sink.letters[place].get_body(("plain",))
     assert body is not None
@@ -150,9 +231,12 @@ def test_hostile_titles_run_nothing_and_nothing_is_wider_than_the_page(
     page: Any, address: str
 ) -> None:
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
-    for path in ("/", "/paper/1001", "/paper/71", "/gallery", "/subscribe", "/confirm/x"):
+    papers = ("/paper/1001", "/paper/12", "/paper/71", "/study/malladi2023mezo")
+    for path in ("/", "/dates", "/gallery", "/subscribe", "/confirm/x", *papers):
         page.goto(address + path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for width in (390, 360, 320):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.goto(f"{address}/paper/71")
     # The figure is drawn, under the policy that lets it do nothing else.
     image = page.locator("figure img")
@@ -213,7 +297,11 @@ def test_the_export_searches_and_filters_by_itself(
     page.goto(re.sub("index.html.*", "gallery.html?verdict=refuted", page.url))
     assert page.locator("#gallery > li:visible").count() == 1
     page.locator("#pills a").first.click()
-    assert page.locator("#gallery > li:visible").count() == 2
+    assert page.locator("#gallery > li:visible").count() == 3
+    page.go_back()
+    expect(page.locator("#gallery > li:visible")).to_have_count(1)
+    page.go_forward()
+    expect(page.locator("#gallery > li:visible")).to_have_count(3)
 
 
 QUERIES = [

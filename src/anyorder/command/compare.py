@@ -1,0 +1,154 @@
+"""Find out which method is best on a problem, within a budget.
+
+Loaded when it is called, not before: it needs the libraries of its extra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from rich.console import Console
+
+from anyorder.command.exits import FAILED, JsonOption, clean_errors, named_values, print_json
+from anyorder.extras import require
+
+if TYPE_CHECKING:
+    from anyorder.compare.store.schema import Results
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def options_of_settings() -> list[inspect.Parameter]:
+    """An option for each setting of a comparison, with its default and its help."""
+    require("pydantic")
+    from anyorder.compare.plan.settings import Settings
+
+    declared: Any = Settings.__pydantic_fields__  # type: ignore[attr-defined]
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=each.default,
+            annotation=Annotated[
+                _plain(each.annotation), typer.Option(f"--{name}", help=each.description)
+            ],
+        )
+        for name, each in declared.items()
+        if name not in ("problem", "options")
+    ]
+
+
+def _plain(kind: Any) -> Any:
+    """The type as the command line reads it; words are left to the settings, which know them."""
+    if get_origin(kind) in (Union, types.UnionType):
+        (inner,) = (part for part in get_args(kind) if part is not types.NoneType)
+        return _plain(inner) | None
+    return str if get_origin(kind) is Literal else kind
+
+
+def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of the settings between its own."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    problem, methods, *rest = own
+    every = [problem, methods, *options_of_settings(), *rest]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[each.replace(kind=each.KEYWORD_ONLY) for each in every]
+    )
+    function.__annotations__ = {each.name: each.annotation for each in every}
+    return function
+
+
+@app.command()
+@_with_settings
+def compare(
+    problem: Annotated[str, typer.Argument(help="A built-in problem, or a file of your own.")],
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Names, MODULE:CLASS or FILE.py:CLASS, with commas; default: all."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE: fix it, do not tune it.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE, for the problem.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; default: comparisons/PROBLEM-BUDGET.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="postgresql://...: machines with the same command join.")
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add seeds or methods to what is there.")
+    ] = False,
+    as_json: JsonOption = False,
+    **settings: Any,
+) -> None:
+    """Find out which method is best on a problem, within a budget.
+
+    Every method gets the same tuning, the same starts and batches, and the same budget. Killed or
+    interrupted, the same command goes on where it was.
+    """
+    with clean_errors():
+        from anyorder.compare import session
+        from anyorder.compare.plan.settings import Settings
+        from anyorder.compare.progress import Silent, progress_for
+
+        chosen = Settings(problem, named_values(option or []), **settings)
+        request = session.Request(
+            settings=chosen,
+            methods=_methods(methods),
+            out=out or Path("comparisons") / f"{Path(problem).stem}-{chosen.budget}",
+            sets=tuple(set_ or ()),
+            storage=storage,
+            extend=extend,
+        )
+        console = Console()
+        progress = Silent() if as_json else progress_for(console)
+        _conclude(session.compare(request, progress), request.out, console, as_json)
+
+
+def _methods(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        from anyorder import methods
+
+        return tuple(methods.names())
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> None:
+    """Print the leaderboard, and exit with 1 if a run failed."""
+    from anyorder.compare.report.terminal import leaderboard
+    from anyorder.compare.stats.verdicts import summarise
+
+    rows = summarise(results)
+    if as_json:
+        print_json(
+            {
+                "results": str(out / "results.json"),
+                "report": str(out / "report.html"),
+                "methods": [_finite(dataclasses.asdict(row)) for row in rows],
+                "warnings": results.warnings,
+            }
+        )
+    else:
+        console.print()
+        console.print(leaderboard(results, rows, out))
+    if any(run.status == "failed" for method in results.methods for run in method.runs):
+        raise typer.Exit(FAILED)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the leaderboard as JSON can hold it: what is not finite becomes null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }

@@ -1,0 +1,125 @@
+"""The point to be judged, where a method trains at another one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from anyorder.errors import AnyOrderError
+from anyorder.model.sharding import local
+from anyorder.rules import Rule
+from anyorder.rules.descent import SHIFT
+from anyorder.rules.rule import Scalars
+
+
+class AnswerError(AnyOrderError, RuntimeError):
+    """A step was asked for while the parameters hold the answer."""
+
+
+class Owner(Protocol):
+    """What is needed of an optimizer."""
+
+    param_groups: list[dict[str, Any]]
+
+    def named_params(self) -> dict[str, Tensor]:
+        """The parameters that rules are applied to, by name."""
+        ...
+
+    def buffer(self, name: str) -> dict[str, Tensor]:
+        """One buffer by the parameter's name."""
+        ...
+
+    def answer_scale(self, group: Mapping[str, Any]) -> float:
+        """How far along the buffer the answer lies."""
+        ...
+
+    def apply(
+        self, rule: Rule, *inputs: Sequence[Tensor | None], scalars: Scalars | None = None
+    ) -> None:
+        """Apply a rule."""
+        ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """Whether the parameters hold the answer, and how they come back.
+
+    Attributes:
+        buffer: the buffer along which the answer lies; ``None`` where it is where the parameters
+            are.
+        shown: whether they hold it.
+        whole: whether rules apply to frozen parameters too, as while they move there and back.
+    """
+
+    buffer: str | None = None
+    shown: bool = False
+    whole: bool = False
+    _aside: list[tuple[Tensor, Tensor, int]] = field(
+        default_factory=list[tuple[Tensor, Tensor, int]]
+    )
+
+    def show(self, owner: Owner) -> None:
+        """Move the parameters to the answer."""
+        if self.shown or self.buffer is None:
+            return
+        here = [p for group in owner.param_groups for p in group["params"]]
+        copies = [local(p).detach().clone() for p in here]
+        try:
+            self._move(owner, 1.0)
+        except BaseException:
+            _put_back(zip(here, copies, strict=True))
+            raise
+        self._aside = [(p, c, local(p)._version) for p, c in zip(here, copies, strict=True)]
+        self.shown = True
+
+    def hide(self, owner: Owner, *, exact: bool) -> None:
+        """Move the parameters back.
+
+        Args:
+            owner: the optimizer.
+            exact: put back what was there, whatever was done to the parameters since. Otherwise
+                those that were changed are taken for answers and moved by the same distance.
+        """
+        if not self.shown:
+            return
+        same = [(p, c) for p, c, version in self._aside if exact or local(p)._version == version]
+        self.shown, self._aside = False, []
+        if not exact:
+            self._move(owner, -1.0, without={id(p) for p, _ in same})
+        _put_back(same)
+
+    def restore(self, shown: bool) -> None:
+        """Take over from a checkpoint whether the weights saved with it are the answer."""
+        if self.shown != (shown and self.buffer is not None):
+            self.shown, self._aside = not self.shown, []
+
+    @torch.no_grad()
+    def _move(self, owner: Owner, sign: float, without: Collection[int] = ()) -> None:
+        """Move every parameter that has state, frozen ones too."""
+        assert self.buffer is not None
+        self.whole = True
+        try:
+            values = owner.buffer(self.buffer)
+            moves = [
+                None if id(param) in without else values.get(name)
+                for name, param in owner.named_params().items()
+            ]
+            owner.apply(
+                SHIFT, moves, scalars=lambda group, _: {"lr": -sign * owner.answer_scale(group)}
+            )
+        finally:
+            self.whole = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies have other parameters, which come back by moving."""
+        return Answer, (self.buffer, self.shown)
+
+
+@torch.no_grad()
+def _put_back(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    for param, copy in pairs:
+        local(param).copy_(copy)

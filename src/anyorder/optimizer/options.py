@@ -1,0 +1,219 @@
+"""The options of optimizers: those that follow from a method's rules, and what users may give."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
+from anyorder.optimizer.state import BLOCKS
+from anyorder.oracle.communicator import Communicator
+from anyorder.rules import Rule
+
+#: Options of rules whose first input is a gradient.
+GRADIENT_OPTIONS: dict[str, Hyper] = {
+    "decoupled_weight_decay": hyper(
+        True, doc="decay the weights themselves; else add the decay to the gradient (L2)"
+    ),
+    "clip_norm": hyper(None, gt=0, unit="gradient", doc="longest gradient, over all parameters"),
+    "cautious": hyper(False, doc="leave out moves that do not point downhill"),
+    "stochastic_rounding": hyper(False, doc="round bfloat16 weights up or down at random"),
+}
+#: Options of rules that keep buffers.
+STATE_OPTIONS: dict[str, Hyper] = {
+    "state": hyper("fp32", choices=("fp32", "bf16", "8bit"), doc="precision of the buffers"),
+    "state_block": hyper(256, choices=BLOCKS, doc="elements per scale of 8-bit buffers"),
+}
+COMMON: dict[str, Hyper] = GRADIENT_OPTIONS | STATE_OPTIONS
+
+_SPEED = "rules are fused by the engine; leave it out, or pass engine='compiled'"
+#: What to say to users of torch.optim about options that methods here do not have.
+TORCH_OPTIONS: dict[str, str] = {
+    "foreach": _SPEED,
+    "fused": _SPEED,
+    "capturable": "a step reads numbers on the host, so no CUDA graph can capture it; leave it "
+    "out, or pass engine='compiled' for speed",
+    "differentiable": "steps are not differentiated; leave it out",
+    "amsgrad": "the maximum of second moments is not kept; leave it out",
+}
+#: The key under which checkpoints keep the optimizer's own record; empty in live groups, which
+#: have it because flattened checkpoints hold what live groups have.
+RECORD = "anyorder"
+#: Keys of a group that say something else than a setting of the method.
+GROUP_KEYS = ("params", "param_names", "initial_lr", "closure", RECORD)
+
+
+def options_of(
+    own: Mapping[str, Hyper], inherited: Mapping[str, Hyper], rules: Iterable[Rule]
+) -> dict[str, Hyper]:
+    """The settings of a method: its own, those of its rules, and what follows from its rules."""
+    rules = list(rules)
+    found = {name: value for name, value in inherited.items() if name not in COMMON} | dict(own)
+    for rule in rules:
+        for name, declared in rule.hypers.items():
+            found.setdefault(name, declared)
+    if any(rule.gradient for rule in rules):
+        for name, declared in GRADIENT_OPTIONS.items():
+            found.setdefault(name, declared)
+        ends = [rule for rule in rules if rule.ends_step and rule.gradient]
+        decays = "weight_decay" in found and not all(rule.own_decay for rule in ends)
+        if not decays and "decoupled_weight_decay" not in own:
+            found.pop("decoupled_weight_decay", None)
+    if any(rule.buffers for rule in rules):
+        for name, declared in STATE_OPTIONS.items():
+            found.setdefault(name, declared)
+    return found
+
+
+def signature_of(init: Callable[..., Any], hypers: Mapping[str, Hyper]) -> inspect.Signature:
+    """What ``help()`` and editors show: parameters, the method's settings, the common keywords."""
+    common = inspect.signature(init).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            *(p for p in common if p.name == "params"),
+            *(inspect.Parameter(n, keyword, default=h.default) for n, h in hypers.items()),
+            *(p for p in common if p.kind is keyword and p.name not in hypers),
+        ]
+    )
+
+
+def refuse_unknown_options(given: Iterable[str], known: Iterable[str], owner: str) -> None:
+    """As :func:`~anyorder.hyper.refuse_unknown`, with an answer to what torch.optim has."""
+    known = list(known)
+    for name in given:
+        if name in TORCH_OPTIONS and name not in known:
+            raise UnknownOptionError(f"{owner} has no option {name!r}: {TORCH_OPTIONS[name]}.")
+    refuse_unknown(given, known, owner)
+
+
+def check_group_keys(
+    group: Mapping[str, Any], hypers: Mapping[str, Hyper], reserved: Iterable[str], owner: str
+) -> None:
+    """Refuse keys of a group that look like settings and are none; others are the user's own."""
+    for name, value in group.items():
+        if name in hypers or name in GROUP_KEYS:
+            continue
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UnknownOptionError(f"a parameter group has strings for keys, got {name!r}")
+        if name in TORCH_OPTIONS:
+            if value and name not in ("foreach", "fused"):
+                raise UnknownOptionError(f"{owner} has no option {name!r}: {TORCH_OPTIONS[name]}.")
+            continue
+        if name in reserved and value not in (None, False):
+            raise UnknownOptionError(
+                f"{name!r} is an option of the whole optimizer and not of a group; write "
+                f"{owner}(groups, {name}={value!r})"
+            )
+        close = difflib.get_close_matches(name, list(hypers), n=1, cutoff=0.8)
+        if close:
+            raise UnknownOptionError(
+                f"a parameter group of {owner} has no option {name!r}. Did you mean "
+                f"{close[0]!r}? Keys of your own must not be spelt like one of {sorted(hypers)}."
+            )
+
+
+def plain(value: Any) -> Any:
+    """A setting as a Python number where it came as a tensor of one element."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    """``value``, which has to be True or False."""
+    if not isinstance(value, bool):
+        raise HyperError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def checked_seed(value: Any) -> int:
+    """``value``, which has to be a whole number."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise HyperError(f"seed: expected a whole number, got {value!r}") from None
+
+
+def checked_scaler(value: Any) -> Any:
+    """A gradient scaler, by what it can do."""
+    if value is not None and not all(
+        callable(getattr(value, name, None)) for name in ("scale", "unscale_", "update")
+    ):
+        raise HyperError(
+            f"scaler: expected a torch.amp.GradScaler, got {type(value).__name__}; leave it out "
+            "unless the closure runs under float16 autocast"
+        )
+    return value
+
+
+def checked_callable(name: str, value: Any, shape: str) -> Any:
+    """A function, or None."""
+    if value is not None and not callable(value):
+        raise HyperError(f"{name}: expected a function {shape}, got {value!r}")
+    return value
+
+
+def checked_process_group(value: Any) -> Any:
+    """A process group, or what stands for one."""
+    if value is not None and not isinstance(value, Communicator) and not _is_group(value):
+        raise HyperError(
+            f"process_group: expected a torch.distributed.ProcessGroup, got {type(value).__name__}"
+        )
+    return value
+
+
+def _is_group(value: Any) -> bool:
+    dist = torch.distributed
+    return dist.is_available() and (
+        isinstance(value, dist.ProcessGroup) or value is dist.group.WORLD
+    )
+
+
+def check_common(
+    group: Mapping[str, Any],
+    params: Iterable[Tensor],
+    first: Mapping[str, Any] | None,
+) -> None:
+    """Check the options of :data:`COMMON` that depend on parameters or on other groups."""
+    dtypes = {param.dtype for param in params if param.requires_grad}
+    if group.get("state", "fp32") != "fp32" and torch.float64 in dtypes:
+        raise HyperError(
+            f"state: expected 'fp32' for float64 parameters, got {group['state']!r}; give them "
+            "a group of their own, or make them float32"
+        )
+    if group.get("stochastic_rounding") and torch.bfloat16 not in dtypes:
+        raise HyperError(
+            "stochastic_rounding: expected bfloat16 parameters, got "
+            f"{', '.join(sorted(str(d)[6:] for d in dtypes))}; leave it out for them"
+        )
+    if first is not None and group.get("clip_norm") != first.get("clip_norm"):
+        raise HyperError(
+            f"clip_norm: expected {first['clip_norm']!r} as in the first group, "
+            f"got {group['clip_norm']!r}; the gradient is clipped as a whole"
+        )
+
+
+def same_in_all_groups(
+    names: Iterable[str], group: Mapping[str, Any], groups: list[dict[str, Any]], why: str
+) -> None:
+    """Refuse a group whose settings ``names`` differ from those of the first group.
+
+    Args:
+        names: settings that one answer serves for all groups.
+        group: the new group.
+        groups: those that there are.
+        why: a reason, for the message.
+    """
+    for name in names if groups else ():
+        if plain(group[name]) != plain(groups[0][name]):
+            raise HyperError(
+                f"{name}: expected {plain(groups[0][name])!r} as in the first group, got "
+                f"{plain(group[name])!r}; {why}"
+            )

@@ -1,0 +1,172 @@
+"""The command ``anyorder compare``: its options, what it prints and refuses, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import anyorder
+from anyorder.command.compare import options_of_settings
+from anyorder.compare.plan.settings import Settings
+from anyorder.compare.store import results
+
+SRC = Path(anyorder.__file__).parents[1]
+TINY = (
+    "--budget",
+    "10grads",
+    "--tune",
+    "0",
+    "--seeds",
+    "1",
+    "--threads",
+    "1",
+    "--evaluations",
+    "2",
+)
+
+
+def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) -> None:
+    options = {each.name: each.default for each in options_of_settings()}
+    usual = Settings("p")
+    assert options == {
+        each.name: getattr(usual, each.name)
+        for each in fields(Settings)
+        if each.name not in ("problem", "options")
+    }
+    text = call("compare", "--help").out
+    for name in (*options, "methods", "set", "option", "out", "storage", "extend", "json"):
+        assert f"--{name} " in text
+    assert "How tuning draws: qmc, random or tpe." in text
+    page = (SRC.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert [name for name in options if f"| `--{name}" not in page] == []
+
+
+def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("digits", "--methods", "torch.optim:Muon,sgd", *TINY)
+    found = call("compare", *words)
+    assert found.code == 1
+    for part in (
+        "torch.optim:Muon: failed: ValueError at ",
+        "Muon only supports 2D parameters",
+        "[2/2] report 0  sgd: loss ",
+        "final loss",
+        "10 grads",
+        "report.html",
+    ):
+        assert part in found.out
+    folder = tmp_path / "comparisons" / "digits-10grads"
+    assert (folder / "report.html").stat().st_size > 1000
+    content = results.load(folder / "results.json")
+    assert [method.failed is None for method in content.methods] == [False, True]
+    again = call("compare", *words, "--json")
+    answer = json.loads(again.out)
+    assert again.code == 1
+    assert answer["results"] == "comparisons/digits-10grads/results.json"
+    assert {row["name"] for row in answer["methods"]} == {"sgd", "torch.optim:Muon"}
+    other = call("compare", "digits", "--methods", "lion", *TINY)
+    assert other.code == 2
+    assert "does not include method lion" in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["digits", "--methods", "adamv"], 2, "Did you mean 'adamw'"),
+        (["digits", "--methods", "adamw", "--set", "adamw.lrr=1"], 2, "Did you mean 'lr'"),
+        (["digits", "--budget", "soon"], 2, "cannot read the budget 'soon'"),
+        (["digits", "--budget", "9rankings"], 2, "a ranking has no price"),
+        (["digits", "--tune", "-1"], 2, "tune: expected at least 0"),
+        (["digits", "--storage", "oracle://x/y"], 4, "use sqlite or postgresql"),
+        (["nothing.py"], 3, "does not exist"),
+        (["digits", "-o", "batchsize=3"], 3, "unknown option 'batchsize'"),
+        (["digits", "--out", "/proc/nowhere"], 4, "cannot write into /proc/nowhere"),
+        (["digits", "--jobs", "many"], 2, "Invalid value for '--jobs'"),
+        (["digits", "--schedule", "steps"], 2, "schedule: expected 'constant' or 'cosine'"),
+    ],
+)
+def test_what_is_refused(call: Callable[..., Any], words: list[str], code: int, says: str) -> None:
+    found = call("compare", *words)
+    assert (found.code, says in found.err) == (code, True), found.err
+    assert "Traceback" not in found.err
+
+
+def test_a_damaged_database(call: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "compare.db").write_bytes(b"rubbish" * 999)
+    found = call("compare", "quadratic", "--methods", "sgd", *TINY, "--out", "o")
+    assert found.code == 4
+    assert "compare.db is damaged" in found.err
+
+
+# --- In a process of its own -------------------------------------------------------------------
+
+
+def start(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "anyorder.command.cli",
+            "compare",
+            "digits",
+            "--methods",
+            "sgd",
+            *words,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SRC), "COLUMNS": "200", "NO_COLOR": "1"},
+        start_new_session=True,
+        **options,
+    )
+
+
+def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
+    words = ("--budget", "2s", "--tune", "0", "--seeds", "9", "--threads", "1", "--out", "o")
+    process = start(tmp_path, *words)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("[1/9]"):
+        assert process.poll() is None
+    time.sleep(0.3)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - began < 20
+    assert "1 of 9 runs are finished and kept" in err
+    assert "go on with: anyorder compare digits --methods sgd --budget 2s" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "o" / "results.json").exists()
+
+
+def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    import resource
+
+    def small_disk() -> None:  # writes that make a file longer than this fail, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
+
+    words = ("--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o")
+    process = start(tmp_path, *words, preexec_fn=small_disk)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 4, out + err
+    assert "finished runs are kept" in err
+    assert "Traceback" not in err
+    done = sum(line.startswith("[") for line in out.splitlines())
+    assert 0 < done < 8
+    found = call("compare", "digits", "--methods", "sgd", *words)
+    assert found.code == 0
+    assert f"8 runs, {done} of them done before" in found.out

@@ -1,0 +1,55 @@
+"""Budgets: the same limits for methods of all orders."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from anyorder.compare.plan.limits import Limits, grid, prices
+from anyorder.oracle.ledger import NOMINAL_RATES, BudgetError
+
+MEASURED = {**NOMINAL_RATES, "grads": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("500grads", Limits(forwards=1500.0)),
+        ("60s", Limits(seconds=60.0)),
+        ("200steps", Limits(steps=200)),
+        ("10products,500values", Limits(forwards=60.0)),
+        ("100ranked,5s", Limits(forwards=100.0, seconds=5.0)),
+        ("30forwards,100grads", Limits(forwards=30.0)),
+    ],
+)
+def test_budgets_become_limits_for_everybody(text: str, expected: Limits) -> None:
+    assert Limits.read(text, NOMINAL_RATES) == expected
+
+
+def test_measured_rates_change_the_price() -> None:
+    assert Limits.read("100grads", MEASURED).forwards == 250.0
+
+
+def test_rankings_have_no_price() -> None:
+    with pytest.raises(BudgetError, match="ranking has no price"):
+        Limits.read("100rankings", NOMINAL_RATES)
+
+
+def test_the_limit_that_comes_first_counts() -> None:
+    limits = Limits(forwards=100.0, seconds=10.0)
+    assert limits.spent(50.0, 1.0, 7) == 0.5
+    assert limits.spent(50.0, 8.0, 7) == 0.8
+    assert limits.to_dict() == {"forwards": 100.0, "seconds": 10.0}
+
+
+def test_the_grid_is_denser_at_the_beginning() -> None:
+    points = grid(20)
+    gaps = [b - a for a, b in itertools.pairwise(points)]
+    assert (points[0], points[-1], len(points)) == (0.0, 1.0, 21)
+    assert gaps == sorted(gaps)
+
+
+def test_what_was_not_measured_has_its_nominal_price() -> None:
+    assert prices() == NOMINAL_RATES
+    assert prices({"grads": 2.5, "products": None}) == MEASURED
