@@ -11,7 +11,7 @@ import pytest
 
 from anyorder import methods
 from anyorder.command import scaffold
-from anyorder.compare.store.schema import Costs
+from anyorder.compare.run.records import Costs
 from anyorder.oracle.kinds import (
     ANSWERS,
     COMPOSITE,
