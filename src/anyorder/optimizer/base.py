@@ -22,7 +22,7 @@ import contextlib
 import copy
 from abc import ABC
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import State
 from anyorder.engine.stretches import Stretch
-from anyorder.hyper import Hyper, HyperError, hyper
+from anyorder.hyper import Hyper, HyperError
 from anyorder.model.embedding import exempt
 from anyorder.model.params import ParamsTypeError, named_groups
 from anyorder.model.sharding import is_sharded
@@ -87,7 +87,6 @@ class _GroupValue:
         return self if instance is None else plain(instance.param_groups[0][self.name])
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(hyper,))
 class Optimizer(Copying, torch.optim.Optimizer, ABC):
     """A method of any order.
 
@@ -471,6 +470,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         *inputs: Sequence[Tensor | None],
         label: str | None = None,
         scalars: Scalars | None = None,
+        lr: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
         """Run ``rule(param, *buffers, *inputs, **scalars)`` over all parameters that have inputs.
 
@@ -483,6 +483,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 first.
             label: leave out parameters of other labels.
             scalars: the numbers of the rule, where they depend on more than group and step.
+            lr: the step size of a group's parameters, where it is not the group's ``lr``.
         """
         given = {
             id(param): values
@@ -490,7 +491,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             if values[0] is not None
         }
         for index, group in enumerate(self.param_groups):
-            use = Application(self, rule, group, scalars)
+            settings = group if lr is None else {**group, "lr": lr(group)}
+            use = Application(self, rule, settings, scalars)
             wanted = [p for p in group["params"] if id(p) in given]
             for each in self._layout.stretches(self, index, wanted):
                 if label is None or label == each.label:
