@@ -58,6 +58,7 @@ from anyorder.optimizer.state import STEP, Slot, StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker
+from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
@@ -106,7 +107,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         ranker: orders candidate points, for methods that need ``rank``.
         scaler: a ``torch.amp.GradScaler`` for closures under float16 autocast.
         process_group: average answers over these processes (default: the group of a
-            DistributedDataParallel module, else none).
+            DistributedDataParallel module, else none); a group of ``torch.distributed`` or a
+            ``Communicator``.
         after: called as ``after(name, param)`` for every trainable parameter at the end of a step;
             changes it in place: a projection, a mask, a weight format.
         options: the method's settings, by name.
@@ -175,7 +177,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         budget: Budget | str | None = None,
         ranker: Ranker | None = None,
         scaler: Any = None,
-        process_group: torch.distributed.ProcessGroup | None = None,
+        process_group: torch.distributed.ProcessGroup | Communicator | None = None,
         after: Callable[[str, Tensor], Any] | None = None,
         **options: Any,
     ) -> None:
