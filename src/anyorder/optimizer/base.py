@@ -218,7 +218,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     @overload
     def step(self, closure: Closure | Sequence[Closure] | Closures) -> Tensor: ...
 
-    def step(self, closure: Closure | Sequence[Closure] | Closures | None = None) -> Tensor | None:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, closure: Closure | Sequence[Closure] | Closures | None = None
+    ) -> Tensor | None:
         """Take one step.
 
         Args:
@@ -252,8 +254,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             with _writable():
                 self._layout.current(self)
                 self._named = self.named_params()
-                self._oracle = self._oracle_for(closure)
-                loss = self.update(self._oracle)
+                self._oracle = oracle = self._oracle_for(closure)
+                loss = self.update(oracle)
                 self._finish()
         except SkipStep as skipped:
             self.calls.skipped += 1
@@ -585,7 +587,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 if entry := self.state.get(param):
                     entry[STEP] = self.steps + 1
 
-    def _oracle_for(self, closure: Any) -> Any:
+    def _oracle_for(self, closure: Any) -> Oracle:
         """What answers the questions of a step."""
         if closure is None and not self.closures:
             if self.needs != GRADIENT_ONLY:
@@ -594,7 +596,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                     "closure; write optimizer.step(lambda: criterion(model(x), y))"
                 )
             return BackwardDone(self.named_params(), owner=self, **self._policies())
-        return self.oracle(closure, advance=True)
+        asked: Any = closure  # perhaps None, which methods of several closures refuse in words
+        return self.oracle(asked, advance=True)
 
 
 #: The constructor's keywords that are no settings of a method.
