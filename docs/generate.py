@@ -1,4 +1,4 @@
-"""Write the parts of README and documentation that are read off the code, or check them.
+"""Write the parts of README, documentation and types that are read off the code, or check them.
 
     python docs/generate.py            write
     python docs/generate.py --check    write nothing; exit with 1 if something is out of date
@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import measured
+import stub
 import torch
 
 from anyorder import Composite, methods
 from anyorder.hyper import Hyper
-from anyorder.optimizer.base import COMMON, Optimizer
+from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import COMMON
 from anyorder.oracle.kinds import ANSWERS, COMPOSITE
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +72,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "zensical.toml": site,
         ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
         ROOT / "docs/benchmarks.md": measured.page(),
+        ROOT / "src/anyorder/__init__.pyi": stub.text(),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
         ROOT / "docs/decisions/index.md": DECISIONS.format(note=NOTE, list=decisions()),
     }
@@ -283,18 +286,9 @@ def signature(kind: type[Optimizer]) -> str:
 
 
 def rules(kind: type[Optimizer]) -> str:
-    """The source of the method's rules: its own, and those it shares with others."""
-    module = sys.modules[kind.__module__]
-    functions = [
-        value
-        for name, value in vars(module).items()
-        if inspect.isfunction(value) and name.endswith("_")
-    ]
-    found = [
-        inspect.getsource(value).rstrip()
-        for value in functions
-        if value.__module__ == module.__name__ or value.__module__.startswith("anyorder.rules.")
-    ]
+    """The source of the arithmetic of the method's rules."""
+    functions = dict.fromkeys(rule.function for each in kind.rules.values() for rule in each)
+    found = [inspect.getsource(function).rstrip() for function in functions]
     return RULE.format(code="\n\n".join(f"```python\n{code}\n```" for code in found)) * bool(found)
 
 

@@ -18,8 +18,10 @@ from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer.answer import Answer
 from anyorder.optimizer.options import RECORD
-from anyorder.optimizer.state import STEP, Slot, StateLayout, check_entry
+from anyorder.optimizer.state import STEP, StateLayout, check_entry
+from anyorder.optimizer.state import Owner as StateOwner
 from anyorder.oracle.ledger import BudgetError, Calls
+from anyorder.rules import Rule
 
 #: Raised when the meaning of a saved state changes.
 FORMAT = 2
@@ -35,12 +37,12 @@ class CheckpointError(AnyOrderError, ValueError):
     """A saved state that does not fit. Raised before anything is changed."""
 
 
-class Owner(Protocol):
+class Owner(StateOwner, Protocol):
     """What is needed of an optimizer."""
 
     hypers: ClassVar[dict[str, Hyper]]
-    state: Any
-    param_groups: list[dict[str, Any]]
+    needs: ClassVar[frozenset[str]]
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]]
     steps: int
     seed: int
     calls: Calls
@@ -48,24 +50,13 @@ class Owner(Protocol):
     _layout: StateLayout
     _answer: Answer
 
-    @property
-    def needs(self) -> frozenset[str]: ...  # noqa: D102
+    def extra_state(self) -> dict[str, Any]:
+        """What else a checkpoint must hold."""
+        ...
 
-    @property
-    def slots(self) -> Mapping[str, Slot]: ...  # noqa: D102
-
-    @property
-    def counters(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    @property
-    def nonnegative(self) -> frozenset[str]: ...  # noqa: D102
-
-    def labels(self, group: dict[str, Any]) -> list[str]: ...  # noqa: D102
-    def label_buffers(self, label: str) -> tuple[str, ...]: ...  # noqa: D102
-    def precision_of(self, group: Mapping[str, Any], param: Tensor) -> Any: ...  # noqa: D102
-    def check_group(self, group: dict[str, Any]) -> None: ...  # noqa: D102
-    def extra_state(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_extra_state(self, extra: Mapping[str, Any]) -> None: ...  # noqa: D102
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Take over what :meth:`extra_state` saved."""
+        ...
 
 
 # Saving -------------------------------------------------------------------------------------------
@@ -272,7 +263,7 @@ def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
 
 def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A record for a checkpoint of which only state and settings were kept."""
-    if optimizer.needs != {"grad"} or optimizer.extra_state():
+    if optimizer.needs != frozenset({"grad"}) or optimizer.extra_state():
         raise CheckpointError(
             f"the checkpoint lacks the record of {type(optimizer).__name__} (seed, counts, numbers "
             "of its own), which a flattened or stripped state dict loses; save the state_dict() as "
@@ -402,7 +393,7 @@ def _check_entries(
                 continue
             entry = entries[name]
             buffers = optimizer.label_buffers(label)
-            check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)  # type: ignore[arg-type]
+            check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)
             kept = {key.removesuffix(SCALE) for key in entry}
             known = {STEP, *optimizer.counters, *optimizer.slots, *optimizer.label_buffers(label)}
             if strange := sorted(kept - known):
@@ -416,7 +407,7 @@ def _check_entries(
 
 
 def _all_buffers(optimizer: Owner) -> set[str]:
-    return {b for label in optimizer.rules for b in optimizer.label_buffers(label)}  # type: ignore[attr-defined]
+    return {b for label in optimizer.rules for b in optimizer.label_buffers(label)}
 
 
 def _check_numbers(
