@@ -15,6 +15,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 #: Variables of the package that say where to find things; tests may use them. All others are
 #: taken away, so that a developer's settings change no result.
@@ -99,6 +100,26 @@ def user_mode(request: pytest.FixtureRequest) -> Callable[[], AbstractContextMan
             torch.set_default_dtype(dtype)
 
     return entered
+
+
+@pytest.fixture(scope="session")
+def in_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[int, Any]]:
+    """Does something in two new processes that know of each other; what each found, by rank.
+
+    They call ``work(rank, file, found, *given)``: the file is where they meet, and each puts what
+    it found into ``found[rank]``.
+    """
+    from anyorder.testing.elsewhere import processes
+
+    def run(work: Callable[..., None], *given: Any) -> dict[int, Any]:
+        where = tmp_path_factory.mktemp("processes") / "meet"
+        start = processes().get_start_method()
+        with mp.Manager() as manager:
+            found = manager.dict()
+            mp.start_processes(work, (str(where), found, *given), nprocs=2, start_method=start)
+            return dict(found)
+
+    return run
 
 
 @pytest.fixture
