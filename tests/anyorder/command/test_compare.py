@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ import pytest
 import anyorder
 from anyorder.command.compare import options_of_settings
 from anyorder.compare.plan.settings import Settings
+from anyorder.compare.run import pool
 from anyorder.compare.store import results
+from anyorder.testing.elsewhere import processes
 
 SRC = Path(anyorder.__file__).parents[1]
 TINY = (
@@ -32,6 +35,12 @@ TINY = (
     "--evaluations",
     "2",
 )
+
+
+@pytest.fixture(autouse=True)
+def _forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of comparisons in this process begin with PyTorch in memory."""
+    monkeypatch.setattr(pool, "multiprocessing", SimpleNamespace(get_context=lambda _: processes()))
 
 
 def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) -> None:

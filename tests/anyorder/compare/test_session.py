@@ -28,6 +28,7 @@ from anyorder.compare.store.schema import Facts
 from anyorder.compare.store.storage import StorageError
 from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
+from anyorder.testing.elsewhere import processes
 
 METHODS = ("sgd", "mezo", "torch.optim:LBFGS")
 
@@ -41,8 +42,9 @@ class Lasting(Pool):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_pool() -> Iterator[None]:
-    """One worker for all comparisons of this module."""
+    """One worker for all comparisons of this module, forked with PyTorch in memory."""
     pool = Lasting(1, 1, os.devnull)
+    pool._context = processes()
 
     def same_pool(size: int, threads: int, log: str) -> Pool:
         assert (size, threads) == (1, 1)
