@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from anyorder_studies import harness
 from anyorder_studies.checkpoint import canonical
@@ -59,8 +60,17 @@ def smoke(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return Smoke(study, result, folder, time.process_time() - start)
 
 
+def slowness() -> float:
+    """How many times slower this moment is than a machine that adds 100,000 times in 0.2 s."""
+    number = torch.zeros(8)
+    start = time.process_time()
+    for _ in range(100_000):
+        number.add_(1.0)
+    return max(1.0, (time.process_time() - start) / 0.2)
+
+
 def test_smoke_scale_runs_quickly_with_any_seeds(smoke: Smoke) -> None:
-    assert smoke.seconds < SMOKE_SECONDS
+    assert smoke.seconds < SMOKE_SECONDS or smoke.seconds < SMOKE_SECONDS * slowness()
     assert smoke.result.units == len(list(smoke.study.runs("smoke")))
 
 
