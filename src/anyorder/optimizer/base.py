@@ -196,7 +196,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         )
         self.after = checked_callable("after", after, "of a name and a parameter")
         refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
-        self.calls, self.steps = Calls(), 0
+        self.calls, self.steps, self.skips = Calls(), 0, 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
@@ -259,6 +259,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 self._finish()
         except SkipStep as skipped:
             self.calls.skipped += 1
+            self.skips += 1
             return None if closure is None else skipped.loss
         finally:
             self._oracle = self._grads = self._named = None
@@ -506,7 +507,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
         """Random direction number ``index`` of the present step; a step left out has its own."""
-        return Seeded(self.seed, self.steps + self.calls.skipped, index, law)
+        return Seeded(self.seed, self.steps + self.skips, index, law)
 
     def buffer(self, name: str) -> dict[str, Tensor]:
         """One buffer of every trainable parameter that has it, by the parameter's name.

@@ -44,6 +44,7 @@ class Owner(StateOwner, Protocol):
     needs: ClassVar[frozenset[str]]
     rules: ClassVar[Mapping[str, tuple[Rule, ...]]]
     steps: int
+    skips: int
     seed: int
     calls: Calls
     engine: Engine
@@ -96,6 +97,7 @@ def _record(optimizer: Owner) -> dict[str, Any]:
         "format": FORMAT,
         "method": type(optimizer).__name__,
         "steps": optimizer.steps,
+        "skips": optimizer.skips,
         "seed": optimizer.seed,
         "calls": optimizer.calls.to_dict(),
         "work": dict(optimizer.engine.work),
@@ -253,6 +255,7 @@ def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
     if record.get("method") != mine:
         raise CheckpointError(f"expected the state of {mine}, got that of {record.get('method')}")
     record["steps"] = _whole(record, "steps", least=0)
+    record["skips"] = _whole(record, "skips", least=0)
     record["seed"] = _whole(record, "seed")
     _check_calls(record.get("calls"))
     work: Any = record.get("work", {})
@@ -271,7 +274,7 @@ def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, An
         )
     counts = [entry.get(STEP, 0) for entry in state_dict["state"].values()]
     steps = max((int(c) for c in counts if isinstance(c, (int, float, Tensor))), default=0)
-    return {"steps": steps, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
+    return {"steps": steps, "skips": 0, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
 
 
 def _whole(record: Mapping[str, Any], name: str, least: int | None = None) -> int:
@@ -439,5 +442,6 @@ def _load_extra(
             f"({type(error).__name__}: {error}); the file is damaged"
         ) from error
     optimizer.calls.update(dict(record["calls"]))
-    optimizer.steps, optimizer.seed = record["steps"], record["seed"]
+    optimizer.steps, optimizer.skips = record["steps"], record["skips"]
+    optimizer.seed = record["seed"]
     optimizer.engine.work = dict(record.get("work", optimizer.engine.work))
