@@ -13,7 +13,7 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.checkpoint import number, numbers
+from anyorder.optimizer.record import number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 

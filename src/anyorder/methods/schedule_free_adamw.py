@@ -10,7 +10,7 @@ from torch import Tensor
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.checkpoint import CheckpointError, number, numbers
+from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
