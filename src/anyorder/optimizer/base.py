@@ -39,6 +39,7 @@ from anyorder.optimizer.answer import Answer, AnswerError
 from anyorder.optimizer.apply import Application
 from anyorder.optimizer.checkpoint import CheckpointError as CheckpointError
 from anyorder.optimizer.copies import Copying
+from anyorder.optimizer.entry import STEP, Slot
 from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
     RECORD,
@@ -54,7 +55,7 @@ from anyorder.optimizer.options import (
     refuse_unknown_options,
     signature_of,
 )
-from anyorder.optimizer.state import STEP, Slot, StateLayout
+from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker

@@ -12,6 +12,7 @@ from torch import Tensor
 from anyorder.engine.stretches import SCALE
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
+from anyorder.optimizer.entry import STEP, check_entry
 from anyorder.optimizer.options import RECORD
 from anyorder.optimizer.record import (
     CheckpointError,
@@ -21,8 +22,8 @@ from anyorder.optimizer.record import (
     without_clocks,
 )
 from anyorder.optimizer.record import Owner as RecordOwner
-from anyorder.optimizer.state import STEP, StateLayout, check_entry
 from anyorder.optimizer.state import Owner as StateOwner
+from anyorder.optimizer.state import StateLayout
 
 #: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
 #: run, not of the method.

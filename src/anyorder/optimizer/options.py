@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
-from anyorder.optimizer.state import BLOCKS
+from anyorder.optimizer.entry import BLOCKS
 from anyorder.oracle.communicator import Communicator
 from anyorder.rules import Rule
 

@@ -9,15 +9,15 @@ import copy
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
 from anyorder.optimizer.answer import Answer
+from anyorder.optimizer.entry import STEP
 from anyorder.optimizer.options import RECORD
-from anyorder.optimizer.state import STEP
 from anyorder.oracle.ledger import BudgetError, Calls
 
 #: Raised when the meaning of a saved state changes.
@@ -33,16 +33,12 @@ class CheckpointError(AnyOrderError, ValueError):
 class Owner(Protocol):
     """What is needed of an optimizer."""
 
+    needs: ClassVar[frozenset[str]]
     steps: int
     seed: int
     calls: Calls
     engine: Engine
     _answer: Answer
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it asks for."""
-        ...
 
     def extra_state(self) -> dict[str, Any]:
         """The numbers of its own."""
@@ -140,7 +136,7 @@ def checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
 
 def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A record for a checkpoint of which only state and settings were kept."""
-    if optimizer.needs != {"grad"} or optimizer.extra_state():
+    if optimizer.needs != frozenset({"grad"}) or optimizer.extra_state():
         raise CheckpointError(
             f"the checkpoint lacks the record of {type(optimizer).__name__} (seed, counts, numbers "
             "of its own), which a flattened or stripped state dict loses; save the state_dict() as "
