@@ -25,6 +25,7 @@ from anyorder.methods import sso as _sso
 from anyorder.methods._by_role import Roles
 from anyorder.minimize import Result as Result
 from anyorder.minimize import minimize as minimize
+from anyorder.optimizer.base import Communicator
 from anyorder.optimizer.base import Mode
 from anyorder.optimizer.base import Nonfinite
 from anyorder.optimizer.base import Optimizer as Optimizer
@@ -58,7 +59,7 @@ class _Common(TypedDict, total=False):
     budget: Budget | str | None
     ranker: Ranker | None
     scaler: Any
-    process_group: torch.distributed.ProcessGroup | None
+    process_group: torch.distributed.ProcessGroup | Communicator | None
     after: Callable[[str, Tensor], Any] | None
 
 class Accelerated(_accelerated.Accelerated):

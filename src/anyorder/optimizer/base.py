@@ -59,6 +59,7 @@ from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker
+from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
@@ -107,7 +108,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         ranker: orders candidate points, for methods that need ``rank``.
         scaler: a ``torch.amp.GradScaler`` for closures under float16 autocast.
         process_group: average answers over these processes (default: the group of a
-            DistributedDataParallel module, else none).
+            DistributedDataParallel module, else none); a group of ``torch.distributed`` or a
+            ``Communicator``.
         after: called as ``after(name, param)`` for every trainable parameter at the end of a step;
             changes it in place: a projection, a mask, a weight format.
         options: the method's settings, by name.
@@ -176,7 +178,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         budget: Budget | str | None = None,
         ranker: Ranker | None = None,
         scaler: Any = None,
-        process_group: torch.distributed.ProcessGroup | None = None,
+        process_group: torch.distributed.ProcessGroup | Communicator | None = None,
         after: Callable[[str, Tensor], Any] | None = None,
         **options: Any,
     ) -> None:
@@ -200,6 +202,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         self._grads: Sequence[Tensor | None] | None = None  # estimates of the step being taken
+        self._named: dict[str, Tensor] | None = None  # trainable parameters of that step
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
         if self.needs != GRADIENT_ONLY:
@@ -249,6 +252,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         try:
             with _writable():
                 self._layout.current(self)
+                self._named = self.named_params()
                 self._oracle = self._oracle_for(closure)
                 loss = self.update(self._oracle)
                 self._finish()
@@ -256,7 +260,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.calls.skipped += 1
             return None if closure is None else skipped.loss
         finally:
-            self._oracle = self._grads = None
+            self._oracle = self._grads = self._named = None
         self.steps += 1
         if closure is None:
             return None
@@ -298,6 +302,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def named_params(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in order of the groups."""
+        if self._named is not None:
+            return self._named
         whole = self._answer.whole
         return {
             name: param
@@ -543,7 +549,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def labels(self, group: dict[str, Any]) -> list[str]:
         """The label of each parameter of a group."""
-        if type(self).label is Optimizer.label:
+        if len(self.rules) < 2:
             return [next(iter(self.rules), "")] * len(group["params"])
         return [self.label(name, group) for name in group["param_names"]]
 
