@@ -110,8 +110,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         process_group: average answers over these processes (default: the group of a
             DistributedDataParallel module, else none); a group of ``torch.distributed`` or a
             ``Communicator``.
-        after: called as ``after(name, param)`` for every trainable parameter at the end of a step;
-            changes it in place: a projection, a mask, a weight format.
+        after: called as ``after(name, param)`` for every trainable parameter at the end of a step,
+            and at the answer where that is another point; changes it in place: a projection, a
+            mask, a weight format.
         options: the method's settings, by name.
     """
 
@@ -537,6 +538,14 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             targets = {name: param for name, param in named if param.requires_grad}
             direction.add_all_(targets, scale(group), self.engine)
 
+    def constrain(self, after: Callable[[str, Tensor], Any]) -> None:
+        """Do what the user asks for at the end of a step; methods of several points say to which.
+
+        Where the answer lies elsewhere, ``after`` is called on it too when it is shown.
+        """
+        for name, param in self.named_params().items():
+            after(name, param)
+
     # Inside --------------------------------------------------------------------------------
 
     def grads_by_param(self) -> dict[int, Tensor]:
@@ -579,8 +588,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def _finish(self) -> None:
         """What comes after the rule."""
         if self.after is not None:
-            for name, param in self.named_params().items():
-                self.after(name, param)
+            self.constrain(self.after)
         if not self._counts_steps:
             for param in self.named_params().values():
                 if entry := self.state.get(param):
