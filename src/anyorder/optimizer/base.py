@@ -63,7 +63,13 @@ from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
-from anyorder.oracle.named_closures import Closures, NamedClosures, checked_closures, owners
+from anyorder.oracle.named_closures import (
+    Closures,
+    NamedClosures,
+    checked_closures,
+    checked_owner,
+    owners,
+)
 from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.points.directions import Direction, Law, Seeded
 from anyorder.points.substitution import hidden
@@ -393,6 +399,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         settings = {**self.defaults, **group}
         for name, declared in self.hypers.items():
             declared.check(name, settings[name])
+        if self.closures:
+            checked_owner(group, len(groups), self.closures)
         params = [param for _, param in group["params"]]
         check_common(settings, params, groups[0] if groups else None)
         if self.needs != GRADIENT_ONLY and any(map(is_sharded, params)):
