@@ -449,12 +449,21 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """One step. Returns the loss at the point it started from (NaN if it saw none)."""
         assert self.rules, f"{type(self).__name__} has neither a rule nor an update()"
         loss, grads = self.estimator(self, oracle)
-        if "grad" not in self.estimator.needs:
-            grads = clipped(grads, plain(self.param_groups[0].get("clip_norm")))
+        self.descend(grads, clip="grad" not in self.estimator.needs)
+        return loss
+
+    def descend(self, grads: Sequence[Tensor | None], *, clip: bool = True) -> None:
+        """Apply the rules to estimates of the gradient, clipped and masked as gradients are.
+
+        Args:
+            grads: a list over :meth:`named_params`.
+            clip: whether to clip them; what an oracle calls a gradient is clipped already.
+        """
+        if clip:
+            grads = clipped(list(grads), plain(self.param_groups[0].get("clip_norm")))
         self._grads = grads
         for label, (rule,) in self.rules.items():
             self.apply(rule, grads, label=label)
-        return loss
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
         """The key in ``rules`` of the rules that a parameter moves by."""
