@@ -33,7 +33,7 @@ from anyorder.engine.stretches import Stretch
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.embedding import exempt
 from anyorder.model.params import ParamsTypeError, named_groups
-from anyorder.model.sharding import is_sharded
+from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer import checkpoint
 from anyorder.optimizer.answer import Answer, AnswerError
 from anyorder.optimizer.apply import Application
@@ -358,7 +358,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def state_bytes(self) -> int:
         """Bytes of all state, of this process."""
         return sum(
-            value.untyped_storage().nbytes() if value.ndim == 0 else value.nbytes
+            local(value).nbytes
             for entry in self.state.values()
             for value in entry.values()
             if isinstance(value, Tensor)
