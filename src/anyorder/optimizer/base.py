@@ -52,6 +52,7 @@ from anyorder.optimizer.options import (
     checked_seed,
     options_of,
     plain,
+    refuse_shared_names,
     refuse_unknown_options,
     signature_of,
 )
@@ -158,6 +159,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         cls._counts_steps = any(rule.ends_step for rule in rules)
         cls.nonnegative = frozenset[str]().union(*(rule.nonnegative for rule in rules))
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Hyper)}
+        refuse_shared_names(cls.estimator.hypers, rules, own, cls.__name__)
         inherited = {**cls.estimator.hypers, **cls.hypers}
         cls.hypers = options_of(own, inherited, rules)
         for name in cls.hypers:
