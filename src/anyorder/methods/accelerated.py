@@ -13,7 +13,7 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.checkpoint import number, numbers
+from anyorder.optimizer.record import number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
@@ -168,8 +168,13 @@ class Accelerated(Optimizer):
             bound = 2.0 * smooth / (self.steps + 1) ** 2 if smooth and not self._restarts else None
         elif mu and smooth:
             rate = constants(form, mu, smooth).rate
-        proved = not _estimates(group) and all(
-            g["lr"] == 1 and not g["cautious"] and g["clip_norm"] is None for g in self.param_groups
+        proved = (
+            not _estimates(group)
+            and self.after is None
+            and all(
+                g["lr"] == 1 and not g["cautious"] and g["clip_norm"] is None
+                for g in self.param_groups
+            )
         )
         measured = self._measured()
         return Certificate(form, mu, smooth, proved, self.steps, rate, bound, measured)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import HyperError, hyper
-from anyorder.optimizer.checkpoint import number
 from anyorder.optimizer.options import same_in_all_groups
 from anyorder.optimizer.population import Population
+from anyorder.optimizer.record import number
 from anyorder.points.directions import Dense, Seeded, Shift
 from anyorder.rules import Rule
 

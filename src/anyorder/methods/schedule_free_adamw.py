@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.checkpoint import CheckpointError, number, numbers
+from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
@@ -45,6 +45,17 @@ SCHEDULE_FREE = Rule(
     nonnegative=frozenset({"exp_avg_sq"}),
     own_decay=True,  # it acts on z by way of y and does not shrink y itself
 )
+
+
+def pull_(
+    param: Tensor, ahead: Tensor, move: Tensor, *, in_param: Tensor, in_ahead: Tensor
+) -> None:
+    """A move of z as y and e follow it."""
+    param.add_(move * in_param)
+    ahead.add_(move * in_ahead)
+
+
+PULL = Rule(pull_, buffers=("ahead",), gradient=False, ends_step=False)
 
 
 class ScheduleFreeAdamW(Optimizer):
@@ -129,8 +140,7 @@ class ScheduleFreeAdamW(Optimizer):
     def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
         """See the class for the symbols."""
         beta1, beta2 = group["betas"]
-        _, lr, total = self._averages[[g is group for g in self.param_groups].index(True)]
-        share = lr**2 / total if total else 0.0  # steps of size zero have no weight
+        lr, share = self._share(group)
         return {
             "beta2": beta2,
             "take2": 1.0 - beta2,
@@ -142,6 +152,16 @@ class ScheduleFreeAdamW(Optimizer):
             "step_size": lr * (1.0 - beta1 * (1.0 - share)),
             "left": lr * beta1,
         }
+
+    def _share(self, group: Mapping[str, Any]) -> tuple[float, float]:
+        """The last step size of a group, and the share of its point in the average."""
+        _, lr, total = self._averages[[g is group for g in self.param_groups].index(True)]
+        return lr, lr**2 / total if total else 0.0  # steps of size zero have no weight
+
+    def _pull(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
+        """How y and e follow a move of z."""
+        behind = group["betas"][0] * (1.0 - self._share(group)[1])
+        return {"in_param": 1.0 - behind, "in_ahead": behind}
 
     def update(self, oracle: Oracle) -> Tensor:
         """One gradient, one move."""
@@ -155,6 +175,24 @@ class ScheduleFreeAdamW(Optimizer):
             self._averages[index] = (steps + 1, lr, total + lr**2)
         self.apply(SCHEDULE_FREE, grads, scalars=self._scalars)
         return loss
+
+    def constrain(self, after: Callable[[str, Tensor], Any]) -> None:
+        """Constrain z, of which x is the average, and then y, which the parameters hold.
+
+        Of y alone a bound would be no bound: pushed back, it takes the average along.
+        """
+        moves: list[Tensor] = []
+        ahead = self.buffer("ahead")
+        for name, param in self.named_params().items():
+            y = param.detach().clone()
+            try:
+                z = param.add_(ahead[name]).detach().clone()
+                after(name, param)
+                moves.append(param.detach() - z)
+            finally:
+                param.copy_(y)
+        self.apply(PULL, moves, scalars=self._pull)
+        super().constrain(after)
 
     def answer_scale(self, group: Mapping[str, Any]) -> float:
         """From y to the average x."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from anyorder.hyper import HyperError, hyper
 from anyorder.linalg.line_search import Search
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.checkpoint import number
 from anyorder.optimizer.options import same_in_all_groups
+from anyorder.optimizer.record import number
 from anyorder.oracle import Oracle
 from anyorder.rules.descent import MOVE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ class Owner(Protocol):
     """What is needed of an optimizer."""
 
     param_groups: list[dict[str, Any]]
+    after: Callable[[str, Tensor], Any] | None
 
     def named_params(self) -> dict[str, Tensor]:
         """The parameters that rules are applied to, by name."""
@@ -70,6 +71,9 @@ class Answer:
         copies = [local(p).detach().clone() for p in here]
         try:
             self._move(owner, 1.0)
+            if owner.after is not None:
+                for name, param in owner.named_params().items():
+                    owner.after(name, param)
         except BaseException:
             _put_back(zip(here, copies, strict=True))
             raise

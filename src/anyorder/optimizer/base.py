@@ -33,12 +33,13 @@ from anyorder.engine.stretches import Stretch
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.embedding import exempt
 from anyorder.model.params import ParamsTypeError, named_groups
-from anyorder.model.sharding import is_sharded
+from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer import checkpoint
 from anyorder.optimizer.answer import Answer, AnswerError
 from anyorder.optimizer.apply import Application
 from anyorder.optimizer.checkpoint import CheckpointError as CheckpointError
 from anyorder.optimizer.copies import Copying
+from anyorder.optimizer.entry import STEP, Slot
 from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
     RECORD,
@@ -51,10 +52,11 @@ from anyorder.optimizer.options import (
     checked_seed,
     options_of,
     plain,
+    refuse_shared_names,
     refuse_unknown_options,
     signature_of,
 )
-from anyorder.optimizer.state import STEP, Slot, StateLayout
+from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker
@@ -62,7 +64,13 @@ from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
-from anyorder.oracle.named_closures import Closures, NamedClosures, checked_closures, owners
+from anyorder.oracle.named_closures import (
+    Closures,
+    NamedClosures,
+    checked_closures,
+    checked_owner,
+    owners,
+)
 from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.points.directions import Direction, Law, Seeded
 from anyorder.points.substitution import hidden
@@ -109,8 +117,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         process_group: average answers over these processes (default: the group of a
             DistributedDataParallel module, else none); a group of ``torch.distributed`` or a
             ``Communicator``.
-        after: called as ``after(name, param)`` for every trainable parameter at the end of a step;
-            changes it in place: a projection, a mask, a weight format.
+        after: called as ``after(name, param)`` for every trainable parameter at the end of a step,
+            and at the answer where that is another point; changes it in place: a projection, a
+            mask, a weight format.
         options: the method's settings, by name.
     """
 
@@ -150,6 +159,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         cls._counts_steps = any(rule.ends_step for rule in rules)
         cls.nonnegative = frozenset[str]().union(*(rule.nonnegative for rule in rules))
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Hyper)}
+        refuse_shared_names(cls.estimator.hypers, rules, own, cls.__name__)
         inherited = {**cls.estimator.hypers, **cls.hypers}
         cls.hypers = options_of(own, inherited, rules)
         for name in cls.hypers:
@@ -196,7 +206,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         )
         self.after = checked_callable("after", after, "of a name and a parameter")
         refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
-        self.calls, self.steps = Calls(), 0
+        self.calls, self.steps, self.skips = Calls(), 0, 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
@@ -259,6 +269,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 self._finish()
         except SkipStep as skipped:
             self.calls.skipped += 1
+            self.skips += 1
             return None if closure is None else skipped.loss
         finally:
             self._oracle = self._grads = self._named = None
@@ -352,7 +363,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def state_bytes(self) -> int:
         """Bytes of all state, of this process."""
         return sum(
-            value.untyped_storage().nbytes() if value.ndim == 0 else value.nbytes
+            local(value).nbytes
             for entry in self.state.values()
             for value in entry.values()
             if isinstance(value, Tensor)
@@ -393,6 +404,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         settings = {**self.defaults, **group}
         for name, declared in self.hypers.items():
             declared.check(name, settings[name])
+        if self.closures:
+            checked_owner(group, len(groups), self.closures)
         params = [param for _, param in group["params"]]
         check_common(settings, params, groups[0] if groups else None)
         if self.needs != GRADIENT_ONLY and any(map(is_sharded, params)):
@@ -441,12 +454,21 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """One step. Returns the loss at the point it started from (NaN if it saw none)."""
         assert self.rules, f"{type(self).__name__} has neither a rule nor an update()"
         loss, grads = self.estimator(self, oracle)
-        if "grad" not in self.estimator.needs:
-            grads = clipped(grads, plain(self.param_groups[0].get("clip_norm")))
+        self.descend(grads, clip="grad" not in self.estimator.needs)
+        return loss
+
+    def descend(self, grads: Sequence[Tensor | None], *, clip: bool = True) -> None:
+        """Apply the rules to estimates of the gradient, clipped and masked as gradients are.
+
+        Args:
+            grads: a list over :meth:`named_params`.
+            clip: whether to clip them; what an oracle calls a gradient is clipped already.
+        """
+        if clip:
+            grads = clipped(list(grads), plain(self.param_groups[0].get("clip_norm")))
         self._grads = grads
         for label, (rule,) in self.rules.items():
             self.apply(rule, grads, label=label)
-        return loss
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
         """The key in ``rules`` of the rules that a parameter moves by."""
@@ -506,7 +528,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
         """Random direction number ``index`` of the present step; a step left out has its own."""
-        return Seeded(self.seed, self.steps + self.calls.skipped, index, law)
+        return Seeded(self.seed, self.steps + self.skips, index, law)
 
     def buffer(self, name: str) -> dict[str, Tensor]:
         """One buffer of every trainable parameter that has it, by the parameter's name.
@@ -537,6 +559,14 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             named = zip(group["param_names"], group["params"], strict=True)
             targets = {name: param for name, param in named if param.requires_grad}
             direction.add_all_(targets, scale(group), self.engine)
+
+    def constrain(self, after: Callable[[str, Tensor], Any]) -> None:
+        """Do what the user asks for at the end of a step; methods of several points say to which.
+
+        Where the answer lies elsewhere, ``after`` is called on it too when it is shown.
+        """
+        for name, param in self.named_params().items():
+            after(name, param)
 
     # Inside --------------------------------------------------------------------------------
 
@@ -580,8 +610,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def _finish(self) -> None:
         """What comes after the rule."""
         if self.after is not None:
-            for name, param in self.named_params().items():
-                self.after(name, param)
+            self.constrain(self.after)
         if not self._counts_steps:
             for param in self.named_params().values():
                 if entry := self.state.get(param):

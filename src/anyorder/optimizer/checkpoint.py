@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 import copy
-import math
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from anyorder.engine import Engine
 from anyorder.engine.stretches import SCALE
-from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
-from anyorder.optimizer.answer import Answer
+from anyorder.optimizer.entry import STEP, check_entry
 from anyorder.optimizer.options import RECORD
-from anyorder.optimizer.state import STEP, StateLayout, check_entry
+from anyorder.optimizer.record import (
+    CheckpointError,
+    checked_record,
+    load_record,
+    record_of,
+    without_clocks,
+)
+from anyorder.optimizer.record import Owner as RecordOwner
 from anyorder.optimizer.state import Owner as StateOwner
-from anyorder.oracle.ledger import BudgetError, Calls
-from anyorder.rules import Rule
+from anyorder.optimizer.state import StateLayout
 
-#: Raised when the meaning of a saved state changes.
-FORMAT = 2
-_KEY = RECORD
-#: Stands among what is not finite for the numbers of a method's own.
-_EXTRA = "record"
 #: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
 #: run, not of the method.
-_OWN = ("params", "param_names", "state", "state_block", _KEY)
+_OWN = ("params", "param_names", "state", "state_block", RECORD)
 
 
-class CheckpointError(AnyOrderError, ValueError):
-    """A saved state that does not fit. Raised before anything is changed."""
-
-
-class Owner(StateOwner, Protocol):
+class Owner(StateOwner, RecordOwner, Protocol):
     """What is needed of an optimizer."""
 
     hypers: ClassVar[dict[str, Hyper]]
-    needs: ClassVar[frozenset[str]]
-    rules: ClassVar[Mapping[str, tuple[Rule, ...]]]
-    steps: int
-    seed: int
-    calls: Calls
-    engine: Engine
+    rules: ClassVar[Mapping[str, Any]]
     _layout: StateLayout
-    _answer: Answer
-
-    def extra_state(self) -> dict[str, Any]:
-        """What else a checkpoint must hold."""
-        ...
-
-    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
-        """Take over what :meth:`extra_state` saved."""
-        ...
 
 
 # Saving -------------------------------------------------------------------------------------------
@@ -84,33 +63,10 @@ def saved(optimizer: Owner) -> dict[str, Any]:
         }
         for group in optimizer.param_groups
     ]
-    record = _record(optimizer)
+    record = record_of(optimizer, _nonfinite(optimizer))
     for index, group in enumerate(groups):
-        group[_KEY] = {} if index else _without_clocks(record)
-    return {"state": dict(sorted(state.items())), "param_groups": groups, _KEY: record}
-
-
-def _record(optimizer: Owner) -> dict[str, Any]:
-    extra = optimizer.extra_state()
-    return {
-        "format": FORMAT,
-        "method": type(optimizer).__name__,
-        "steps": optimizer.steps,
-        "seed": optimizer.seed,
-        "calls": optimizer.calls.to_dict(),
-        "work": dict(optimizer.engine.work),
-        "answer": optimizer._answer.shown,  # pyright: ignore[reportPrivateUsage]
-        "nonfinite": [*_nonfinite(optimizer), *([_EXTRA] if _holds_nonfinite(extra) else [])],
-        **extra,
-    }
-
-
-def _without_clocks(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as groups carry it: equal runs have equal groups."""
-    found = copy.deepcopy(record)
-    for name in ("seconds", "peak_bytes"):
-        found["calls"].pop(name, None)
-    return found
+        group[RECORD] = {} if index else without_clocks(record)
+    return {"state": dict(sorted(state.items())), "param_groups": groups, RECORD: record}
 
 
 def _nonfinite(optimizer: Owner) -> list[str]:
@@ -129,25 +85,17 @@ def _finite(value: Tensor) -> bool:
     return is_sharded(value) or not value.is_floating_point() or bool(value.isfinite().all())
 
 
-def _holds_nonfinite(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_nonfinite, value.values()))  # pyright: ignore[reportUnknownArgumentType]
-    if isinstance(value, (list, tuple)):
-        return any(map(_holds_nonfinite, value))  # pyright: ignore[reportUnknownArgumentType]
-    return isinstance(value, float) and not math.isfinite(value)
-
-
 # Loading ------------------------------------------------------------------------------------------
 
 
 def load_into(optimizer: Owner, state_dict: Any) -> None:
     """Check ``state_dict`` against ``optimizer``, then take over its tensors and settings."""
-    record = _checked_record(optimizer, state_dict)
+    record = checked_record(optimizer, state_dict)
     groups = _matched_groups(optimizer, state_dict["param_groups"])
     entries = _entries(groups, state_dict["state"])
     settings = [_settings(optimizer, mine, theirs) for mine, theirs in _pairs(optimizer, groups)]
     _check_entries(optimizer, settings, entries, record)
-    _load_extra(optimizer, record, settings)
+    load_record(optimizer, record, settings)
     # From here on nothing can fail.
     names = _unwrapped([group["param_names"] for group in optimizer.param_groups])
     for group, chosen, called in zip(optimizer.param_groups, settings, names, strict=True):
@@ -166,45 +114,6 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
     answer.restore(bool(record.get("answer", False)))
 
 
-def number(
-    extra: Mapping[str, Any],
-    value: Any,
-    what: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    whole: bool = False,
-) -> Any:
-    """``value``, which has to be a number, for methods that read their own record.
-
-    Args:
-        extra: the record; it says whether numbers in it may be NaN or infinite.
-        value: the number.
-        what: its name, for the message.
-        least: lower bound.
-        most: upper bound.
-        whole: whether it has to be a whole number.
-
-    Raises:
-        CheckpointError: it is none, or outside the bounds.
-    """
-    fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if fits and not math.isfinite(value):
-        fits = _EXTRA in extra.get("nonfinite", ())
-    elif fits:
-        fits = (least is None or value >= least) and (most is None or value <= most)
-    if not fits:
-        raise CheckpointError(f"{what}: expected a number, got {value!r}; the file is damaged")
-    return value
-
-
-def numbers(extra: Mapping[str, Any], values: Any, what: str, count: int | None) -> list[Any]:
-    """``values``, which has to be a list of ``count`` numbers (any number of them for None)."""
-    if not isinstance(values, (list, tuple)) or count not in (None, len(values)):  # pyright: ignore
-        raise CheckpointError(f"{what}: expected {count or 'a list of'} numbers, got {values!r}")
-    return [number(extra, value, what) for value in values]  # pyright: ignore
-
-
 def _own(entry: Mapping[str, Any], param: Tensor) -> dict[str, Any]:
     """An entry that shares nothing with the one given."""
     return {
@@ -217,88 +126,6 @@ def _own(entry: Mapping[str, Any], param: Tensor) -> dict[str, Any]:
 
 def _pairs(optimizer: Owner, groups: Sequence[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return list(zip(optimizer.param_groups, groups, strict=True))
-
-
-def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
-    """Our own record, or what can stand for it."""
-    parts = ("state", "param_groups")
-    if (
-        not isinstance(state_dict, Mapping)
-        or not isinstance(state_dict.get("state"), Mapping)  # pyright: ignore
-        or not isinstance(state_dict.get("param_groups"), Sequence)  # pyright: ignore
-    ):
-        raise CheckpointError(
-            f"expected the state_dict() of an optimizer, with {' and '.join(parts)}; this is not "
-            "one"
-        )
-    groups: Any = state_dict["param_groups"]  # pyright: ignore
-    if not all(isinstance(group, Mapping) for group in groups):
-        raise CheckpointError("expected every parameter group of the checkpoint to be a dict")
-    found: Any = state_dict.get(_KEY)  # pyright: ignore
-    for group in groups:
-        found = found if found is not None else group.get(_KEY) or None
-    if found is None and all("param_names" in group for group in groups):
-        return _substitute(optimizer, state_dict)
-    if not isinstance(found, Mapping):
-        raise CheckpointError(
-            "expected a state_dict() saved by this package; this one was saved by another library "
-            "(its state means other things, so nothing was loaded)"
-        )
-    record: dict[str, Any] = dict(found)  # pyright: ignore
-    if record.get("format") != FORMAT:
-        raise CheckpointError(
-            f"expected checkpoint format {FORMAT}, got {record.get('format')!r}; see the changelog"
-        )
-    mine = type(optimizer).__name__
-    if record.get("method") != mine:
-        raise CheckpointError(f"expected the state of {mine}, got that of {record.get('method')}")
-    record["steps"] = _whole(record, "steps", least=0)
-    record["seed"] = _whole(record, "seed")
-    _check_calls(record.get("calls"))
-    work: Any = record.get("work", {})
-    if not isinstance(work, Mapping) or not all(isinstance(n, int) for n in work.values()):  # pyright: ignore
-        raise CheckpointError(f"work: expected counts by rule, got {work!r}")
-    return record
-
-
-def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A record for a checkpoint of which only state and settings were kept."""
-    if optimizer.needs != frozenset({"grad"}) or optimizer.extra_state():
-        raise CheckpointError(
-            f"the checkpoint lacks the record of {type(optimizer).__name__} (seed, counts, numbers "
-            "of its own), which a flattened or stripped state dict loses; save the state_dict() as "
-            "it is"
-        )
-    counts = [entry.get(STEP, 0) for entry in state_dict["state"].values()]
-    steps = max((int(c) for c in counts if isinstance(c, (int, float, Tensor))), default=0)
-    return {"steps": steps, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
-
-
-def _whole(record: Mapping[str, Any], name: str, least: int | None = None) -> int:
-    value = record.get(name)
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise CheckpointError(f"{name}: expected a whole number, got {value!r}") from None
-    if least is not None and number < least:
-        raise CheckpointError(f"{name}: expected at least {least}, got {number}")
-    return number
-
-
-def _check_calls(calls: Any) -> None:
-    if not isinstance(calls, Mapping):
-        raise CheckpointError(f"calls: expected counts by kind, got {calls!r}")
-    for name, count in calls.items():  # pyright: ignore
-        number = isinstance(count, (int, float)) and not isinstance(count, bool)
-        whole = number and (name == "seconds" or isinstance(count, int))
-        if not whole or not math.isfinite(count) or count < 0:
-            raise CheckpointError(f"calls: expected a count >= 0 of {name}, got {count!r}")
-    try:
-        Calls().update(dict(calls))  # pyright: ignore
-    except BudgetError as error:
-        raise CheckpointError(f"calls: {error}") from error
 
 
 def _names(group: Mapping[str, Any]) -> list[str]:
@@ -422,22 +249,3 @@ def _check_numbers(
         here = local(negative)
         if here.numel() and bool((here < 0).any()):
             raise CheckpointError(f"{key} of {name} holds negative numbers; the file is damaged")
-
-
-def _load_extra(
-    optimizer: Owner, record: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
-) -> None:
-    """Take over the record, or leave all of it as it was."""
-    before = copy.deepcopy(optimizer.extra_state())
-    try:
-        first = dict(settings[0]) if settings else {}
-        optimizer.load_extra_state(copy.deepcopy({**record, "settings": first}))
-    except Exception as error:
-        optimizer.load_extra_state(before)
-        raise CheckpointError(
-            f"the record of {type(optimizer).__name__} cannot be read "
-            f"({type(error).__name__}: {error}); the file is damaged"
-        ) from error
-    optimizer.calls.update(dict(record["calls"]))
-    optimizer.steps, optimizer.seed = record["steps"], record["seed"]
-    optimizer.engine.work = dict(record.get("work", optimizer.engine.work))

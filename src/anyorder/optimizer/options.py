@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
-from anyorder.optimizer.state import BLOCKS
+from anyorder.optimizer.entry import BLOCKS
 from anyorder.oracle.communicator import Communicator
 from anyorder.rules import Rule
 
@@ -69,6 +69,27 @@ def options_of(
         for name, declared in STATE_OPTIONS.items():
             found.setdefault(name, declared)
     return found
+
+
+def refuse_shared_names(
+    estimated: Mapping[str, Hyper], rules: Iterable[Rule], own: Iterable[str], owner: str
+) -> None:
+    """Refuse a setting that an estimator and a rule both read and mean differently.
+
+    Args:
+        estimated: the settings of the estimator.
+        rules: the rules of the method.
+        own: settings that the method declares itself; those are shared on purpose.
+        owner: the name of the method.
+    """
+    for rule in rules:
+        for name, declared in rule.hypers.items():
+            if name not in own and estimated.get(name, declared) != declared:
+                raise HyperError(
+                    f"{owner}: its estimator and the rule {rule.function.__name__} both read "
+                    f"{name!r}; rename that of the estimator, or declare {name} in {owner} if they "
+                    "share it"
+                )
 
 
 def signature_of(init: Callable[..., Any], hypers: Mapping[str, Hyper]) -> inspect.Signature:

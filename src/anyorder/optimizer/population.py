@@ -79,9 +79,14 @@ class Population(Optimizer):
         if self.budget is not None:
             self.budget.check_step(self.steps)
             self.budget.check(self.calls, asked)
-        with torch.no_grad():
-            self._layout.current(self)
-            complete = self.learn(answer)
+        try:
+            with torch.no_grad():
+                self._layout.current(self)
+                complete = self.learn(answer)
+                if complete:
+                    self._finish()
+        finally:
+            self._grads = None
         for name, count in asked.items():
             setattr(self.calls, name, getattr(self.calls, name) + count)
         self.steps += complete

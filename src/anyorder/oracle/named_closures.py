@@ -138,12 +138,18 @@ def owners(
     """
     owned: dict[str, dict[str, Tensor]] = {name: {} for name in declared}
     for index, group in enumerate(groups):
-        name = group.get("closure")
-        if name not in owned:
-            raise OwnerError(
-                f"closure: expected one of {list(declared)} in parameter group {index}, got "
-                f"{name!r}; write {{'params': ..., 'closure': {declared[-1]!r}}}"
-            )
+        name = checked_owner(group, index, declared)
         pairs = zip(group["param_names"], group["params"], strict=True)
         owned[name] |= {key: param for key, param in pairs if param.requires_grad}
     return owned
+
+
+def checked_owner(group: Mapping[str, Any], index: int, declared: Sequence[str]) -> str:
+    """The closure that parameter group number ``index`` belongs to, or :class:`OwnerError`."""
+    name: Any = group.get("closure")
+    if name not in declared:
+        raise OwnerError(
+            f"closure: expected one of {list(declared)} in parameter group {index}, got "
+            f"{name!r}; write {{'params': ..., 'closure': {declared[-1]!r}}}"
+        )
+    return name

@@ -80,5 +80,5 @@ HEAVY_BALL = Rule(
 )
 #: The running average of gradients, for methods that make a direction from it.
 AVERAGE = Rule(average_, buffers=("momentum_buffer",), scalars=_average_scalars, ends_step=False)
-#: The same between steps: nothing is done around it and no step is counted.
+#: A move between steps, by a length given with it: nothing is done around it, no step is counted.
 SHIFT = Rule(descend_, gradient=False, ends_step=False)

@@ -27,8 +27,8 @@ from anyorder.engine.kernels import kernel_for
 from anyorder.hyper import HyperError, UnknownOptionError
 from anyorder.model.params import ParamsError, ParamsTypeError
 from anyorder.optimizer.base import GRADIENT_ONLY, NeedsError, Optimizer
-from anyorder.optimizer.checkpoint import CheckpointError
 from anyorder.optimizer.population import Population
+from anyorder.optimizer.record import CheckpointError
 from anyorder.oracle.closures import ClosureError
 from anyorder.oracle.gradients import NonFiniteError, SparseGradientError
 from anyorder.oracle.kinds import ANSWERS, COMPOSITE, COUNTS, NEEDS

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from anyorder import SGD, AdamW
-from anyorder.optimizer.checkpoint import CheckpointError
+from anyorder.optimizer.record import CheckpointError
 
 
 def trained(names: list[str]) -> tuple[dict[str, nn.Parameter], AdamW]:

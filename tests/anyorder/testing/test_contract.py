@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from anyorder.engine import engine
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.checkpoint import CheckpointError
+from anyorder.optimizer.record import CheckpointError
 from anyorder.oracle import Oracle
 from anyorder.oracle.gradients import SparseGradientError
 from anyorder.points.directions import Shift
