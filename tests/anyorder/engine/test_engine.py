@@ -73,11 +73,14 @@ def noise(low: int = 3, high: int = -4) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("form", "decay"),
     [
-        *(("bf16", d) for d in ("", "decoupled", "coupled")),
+        ("bf16", ""),
         ("bf16 weights", "decoupled"),
         ("8bit", "coupled"),
-        ("8bit in long blocks", "coupled"),  # differs in nothing else, so must have its own kernel
-        ("unsigned", "decoupled"),
+        # Each takes a compiler seven to eleven seconds.
+        *(pytest.param("bf16", d, marks=pytest.mark.slow) for d in ("decoupled", "coupled")),
+        # Differs from 8bit in nothing else, so must have its own kernel.
+        pytest.param("8bit in long blocks", "coupled", marks=pytest.mark.slow),
+        pytest.param("unsigned", "decoupled", marks=pytest.mark.slow),
     ],
 )
 def test_programs_give_the_same_bits_compiled(form: str, decay: Any) -> None:
