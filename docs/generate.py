@@ -1,9 +1,10 @@
-"""Write the parts of README and documentation that are read off the code, or check them.
+"""Write or check the generated parts of the README and the documentation.
 
     python docs/generate.py            write
     python docs/generate.py --check    write nothing; exit with 1 if something is out of date
 
-What each method asks and keeps is measured: one is made, takes a step, and its ledger is read.
+Costs and state of each method are measured: the script creates the method, takes one step and reads
+its ledger.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 
 from anyorder import Composite, methods
 from anyorder.hyper import Hyper
-from anyorder.optimizer.base import COMMON, Optimizer
+from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import COMMON
 from anyorder.oracle.kinds import ANSWERS, COMPOSITE
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +111,7 @@ def navigation(folder: str) -> str:
 def table(prefix: str) -> str:
     """All methods: one row each, linked with pages below ``prefix``."""
     rows = [
-        "| method | order | asks for | oracle calls per step | state | what it is |",
+        "| method | order | needs | oracle calls per step | state | description |",
         "|---|---|---|---|---|---|",
     ]
     for name in methods.names():
@@ -137,7 +139,7 @@ def one_step(kind: type[Optimizer]) -> tuple[str, str]:
         if (count := getattr(calls, answer.name)) and answer.name != "ranked"
     ]
     if calls.ranked:
-        words[-1] += f" of {calls.ranked} points in all"
+        words[-1] += f" of {calls.ranked} points in total"
     state = sum(
         value.numel() * value.element_size()
         for value in optimizer.state[layers[1].weight].values()
@@ -159,7 +161,7 @@ def own(kind: type[Optimizer]) -> dict[str, Hyper]:
 def options(hypers: Mapping[str, Hyper]) -> str:
     """Hyper-parameters as a table."""
     rows = [
-        "| option | default | allowed | tuned over | unit | meaning |",
+        "| option | default | allowed | search space | unit | description |",
         "|---|---|---|---|---|---|",
     ]
     for name, declared in hypers.items():
@@ -182,23 +184,23 @@ INDEX = """{note}
 
 # Methods
 
-One file each in `src/anyorder/methods`; the file's name is the method's name in the registry, on
-the command line and here. Calls, and state in bytes per parameter, are measured with the default
-options on a hidden matrix in float32.
+Each method is one file in `src/anyorder/methods`. The file name is the method's name in the
+registry, on the command line and here. Oracle calls and state (bytes per parameter) are measured
+with the default options on a hidden float32 matrix.
 
 {table}
 
-*Order* is what a method takes from the problem: `rank` an order of candidates, `0` values, `1`
-gradients, `2` curvature. `anyorder list` prints this table, `anyorder show NAME` a page of it.
-[Writing a method](../writing-a-method.md) of your own takes one file.
+*Order* is the information that a method uses: `rank` (an ordering of candidates), `0` (values), `1`
+(gradients) or `2` (curvature). `anyorder list` prints this table and `anyorder show NAME` describes
+one method. To add your own, see [Writing a method](../writing-a-method.md).
 """
 
 PAGE = """{note}
 
 # {name}
 
-- Order **{order}**; asks for {needs}.
-- Each step costs {calls} with the default options.
+- Order **{order}**. Needs {needs}.
+- Cost per step with the default options: {calls}.
 - State: {state} bytes per float32 parameter.
 - On the command line: `--methods {name}`.
 
@@ -215,15 +217,15 @@ anyorder.{signature}
 
 ## Options
 
-The method's own settings. {common}
+{common}
 
 {options}
 {rules}"""
 
 RULE = """
-## Arithmetic
+## Rules
 
-What [the engine](../engine.md) runs, on flat pieces of the parameters and their state.
+The functions that [the engine](../engine.md) runs on flat slices of the parameters and their state.
 
 {code}
 """
@@ -233,7 +235,10 @@ def shared(kind: type[Optimizer]) -> str:
     """The common options that a method has, in a sentence."""
     names = [*(set(kind.hypers) - set(own(kind))), *CONSTRUCTOR]
     words = [f"`{name}`" for name in sorted(names)]
-    text = f"[Common options](../options.md): {', '.join(words[:-1])} and {words[-1]}."
+    text = (
+        "Hyperparameters of this method. It also accepts the [common options](../options.md) "
+        f"{', '.join(words[:-1])} and {words[-1]}."
+    )
     return textwrap.fill(text, 100, break_long_words=False)
 
 
@@ -260,8 +265,7 @@ DECISIONS = """{note}
 
 # Decisions
 
-Choices that shape the house, one page each: what was decided, why, what it costs, and what would
-make us decide again.
+One page per design decision: what was decided, why, what it costs, and what would change it.
 
 {list}
 """
@@ -283,18 +287,9 @@ def signature(kind: type[Optimizer]) -> str:
 
 
 def rules(kind: type[Optimizer]) -> str:
-    """The source of the method's rules: its own, and those it shares with others."""
-    module = sys.modules[kind.__module__]
-    functions = [
-        value
-        for name, value in vars(module).items()
-        if inspect.isfunction(value) and name.endswith("_")
-    ]
-    found = [
-        inspect.getsource(value).rstrip()
-        for value in functions
-        if value.__module__ == module.__name__ or value.__module__.startswith("anyorder.rules.")
-    ]
+    """The source of the arithmetic of the method's rules."""
+    functions = dict.fromkeys(rule.function for each in kind.rules.values() for rule in each)
+    found = [inspect.getsource(function).rstrip() for function in functions]
     return RULE.format(code="\n\n".join(f"```python\n{code}\n```" for code in found)) * bool(found)
 
 
