@@ -25,12 +25,13 @@ help:  ## Show this list
 .PHONY: install
 install: $(STAMP)  ## Set up .venv with everything, at the versions of constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(wildcard distributions/*/pyproject.toml) constraints.txt
 	@test -n "$(PYTHON)" || { echo "AnyOrder needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; PyTorch is large) ..."
 	@$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[all]" --group dev
+	@$(BIN)/python -m pip install -qq --constraint constraints.txt --group dev \
+		--editable ".[all]" --editable distributions/studies --editable "distributions/papers[site]"
 	@touch $@
 
 .PHONY: demo
@@ -89,6 +90,10 @@ constraints: $(STAMP)  ## Pin the versions that are installed now
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
 		| sed -E 's/\+[A-Za-z0-9.]+$$//' | LC_ALL=C sort -f; } > constraints.new
 	@mv constraints.new constraints.txt
+
+.PHONY: build
+build: $(STAMP)  ## Build wheels and source distributions of library, studies and papers into ./dist
+	@for folder in . distributions/*; do $(BIN)/python -m build --outdir dist $$folder || exit 1; done
 
 .PHONY: clean
 clean:  ## Remove what the other targets made, .venv included

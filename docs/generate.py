@@ -1,4 +1,4 @@
-"""Write or check the generated parts of the README and the documentation.
+"""Write or check the generated parts of the README, the documentation and the type stubs.
 
     python docs/generate.py            write
     python docs/generate.py --check    write nothing; exit with 1 if something is out of date
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import measured
+import stub
 import torch
 
 from anyorder import Composite, methods
@@ -72,6 +73,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "zensical.toml": site,
         ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
         ROOT / "docs/benchmarks.md": measured.page(),
+        ROOT / "src/anyorder/__init__.pyi": stub.text(),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),
         ROOT / "docs/decisions/index.md": DECISIONS.format(note=NOTE, list=decisions()),
     }

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -284,9 +285,17 @@ def test_tracked_files_hold_nothing_of(what: str) -> None:
 # Packaging ------------------------------------------------------------------------------------
 
 
+#: What each package is built and installed by.
+PROJECTS = {
+    "anyorder": ROOT,
+    "anyorder_studies": ROOT / "distributions/studies",
+    "anyorder_papers": ROOT / "distributions/papers",
+}
+
+
 @cache
-def project() -> dict[str, object]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+def described(package: str) -> dict[str, Any]:
+    return tomllib.loads((PROJECTS[package] / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_there_is_one_version() -> None:
@@ -301,16 +310,15 @@ def test_there_is_one_version() -> None:
     assert installed.version == anyorder.__version__
 
 
-def requirements() -> Iterator[Requirement]:
-    described = project()["project"]
-    groups = project()["dependency-groups"]
-    assert isinstance(described, dict)
-    assert isinstance(groups, dict)
-    listed = [*described["dependencies"], *groups["dev"]]
-    for extra in described["optional-dependencies"].values():
+def required(package: str) -> Iterator[Requirement]:
+    """What a distribution asks for, extras included, but for other packages of this repository."""
+    project, hooks = described(package)["project"], described(package)["tool"]["hatch"]
+    listed = list(project.get("dependencies", []))
+    listed += hooks.get("metadata", {}).get("hooks", {}).get("custom", {}).get("dependencies", [])
+    for extra in project.get("optional-dependencies", {}).values():
         listed += extra
-    for line in listed:
-        if (requirement := Requirement(line)).name != "anyorder":
+    for requirement in map(Requirement, listed):
+        if requirement.name.replace("-", "_") not in PACKAGES:
             yield requirement
 
 
@@ -318,19 +326,21 @@ def test_the_pinned_versions_satisfy_the_ranges() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pins = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
     versions = {pin.name.lower(): str(pin.specifier).removeprefix("==") for pin in pins}
-    for requirement in requirements():
+    everything = [r for package in PACKAGES for r in required(package)]
+    everything += map(Requirement, described("anyorder")["dependency-groups"]["dev"])
+    for requirement in everything:
         assert requirement.name.lower() in versions, f"{requirement.name} is not pinned"
         assert requirement.specifier.contains(versions[requirement.name.lower()]), requirement
 
 
-def test_everything_that_is_imported_is_declared() -> None:
-    described = project()["project"]
-    assert isinstance(described, dict)
-    declared = {r.name.lower().replace("-", "_") for r in requirements()}
-    declared |= {"sklearn", "multipart", "psycopg2", "markupsafe", "cycler"}  # names that differ,
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_that_is_imported_is_declared(package: str) -> None:
+    declared = [*required(package), *required("anyorder")]
+    names = {r.name.lower().replace("-", "_") for r in declared}
+    names |= {"sklearn", "multipart", "psycopg2", "markupsafe", "cycler"}  # names that differ,
     # and parts of jinja2 and matplotlib
-    known = set(sys.stdlib_module_names) | set(PACKAGES) | declared
-    for path in sources():
+    known = set(sys.stdlib_module_names) | set(PACKAGES) | names
+    for path in sources(package):
         for module in imported(path):
             top = module.split(".")[0]
             assert top in known or _optional(path, top), f"{shown(path)} imports {top}"
@@ -348,10 +358,11 @@ def _optional(path: Path, module: str) -> bool:
 
 
 def test_entry_points_lead_somewhere() -> None:
-    described = project()["project"]
-    assert isinstance(described, dict)
-    targets = [*described["scripts"].values()]
-    targets += described["entry-points"]["anyorder.commands"].values()
+    targets = [*described("anyorder")["project"]["scripts"].values()]
+    for package in PACKAGES[1:]:
+        (added,) = described(package)["project"]["entry-points"].values()
+        targets += added.values()
+    assert len(targets) == len(PACKAGES)
     for target in targets:
         module, name = target.split(":")
         assert hasattr(importlib.import_module(module), name), target

@@ -1,14 +1,17 @@
-"""What `pip install anyorder` gives: the built wheel, in an environment of its own."""
+"""What `pip install` gives: the three distributions, built, in environments of their own."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
@@ -27,29 +30,51 @@ EXTRAS = {
 }
 
 
+#: The distributions of this repository: where each is built from, and its package in ``src``.
+DISTRIBUTIONS = {
+    "anyorder": ROOT,
+    "anyorder_studies": ROOT / "distributions/studies",
+    "anyorder_papers": ROOT / "distributions/papers",
+}
+
+
+def build(source: Path, out: Path, *options: str) -> None:
+    command = [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", str(out)]
+    subprocess.run([*command, str(source)], check=True, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from what is here, without fetching anything."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source distribution of each, and the wheel made of that, without fetching anything."""
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True, text=True)
-    (built,) = out.glob("*.whl")
-    return built
+    for folder in DISTRIBUTIONS.values():
+        build(folder, out)
+    return out
+
+
+def wheel(built: Path, name: str) -> Path:
+    return built / f"{name}-{anyorder.__version__}-py3-none-any.whl"
+
+
+def files(wheel: Path) -> set[str]:
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def metadata(wheel: Path) -> Message:
+    (name,) = [n for n in files(wheel) if n.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
 
 
 class Environment:
-    """A clean virtual environment with the wheel in it; the dependencies are lent by this one."""
+    """A clean virtual environment; the dependencies are lent by this one."""
 
-    def __init__(self, folder: Path, wheel: Path, without: set[str]) -> None:
+    def __init__(self, folder: Path, without: set[str]) -> None:
         venv.create(folder, with_pip=False, symlinks=os.name != "nt")
         self.bin = folder / ("Scripts" if os.name == "nt" else "bin")
         paths = {"base": str(folder), "platbase": str(folder)}
         self.site = Path(sysconfig.get_path("purelib", "venv", vars=paths))
-        target = ["--python", str(self.bin / "python")]
-        install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-        subprocess.run([sys.executable, "-m", "pip", *target, *install], check=True)
         lent = folder / "lent"
         lent.mkdir()
         for scheme in ("purelib", "platlib"):
@@ -58,6 +83,16 @@ class Environment:
                 if not ours and entry.name not in without and not (lent / entry.name).exists():
                     (lent / entry.name).symlink_to(entry)
         (self.site / "lent.pth").write_text(f"{lent}\n")
+
+    def install(self, *words: str) -> None:
+        """Install with pip, which may fetch nothing."""
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install"]
+        plain = {k: v for k, v in os.environ.items() if k not in ("PIP_FIND_LINKS", "PYTHONPATH")}
+        subprocess.run(
+            [*pip, "--quiet", "--no-index", *words],
+            check=True,
+            env=plain | {"PIP_CONFIG_FILE": os.devnull},
+        )
 
     def run(self, *command: str, expect: int = 0) -> str:
         """Run a command of the environment in an empty folder; returns what it prints."""
@@ -72,56 +107,106 @@ class Environment:
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + (done.stderr if expect else "")
 
+    def where(self, package: str) -> Path:
+        """The file that ``import package`` finds."""
+        code = f"import {package}; print({package}.__file__)"
+        return Path(self.run("python", "-c", code).rstrip())
+
 
 @pytest.fixture(scope="module")
-def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """As after `pip install anyorder`: no extra is there."""
-    return Environment(tmp_path_factory.mktemp("bare"), wheel, without=EXTRAS)
+def bare(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """As after `pip install anyorder`: no extra and no other distribution is there."""
+    environment = Environment(tmp_path_factory.mktemp("bare"), without=EXTRAS)
+    environment.install("--no-deps", str(wheel(built, "anyorder")))
+    return environment
 
 
 @pytest.fixture(scope="module")
-def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """As after `pip install anyorder[all]`."""
-    return Environment(tmp_path_factory.mktemp("whole"), wheel, without=set())
+def whole(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """As after `pip install 'anyorder[all]' anyorder-studies 'anyorder-papers[site]'`.
+
+    pip finds all that the three require, or fails.
+    """
+    environment = Environment(tmp_path_factory.mktemp("whole"), without=set())
+    extras = {"anyorder": "[all]", "anyorder_studies": "", "anyorder_papers": "[site]"}
+    environment.install(*(f"{wheel(built, name)}{extra}" for name, extra in extras.items()))
+    return environment
 
 
-# The file ---------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def editable(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """As after `make install`: all three stay where they are."""
+    environment = Environment(tmp_path_factory.mktemp("editable"), without=set())
+    each = [word for folder in DISTRIBUTIONS.values() for word in ("--editable", str(folder))]
+    environment.install("--no-build-isolation", *each)
+    return environment
 
 
-def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
-    held = set(zipfile.ZipFile(wheel).namelist())
+# The files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_wheel_holds_every_file_of_its_package_and_no_other(built: Path, name: str) -> None:
     src = ROOT / "src"
     wanted = {
         path.relative_to(src).as_posix()
-        for package in src.iterdir()
-        for path in package.rglob("*")
+        for path in (src / name).rglob("*")
         if path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.parts
     }
-    assert wanted <= held, f"missing: {sorted(wanted - held)}"
-    assert {name.split("/")[0].split("-")[0] for name in held} <= {
-        "anyorder", "anyorder_studies", "anyorder_papers",
-    }  # fmt: skip
+    held = {n for n in files(wheel(built, name)) if ".dist-info/" not in n}
+    assert held == wanted
 
 
-def test_the_wheel_describes_itself(wheel: Path) -> None:
-    archive = zipfile.ZipFile(wheel)
-    (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
-    metadata = Parser().parsestr(archive.read(name).decode())
-    assert metadata["Version"] == anyorder.__version__
-    assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata["Requires-Python"] == ">=3.11"
-    assert "# AnyOrder" in metadata.get_payload()
-    plain = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
-    assert len(plain) <= 4, f"the library itself should need little: {plain}"
-    assert any(n.endswith("licenses/LICENSE") for n in archive.namelist())
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_wheel_is_the_same_from_the_repository_and_from_its_sources(
+    built: Path, name: str, tmp_path: Path
+) -> None:
+    build(DISTRIBUTIONS[name], tmp_path, "--wheel")
+    ours, other = (zipfile.ZipFile(wheel(folder, name)) for folder in (built, tmp_path))
+    assert set(ours.namelist()) == set(other.namelist())
+    assert all(ours.read(n) == other.read(n) for n in ours.namelist())
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_source_distribution_holds_no_other_package(built: Path, name: str) -> None:
+    with tarfile.open(built / f"{name}-{anyorder.__version__}.tar.gz") as archive:
+        inside = [Path(n).parts[1:] for n in archive.getnames()]
+    assert {parts[1] for parts in inside if parts[0] == "src"} == {name}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_a_wheel_describes_itself(built: Path, name: str) -> None:
+    found = metadata(wheel(built, name))
+    assert found["Version"] == anyorder.__version__
+    assert found["License-Expression"] == "Apache-2.0"
+    assert found["Requires-Python"] == ">=3.11"
+    assert str(found.get_payload()).lower().startswith(f"# {name.replace('_', '-')}")
+    assert any(n.endswith("licenses/LICENSE") for n in files(wheel(built, name)))
+    required = [r for r in found.get_all("Requires-Dist", []) if "extra ==" not in r]
+    if name == "anyorder":
+        assert len(required) <= 4, f"the library itself should need little: {required}"
+    else:
+        assert f"anyorder=={anyorder.__version__}" in required
+
+
+def test_the_other_distributions_share_what_each_needs() -> None:
+    for folder in DISTRIBUTIONS.values():
+        assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    hooks = {path.read_bytes() for path in (ROOT / "distributions").glob("*/hatch_build.py")}
+    assert len(hooks) == 1
 
 
 # Installed without extras -----------------------------------------------------------------------
 
 
 def test_the_package_is_the_installed_one(bare: Environment) -> None:
-    where = bare.run("python", "-c", "import anyorder; print(anyorder.__file__)")
-    assert where.startswith(str(bare.site)), where
+    assert bare.where("anyorder").is_relative_to(bare.site)
+
+
+def test_the_library_comes_alone(bare: Environment) -> None:
+    for package in ("anyorder_studies", "anyorder_papers"):
+        assert "ModuleNotFoundError" in bare.run("python", "-c", f"import {package}", expect=1)
+    assert not re.findall(r"^\W*(?:study|papers) ", bare.run("anyorder", "--help"), re.MULTILINE)
 
 
 def test_the_library_trains(bare: Environment) -> None:
@@ -174,7 +259,25 @@ def test_every_module_can_be_imported(whole: Environment) -> None:
 
 def test_commands_of_the_other_packages_are_found(whole: Environment) -> None:
     words = whole.run("anyorder", "--help")
-    assert "study" in words
-    assert "papers" in words
+    assert len(re.findall(r"^\W*(?:study|papers) ", words, re.MULTILINE)) == 2
     assert "16" in whole.run("anyorder", "papers", "show", "16")
     assert whole.run("anyorder", "study", "list")
+
+
+def test_one_of_the_others_may_be_there_alone(built: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "papers", without=EXTRAS)
+    environment.install(*(str(wheel(built, name)) for name in ("anyorder", "anyorder_papers")))
+    words = environment.run("anyorder", "--help")
+    assert "papers" in words and not re.search(r"^\W*study ", words, re.MULTILINE)
+    assert "16" in environment.run("anyorder", "papers", "show", "16")
+    assert "anyorder-papers[site]" in environment.run("anyorder", "papers", "serve", expect=2)
+
+
+# Installed to be changed ------------------------------------------------------------------------
+
+
+def test_an_editable_installation_leads_to_the_repository(editable: Environment) -> None:
+    for package in DISTRIBUTIONS:
+        assert editable.where(package) == ROOT / "src" / package / "__init__.py"
+    assert "16" in editable.run("anyorder", "papers", "show", "16")
+    assert editable.run("anyorder", "study", "list")

@@ -79,7 +79,9 @@ class QuestionGroup(TyperGroup):
         """The command of a name."""
         if cmd_name in SITE_COMMANDS and cmd_name not in self.commands:
             if not _site_is_installed():
-                typer.echo(f"Error: {cmd_name} needs: pip install 'anyorder[papers]'", err=True)
+                typer.echo(
+                    f"Error: {cmd_name} needs: pip install 'anyorder-papers[site]'", err=True
+                )
                 raise typer.Exit(UNUSABLE)
             self.commands.update(_site_commands())
         return super().get_command(ctx, cmd_name)

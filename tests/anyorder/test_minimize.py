@@ -411,7 +411,7 @@ def test_budget_of_the_caller_is_left_as_it_was() -> None:
         ("rank_sgd", "100values", "rankings"),
         ("mezo", Budget(rankings=3), "values"),
         ("mezo", Budget(forwards=3, rates={"grads": 3.0}), "values"),
-        ("adahessian", "100targets", "products"),
+        ("adahessian", "100output_grads", "products"),
     ],
 )
 def test_units_that_the_method_never_spends_are_refused(

@@ -257,7 +257,7 @@ def test_the_sites_commands_are_there_when_its_libraries_are(
         assert name in run(name, "--help")
     monkeypatch.setattr(cli, "SITE_NEEDS", ("no_such_library",))
     monkeypatch.setattr(cli, "SITE_COMMANDS", ("unbuilt",))
-    assert "unbuilt needs: pip install 'anyorder[papers]'" in run("unbuilt", code=2)
+    assert "unbuilt needs: pip install 'anyorder-papers[site]'" in run("unbuilt", code=2)
 
 
 def test_below_another_program() -> None:

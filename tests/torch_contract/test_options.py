@@ -29,7 +29,7 @@ from .worlds import (
 
 every = pytest.mark.parametrize("name", METHODS)
 #: Methods that take no gradient, for which a scaler can do nothing.
-WITHOUT_GRADIENT = [n for n in METHODS if not {"grad", "target"} & methods.get(n).needs]
+WITHOUT_GRADIENT = [n for n in METHODS if not {"grad", "output_grad"} & methods.get(n).needs]
 #: Methods that never rank.
 NEVER_RANKING = [n for n in METHODS if "rank" not in methods.get(n).needs]
 

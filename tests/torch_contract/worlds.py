@@ -81,7 +81,7 @@ def loss_of(params: Iterable[Tensor]) -> Tensor:
 
 def closure_for(name: str, loss: Callable[[], Tensor]) -> Any:
     """``loss`` in the form the method takes."""
-    return in_parts(loss) if "target" in methods.get(name).needs else loss
+    return in_parts(loss) if "output_grad" in methods.get(name).needs else loss
 
 
 def advance(name: str, optimizer: Any, params: Sequence[Tensor], steps: int = 1) -> None:

@@ -166,13 +166,22 @@ def new_method(
     name: Annotated[str, typer.Argument(help="Such as sign_memory.")],
     into: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path(),
 ) -> None:
-    """Write a method that works, and its test, to be changed into yours."""
+    """Write a method that works, and its test, to be changed into yours.
+
+    In a checkout of AnyOrder the files go to their places in src and tests.
+    """
     with clean_errors():
         from anyorder.command import scaffold
 
         method, test = scaffold.new_method(name, into)
         typer.echo(f"wrote {method} and {test}")
         typer.echo(f"test it:    pytest {test}")
+        if scaffold.is_checkout(into):
+            typer.echo(
+                f"list it:    make generate; pytest tests/test_golden.py --write-golden -k {name}"
+            )
+            typer.echo("check all:  make check")
+            method = Path(name)
         typer.echo(f"compare it: anyorder compare digits --methods adamw,{method}")
 
 

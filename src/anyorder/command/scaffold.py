@@ -9,6 +9,9 @@ from string import Template
 
 from anyorder.errors import AnyOrderError
 
+#: Where methods and their tests lie in a checkout.
+_SOURCES, _TESTS = Path("src/anyorder/methods"), Path("tests/anyorder/methods")
+
 
 class ScaffoldError(AnyOrderError, ValueError):
     """A name or a folder that no file can be made for."""
@@ -19,13 +22,27 @@ _METHOD = Template('''\
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from anyorder.hyper import hyper
 from anyorder.optimizer import Optimizer
-from anyorder.oracle import Oracle
+from anyorder.rules import Rule
+
+
+def ${name}_(
+    param: Tensor, average: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor, take: Tensor
+) -> None:
+    """``m <- keep m + take g``; ``x <- x - lr m``."""
+    average.copy_(average * keep + grad * take)
+    param.sub_(average * lr)
+
+
+def _numbers(group: Mapping[str, Any], step: int) -> dict[str, float]:
+    """What the rule takes beside tensors; ``step`` counts from 1."""
+    return {"lr": float(group["lr"]), "keep": group["beta"], "take": 1.0 - group["beta"]}
 
 
 class $cls(Optimizer):
@@ -38,7 +55,7 @@ class $cls(Optimizer):
 
     Example:
         >>> import torch
-        >>> from $name import $cls
+        >>> from $module import $cls
         >>> x = torch.nn.Parameter(torch.tensor([3.0]))
         >>> optimizer = $cls([x], lr=0.5, beta=0.0)
         >>> optimizer.step(lambda: (x ** 2).sum()).item(), x.item()
@@ -49,29 +66,11 @@ class $cls(Optimizer):
     """
 
     order = 1
-    needs = frozenset({"grad"})  # of: value, rank, grad, output_grad, hessian, ggn
-    buffers = ("average",)
+    rule = Rule(${name}_, buffers=("average",), scalars=_numbers)
 
     lr: float = hyper(1e-2, ge=0, search="log", low=1e-4, high=1.0, doc="step size")
     beta: float = hyper(0.9, ge=0, lt=1, doc="memory of gradients")
-
-    def scalars(self, group: dict[str, Any], step: int) -> dict[str, float]:
-        """The numbers the rule takes, computed once per step."""
-        return {"lr": float(group["lr"]), "keep": group["beta"], "take": 1.0 - group["beta"]}
-
-    def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
-        loss, grads = oracle.grad()
-        self.apply(${name}_, grads)
-        return loss
-
-
-def ${name}_(
-    param: Tensor, average: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor, take: Tensor
-) -> None:
-    """``m <- keep m + take g``; ``x <- x - lr m``. What it writes to comes first."""
-    average.copy_(average * keep + grad * take)
-    param.sub_(average * lr)
+    weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="weight decay")
 ''')
 
 _TEST = Template('''\
@@ -79,32 +78,61 @@ _TEST = Template('''\
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+$imports
 
+class TestContract(MethodContract):
+    method = $cls
+    #: What the formula below is tried with; the defaults are among it.
+    reference_settings = ({}, {"lr": 0.02, "beta": 0.5, "weight_decay": 0.1})
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        """The paper's formula, one number at a time; say here which of the paper."""
+        lr, keep, decay = (options[name] for name in ("lr", "beta", "weight_decay"))
+        average = {name: np.zeros_like(value) for name, value in values.items()}
+        for _ in range(steps):
+            gradient = world.gradient(values)
+            for name, value in values.items():
+                for place in np.ndindex(value.shape):
+                    m = keep * average[name][place] + (1 - keep) * gradient[name][place]
+                    average[name][place] = m
+                    value[place] = (1 - lr * decay) * value[place] - lr * m
+        return values
+
+
+def test_without_memory_it_is_gradient_descent() -> None:
+    """A limit case: the least that a method's own tests should hold."""
+    x = torch.nn.Parameter(torch.tensor([3.0, -1.0]))
+    $cls([x], lr=0.25, beta=0.0).step(lambda: (x**2).sum())
+    assert x.tolist() == [1.5, -0.5]
+''')
+
+#: Imports of the test: of a method within the library, and of one that lies beside its test.
+_WITHIN = """\
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import torch
-from anyorder.testing import MethodContract
+
+from $module import $cls
+from anyorder.testing import MethodContract, Values, World
+"""
+_BESIDE = """\
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anyorder.testing import MethodContract, Values, World
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from $name import $cls  # noqa: E402 - it lies beside this file
-
-
-def test_follows_its_formula_in_float64() -> None:
-    x = torch.nn.Parameter(torch.tensor([3.0, -1.0], dtype=torch.float64))
-    optimizer = $cls([x], lr=0.1, beta=0.5)
-    expected, average = x.detach().clone(), torch.zeros(2, dtype=torch.float64)
-    for _ in range(5):
-        optimizer.step(lambda: (x**4).sum())
-        average = 0.5 * average + 0.5 * 4 * expected**3
-        expected = expected - 0.1 * average
-    torch.testing.assert_close(x.detach(), expected, rtol=1e-12, atol=0)
-
-
-class Test$cls(MethodContract):
-    method = $cls
-    options = {"lr": 0.05}  # settings that suit a tiny problem
-''')
+from $module import $cls  # noqa: E402 - it lies beside this file
+"""
 
 
 def new_method(name: str, folder: Path) -> list[Path]:
@@ -112,7 +140,8 @@ def new_method(name: str, folder: Path) -> list[Path]:
 
     Args:
         name: the method's name: lower-case letters, digits and underscores.
-        folder: where to; made if it does not exist.
+        folder: where to; made if it does not exist. In a checkout of this library the files go to
+            their places in ``src`` and ``tests``.
 
     Returns:
         The two files.
@@ -129,16 +158,20 @@ def new_method(name: str, folder: Path) -> list[Path]:
         )
     if name in methods.names():
         raise ScaffoldError(f"there is a method {name} already; choose another name")
-    files = [folder / f"{name}.py", folder / f"test_{name}.py"]
+    within = is_checkout(folder)
+    places = (folder / _SOURCES, folder / _TESTS) if within else (folder, folder)
+    files = [places[0] / f"{name}.py", places[1] / f"test_{name}.py"]
     for path in files:
         if path.exists():
             raise ScaffoldError(f"{path} exists already; choose another name or --into folder")
     words = name.split("_")
     fields = {
         "name": name,
+        "module": f"anyorder.methods.{name}" if within else name,
         "cls": "".join(word.capitalize() for word in words),
         "title": " ".join(words).capitalize(),
     }
+    fields["imports"] = Template(_WITHIN if within else _BESIDE).substitute(fields)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, template in zip(files, (_METHOD, _TEST), strict=True):
@@ -146,3 +179,8 @@ def new_method(name: str, folder: Path) -> list[Path]:
     except OSError as error:
         raise ScaffoldError(f"cannot write into {folder}: {error.strerror or error}") from error
     return files
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether ``folder`` is a checkout of this library."""
+    return (folder / _SOURCES).is_dir() and (folder / _TESTS).is_dir()

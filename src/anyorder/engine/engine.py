@@ -70,8 +70,12 @@ class Engine:
         would make whatever comes between two of them slow.
         """
         sets = [tensors for tensors in sets if tensors[0].numel()]
+        kernels = self._kernels(program, sets)
+        if len(sets) == 1 and kernels[0] is None and sets[0][0].numel() <= SLICE:
+            program(sets[0], scalars)  # the shortest way, for small problems
+            return
         ready: list[tuple[Kernel, list[Tensor]]] = []
-        for tensors, kernel in zip(sets, self._kernels(program, sets), strict=True):
+        for tensors, kernel in zip(sets, kernels, strict=True):
             if kernel is None:
                 for piece, given in _slices(program, tensors, scalars):
                     program(piece, given)

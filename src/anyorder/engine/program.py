@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from anyorder.engine.formats import PLAIN, Format, Parts, noise_for
+from anyorder.engine.tensors import HALF
 
 Arithmetic = Callable[..., None]
 Decay = Literal["", "decoupled", "coupled"]
@@ -71,6 +72,16 @@ class Program:
         return max((form.block for form in self.formats), default=0)
 
     @functools.cached_property
+    def plain(self) -> bool:
+        """Whether all formats store values as they are."""
+        return all(form == PLAIN for form in self.formats)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the scalars of the rule."""
+        return scalar_names(self.rule)
+
+    @functools.cached_property
     def scalars(self) -> tuple[str, ...]:
         """Names of all scalars it takes, in order."""
         decay = {"": (), "decoupled": ("shrink",), "coupled": ("penalty",)}[self.decay]
@@ -78,17 +89,24 @@ class Program:
 
     def __call__(self, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
         """Read, decay, run the rule, write, in place."""
+        if self.plain and HALF.isdisjoint([t.dtype for t in tensors]):
+            self._run(list(tensors), scalars)  # what is stored is what the rule works on
+            return
         stored, values = self._read(tensors)
+        self._run(values, scalars)
+        noise = self._noise(values[0], scalars)
+        for index in range(self.written(len(values))):
+            form = self.formats[index] if index < len(self.formats) else PLAIN
+            form.write_(stored[index], values[index], noise.get(index))
+
+    def _run(self, values: list[Tensor], scalars: Mapping[str, Tensor]) -> None:
+        """Decay and the rule, in place."""
         if self.decay == "decoupled":
             values[0].mul_(scalars["shrink"])
         elif self.decay == "coupled":
             grad = values[self.gradient]
             values[self.gradient] = grad + values[0] * scalars["penalty"]
-        self.rule(*values, **{name: scalars[name] for name in scalar_names(self.rule)})
-        noise = self._noise(values[0], scalars)
-        for index in range(self.written(len(values))):
-            form = self.formats[index] if index < len(self.formats) else PLAIN
-            form.write_(stored[index], values[index], noise.get(index))
+        self.rule(*values, **{name: scalars[name] for name in self.names})
 
     def written(self, count: int) -> int:
         """How many of the ``count`` leading tensors of its rule are written."""

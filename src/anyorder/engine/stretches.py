@@ -278,7 +278,7 @@ def stretches(
             members = unfinished[key] = []
         members.append((name, param))
     for (_, _, packed), members in unfinished.items():
-        close(members, packed)
+        close(members, packed and (len(members) > 1 or not _in_place(local(members[0][1]))))
     return found
 
 

@@ -31,9 +31,8 @@ from anyorder.rules.adamw import adamw_scalars
 Roles = Mapping[str, str] | nn.Module | Literal["shape"] | None
 #: The rule of everything that is not treated as a matrix.
 ADAMW = "adamw"
-_ADAMW_SCALARS = adamw_scalars("adamw_betas", "adamw_eps")
 #: AdamW's arithmetic, whose settings have names of their own here.
-ADAMW_RULE = replace(RULE, hypers={}, scalars=_ADAMW_SCALARS)
+ADAMW_RULE = replace(RULE, hypers={}, scalars=adamw_scalars("adamw_betas", "adamw_eps"))
 
 
 class ByRole(Optimizer):
@@ -92,6 +91,8 @@ class ByRole(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; the roles of its parameters are found first."""
+        if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            super().add_param_group(param_group)  # says what is expected
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
         late = {n: p for n, p in group["params"] if n not in self._assigned}
         before = self._assigned
@@ -136,16 +137,15 @@ class ByRole(Optimizer):
 
     def apply_adamw(self, grads: Sequence[Tensor | None]) -> None:
         """AdamW for all that is not for the method's own rule."""
-        self.apply(ADAMW_RULE, grads, label=ADAMW, scalars=self._adamw_scalars)
+        self.apply(ADAMW_RULE, grads, label=ADAMW, lr=self.adamw_step_size)
 
-    def _adamw_scalars(self, group: Mapping[str, Any], step: int) -> Mapping[str, float]:
+    def adamw_step_size(self, group: Mapping[str, Any]) -> float:
+        """AdamW's step size beside the ``lr`` of a group."""
         own, lr = group["adamw_lr"], float(group["lr"])
         if own is None:
-            lr *= self.adamw_share(group)
-        else:  # schedulers change lr alone, and what they do is meant for both
-            given = float(group.get("lr_given", lr))
-            lr = float(own) * (lr / given if given else 1.0)
-        return _ADAMW_SCALARS({**group, "lr": lr}, step)
+            return self.adamw_share(group) * lr
+        given = float(group.get("lr_given", lr))  # schedulers change lr, and mean both
+        return float(own) * (lr / given if given else 1.0)
 
     def told_enough(self) -> bool:
         """Whether what the user says makes up for a module that is not given."""

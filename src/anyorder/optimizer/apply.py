@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -29,6 +30,11 @@ class Owner(Protocol):
     def grads_by_param(self) -> Mapping[int, Tensor]:
         """The gradients of the step being taken, by the identity of their parameters."""
         ...
+
+
+@functools.lru_cache(maxsize=256)  # most numbers stay the same from step to step
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 class Application:
@@ -114,10 +120,7 @@ class Application:
             numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
         elif self.decay == "coupled":
             numbers["penalty"] = float(group["weight_decay"])
-        made = {
-            name: torch.tensor(value, dtype=torch.float64, device="cpu")
-            for name, value in numbers.items()
-        }
+        made = {name: _number(value) for name, value in numbers.items()}
         return self._made.setdefault(step, made)
 
     def _noise(self, name: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ import contextlib
 import copy
 from abc import ABC
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import State
 from anyorder.engine.stretches import Stretch
-from anyorder.hyper import Hyper, HyperError, hyper
+from anyorder.hyper import Hyper, HyperError
 from anyorder.model.embedding import exempt
 from anyorder.model.params import ParamsTypeError, named_groups
 from anyorder.model.sharding import is_sharded
@@ -58,6 +58,7 @@ from anyorder.optimizer.state import STEP, Slot, StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
 from anyorder.oracle.closures import Closure, Ranker
+from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
@@ -86,7 +87,6 @@ class _GroupValue:
         return self if instance is None else plain(instance.param_groups[0][self.name])
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(hyper,))
 class Optimizer(Copying, torch.optim.Optimizer, ABC):
     """A method of any order.
 
@@ -107,7 +107,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         ranker: orders candidate points, for methods that need ``rank``.
         scaler: a ``torch.amp.GradScaler`` for closures under float16 autocast.
         process_group: average answers over these processes (default: the group of a
-            DistributedDataParallel module, else none).
+            DistributedDataParallel module, else none); a group of ``torch.distributed`` or a
+            ``Communicator``.
         after: called as ``after(name, param)`` for every trainable parameter at the end of a step;
             changes it in place: a projection, a mask, a weight format.
         options: the method's settings, by name.
@@ -176,7 +177,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         budget: Budget | str | None = None,
         ranker: Ranker | None = None,
         scaler: Any = None,
-        process_group: torch.distributed.ProcessGroup | None = None,
+        process_group: torch.distributed.ProcessGroup | Communicator | None = None,
         after: Callable[[str, Tensor], Any] | None = None,
         **options: Any,
     ) -> None:
@@ -200,6 +201,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         self._grads: Sequence[Tensor | None] | None = None  # estimates of the step being taken
+        self._named: dict[str, Tensor] | None = None  # trainable parameters of that step
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
         if self.needs != GRADIENT_ONLY:
@@ -249,6 +251,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         try:
             with _writable():
                 self._layout.current(self)
+                self._named = self.named_params()
                 self._oracle = self._oracle_for(closure)
                 loss = self.update(self._oracle)
                 self._finish()
@@ -256,7 +259,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.calls.skipped += 1
             return None if closure is None else skipped.loss
         finally:
-            self._oracle = self._grads = None
+            self._oracle = self._grads = self._named = None
         self.steps += 1
         if closure is None:
             return None
@@ -298,6 +301,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def named_params(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in order of the groups."""
+        if self._named is not None:
+            return self._named
         whole = self._answer.whole
         return {
             name: param
@@ -469,6 +474,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         *inputs: Sequence[Tensor | None],
         label: str | None = None,
         scalars: Scalars | None = None,
+        lr: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
         """Run ``rule(param, *buffers, *inputs, **scalars)`` over all parameters that have inputs.
 
@@ -481,6 +487,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 first.
             label: leave out parameters of other labels.
             scalars: the numbers of the rule, where they depend on more than group and step.
+            lr: the step size of a group's parameters, where it is not the group's ``lr``.
         """
         given = {
             id(param): values
@@ -488,7 +495,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             if values[0] is not None
         }
         for index, group in enumerate(self.param_groups):
-            use = Application(self, rule, group, scalars)
+            settings = group if lr is None else {**group, "lr": lr(group)}
+            use = Application(self, rule, settings, scalars)
             wanted = [p for p in group["params"] if id(p) in given]
             for each in self._layout.stretches(self, index, wanted):
                 if label is None or label == each.label:
@@ -540,7 +548,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def labels(self, group: dict[str, Any]) -> list[str]:
         """The label of each parameter of a group."""
-        if type(self).label is Optimizer.label:
+        if len(self.rules) < 2:
             return [next(iter(self.rules), "")] * len(group["params"])
         return [self.label(name, group) for name in group["param_names"]]
 

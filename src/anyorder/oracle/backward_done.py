@@ -35,8 +35,10 @@ class BackwardDone(Oracle):
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
         """The gradients found in ``.grad``; the loss is not known (NaN)."""
-        with self._asking(grads=1):
-            grads = [p.grad for p in self.params.values()]
-            refuse_sparse(self.params, grads)
+        grads = [p.grad for p in self.params.values()]
+        refuse_sparse(self.params, grads)
+        if self.budget is not None:
+            self.budget.check(self.calls, {"grads": 1})
+        self.calls.grads += 1
         self._settled(None, grads, owner=self._owner)
         return unknown_loss(), self._taken(self._turned(grads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NoReturn
 
@@ -67,7 +68,7 @@ def require_finite(
     """
     if policy == "ignore":
         return
-    sound = loss is None or bool(torch.isfinite(loss.detach()))
+    sound = loss is None or math.isfinite(loss.item())
     if finite_everywhere([g for g in grads if g is not None], sound):
         return
     at_fault = f"the loss is {loss.item()}" if loss is not None and not sound else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from anyorder import AdamW, EXAdam, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import AdamW, EXAdam, Optimizer
 from anyorder.problems import load
 from anyorder_studies.contest import (
     FIRST_TUNING_SEED,

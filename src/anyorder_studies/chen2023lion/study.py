@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from anyorder import AdamW, Lion, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import AdamW, Lion, Optimizer
 from anyorder.compare.run.memory import state_bytes
 from anyorder.problems import load
 from anyorder_studies.contest import WORST, all_digits, choose, descend, digits_training_loss
@@ -188,7 +188,10 @@ def _trained(method: str, batch: int, epochs: int, lr: float, seed: int) -> Resu
     """Train one network; losses in nats, accuracy on the validation images."""
     problem = load("digits", batch_size=batch)
     model = problem.build(seed)
-    options = {"betas": (0.9, 0.99 if method == "lion" else 0.999), "weight_decay": 0.0}
+    options: dict[str, Any] = {
+        "betas": (0.9, 0.99 if method == "lion" else 0.999),
+        "weight_decay": 0.0,
+    }
     optimizer: Optimizer = METHODS[method](model, lr=lr, engine="eager", **options)
     steps = epochs * (len(all_digits()[1].labels) // batch)
     ended = descend(problem, model, optimizer, steps=steps, seed=seed)

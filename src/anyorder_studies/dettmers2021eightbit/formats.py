@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anyorder import AdamW, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import AdamW, Optimizer
 from anyorder.engine.formats import Blockwise, Format, Parts, State, encode, format_for
 
 
@@ -99,8 +99,8 @@ def adamw(contestant: str, model: nn.Module, lr: float) -> Optimizer:
     given = CONTESTANTS[contestant]
     options = {name: value for name, value in given.items() if name not in _LEFT_OUT}
     changes = {name: value for name, value in given.items() if name in _LEFT_OUT}
-    method = AblatedAdamW if changes else AdamW
-    optimizer: Optimizer = method(model, lr=lr, weight_decay=0.0, engine="eager", **options)
+    method: type[Optimizer] = AblatedAdamW if changes else AdamW
+    optimizer = method(model, lr=lr, weight_decay=0.0, engine="eager", **options)
     for name, value in changes.items():
         setattr(optimizer, name, value)
     return optimizer

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from anyorder import SCALE, SGD, AdamW, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import SCALE, SGD, AdamW, Optimizer
 from anyorder.compare.run.memory import state_bytes
 from anyorder.oracle import NonFiniteError
 from anyorder.problems import Problem, load

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from anyorder import AdaGrad  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import AdaGrad
 from anyorder.batching import BatchSizeController
 from anyorder.oracle import NonFiniteError
 from anyorder.problems import load

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyorder import SGD, SSO, Composite, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import SGD, SSO, Composite, Optimizer
 from anyorder.oracle import NonFiniteError
 from anyorder.problems import load
 from anyorder.problems.base import minibatch

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyorder import AdamW, MeZO, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import AdamW, MeZO, Optimizer
 from anyorder.problems import seeded
 from anyorder.problems.stdlib_lm import Size, Transformer
 

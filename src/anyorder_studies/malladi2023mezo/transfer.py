@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import rotate  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from torch import Tensor, nn
 
-from anyorder import SGD, AdamW, MeZO, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import SGD, AdamW, MeZO, Optimizer
 from anyorder.problems import load, seeded
 from anyorder_studies.contest import WORST, choose, descend, digits_training_loss
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyorder import Optimizer, RankSGD  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import Optimizer, RankSGD
 from anyorder.problems import load
 from anyorder_studies.tang2023zoranksgd.twin import ValueSGD
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from anyorder import MeZO, Optimizer, RankSGD  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import MeZO, Optimizer, RankSGD
 from anyorder.problems import Problem, load
 from anyorder_studies.contest import choose, descend
 from anyorder_studies.tang2023zoranksgd.scales import LengthScales

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 import torch
 from torch import nn
 
-from anyorder import AdaHessian, AdamW, Optimizer  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder import AdaHessian, AdamW, Optimizer
 from anyorder.problems import Problem, load
 from anyorder_studies.contest import WORST, all_digits, choose, descend, digits_training_loss
 from anyorder_studies.study import (

@@ -18,7 +18,7 @@ from anyorder.engine import kernels as module
 from anyorder.engine.formats import PLAIN, STOCHASTIC, Blockwise
 from anyorder.engine.kernels import EngineWarning, cache_folder
 from anyorder.engine.program import program_for
-from anyorder.methods.adamw import adamw_
+from anyorder.rules.adamw import adamw_
 
 
 def shift_(param: Tensor, given: Tensor, *, lr: Tensor) -> None:

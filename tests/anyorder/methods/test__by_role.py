@@ -42,7 +42,7 @@ def step_sizes(optimizer: ByRole) -> list[tuple[float, float]]:
     return [
         (
             group["lr"],
-            optimizer._adamw_scalars(group, 1)["step_size"] * (1 - group["adamw_betas"][0]),
+            optimizer.adamw_step_size(group),
         )
         for group in optimizer.param_groups
     ]

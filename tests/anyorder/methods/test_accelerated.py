@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError
 from anyorder.methods._acceleration import FORMS, Form, constants
 from anyorder.methods.accelerated import Accelerated
+from anyorder.testing import MethodContract, Values, World
 
 LINEAR: list[Form] = ["gradient", "heavy_ball", "nesterov", "triple_momentum"]
 CURVATURES = np.logspace(0, 3, 200)
@@ -451,3 +452,50 @@ def test_groups_share_one_member_of_the_family() -> None:
     Accelerated([{"params": [a], "lr": 0.5}, {"params": [b]}])
     with pytest.raises(HyperError, match=r"L: expected the same in all groups, 1\.0, got 2\.0"):
         Accelerated([{"params": [a], "L": 1.0}, {"params": [b], "L": 2.0}])
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = Accelerated
+    reference_settings = (
+        *({"form": form, "mu": 1.0, "L": 90.0, "lr": 0.9} for form in LINEAR),
+        {"form": "nesterov_convex", "L": 60.0, "restart": False},
+        {"form": "nesterov_convex", "L": 60.0, "lr": 0.8, "restart": True},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        """The recursions in their last two points; the constants by curvature, from the papers."""
+        smooth, form = options["L"], options["form"]
+        mu = options["mu"] or smooth  # not used by the convex form
+        q = math.sqrt(mu / smooth)
+        r = 1 - q
+        alpha, beta, gamma, delta = {
+            "gradient": (2 / (smooth + mu), 0.0, 0.0, 0.0),
+            "heavy_ball": (4 / (smooth**0.5 + mu**0.5) ** 2, (r / (1 + q)) ** 2, 0.0, 0.0),
+            "nesterov": (1 / smooth, r / (1 + q), r / (1 + q), 0.0),
+            "triple_momentum": (
+                (1 + r) / smooth,
+                r**2 / (2 - r),
+                r**2 / ((1 + r) * (2 - r)),
+                r**2 / (1 - r**2),
+            ),
+            "nesterov_convex": (1 / smooth, 0.0, 0.0, 0.0),
+        }[form]
+        alpha *= options["lr"]
+        now = before = world.joined(values)
+        t = 1.0
+        for _ in range(steps):
+            y = (1 + gamma) * now - gamma * before
+            gradient = world.joined(world.gradient(world.parted(y)))
+            if form == "nesterov_convex":
+                beta = gamma
+            now, before = (1 + beta) * now - beta * before - alpha * gradient, now
+            if form == "nesterov_convex":
+                after = (1 + math.sqrt(1 + 4 * t * t)) / 2
+                uphill = options["restart"] and beta and float(gradient @ (now - before)) > 0
+                gamma, t = (0.0, 1.0) if uphill else ((t - 1) / after, after)
+        return world.parted((1 + delta) * now - delta * before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,21 @@ from torch import nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.adagrad import AdaGrad
+from anyorder.testing import MethodContract, Values, World
 from anyorder.testing.worlds import bend, slopes
 
 
-def by_hand(values: dict[str, np.ndarray], steps: int, **s: float) -> dict[str, np.ndarray]:
+def by_hand(
+    values: Values,
+    steps: int,
+    s: Mapping[str, Any],
+    gradient_at: Callable[[Values], Values] = slopes,
+) -> Values:
     """Figure 1 of Duchi et al. (2011), diagonal, composite term zero; one element at a time."""
     values = {name: value.copy() for name, value in values.items()}
     sums = {name: np.full_like(value, s["initial"]) for name, value in values.items()}
     for t in range(1, steps + 1):
-        gradient = slopes(values)
+        gradient = gradient_at(values)
         for name, value in values.items():
             for place in np.ndindex(value.shape):
                 g = gradient[name][place] + s["weight_decay"] * value[place]
@@ -39,7 +46,7 @@ SETTINGS: list[dict[str, float]] = [
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_equals_the_formulas_element_by_element(settings: dict[str, float]) -> None:
     params, closure = bend()
-    expected = by_hand({n: p.detach().numpy() for n, p in params.items()}, 30, **settings)
+    expected = by_hand({n: p.detach().numpy() for n, p in params.items()}, 30, settings)
     optimizer = AdaGrad(params.items(), **settings)
     for _ in range(30):
         optimizer.step(closure)
@@ -92,3 +99,16 @@ def test_a_group_may_start_its_sum_elsewhere() -> None:
 def test_negative_settings_are_refused(name: str) -> None:
     with pytest.raises(HyperError, match=rf"{name}: expected a value >= 0"):
         AdaGrad([nn.Parameter(torch.ones(1))], **{name: -1.0})
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = AdaGrad
+    reference_settings = ({}, *SETTINGS)
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        return by_hand(values, steps, options, world.gradient)

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from anyorder.methods.adahessian import AdaHessian, spatial_average
 from anyorder.oracle import curvature
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.points.directions import Seeded
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 30
 SHAPES = {
@@ -66,11 +67,15 @@ def cut(flat: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def signs(seed: int, step: int, index: int) -> np.ndarray:
+def joined(values: Values) -> np.ndarray:
+    return np.concatenate([values[name].ravel() for name in SHAPES])
+
+
+def signs(values: Values, seed: int, step: int, index: int) -> Values:
     """The probe, taken as given: its statistics are tested further down."""
     direction = Seeded(seed, step, index, "rademacher")
-    like = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in SHAPES.items()}
-    return np.concatenate([direction.tensor(n, t).numpy().ravel() for n, t in like.items()])
+    like = {name: torch.zeros(v.shape, dtype=torch.float64) for name, v in values.items()}
+    return {name: direction.tensor(name, tensor).numpy() for name, tensor in like.items()}
 
 
 def averaged(values: np.ndarray, block: int, average: str) -> np.ndarray:
@@ -91,31 +96,36 @@ def averaged(values: np.ndarray, block: int, average: str) -> np.ndarray:
 
 
 def by_hand(
-    start: np.ndarray,
-    matrix: np.ndarray,
-    c: np.ndarray,
-    settings: dict[str, dict[str, Any]],
+    values: Values,
+    gradient_at: Callable[[Values], Values],
+    product_at: Callable[[Values, Values], Values],
+    settings: Mapping[str, Mapping[str, Any]],
     every: int,
     probes: int,
     seed: int,
-) -> dict[str, np.ndarray]:
+    steps: int = STEPS,
+    schedule: Callable[[int], float] = schedule,
+) -> Values:
     """Algorithm 1 of Yao et al. (2021) with the decoupled decay of their code, by elements."""
-    x = start.copy()
-    m, v = cut(np.zeros_like(x)), cut(np.zeros_like(x))
+    values = {name: value.copy() for name, value in values.items()}
+    m = {name: np.zeros_like(value) for name, value in values.items()}
+    v = {name: np.zeros_like(value) for name, value in values.items()}
     estimates = 0
-    for t in range(1, STEPS + 1):
-        gradient = cut(matrix @ x + c * x**3)
+    for t in range(1, steps + 1):
+        gradient = gradient_at(values)
         if (t - 1) % every == 0:
             estimates += 1
-            hessian = matrix + np.diag(3 * c * x**2)
-            z = [signs(seed, t - 1, i) for i in range(probes)]
-            flat = sum(one * (hessian @ one) for one in z) / probes
-            fresh = cut(np.asarray(flat))
+            fresh = {name: np.zeros_like(value) for name, value in values.items()}
+            for index in range(probes):
+                z = signs(values, seed, t - 1, index)
+                product = product_at(values, z)
+                for name in values:
+                    fresh[name] += z[name] * product[name] / probes
             for name, s in settings.items():
                 d = averaged(fresh[name], s["block"], s["average"])
                 b2 = s["betas"][1]
                 v[name][...] = b2 * v[name] + (1 - b2) * d * d
-        for name, value in cut(x).items():
+        for name, value in values.items():
             s = settings[name]
             (b1, b2), lr = s["betas"], s["lr"] * schedule(t - 1)
             for place in np.ndindex(value.shape):
@@ -125,7 +135,7 @@ def by_hand(
                 bent = math.sqrt(v[name][place] / (1 - b2**estimates)) ** s["hessian_power"]
                 move = mean / (bent + s["eps"]) + s["weight_decay"] * value[place]
                 value[place] -= lr * move
-    return cut(x)
+    return values
 
 
 @pytest.mark.parametrize(("every", "probes"), [(1, 1), (1, 3), (4, 1), (3, 2)])
@@ -141,7 +151,15 @@ def test_equals_the_formulas_element_by_element(every: int, probes: int) -> None
         "scalar": {"lr": 0.1, "block": 0, "average": "signed", **plain},
     }
     start = np.concatenate([p.detach().numpy().ravel() for p in params.values()])
-    expected = by_hand(start, matrix, c, groups, every, probes, seed=11)
+
+    def gradient_at(values: Values) -> Values:
+        x = joined(values)
+        return cut(matrix @ x + c * x**3)
+
+    def product_at(values: Values, z: Values) -> Values:
+        return cut((matrix + np.diag(3 * c * joined(values) ** 2)) @ joined(z))
+
+    expected = by_hand(cut(start), gradient_at, product_at, groups, every, probes, seed=11)
     optimizer = AdaHessian(
         [{"params": [(name, p)], **groups[name]} for name, p in params.items()],
         every=every,
@@ -566,3 +584,23 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         AdaHessian([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = AdaHessian
+    reference_settings = (
+        {},
+        {"lr": 0.05, "betas": (0.8, 0.9), "hessian_power": 0.5, "eps": 0.1, "weight_decay": 0.1},
+        {"lr": 0.05, "every": 3, "probes": 2, "block": 2, "average": "signed", "seed": 11},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        groups = dict.fromkeys(values, options)
+        shared = (options["every"], options["probes"], options["seed"])
+        ask = (world.gradient, world.product)
+        return by_hand(values, *ask, groups, *shared, steps, lambda step: 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
+from anyorder.testing import MethodContract, Values, World
 from anyorder.testing.worlds import bend, slopes
 
 STEPS = 40
@@ -25,8 +26,12 @@ def schedule(step: int) -> float:
 
 
 def by_hand(
-    values: dict[str, np.ndarray], settings: dict[str, dict[str, Any]]
-) -> dict[str, np.ndarray]:
+    values: Values,
+    settings: Mapping[str, Mapping[str, Any]],
+    gradient_at: Callable[[Values], Values] = slopes,
+    steps: int = STEPS,
+    schedule: Callable[[int], float] = schedule,
+) -> Values:
     """Algorithm 2 of Loshchilov and Hutter (2019), one element at a time.
 
     Their schedule multiplies both the step and the decay, as learning-rate schedules do here.
@@ -34,8 +39,8 @@ def by_hand(
     values = {name: value.copy() for name, value in values.items()}
     m = {name: np.zeros_like(value) for name, value in values.items()}
     v = {name: np.zeros_like(value) for name, value in values.items()}
-    for t in range(1, STEPS + 1):
-        gradient = slopes(values)
+    for t in range(1, steps + 1):
+        gradient = gradient_at(values)
         for name, value in values.items():
             s = settings[name]
             (b1, b2), lr = s["betas"], s["lr"] * schedule(t - 1)
@@ -239,3 +244,21 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         AdamW([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = AdamW
+    reference_settings = (
+        {},
+        {"lr": 0.03, "betas": (0.8, 0.95), "eps": 0.01, "weight_decay": 0.3},
+        {"lr": 0.02, "betas": (0.0, 0.5), "weight_decay": 0.0},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        groups = dict.fromkeys(values, options)
+        return by_hand(values, groups, world.gradient, steps, lambda step: 1.0)

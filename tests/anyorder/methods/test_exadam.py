@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.exadam import EXAdam
+from anyorder.testing import MethodContract, Values, World
 from anyorder.testing.worlds import bend, slopes
 
 STEPS = 40
@@ -24,14 +25,19 @@ def schedule(step: int) -> float:
 
 
 def by_hand(
-    values: dict[str, np.ndarray], settings: dict[str, dict[str, Any]], version: int
-) -> dict[str, np.ndarray]:
+    values: Values,
+    settings: Mapping[str, Mapping[str, Any]],
+    version: int,
+    gradient_at: Callable[[Values], Values] = slopes,
+    steps: int = STEPS,
+    schedule: Callable[[int], float] = schedule,
+) -> Values:
     """Algorithm 1 of Adly (2024), one element at a time, with the decay of the authors' program."""
     values = {name: value.copy() for name, value in values.items()}
     m = {name: np.zeros_like(value) for name, value in values.items()}
     v = {name: np.zeros_like(value) for name, value in values.items()}
-    for t in range(1, STEPS + 1):
-        gradient = slopes(values)
+    for t in range(1, steps + 1):
+        gradient = gradient_at(values)
         for name, value in values.items():
             s = settings[name]
             (b1, b2), lr, eps = s["betas"], s["lr"] * schedule(t - 1), s["eps"]
@@ -44,7 +50,7 @@ def by_hand(
                 mean, square = m[name][place], v[name][place]
                 d1 = 1 + square / (square + eps) * b2**t
                 d2 = 1 + mean**2 / (mean**2 + eps) * b1**t
-                m_tilde, g_tilde = mean / (1 - b1**t) * d1, g / (1 - b1**t) * d1
+                m_tilde, g_tilde = mean / (1 - b1**t) * d1, s["boost"] * g / (1 - b1**t) * d1
                 v_tilde = square / (1 - b2**t) * d2
                 value[place] -= alpha * (m_tilde + g_tilde) / (math.sqrt(v_tilde) + eps)
     return values
@@ -65,7 +71,8 @@ def test_equals_the_formulas_element_by_element(
         "vector": {"lr": 0.02, "betas": (0.8, 0.99), "eps": 1e-2, "weight_decay": weight_decay / 3},
     }
     start = {name: p.detach().numpy().copy() for name, p in params.items()}
-    expected = by_hand(start, groups, version)
+    plain = {name: {"boost": 1.0, **s} for name, s in groups.items()}
+    expected = by_hand(start, plain, version)
     optimizer = EXAdam(
         [{"params": [(name, p)], **groups[name]} for name, p in params.items()],
         version=version,
@@ -245,3 +252,21 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         EXAdam([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = EXAdam
+    reference_settings = (
+        {},
+        {"lr": 0.01, "betas": (0.8, 0.95), "eps": 0.01, "weight_decay": 0.3, "version": 1},
+        {"lr": 0.01, "betas": (0.5, 0.3), "eps": 1.0, "boost": 0.5},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        groups = dict.fromkeys(values, options)
+        return by_hand(values, groups, options["version"], world.gradient, steps, lambda step: 1.0)

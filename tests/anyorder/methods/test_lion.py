@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.lion import Lion
+from anyorder.testing import MethodContract, Values, World
 from anyorder.testing.worlds import bend, slopes
 
 STEPS = 60
@@ -29,13 +30,17 @@ def sign(x: float) -> float:
 
 
 def by_hand(
-    values: dict[str, np.ndarray], settings: dict[str, dict[str, Any]]
-) -> dict[str, np.ndarray]:
+    values: Values,
+    settings: Mapping[str, Mapping[str, Any]],
+    gradient_at: Callable[[Values], Values] = slopes,
+    steps: int = STEPS,
+    schedule: Callable[[int], float] = schedule,
+) -> Values:
     """Program 1 of Chen et al. (2023), one element at a time, memory starting at zero."""
     values = {name: value.copy() for name, value in values.items()}
     memory = {name: np.zeros_like(value) for name, value in values.items()}
-    for step in range(STEPS):
-        gradient = slopes(values)
+    for step in range(steps):
+        gradient = gradient_at(values)
         for name, value in values.items():
             s = settings[name]
             (b1, b2), lr = s["betas"], s["lr"] * schedule(step)
@@ -213,3 +218,21 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         Lion([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = Lion
+    reference_settings = (
+        {},
+        {"lr": 0.013, "betas": (0.7, 0.9), "weight_decay": 0.5},
+        {"lr": 0.01, "betas": (0.95, 0.0), "weight_decay": 0.1},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        groups = dict.fromkeys(values, options)
+        return by_hand(values, groups, world.gradient, steps, lambda step: 1.0)

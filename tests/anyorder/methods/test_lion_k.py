@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from anyorder.methods.lion import Lion
 from anyorder.methods.lion_k import LionK
 from anyorder.methods.sgd import SGD
 from anyorder.rules.kappa import NAMES, kappa
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 60
 P, THRESHOLD = 3.0, 0.4
 BOUNDED = [name for name in NAMES if name != "squared"]
-Values = dict[str, np.ndarray]
 
 
 def bend(dtype: torch.dtype = torch.float64) -> tuple[dict[str, nn.Parameter], Any]:
@@ -56,20 +56,20 @@ def sign(x: float) -> float:
     return 0.0 if x == 0 else math.copysign(1.0, x)
 
 
-def mapped(name: str, c: np.ndarray) -> np.ndarray:
+def mapped(name: str, c: np.ndarray, p: float = P, threshold: float = THRESHOLD) -> np.ndarray:
     """The maps, written out element by element and row by row."""
     one: dict[str, Callable[[float], float]] = {
         "l1": sign,
         "squared": lambda x: x,
-        "huber": lambda x: min(max(x / THRESHOLD, -1.0), 1.0),
-        "soft": lambda x: sign(x) if abs(x) > THRESHOLD else 0.0,
+        "huber": lambda x: min(max(x / threshold, -1.0), 1.0),
+        "soft": lambda x: sign(x) if abs(x) > threshold else 0.0,
     }
     out = np.zeros_like(c)
     if name in one:
         for place in np.ndindex(c.shape):
             out[place] = one[name](float(c[place]))
     elif name in ("l2", "lp"):
-        p = 2.0 if name == "l2" else P
+        p = 2.0 if name == "l2" else p
         norm = sum(abs(float(c[place])) ** p for place in np.ndindex(c.shape)) ** (1 / p)
         for place in np.ndindex(c.shape):
             x = float(c[place])
@@ -84,16 +84,24 @@ def mapped(name: str, c: np.ndarray) -> np.ndarray:
     return out
 
 
-def by_hand(name: str, values: Values, lr: float, betas: tuple[float, float], wd: float) -> Values:
+def by_hand(
+    values: Values,
+    s: Mapping[str, Any],
+    gradient_at: Callable[[Values], Values] = slopes,
+    steps: int = STEPS,
+) -> Values:
     """The updates of the paper, in which -m is its momentum."""
     values = {name: value.copy() for name, value in values.items()}
     memory = {name: np.zeros_like(value) for name, value in values.items()}
-    b1, b2 = betas
-    for _ in range(STEPS):
-        gradient = slopes(values)
+    (b1, b2), lr, wd = s["betas"], s["lr"], s["weight_decay"]
+    for _ in range(steps):
+        gradient = gradient_at(values)
         for key, x in values.items():
             g, m = gradient[key], memory[key]
-            values[key] = x - lr * (mapped(name, b1 * m + (1 - b1) * g) + wd * x)
+            if not s.get("decoupled_weight_decay", True):
+                g, wd = g + s["weight_decay"] * x, 0.0
+            direction = mapped(s["kappa"], b1 * m + (1 - b1) * g, s["p"], s["threshold"])
+            values[key] = x - lr * (direction + wd * x)
             memory[key] = b2 * m + (1 - b2) * g
     return values
 
@@ -121,8 +129,9 @@ def run(optimizer: Any, closure: Callable[[], Tensor], steps: int = 30) -> None:
 def test_equals_the_program(name: str, betas: tuple[float, float], decay: float) -> None:
     params, closure = bend()
     start = numbers(params)
-    expected = by_hand(name, start, 0.011, betas, decay)
-    run(make(params.items(), name, lr=0.011, betas=betas, weight_decay=decay), closure, STEPS)
+    settings: dict[str, Any] = {"lr": 0.011, "betas": betas, "weight_decay": decay}
+    expected = by_hand(start, {"kappa": name, "p": P, "threshold": THRESHOLD, **settings})
+    run(make(params.items(), name, **settings), closure, STEPS)
     for key, p in params.items():
         np.testing.assert_allclose(p.detach().numpy(), expected[key], rtol=1e-9, atol=1e-11)
         assert not np.allclose(expected[key], start[key], rtol=1e-2)
@@ -625,3 +634,21 @@ def test_steps_that_forget_everything_have_no_lyapunov_function() -> None:
     optimizer = make([nn.Parameter(torch.zeros(1))], "l1", lr=0.5, weight_decay=2.0)
     with pytest.raises(HyperError, match=r"lr \* weight_decay below 1"):
         optimizer.lyapunov(0.0)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = LionK
+    reference_settings = (
+        {},
+        *({"kappa": name, "lr": 0.011, "p": P, "threshold": THRESHOLD} for name in NAMES),
+        *({"kappa": name, "betas": (0.5, 0.9), "weight_decay": 0.5} for name in ("l2", "huber")),
+        {"kappa": "group", "lr": 0.01, "weight_decay": 0.5, "decoupled_weight_decay": False},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        return by_hand(values, options, world.gradient, steps)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from anyorder.methods.mezo import MeZO
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted
 from anyorder.points.directions import BLOCK, Seeded
+from anyorder.testing import MethodContract, Values, World
 
 EAGER = Engine("eager")
 STEPS = 30
@@ -51,32 +52,36 @@ def waving() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     return params, closure
 
 
-def noise(params: dict[str, nn.Parameter], seed: int, step: int, index: int) -> dict[str, Any]:
+def noise(values: Values, seed: int, step: int, index: int) -> Values:
     """The direction, taken as given; the paper asks for standard normals and no more."""
     direction = Seeded(seed, step, index, "normal")
-    return {name: direction.tensor(name, p.detach()).numpy() for name, p in params.items()}
+    like = {name: torch.zeros(np.shape(v), dtype=torch.float64) for name, v in values.items()}
+    return {name: direction.tensor(name, tensor).numpy() for name, tensor in like.items()}
 
 
 def by_hand(
-    params: dict[str, nn.Parameter],
+    x: Values,
     eps: float,
     directions: int,
-    settings: dict[str, dict[str, float]],
+    settings: Mapping[str, Mapping[str, Any]],
     seed: int,
-) -> tuple[dict[str, np.ndarray], list[float]]:
+    value_at: Callable[[Values], float] = wave,
+    steps: int = STEPS,
+    schedule: Callable[[int], float] = schedule,
+) -> tuple[Values, list[float]]:
     """Algorithms 1 and 2 (n-SPSA) of Malladi et al. (2023), decay as in their code.
 
     x <- x - (lr / n) sum g_i z_i - lr decay x, the decay for matrices alone.
     """
-    x = {name: p.detach().numpy().copy() for name, p in params.items()}
+    x = dict(x)
     losses: list[float] = []
-    for step in range(STEPS):
+    for step in range(steps):
         moves = {name: np.zeros_like(value) for name, value in x.items()}
         seen: list[float] = []
         for index in range(directions):
-            z = noise(params, seed, step, index)
-            ahead = wave({name: x[name] + eps * z[name] for name in x})
-            behind = wave({name: x[name] - eps * z[name] for name in x})
+            z = noise(x, seed, step, index)
+            ahead = value_at({name: x[name] + eps * z[name] for name in x})
+            behind = value_at({name: x[name] - eps * z[name] for name in x})
             seen += [ahead, behind]
             for name in x:
                 moves[name] += (ahead - behind) / (2 * eps) * z[name] / directions
@@ -97,7 +102,7 @@ def test_equals_the_algorithm_in_numpy(eps: float, directions: int) -> None:
         "scalar": {"lr": 0.005, "weight_decay": 0.0},
     }
     start = {name: p.detach().numpy().copy() for name, p in params.items()}
-    expected, losses = by_hand(params, eps, directions, groups, seed=9)
+    expected, losses = by_hand(start, eps, directions, groups, seed=9)
     optimizer = MeZO(
         [{"params": [(name, p)], **groups[name]} for name, p in params.items()],
         eps=eps,
@@ -677,3 +682,24 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         MeZO([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = MeZO
+    #: A perturbation must be larger than the distance between neighbouring numbers.
+    half: ClassVar[dict[str, Any]] = {"eps": 0.05}
+    reference_settings = (
+        {},
+        {"lr": 1e-3, "eps": 0.1, "directions": 3, "weight_decay": 0.3},
+        {"lr": 1e-3, "seed": 4},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        groups = dict.fromkeys(values, options)
+        shared = (options["eps"], options["directions"], groups, options["seed"])
+        return by_hand(values, *shared, world.value, steps, lambda step: 1.0)[0]

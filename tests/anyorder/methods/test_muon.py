@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from anyorder.hyper import HyperError
 from anyorder.linalg import newton_schulz as products
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.muon import Muon, factor
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 30
 JORDAN = (3.4445, -4.7750, 2.0315)
@@ -52,28 +53,55 @@ def rounds_by_hand(matrix: np.ndarray, count: int) -> np.ndarray:
     return x.T if turned else x
 
 
+def by_hand(
+    values: Values, gradient_at: Callable[[Values], Values], steps: int, s: Mapping[str, Any]
+) -> Values:
+    """Jordan's program for matrices, outputs by everything else; AdamW's formulas for vectors."""
+    values, lr, mu = dict(values), s["lr"], s["momentum"]
+    (b1, b2), matched = s["adamw_betas"], s["adjust_lr"] == "match_rms_adamw"
+    share = lr * (1.0 if matched else 0.015) if s["adamw_lr"] is None else s["adamw_lr"]
+    m = {name: np.zeros_like(value) for name, value in values.items()}
+    v = {name: np.zeros_like(value) for name, value in values.items()}
+    for t in range(1, steps + 1):
+        gradient = gradient_at(values)
+        for name, x in values.items():
+            g = gradient[name]
+            if x.ndim < 2:
+                m[name] = b1 * m[name] + (1 - b1) * g
+                v[name] = b2 * v[name] + (1 - b2) * g * g
+                adam = m[name] / (1 - b1**t) / (np.sqrt(v[name] / (1 - b2**t)) + s["adamw_eps"])
+                values[name] = np.array((1 - share * s["weight_decay"]) * x - share * adam)
+                continue
+            m[name] = mu * m[name] + (1 - mu) * g
+            look = mu * m[name] + (1 - mu) * g if s["nesterov"] else m[name]
+            matrix = look.reshape(len(look), -1)
+            rows, columns = matrix.shape
+            size = 0.2 * math.sqrt(max(rows, columns)) if matched else 1.0
+            if not matched and rows > columns:
+                size = math.sqrt(rows / columns)
+            move = size * rounds_by_hand(matrix, s["rounds"]).reshape(x.shape)
+            values[name] = (1 - lr * s["weight_decay"]) * x - lr * move
+    return values
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_equals_the_algorithm(nesterov: bool, adjust_lr: str, weight_decay: float) -> None:
-    lr, mu = 0.03, 0.9
     params, closure = bend()
-    values = {name: p.detach().numpy().copy() for name, p in params.items()}
-    memory = {name: np.zeros_like(value) for name, value in values.items()}
-    for _ in range(STEPS):
-        for name, x in values.items():
-            g = x**3 + x.sum()
-            memory[name] = mu * memory[name] + (1 - mu) * g
-            look = mu * memory[name] + (1 - mu) * g if nesterov else memory[name]
-            rows, columns = x.shape
-            size = math.sqrt(max(1, rows / columns))
-            if adjust_lr == "match_rms_adamw":
-                size = 0.2 * math.sqrt(max(rows, columns))
-            values[name] = (1 - lr * weight_decay) * x - lr * size * rounds_by_hand(look, 5)
-    optimizer = matrices(
-        params, lr=lr, momentum=mu, nesterov=nesterov, adjust_lr=adjust_lr,
-        weight_decay=weight_decay,
-    )  # fmt: skip
+    start = {name: p.detach().numpy().copy() for name, p in params.items()}
+    settings: dict[str, Any] = {
+        "lr": 0.03, "momentum": 0.9, "nesterov": nesterov, "adjust_lr": adjust_lr,
+        "weight_decay": weight_decay,
+    }  # fmt: skip
+    defaults = {name: hyper.default for name, hyper in Muon.hypers.items()}
+    values = by_hand(
+        start,
+        lambda at: {name: x**3 + x.sum() for name, x in at.items()},
+        STEPS,
+        {**defaults, **settings},
+    )
+    optimizer = matrices(params, **settings)
     for _ in range(STEPS):
         optimizer.step(closure)
     for name, p in params.items():
@@ -348,3 +376,22 @@ def test_the_gpu_comes_close_to_the_processor() -> None:
             optimizer.step(lambda model=model, x=x: model(x).square().mean())
         runs.append(next(model.parameters()).detach().cpu())
     assert (runs[0] - runs[1]).norm() < 0.02 * runs[0].norm()
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = Muon
+    #: Bare parameters do not say what they are for.
+    options: ClassVar[dict[str, Any]] = {"roles": "shape", "adjust_lr": "match_rms_adamw"}
+    reference_settings = (
+        {},
+        {"adjust_lr": "original", "momentum": 0.8, "nesterov": False, "weight_decay": 0.5},
+        {"lr": 0.01, "rounds": 3, "adamw_lr": 0.02, "adamw_betas": (0.7, 0.9), "adamw_eps": 0.01},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        return by_hand(values, world.gradient, steps, options)

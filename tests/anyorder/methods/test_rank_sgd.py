@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from anyorder.methods.rank_sgd import RankSGD
 from anyorder.oracle.closures import RankingError
 from anyorder.oracle.ledger import Budget, BudgetExhausted
 from anyorder.points.directions import Seeded, Shift
+from anyorder.testing import MethodContract, Values, World
 
 
 def valley() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
@@ -45,12 +46,11 @@ def flat(params: dict[str, nn.Parameter]) -> np.ndarray:
     return np.concatenate([p.detach().numpy().ravel() for p in params.values()])
 
 
-def noise(params: dict[str, nn.Parameter], seed: int, step: int, index: int) -> np.ndarray:
+def noise(params: Mapping[str, Any], seed: int, step: int, index: int) -> np.ndarray:
     """The direction, taken as given; the paper asks for standard normals and no more."""
     direction = Seeded(seed, step, index)
-    return np.concatenate(
-        [direction.tensor(name, p.detach()).numpy().ravel() for name, p in params.items()]
-    )
+    like = {name: torch.zeros(tuple(p.shape), dtype=torch.float64) for name, p in params.items()}
+    return np.concatenate([direction.tensor(n, t).numpy().ravel() for n, t in like.items()])
 
 
 def over_edges(z: Sequence[np.ndarray], order: Sequence[int]) -> np.ndarray:
@@ -137,7 +137,8 @@ def test_estimate_points_downhill() -> None:
 
 
 def by_hand(
-    params: dict[str, nn.Parameter],
+    x: np.ndarray,
+    noise_of: Callable[[int, int], np.ndarray],
     steps: int,
     *,
     m: int,
@@ -145,13 +146,13 @@ def by_hand(
     mu: float,
     lr: float,
     tries: int,
-    seed: int,
+    shrink: float = 0.5,
+    height: Callable[[np.ndarray], float] = height,
 ) -> tuple[np.ndarray, int]:
     """Algorithm 2 of Tang et al. (2024) with the line search and averaging of their code."""
-    x = flat(params)
     direction, count, stays = np.zeros_like(x), 0, 0
     for step in range(steps):
-        z = [noise(params, seed, step, i) for i in range(m)]
+        z = [noise_of(step, i) for i in range(m)]
         order = sorted(range(m), key=lambda i: height(x + mu * z[i]))
         fresh = over_edges(z, order[:k])
         if not tries:
@@ -160,7 +161,7 @@ def by_hand(
         direction = (direction * count + fresh) / (count + 1)
         count += 1
         shown = [x, x + mu * z[order[0]]]
-        shown += [x - lr * 0.5**i * direction for i in range(tries)]
+        shown += [x - lr * shrink**i * direction for i in range(tries)]
         best = min(range(len(shown)), key=lambda i: height(shown[i]))
         if best == 0:
             stays += 1
@@ -175,7 +176,9 @@ def by_hand(
 def test_equals_the_algorithm_in_numpy(m: int, k: int, tries: int, lr: float) -> None:
     params, closure = valley()
     start = flat(params)
-    expected, stays = by_hand(params, 40, m=m, k=k, mu=0.05, lr=lr, tries=tries, seed=5)
+    expected, stays = by_hand(
+        start, lambda step, i: noise(params, 5, step, i), 40, m=m, k=k, mu=0.05, lr=lr, tries=tries
+    )
     optimizer = RankSGD(
         params.items(), points=m, top=k, mu=0.05, lr=lr, line_search=tries, seed=5, engine="eager"
     )
@@ -503,3 +506,33 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         RankSGD([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = RankSGD
+    reference_settings = (
+        {},
+        {"lr": 3.0, "mu": 0.05, "points": 6, "top": 2, "shrink": 0.25, "seed": 5},
+        {"lr": 3.0, "mu": 0.5, "points": 6, "top": 3, "line_search": 2},  # stays, and averages
+        {"lr": 0.05, "points": 8, "line_search": 0},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        end, _ = by_hand(
+            world.joined(values),
+            lambda step, index: noise(values, options["seed"], step, index),
+            steps,
+            m=options["points"],
+            k=options["top"] or options["points"],
+            mu=options["mu"],
+            lr=options["lr"],
+            tries=options["line_search"],
+            shrink=options["shrink"],
+            height=lambda x: world.value(world.parted(x)),
+        )
+        return world.parted(end)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from anyorder.hyper import HyperError
 from anyorder.methods.adamw import AdamW
 from anyorder.methods.scale import SCALE, normalised
 from anyorder.model.roles import Assignment, RoleError
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 40
 
@@ -41,62 +42,71 @@ def small(tied: bool = False) -> tuple[Small, Callable[[], Tensor]]:
     return model, lambda: nn.functional.cross_entropy(model(tokens), targets)
 
 
-def by_hand(values: dict[str, np.ndarray], gradients: Callable[[], dict[str, np.ndarray]],
-            put: Callable[[dict[str, np.ndarray]], None], s: dict[str, Any]) -> None:  # fmt: skip
-    """Algorithm 1, one column at a time; a column is what belongs to one output unit."""
-    values = {name: value.copy() for name, value in values.items()}
-    momentum = np.zeros_like(values["head.weight"])
-    mean, square = np.zeros(4), np.zeros(4)
-    for step in range(1, STEPS + 1):
-        g = gradients()
-        momentum = s["momentum"] * momentum + (1 - s["momentum"]) * g["head.weight"]
-        directions = {
-            "tokens.weight": g["tokens.weight"].T, "body.weight": g["body.weight"],
-            "head.weight": momentum,
-        }  # fmt: skip
-        for name, columns in directions.items():
-            scaled = []
+def by_hand(
+    values: Values,
+    gradient_at: Callable[[Values], Values],
+    steps: int,
+    s: Mapping[str, Any],
+    *,
+    head: str = "",
+    turned: str = "",
+) -> Values:
+    """Algorithm 1, one column at a time; a column is what belongs to one output unit.
+
+    Output units are on the first axis, on the last one in ``turned``; ``head`` has a momentum.
+    """
+    values, (b1, b2) = dict(values), s["adamw_betas"]
+    partner = s["lr"] if s["adamw_lr"] is None else s["adamw_lr"]
+    m = {name: np.zeros_like(value) for name, value in values.items()}
+    v = {name: np.zeros_like(value) for name, value in values.items()}
+    for t in range(1, steps + 1):
+        gradient = gradient_at(values)
+        for name, x in values.items():
+            g = gradient[name]
+            if x.ndim < 2:
+                m[name] = b1 * m[name] + (1 - b1) * g
+                v[name] = b2 * v[name] + (1 - b2) * g * g
+                adam = m[name] / (1 - b1**t) / (np.sqrt(v[name] / (1 - b2**t)) + s["adamw_eps"])
+                values[name] = np.array((1 - partner * s["weight_decay"]) * x - partner * adam)
+                continue
+            if name == head:
+                g = m[name] = s["momentum"] * m[name] + (1 - s["momentum"]) * g
+            columns = g.T if name == turned else g
+            scaled: list[np.ndarray] = []
             for column in columns:
-                length = math.sqrt(sum(x * x for x in column))
+                length = math.sqrt(sum(float(entry) ** 2 for entry in column.flat))
                 if s["norm"] == "rms":
-                    length /= math.sqrt(len(column))
-                scaled.append([x / max(length, s["eps"]) for x in column])
-            moved = np.array(scaled).T if name == "tokens.weight" else np.array(scaled)
-            values[name] = (1 - s["lr"] * s["weight_decay"]) * values[name] - s["lr"] * moved
-        (b1, b2), eps, lr = (0.9, 0.999), 1e-8, s["lr"]
-        mean = b1 * mean + (1 - b1) * g["body.bias"]
-        square = b2 * square + (1 - b2) * g["body.bias"] ** 2
-        adam = (mean / (1 - b1**step)) / (np.sqrt(square / (1 - b2**step)) + eps)
-        values["body.bias"] = (1 - lr * s["weight_decay"]) * values["body.bias"] - lr * adam
-        put(values)
+                    length /= math.sqrt(column.size)
+                scaled.append(column / max(length, s["eps"]))
+            moved = np.array(scaled).T if name == turned else np.array(scaled)
+            values[name] = (1 - s["lr"] * s["weight_decay"]) * x - s["lr"] * moved
+    return values
 
 
 @pytest.mark.parametrize("norm", ["rms", "l2"])
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 0.0), (0.5, 0.3), (0.0, 0.0)])
 def test_equals_the_algorithm(norm: str, momentum: float, weight_decay: float) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "lr": 0.02, "momentum": momentum, "norm": norm, "eps": 1e-8, "weight_decay": weight_decay,
     }  # fmt: skip
     model, closure = small()
     twin, twin_closure = small()
     start = {n: p.detach().numpy().copy() for n, p in twin.named_parameters()}
 
-    def gradients() -> dict[str, np.ndarray]:
+    def gradient_at(values: Values) -> Values:
+        for n, p in twin.named_parameters():
+            p.data.copy_(torch.from_numpy(values[n]))
         found = torch.autograd.grad(twin_closure(), list(twin.parameters()))
         return {n: g.numpy() for (n, _), g in zip(twin.named_parameters(), found, strict=True)}
 
-    def put(values: dict[str, np.ndarray]) -> None:
-        for n, p in twin.named_parameters():
-            p.data.copy_(torch.from_numpy(values[n]))
-
-    by_hand(start, gradients, put, settings)
+    defaults = {name: hyper.default for name, hyper in SCALE.hypers.items()}
+    parts = {"head": "head.weight", "turned": "tokens.weight"}
+    expected = by_hand(start, gradient_at, STEPS, {**defaults, **settings}, **parts)
     optimizer = SCALE(model, engine="eager", **settings)
     for _ in range(STEPS):
         optimizer.step(closure)
     for name, p in model.named_parameters():
-        np.testing.assert_allclose(
-            p.detach().numpy(), twin.get_parameter(name).detach().numpy(), rtol=1e-9, atol=1e-11
-        )
+        np.testing.assert_allclose(p.detach().numpy(), expected[name], rtol=1e-9, atol=1e-11)
         assert not np.allclose(p.detach().numpy(), start[name], rtol=1e-2)
 
 
@@ -289,3 +299,23 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         SCALE(small()[0], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = SCALE
+    options: ClassVar[dict[str, Any]] = {"roles": "shape"}  # bare parameters have no output layer
+    reference_settings = (
+        {},
+        {"lr": 0.01, "roles": {"matrix": "head"}, "norm": "l2", "weight_decay": 0.3},
+        {"lr": 0.01, "roles": {"matrix": "head"}, "momentum": 0.5, "eps": 3.0, "adamw_lr": 0.02},
+        {"lr": 0.01, "adamw_betas": (0.7, 0.9), "adamw_eps": 0.1},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        head = "" if options["roles"] == "shape" else "matrix"
+        return by_hand(values, world.gradient, steps, options, head=head)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.schedule_free_adamw import ScheduleFreeAdamW
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 40
 BETAS = [(0.9, 0.999), (0.98, 0.99), (0.5, 0.99)]
@@ -39,23 +40,25 @@ def slopes(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}
 
 
-Points = dict[str, np.ndarray]
-
-
-def by_hand(start: Points, settings: dict[str, dict[str, Any]]) -> tuple[Points, Points]:
+def by_hand(
+    start: Values,
+    settings: Mapping[str, Mapping[str, Any]],
+    gradient_at: Callable[[Values], Values] = slopes,
+    steps: int = STEPS,
+) -> tuple[Values, Values]:
     """The points y and x of Defazio et al. (2024), with z, x and y kept as they are defined."""
     z = {name: value.copy() for name, value in start.items()}
     x = {name: value.copy() for name, value in start.items()}
     v = {name: np.zeros_like(value) for name, value in start.items()}
     total = dict.fromkeys(start, 0.0)
 
-    def between() -> Points:
+    def between() -> Values:
         b = {name: settings[name]["betas"][0] for name in start}
         return {name: (1 - b[name]) * z[name] + b[name] * x[name] for name in start}
 
-    for t in range(1, STEPS + 1):
+    for t in range(1, steps + 1):
         y = between()
-        gradient = slopes(y)
+        gradient = gradient_at(y)
         for name, s in settings.items():
             lr = s["lr"] * min(1.0, t / s["warmup"]) if s["warmup"] else s["lr"]
             total[name] += lr**2
@@ -71,7 +74,7 @@ def by_hand(start: Points, settings: dict[str, dict[str, Any]]) -> tuple[Points,
     return between(), x
 
 
-def answers(optimizer: ScheduleFreeAdamW, params: dict[str, nn.Parameter]) -> Points:
+def answers(optimizer: ScheduleFreeAdamW, params: dict[str, nn.Parameter]) -> Values:
     with optimizer.answer():
         return {name: p.detach().numpy().copy() for name, p in params.items()}
 
@@ -301,3 +304,20 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         ScheduleFreeAdamW([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = ScheduleFreeAdamW
+    reference_settings = (
+        {},
+        {"lr": 0.02, "betas": (0.8, 0.95), "eps": 0.01, "weight_decay": 0.3, "warmup": 7},
+        {"lr": 0.05, "betas": (0.5, 0.9), "weight_decay": 0.1, "warmup": 100},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        return by_hand(values, dict.fromkeys(values, options), world.gradient, steps)[1]

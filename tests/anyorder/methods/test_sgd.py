@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyorder.hyper import HyperError
 from anyorder.methods.sgd import SGD
+from anyorder.testing import MethodContract, Values, World
 
 STEPS = 40
 
@@ -46,17 +47,19 @@ def slopes(values: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> dict[
 
 
 def by_hand(
-    values: dict[str, np.ndarray],
-    gradient: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
-    settings: dict[str, dict[str, Any]],
-) -> dict[str, np.ndarray]:
+    values: Values,
+    gradient: Callable[[Values], Values],
+    settings: Mapping[str, Mapping[str, Any]],
+    steps: int = STEPS,
+    schedule: Callable[[int], float] = schedule,
+) -> Values:
     """Momentum descent, one element at a time (Sutskever et al., 2013, in the form of PyTorch).
 
     v_1 = g_1, then v = mu v + (1 - tau) g; x moves by -lr v, or by -lr (g + mu v) with Nesterov.
     """
     values = {name: value.copy() for name, value in values.items()}
     velocity: dict[tuple[str, Any], float] = {}
-    for step in range(STEPS):
+    for step in range(steps):
         slope = gradient(values)
         for name, value in values.items():
             s = settings[name]
@@ -275,3 +278,22 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(HyperError, match=name):
         SGD([nn.Parameter(torch.ones(1))], **settings)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = SGD
+    reference_settings = (
+        {},
+        {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
+        {"lr": 0.01, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.1},
+        {"lr": 0.01, "momentum": 0.8, "nesterov": True},
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        groups = dict.fromkeys(values, options)
+        return by_hand(values, world.gradient, groups, steps, lambda step: 1.0)

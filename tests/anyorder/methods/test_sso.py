@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from anyorder.methods.sso import SSO
 from anyorder.oracle.closures import ClosureError, Composite
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted
+from anyorder.testing import MethodContract, Values, World
 
 
 def softmax() -> tuple[nn.Module, Composite]:
@@ -284,3 +285,59 @@ def test_groups_cannot_differ() -> None:
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(HyperError, match=next(iter(bad))):
         SSO([nn.Parameter(torch.zeros(1))], **bad)
+
+
+# The contract ----------------------------------------------------------------------------------
+
+
+class TestContract(MethodContract):
+    method = SSO
+    reference_settings = (
+        {"lr": 0.1, "inner_lr": 0.01},
+        {"lr": 0.3, "inner_lr": 1.0, "armijo": 0.3, "inner_steps": 4, "schedule": "sqrt"},
+        {"lr": 5.0, "inner": "gd", "inner_lr": 1e-4, "inner_steps": 3, "schedule": "sqrt"},
+        {
+            "lr": 5.0,
+            "inner": "gd",
+            "inner_lr": 1e-4,
+            "inner_steps": 3,
+            "schedule": "exponential",
+            "horizon": 9,
+        },
+    )
+
+    def reference(
+        self, values: Values, world: World, steps: int, options: Mapping[str, Any]
+    ) -> Values:
+        """Algorithm 1 for one sample whose output z is its loss, so that G is 1."""
+        x, s = world.joined(values), options
+        longest = 0.0
+        for t in range(1, steps + 1):
+            powers = {
+                "constant": 1.0,
+                "sqrt": t**-0.5,
+                "exponential": (1 / s["horizon"]) ** (t / s["horizon"]),
+            }
+            eta = s["lr"] * powers[s["schedule"]]
+            z = world.value(world.parted(x))
+
+            def surrogate(x: np.ndarray, eta: float = eta, z: float = z) -> float:
+                gap = world.value(world.parted(x)) - z
+                return eta * gap + gap**2 / 2
+
+            size = 2 * longest or s["inner_lr"]
+            longest, first = 0.0, 0.0
+            for inner in range(s["inner_steps"]):
+                gap = world.value(world.parted(x)) - z
+                slope = (eta + gap) * world.joined(world.gradient(world.parted(x)))
+                square = float(slope @ slope)
+                first = first if inner else square
+                if s["inner"] == "gd":
+                    x = x - s["inner_lr"] * slope
+                elif square > 1e-14 * first:  # else it has arrived
+                    start = surrogate(x)
+                    while surrogate(x - size * slope) > start - s["armijo"] * size * square:
+                        size /= 2
+                    x = x - size * slope
+                    longest = max(longest, size)
+        return world.parted(x)

@@ -451,8 +451,7 @@ def test_data_parallel_processes_stay_equal_and_average(tmp_path: Path) -> None:
     for method, options in ((AdamW, {}), (AdaHessian, {}), (MeZO, {"lr": 1e-2})):
         torch.manual_seed(0)
         model = nn.Linear(3, 2)
-        named = [(f"module.{n}", p) for n, p in model.named_parameters()]
-        optimizer = method(named, engine="eager", **options)
+        optimizer = method(model, engine="eager", **options)
         for _ in range(4):
             optimizer.step(lambda m=model: ((m(x) - y) ** 2).mean())
         for p, found in zip(model.parameters(), first[method.__name__], strict=True):

@@ -137,7 +137,7 @@ def test_a_fault_anywhere_is_seen_everywhere() -> None:
     def work(seat: Seat) -> int:
         x = nn.Parameter(torch.ones(2))
         factor = torch.nan if seat.rank else 1.0
-        optimizer = SGD([x], lr=0.1, engine="eager", nonfinite="skip", process_group=seat)  # type: ignore[arg-type]
+        optimizer = SGD([x], lr=0.1, engine="eager", nonfinite="skip", process_group=seat)
         optimizer.step(lambda: (x * factor).sum())
         return optimizer.calls.skipped
 
@@ -177,7 +177,7 @@ def test_one_byte_a_step_is_enough_to_descend() -> None:
     def work(seat: Seat) -> tuple[list[float], int]:
         x = nn.Parameter(torch.zeros(2))
         goal = goals[seat.rank]
-        optimizer = SignOfSlope([("x", x)], engine="eager", process_group=seat)  # type: ignore[arg-type]
+        optimizer = SignOfSlope([("x", x)], engine="eager", process_group=seat)
         for _ in range(200):
             optimizer.step(lambda: ((x - goal) ** 2).sum())
         return x.tolist(), optimizer.calls.bytes_sent
