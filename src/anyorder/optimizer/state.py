@@ -1,10 +1,10 @@
-"""``optimizer.state`` and the flat buffers that rules run on, kept one and the same.
+"""Keeps ``optimizer.state`` and the flat buffers that rules run on consistent.
 
-Users and libraries do to ``optimizer.state`` what torch.optim allows: clear it, remove or replace
-an entry, move an entry to another parameter, exchange the tensors in it; and they assign
-``param.data``, replace parameters in groups and change their dtype. So before each use the layout
-compares what it has arranged with what it finds, by identity, and arranges anew what has changed.
-Each parameter's entry then belongs to exactly one stretch of buffers.
+Users and libraries change ``optimizer.state`` as torch.optim allows: they clear it, remove or
+replace entries, move an entry to another parameter, or replace tensors in it. They also assign
+``param.data``, replace parameters in groups and change their dtype. Before each use the layout
+therefore compares, by identity, what it has arranged with what it finds, and rearranges what has
+changed. Each entry then belongs to exactly one stretch of buffers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from anyorder.engine.stretches import SCALE, Stretch, stretches
 from anyorder.errors import AnyOrderError
 from anyorder.model.sharding import is_sharded, local
 
-#: What an entry counts besides its tensors: the steps of its parameter.
+#: Key of the number of steps of a parameter.
 STEP = "step"
-#: Elements per scale of 8-bit buffers that there are.
+#: Supported block sizes (elements per scale) of 8-bit buffers.
 BLOCKS = (256, 2048)
 
 
@@ -35,12 +35,12 @@ class StateError(AnyOrderError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """State of any shape that belongs to a parameter: a factor, an inverse, a history.
+    """State of a parameter with any shape: a factor, an inverse, a history.
 
     Attributes:
-        shape: its shape for a parameter and its group; ``None`` for parameters without it.
-        dtype: its dtype; by default the parameter's, but at least float32.
-        fill: the value of its elements at first; ``"eye"`` for the identity matrix.
+        shape: returns the shape for a parameter and its group; ``None`` for parameters without it.
+        dtype: the dtype; by default the parameter's, but at least float32.
+        fill: the initial value of all elements; ``"eye"`` for the identity matrix.
     """
 
     shape: Callable[[Tensor, Mapping[str, Any]], tuple[int, ...] | None]
@@ -48,7 +48,7 @@ class Slot:
     fill: float | str = 0.0
 
     def make(self, param: Tensor, group: Mapping[str, Any]) -> Tensor | None:
-        """The slot of a parameter as it is at first."""
+        """Return the initial slot of a parameter."""
         shape = self.shape(param, group)
         if shape is None:
             return None
@@ -59,19 +59,19 @@ class Slot:
 
 
 class Owner(Protocol):
-    """What is needed of an optimizer."""
+    """The part of an optimizer that this module uses."""
 
     state: Any
     param_groups: list[dict[str, Any]]
 
     @property
     def slots(self) -> Mapping[str, Slot]:
-        """State of other shapes than the parameters'."""
+        """State with another shape than the parameter."""
         ...
 
     @property
     def counters(self) -> tuple[str, ...]:
-        """Whole numbers kept for each parameter."""
+        """Whole numbers stored for each parameter."""
         ...
 
     def labels(self, group: dict[str, Any]) -> list[str]:
@@ -94,7 +94,7 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, and its views."""
+    """A stretch, the facts about its parameters when it was created, and its views."""
 
     stretch: Stretch
     label: str
@@ -104,7 +104,7 @@ class _Arranged:
 
 @dataclass(slots=True)
 class _Group:
-    """What a group was like when it was last looked at."""
+    """A parameter group as it was at the last check."""
 
     params: list[Tensor] = field(default_factory=list[Tensor])
     names: list[str] = field(default_factory=list[str])
@@ -118,13 +118,13 @@ def same(first: Iterable[Any], second: Iterable[Any]) -> bool:
 
 
 class StateLayout:
-    """The stretches of an optimizer's groups, in agreement with its ``state``."""
+    """The stretches of an optimizer's groups, consistent with its ``state``."""
 
     def __init__(self) -> None:
         self._groups: list[_Group] = []
 
     def current(self, owner: Owner) -> None:
-        """Arrange anew what users have changed since the last look."""
+        """Rearrange what users have changed since the last check."""
         while len(self._groups) < len(owner.param_groups):
             self._groups.append(_Group())
         del self._groups[len(owner.param_groups) :]
@@ -143,7 +143,7 @@ class StateLayout:
                 self._arrange_anew(owner, known, group, labels)
 
     def _names(self, owner: Owner, known: _Group, group: dict[str, Any]) -> list[str]:
-        """Names for the parameters of a group whose list was changed: the old ones, by place."""
+        """Return names for a group whose list of parameters was changed."""
         params, given = group["params"], group.get("param_names", known.names)
         if len(given) == len(params) and len(set(given)) == len(given):
             return list(given)
@@ -154,7 +154,7 @@ class StateLayout:
         return [had.get(id(p)) or next(fresh) for p in params]
 
     def stretches(self, owner: Owner, index: int, params: Iterable[Tensor]) -> list[_Arranged]:
-        """The stretches of group ``index``, with room made for ``params`` that have none yet."""
+        """Return the stretches of group ``index``; creates state for new ``params``."""
         known, group = self._groups[index], owner.param_groups[index]
         wanted = {id(p) for p in params if p not in owner.state}
         if wanted:
@@ -162,24 +162,24 @@ class StateLayout:
         return known.arranged
 
     def forget(self) -> None:
-        """Arrange everything anew at the next look."""
+        """Rearrange everything at the next check."""
         self._groups = []
 
     def _arrange_anew(
         self, owner: Owner, known: _Group, group: dict[str, Any], labels: list[str]
     ) -> None:
-        """Take the state that users left into new stretches; checked before it is touched."""
+        """Move the current state into new stretches; check it before changing anything."""
         names = group["param_names"]
         kept: dict[int, dict[str, Any]] = {}
         for name, param, label in zip(names, group["params"], labels, strict=True):
             entry = owner.state.get(param)
             if not entry:
-                owner.state.pop(param, None)  # what reading a defaultdict leaves behind
+                owner.state.pop(param, None)  # created by reading the defaultdict
                 continue
             wanted = owner.label_buffers(label)
             had = dict(zip(map(id, known.params), known.labels, strict=True)).get(id(param), label)
             if had != label and owner.label_buffers(had) != wanted:
-                continue  # other settings, other state: it starts afresh
+                continue  # other buffers now: its state starts from zero
             check_entry(owner, name, param, group, entry, wanted)
             kept[id(param)] = entry
         for param in group["params"]:
@@ -195,7 +195,7 @@ class StateLayout:
         wanted: set[int],
         kept: Mapping[int, dict[str, Any]] | None = None,
     ) -> list[_Arranged]:
-        """New stretches for the parameters of these identities, with their entries, if any."""
+        """Create stretches for these parameters, with their entries, if any."""
         kept = kept or {}
         by_kind: dict[tuple[str, State], list[tuple[str, Tensor]]] = {}
         for name, param, label in zip(group["param_names"], group["params"], labels, strict=True):
@@ -231,7 +231,7 @@ def _enter(
     label: str,
     kept: Mapping[int, dict[str, Any]],
 ) -> _Arranged:
-    """Put the entries of a new stretch into ``optimizer.state``; entries kept stay the objects."""
+    """Put the entries of a new stretch into ``optimizer.state``; reuses existing entry objects."""
     for param, views in zip(stretch.params, stretch.views(), strict=True):
         old = kept.get(id(param), {})
         fresh = {STEP: 0, **dict.fromkeys(owner.counters, 0), **views}
@@ -258,7 +258,7 @@ def _enter(
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
-    """What a stretch takes for granted of its parameters; cheap enough for every step."""
+    """Return what a stretch assumes about its parameters; cheap enough for every step."""
     here = [local(p) for p in params]
     return [
         list(map(Tensor.data_ptr, here)),
@@ -281,12 +281,12 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
         return True
     if facts[1:] != arranged.facts[1:] or not stretch.fits():
         return False
-    arranged.facts = facts  # the same kind of memory, elsewhere
+    arranged.facts = facts  # the same layout at another address
     return True
 
 
 def block_of(entries: Mapping[str, Any], name: str) -> int:
-    """Elements per scale of a stored buffer; 0 if it is not kept in 8 bits."""
+    """Return the block size of a stored buffer; 0 if it is not in 8 bits."""
     return int(entries[name].shape[1]) if name + SCALE in entries else 0
 
 
@@ -297,7 +297,7 @@ def fill(
     theirs: Mapping[str, Any],
     nonnegative: frozenset[str],
 ) -> None:
-    """Copy the buffers of one parameter, in whatever precision they were kept."""
+    """Copy the buffers of one parameter, converting their precision."""
     for name, form in stretch.formats.items():
         same_form = block_of(theirs, name) == form.block
         for key in (name, name + SCALE):
@@ -314,7 +314,7 @@ def fill(
 
 
 def _values(entries: Mapping[str, Any], name: str, param: Tensor, nonnegative: bool) -> Tensor:
-    """A stored buffer, flat, as its method knows it."""
+    """Return a stored buffer as a flat tensor in full precision."""
     stored = entries[name]
     block = block_of(entries, name)
     if not block:
@@ -332,12 +332,12 @@ def check_entry(
     buffers: Sequence[str],
     error: type[AnyOrderError] = StateError,
 ) -> None:
-    """Raise ``error`` unless an entry holds what is kept for its parameter, in its shape."""
+    """Raise ``error`` unless an entry is complete and fits its parameter."""
     lacking = sorted({STEP, *buffers} - set(entry))
     if lacking:
         raise error(
-            f"the state of {name} holds {sorted(entry)} and lacks {', '.join(lacking)}; give it "
-            "whole, or remove it (del optimizer.state[param]) to start afresh"
+            f"the state of {name} contains {sorted(entry)} and lacks {', '.join(lacking)}; set all "
+            "of it, or delete it (del optimizer.state[param]) to start from zero"
         )
     for key in (STEP, *owner.counters):
         _check_count(key, name, entry.get(key, 0), error)
@@ -365,8 +365,8 @@ def block_of_checked(
     codes = entry[key]
     if not isinstance(codes, Tensor) or codes.ndim != 2 or codes.shape[1] not in BLOCKS:
         raise error(
-            f"{key} of {name} has scales but is no matrix of 8-bit codes in rows of {BLOCKS}; it "
-            "is damaged"
+            f"{key} of {name} has scales but is not a matrix of 8-bit codes with {BLOCKS} columns; "
+            "it is damaged"
         )
     return int(codes.shape[1])
 
@@ -394,8 +394,8 @@ def _check_tensor(
     if tuple(value.shape) != shape:
         raise error(
             f"{key} of {name} has shape {tuple(value.shape)}; expected {shape} for a parameter of "
-            f"shape {tuple(param.shape)}. Change both together, or remove the entry "
-            "(del optimizer.state[param]) to start afresh"
+            f"shape {tuple(param.shape)}. Change both together, or delete the entry "
+            "(del optimizer.state[param]) to start from zero"
         )
     if value.layout is not torch.strided or value.is_meta:
         raise error(f"{key} of {name}: expected a dense tensor with data, got {value.layout}")
