@@ -129,8 +129,8 @@ def reached(found: Mapping[str, Any]) -> str:
     ]
     return (
         f"### {problem['name']}{options}\n\n"
-        f"{problem['parameters']:,} parameters; {plan['budget']} per run, {plan['tune']} tuning runs "
-        f"and {plan['seeds']} seeds per method.\n\n{table(head, body)}"
+        f"{problem['parameters']:,} parameters; {plan['budget']} per run, {plan['tune']} tuning "
+        f"runs and {plan['seeds']} seeds per method.\n\n{table(head, body)}"
     )
 
 
@@ -171,33 +171,34 @@ def _time(method: Mapping[str, Any]) -> str:
     return f"{reach['grads']:.0f} ({' to '.join(ends)}), {reach['success'] * runs:.0f} of {runs}"
 
 
-PAGE = """<!-- Written by docs/generate.py from benchmarks/results; rerun the benchmarks instead. -->
+PAGE = """<!-- Written by docs/generate.py from benchmarks/results; rerun the benchmarks instead.
+-->
 
 # Benchmarks
 
-`make bench` measures the times of this page on your machine. `make quality` measures what the methods
-reach (takes hours). The entries of a table ran alternately in one process, A B C A B C, so that drift of
-the machine affects all equally; times are medians. Machine: {machine}. No GPU was available; the
-benchmarks accept `--device cuda`.
+`make bench` measures the times of this page on your machine. `make quality` measures what the
+methods reach (takes hours). The entries of a table ran alternately in one process, A B C A B C,
+so that drift of the machine affects all equally; times are medians. Machine: {machine}. No GPU
+was available; the benchmarks accept `--device cuda`.
 
 ## One step of a first-order method
 
-The same matrices and gradients for all, {parameters} million float32 parameters. Methods of this library
-are in bold and compiled. They do not check for NaN, because the others do not either. A memory-bound
-step cannot be faster than the memory transfer; for such methods the fourth column divides the time by
-the number of bytes that the method must transfer. Other libraries: {peers}.
+The same matrices and gradients for all, {parameters} million float32 parameters. Methods of this
+library are in bold and compiled. They do not check for NaN, because the others do not either. A
+memory-bound step cannot be faster than the memory transfer; for such methods the fourth column
+divides the time by the number of bytes that the method must transfer. Other libraries: {peers}.
 
 {first_order}
 
-8-bit state and norms (`accelerated`) need additional arithmetic, matrix products (`muon`, `scale`) even
-more; these methods are not memory-bound.
+8-bit state and norms (`accelerated`) need additional arithmetic, matrix products (`muon`,
+`scale`) even more; these methods are not memory-bound.
 
 ## Large tensors and many small ones
 
 {steps}
 
-*Eager* is the same rule without a compiler. The check for NaN before each step, which is on by default
-(`nonfinite="raise"`), is one more pass over the gradients.
+*Eager* is the same rule without a compiler. The check for NaN before each step, which is on by
+default (`nonfinite="raise"`), is one more pass over the gradients.
 
 ## Forward passes
 
@@ -207,13 +208,13 @@ A transformer of 4.9 million parameters, batches of 32 times 64 bytes.
 
 ## Final quality
 
-Equal tuning for all methods, paired seeds, equal numbers of gradients. The loss is the validation loss:
-the interquartile mean over seeds with its 95 % interval. Differences to tuned AdamW are means over the
-same seeds. Five seeds cannot separate any two methods at the 5 % level after correction for all pairs;
-an interval that excludes zero is an indication, not a conclusion. *Gradients to AdamW's final result* is
-the expected cost until a method is as good as tuned AdamW is on average after the whole budget: the cost
-of all runs until then, including runs that never reached it, divided by the number of runs that did. The
-number of such runs follows.
+Equal tuning for all methods, paired seeds, equal numbers of gradients. The loss is the validation
+loss: the interquartile mean over seeds with its 95 % interval. Differences to tuned AdamW are
+means over the same seeds. Five seeds cannot separate any two methods at the 5 % level after
+correction for all pairs; an interval that excludes zero is an indication, not a conclusion.
+*Gradients to AdamW's final result* is the expected cost until a method is as good as tuned AdamW
+is on average after the whole budget: the cost of all runs until then, including runs that never
+reached it, divided by the number of runs that did. The number of such runs follows.
 
 {quality}
 """

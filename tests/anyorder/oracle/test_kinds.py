@@ -71,10 +71,10 @@ def test_what_a_method_would_ignore_is_refused(need: object) -> None:
     if "rank" in needs:
         refuse_unused("Mine", needs, ranker=sorted)
     else:
-        with pytest.raises(UnusedOptionError, match="ranker: Mine asks for .* never for an order"):
+        with pytest.raises(UnusedOptionError, match="ranker: Mine needs .* does not use rankings"):
             refuse_unused("Mine", needs, ranker=sorted)
     if needs & {"value", "rank"}:
-        with pytest.raises(UnusedOptionError, match="scaler: Mine asks for .*; leave it out"):
+        with pytest.raises(UnusedOptionError, match="scaler: Mine needs .*; leave it out"):
             refuse_unused("Mine", needs, scaler=object())
     else:
         refuse_unused("Mine", needs, scaler=object())
