@@ -18,8 +18,10 @@ from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer.answer import Answer
 from anyorder.optimizer.options import RECORD
-from anyorder.optimizer.state import STEP, Slot, StateLayout, check_entry
+from anyorder.optimizer.state import STEP, StateLayout, check_entry
+from anyorder.optimizer.state import Owner as StateOwner
 from anyorder.oracle.ledger import BudgetError, Calls
+from anyorder.rules import Rule
 
 #: Raised when the meaning of a saved state changes.
 FORMAT = 2
@@ -35,37 +37,27 @@ class CheckpointError(AnyOrderError, ValueError):
     """A saved state that does not fit. Raised before anything is changed."""
 
 
-class Owner(Protocol):
+class Owner(StateOwner, Protocol):
     """What is needed of an optimizer."""
 
     hypers: ClassVar[dict[str, Hyper]]
-    state: Any
-    param_groups: list[dict[str, Any]]
+    needs: ClassVar[frozenset[str]]
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]]
     steps: int
+    skips: int
     seed: int
     calls: Calls
     engine: Engine
     _layout: StateLayout
     _answer: Answer
 
-    @property
-    def needs(self) -> frozenset[str]: ...  # noqa: D102
+    def extra_state(self) -> dict[str, Any]:
+        """What else a checkpoint must hold."""
+        ...
 
-    @property
-    def slots(self) -> Mapping[str, Slot]: ...  # noqa: D102
-
-    @property
-    def counters(self) -> tuple[str, ...]: ...  # noqa: D102
-
-    @property
-    def nonnegative(self) -> frozenset[str]: ...  # noqa: D102
-
-    def labels(self, group: dict[str, Any]) -> list[str]: ...  # noqa: D102
-    def label_buffers(self, label: str) -> tuple[str, ...]: ...  # noqa: D102
-    def precision_of(self, group: Mapping[str, Any], param: Tensor) -> Any: ...  # noqa: D102
-    def check_group(self, group: dict[str, Any]) -> None: ...  # noqa: D102
-    def extra_state(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_extra_state(self, extra: Mapping[str, Any]) -> None: ...  # noqa: D102
+    def load_extra_state(self, extra: Mapping[str, Any]) -> None:
+        """Take over what :meth:`extra_state` saved."""
+        ...
 
 
 # Saving -------------------------------------------------------------------------------------------
@@ -105,6 +97,7 @@ def _record(optimizer: Owner) -> dict[str, Any]:
         "format": FORMAT,
         "method": type(optimizer).__name__,
         "steps": optimizer.steps,
+        "skips": optimizer.skips,
         "seed": optimizer.seed,
         "calls": optimizer.calls.to_dict(),
         "work": dict(optimizer.engine.work),
@@ -262,6 +255,7 @@ def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
     if record.get("method") != mine:
         raise CheckpointError(f"expected the state of {mine}, got that of {record.get('method')}")
     record["steps"] = _whole(record, "steps", least=0)
+    record["skips"] = _whole(record, "skips", least=0)
     record["seed"] = _whole(record, "seed")
     _check_calls(record.get("calls"))
     work: Any = record.get("work", {})
@@ -272,7 +266,7 @@ def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
 
 def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A record for a checkpoint of which only state and settings were kept."""
-    if optimizer.needs != {"grad"} or optimizer.extra_state():
+    if optimizer.needs != frozenset({"grad"}) or optimizer.extra_state():
         raise CheckpointError(
             f"the checkpoint lacks the record of {type(optimizer).__name__} (seed, counts, numbers "
             "of its own), which a flattened or stripped state dict loses; save the state_dict() as "
@@ -280,7 +274,7 @@ def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, An
         )
     counts = [entry.get(STEP, 0) for entry in state_dict["state"].values()]
     steps = max((int(c) for c in counts if isinstance(c, (int, float, Tensor))), default=0)
-    return {"steps": steps, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
+    return {"steps": steps, "skips": 0, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
 
 
 def _whole(record: Mapping[str, Any], name: str, least: int | None = None) -> int:
@@ -402,7 +396,7 @@ def _check_entries(
                 continue
             entry = entries[name]
             buffers = optimizer.label_buffers(label)
-            check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)  # type: ignore[arg-type]
+            check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)
             kept = {key.removesuffix(SCALE) for key in entry}
             known = {STEP, *optimizer.counters, *optimizer.slots, *optimizer.label_buffers(label)}
             if strange := sorted(kept - known):
@@ -416,7 +410,7 @@ def _check_entries(
 
 
 def _all_buffers(optimizer: Owner) -> set[str]:
-    return {b for label in optimizer.rules for b in optimizer.label_buffers(label)}  # type: ignore[attr-defined]
+    return {b for label in optimizer.rules for b in optimizer.label_buffers(label)}
 
 
 def _check_numbers(
@@ -448,5 +442,6 @@ def _load_extra(
             f"({type(error).__name__}: {error}); the file is damaged"
         ) from error
     optimizer.calls.update(dict(record["calls"]))
-    optimizer.steps, optimizer.seed = record["steps"], record["seed"]
+    optimizer.steps, optimizer.skips = record["steps"], record["skips"]
+    optimizer.seed = record["seed"]
     optimizer.engine.work = dict(record.get("work", optimizer.engine.work))

@@ -13,7 +13,7 @@ import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -59,20 +59,19 @@ class Slot:
 
 
 class Owner(Protocol):
-    """The part of an optimizer that this module uses."""
+    """The part of an optimizer that this module uses.
 
+    Attributes:
+        slots: state with another shape than the parameter.
+        counters: whole numbers stored for each parameter.
+        nonnegative: buffers that are never negative.
+    """
+
+    slots: ClassVar[Mapping[str, Slot]]
+    counters: ClassVar[tuple[str, ...]]
+    nonnegative: ClassVar[frozenset[str]]
     state: Any
     param_groups: list[dict[str, Any]]
-
-    @property
-    def slots(self) -> Mapping[str, Slot]:
-        """State with another shape than the parameter."""
-        ...
-
-    @property
-    def counters(self) -> tuple[str, ...]:
-        """Whole numbers stored for each parameter."""
-        ...
 
     def labels(self, group: dict[str, Any]) -> list[str]:
         """The label of each parameter of a group."""
@@ -80,11 +79,6 @@ class Owner(Protocol):
 
     def label_buffers(self, label: str) -> tuple[str, ...]:
         """The buffers of parameters of a label."""
-        ...
-
-    @property
-    def nonnegative(self) -> frozenset[str]:
-        """Buffers that are never negative."""
         ...
 
     def precision_of(self, group: Mapping[str, Any], param: Tensor) -> State:
