@@ -1,4 +1,4 @@
-"""Schedule-free AdamW: gradients between a fast point and its average, and no schedule."""
+"""Schedule-free AdamW: iterate averaging instead of a learning rate schedule."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ PULL = Rule(pull_, buffers=("ahead",), gradient=False, ends_step=False)
 
 
 class ScheduleFreeAdamW(Optimizer):
-    r"""AdamW with an average of its points in place of a schedule, and of momentum.
+    r"""Schedule-free AdamW: an average of iterates replaces the schedule and momentum.
 
     Gradients :math:`g_t` are taken at :math:`y`, between the point :math:`z` that Adam moves and
-    the average :math:`x` of such points, which is the answer:
+    the average :math:`x` of such points, which is the point to evaluate:
 
     .. math::
         \eta_t &= \eta \min(1, t / T_{\mathrm{warm}}), \qquad
@@ -73,19 +73,20 @@ class ScheduleFreeAdamW(Optimizer):
         c_t = \eta_t^2 \Big/ \sum_{i \le t} \eta_i^2 \\
         y_{t+1} &= (1 - \beta_1) z_{t+1} + \beta_1 x_{t+1}
 
-    The parameters hold :math:`y` while training. To validate or to save a model use
-    ``with optimizer.answer():``, in which they hold :math:`x`. Batch normalisation keeps statistics
-    of the network at :math:`y`; let it see some batches at :math:`x` first.
+    The parameters hold :math:`y` during training. To evaluate or save a model use
+    ``with optimizer.answer():`` or ``optimizer.eval()``, and the parameters hold :math:`x`. Batch
+    normalisation has the statistics of the network at :math:`y`; run some batches at :math:`x`
+    first.
 
-    Kept are :math:`v` and :math:`e = z - y`, from which both points follow: :math:`z = y + e`,
+    The state is :math:`v` and :math:`e = z - y`, which determine both points: :math:`z = y + e`,
     :math:`x = y - e (1 - \beta_1) / \beta_1`, and
 
     .. math::
         y_{t+1} = y_t + c_t e_t - \eta_t (1 - \beta_1 (1 - c_t)) u_t, \qquad
         e_{t+1} = (1 - c_t) (e_t - \eta_t \beta_1 u_t).
 
-    State: two buffers per parameter, as Adam. Oracle calls per step: 1 gradient. Each step moves
-    28 bytes per float32 parameter.
+    State: two buffers per parameter, like Adam. Oracle calls per step: 1 gradient. Each step
+    transfers 28 bytes per float32 parameter.
 
     Example:
         >>> import torch
@@ -116,16 +117,25 @@ class ScheduleFreeAdamW(Optimizer):
     scheduled = False
 
     lr: float = hyper(
-        2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+        2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
     )
     betas: tuple[float, float] = hyper(
-        (0.9, 0.999), ge=0, lt=1, doc="share of the average in y (above 0), memory of the square"
+        (0.9, 0.999),
+        ge=0,
+        lt=1,
+        doc="weight of the average in y (above 0), decay rate of the second moment",
     )
     eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator")
     weight_decay: float = hyper(
-        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decay of z, at y"
+        0.0,
+        ge=0,
+        search="log",
+        low=1e-4,
+        high=1.0,
+        unit="1 / step size",
+        doc="weight decay of z, at y",
     )
-    warmup: int = hyper(0, ge=0, unit="steps", doc="steps over which the step size rises")
+    warmup: int = hyper(0, ge=0, unit="steps", doc="warm-up steps")
 
     def __init__(self, params: Any, **options: Any) -> None:
         # By group: steps taken, the last step size (warm-up included), the sum of their squares.
@@ -133,7 +143,7 @@ class ScheduleFreeAdamW(Optimizer):
         super().__init__(params, **options)
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Without a share of the average in y, it could not be had back from y and z."""
+        """Check that y contains the average, which could not be recovered otherwise."""
         if group["betas"][0] == 0.0:
             raise HyperError("betas[0]: expected a value > 0, got 0.0; for z alone use AdamW")
 
@@ -164,7 +174,7 @@ class ScheduleFreeAdamW(Optimizer):
         return {"in_param": 1.0 - behind, "in_ahead": behind}
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
+        """Compute one gradient, then update."""
         loss, grads = oracle.grad()
         missing = len(self.param_groups) - len(self._averages)
         self._averages += [(0, 0.0, 0.0)] * missing

@@ -1,4 +1,4 @@
-"""The point to be judged, where a method trains at another one."""
+"""The point to evaluate, for methods that train at another one."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from anyorder.rules.rule import Scalars
 
 
 class AnswerError(AnyOrderError, RuntimeError):
-    """A step was asked for while the parameters hold the answer."""
+    """A step was called while the parameters hold the answer."""
 
 
 class Owner(Protocol):
-    """What is needed of an optimizer."""
+    """The part of an optimizer that this module uses."""
 
     param_groups: list[dict[str, Any]]
     after: Callable[[str, Tensor], Any] | None
 
     def named_params(self) -> dict[str, Tensor]:
-        """The parameters that rules are applied to, by name."""
+        """Return the parameters that rules are applied to, by name."""
         ...
 
     def buffer(self, name: str) -> dict[str, Tensor]:
-        """One buffer by the parameter's name."""
+        """Return one buffer by parameter name."""
         ...
 
     def answer_scale(self, group: Mapping[str, Any]) -> float:
-        """How far along the buffer the answer lies."""
+        """Return the distance to the answer, in multiples of the buffer."""
         ...
 
     def apply(
@@ -47,13 +47,12 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """Whether the parameters hold the answer, and how they come back.
+    """Moves the parameters to the answer and back.
 
     Attributes:
-        buffer: the buffer along which the answer lies; ``None`` where it is where the parameters
-            are.
-        shown: whether they hold it.
-        whole: whether rules apply to frozen parameters too, as while they move there and back.
+        buffer: the direction to the answer; ``None`` if the answer is the parameters themselves.
+        shown: whether the parameters hold the answer.
+        whole: whether rules apply to frozen parameters too, which is so during these moves.
     """
 
     buffer: str | None = None
@@ -85,8 +84,8 @@ class Answer:
 
         Args:
             owner: the optimizer.
-            exact: put back what was there, whatever was done to the parameters since. Otherwise
-                those that were changed are taken for answers and moved by the same distance.
+            exact: restore the saved values, even if parameters were changed since. Otherwise
+                changed parameters are treated as answers and moved by the same distance.
         """
         if not self.shown:
             return
@@ -97,13 +96,13 @@ class Answer:
         _put_back(same)
 
     def restore(self, shown: bool) -> None:
-        """Take over from a checkpoint whether the weights saved with it are the answer."""
+        """Load from a checkpoint whether the weights saved with it are the answer."""
         if self.shown != (shown and self.buffer is not None):
             self.shown, self._aside = not self.shown, []
 
     @torch.no_grad()
     def _move(self, owner: Owner, sign: float, without: Collection[int] = ()) -> None:
-        """Move every parameter that has state, frozen ones too."""
+        """Move every parameter that has state, including frozen ones."""
         assert self.buffer is not None
         self.whole = True
         try:
@@ -119,7 +118,7 @@ class Answer:
             self.whole = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies have other parameters, which come back by moving."""
+        """Copies have other parameters and move them back instead of restoring."""
         return Answer, (self.buffer, self.shown)
 
 

@@ -17,8 +17,8 @@ is how weight decay becomes a radius. The last column is about :math:`\kappa^*(y
 | `group` | sum of the rows' norms | rows over their norms | norm of each row <= 1: 0 |
 | `spectral` | sum of singular values | U V' of v = U S V' | singular values <= 1: 0 |
 
-A tensor is taken as the matrix whose rows belong to its first index (the outputs of a layer); a
-vector is a single column.
+Tensors are treated as matrices whose rows correspond to the first axis (the outputs of a layer);
+a vector is a single column.
 
 References:
     Chen, Liu, Liang and Liu (2023), "Lion Secretly Solves Constrained Optimization: As Lyapunov
@@ -43,9 +43,9 @@ class Kappa:
 
     Attributes:
         value: ``kappa(v)``, shape ().
-        gradient: a gradient of it (one of least size where there are several), shape of ``v``.
+        gradient: its gradient (a subgradient of minimal norm), shape of ``v``.
         dual: the norm in whose unit ball the conjugate is finite, shape (); ``None``: everywhere.
-        ball: that norm in words, for people.
+        ball: description of that norm.
         penalty: the conjugate inside the ball, shape (); ``None``: zero.
     """
 
@@ -158,7 +158,7 @@ def _positive(size: Tensor) -> Tensor:
 
 
 def matrix(v: Tensor) -> Tensor:
-    """``v`` as a matrix whose rows belong to its first index; a vector is a column."""
+    """Return ``v`` as a matrix whose rows correspond to its first axis; a vector is a column."""
     return v.flatten(1) if v.dim() > 1 else v.reshape(-1, 1)
 
 
