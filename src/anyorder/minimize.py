@@ -182,7 +182,7 @@ def _run(
             loss = optimizer.step(closure)
             skipped = skipped + 1 if optimizer.steps == steps else 0
             seen.opening = not optimizer.steps
-            if tol is not None and loss is not None and math.isfinite(value := float(loss)):
+            if tol is not None and math.isfinite(value := float(loss)):
                 fell = seen.sign * (near - value)
                 stale = stale + 1 if fell <= tol else 0
                 near = near if fell <= 0 else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import inspect
 import json
 import time
@@ -35,9 +37,39 @@ Progress = Callable[[int, int, int], None]
 
 
 def code_hash(study: type[Study]) -> str:
-    """SHA-256 of all Python files in the study's folder."""
+    """SHA-256 of what all Python files in the study's folder do.
+
+    Comments, layout, docstrings, annotations and the places that names are imported from are left
+    out: a module of the library that moves does not make a stored result stale.
+    """
     folder = Path(inspect.getfile(study)).parent
-    return files_hash((str(p.relative_to(folder)), p) for p in sorted(folder.rglob("*.py")))
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0{meaning(path.read_text('utf-8'))}\0".encode())
+    return digest.hexdigest()
+
+
+def meaning(source: str) -> str:
+    """The syntax tree of Python code without what changes nothing when it runs."""
+    return ast.dump(_Bare().visit(ast.parse(source)))
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes off imports, docstrings and the annotations of variables."""
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return ast.Pass()
+        return ast.Assign([node.target], node.value)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        return ast.Pass() if isinstance(node.value, ast.Constant) else node
 
 
 def library_hash() -> str:

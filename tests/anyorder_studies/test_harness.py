@@ -166,3 +166,12 @@ def test_hashes_follow_the_code(make_package: Callable[..., str], toy: Callable[
     codes = [harness.code_hash(type(load(package))) for package in (one, same, other)]
     assert codes[0] == codes[1] != codes[2]
     assert harness.library_hash() == harness.library_hash()
+
+
+def test_the_code_hash_follows_what_code_does() -> None:
+    code = 'import a\nx: int = a.f(1)  # so many\ndef g():\n    "Words."\n    return x\n'
+    same = 'from b import a\n\nx = a.f(1)\n\n\ndef g():\n    """Others."""\n    return x\n'
+    assert harness.meaning(code) == harness.meaning(same)
+    for other in ("a.f(2)", "a.g(1)"):
+        assert harness.meaning(code) != harness.meaning(code.replace("a.f(1)", other))
+    assert harness.meaning(code) != harness.meaning(code.replace("return x", "return -x"))

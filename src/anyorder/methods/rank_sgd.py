@@ -99,17 +99,17 @@ class RankSGD(Population):
         steps = [Shift(-self.lr * self.shrink**i, estimate) for i in range(self.line_search)]
         return [Shift(), Shift(self.mu, self._drawn(self._best)), *steps]
 
-    def learn(self, order: list[int]) -> bool:
+    def learn(self, answer: list[int]) -> bool:
         """Part 1's order makes the estimate, part 2's the move."""
         shown = self.ask()
         if self._best is None:
-            self._estimate(order[: self.top or self.points])
+            self._estimate(answer[: self.top or self.points])
             if self.line_search:
-                self._best = order[0]
+                self._best = answer[0]
                 return False
             self.move_(Dense(self.buffer("estimate")), lambda group: -float(group["lr"]))
         else:
-            won = shown[order[0]]
+            won = shown[answer[0]]
             if won.direction is not None:
                 self.move_(won.direction, lambda group: won.scale)
                 self._averaged = 0

@@ -206,7 +206,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         )
         self.after = checked_callable("after", after, "of a name and a parameter")
         refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
-        self.calls, self.steps = Calls(), 0
+        self.calls, self.steps, self.skips = Calls(), 0, 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
@@ -228,7 +228,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     @overload
     def step(self, closure: Closure | Sequence[Closure] | Closures) -> Tensor: ...
 
-    def step(self, closure: Closure | Sequence[Closure] | Closures | None = None) -> Tensor | None:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, closure: Closure | Sequence[Closure] | Closures | None = None
+    ) -> Tensor | None:
         """Take one step.
 
         Args:
@@ -262,11 +264,12 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             with _writable():
                 self._layout.current(self)
                 self._named = self.named_params()
-                self._oracle = self._oracle_for(closure)
-                loss = self.update(self._oracle)
+                self._oracle = oracle = self._oracle_for(closure)
+                loss = self.update(oracle)
                 self._finish()
         except SkipStep as skipped:
             self.calls.skipped += 1
+            self.skips += 1
             return None if closure is None else skipped.loss
         finally:
             self._oracle = self._grads = self._named = None
@@ -525,7 +528,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
         """Random direction number ``index`` of the present step; a step left out has its own."""
-        return Seeded(self.seed, self.steps + self.calls.skipped, index, law)
+        return Seeded(self.seed, self.steps + self.skips, index, law)
 
     def buffer(self, name: str) -> dict[str, Tensor]:
         """One buffer of every trainable parameter that has it, by the parameter's name.
@@ -613,7 +616,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 if entry := self.state.get(param):
                     entry[STEP] = self.steps + 1
 
-    def _oracle_for(self, closure: Any) -> Any:
+    def _oracle_for(self, closure: Any) -> Oracle:
         """What answers the questions of a step."""
         if closure is None and not self.closures:
             if self.needs != GRADIENT_ONLY:
@@ -622,7 +625,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                     "closure; write optimizer.step(lambda: criterion(model(x), y))"
                 )
             return BackwardDone(self.named_params(), owner=self, **self._policies())
-        return self.oracle(closure, advance=True)
+        asked: Any = closure  # perhaps None, which methods of several closures refuse in words
+        return self.oracle(asked, advance=True)
 
 
 #: The constructor's keywords that are no settings of a method.

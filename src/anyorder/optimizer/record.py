@@ -35,6 +35,7 @@ class Owner(Protocol):
 
     needs: ClassVar[frozenset[str]]
     steps: int
+    skips: int
     seed: int
     calls: Calls
     engine: Engine
@@ -64,6 +65,7 @@ def record_of(optimizer: Owner, nonfinite: Sequence[str]) -> dict[str, Any]:
         "format": FORMAT,
         "method": type(optimizer).__name__,
         "steps": optimizer.steps,
+        "skips": optimizer.skips,
         "seed": optimizer.seed,
         "calls": optimizer.calls.to_dict(),
         "work": dict(optimizer.engine.work),
@@ -126,6 +128,7 @@ def checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
     if record.get("method") != mine:
         raise CheckpointError(f"expected the state of {mine}, got that of {record.get('method')}")
     record["steps"] = _whole(record, "steps", least=0)
+    record["skips"] = _whole(record, "skips", least=0)
     record["seed"] = _whole(record, "seed")
     _check_calls(record.get("calls"))
     work: Any = record.get("work", {})
@@ -144,7 +147,7 @@ def _substitute(optimizer: Owner, state_dict: Mapping[str, Any]) -> dict[str, An
         )
     counts = [entry.get(STEP, 0) for entry in state_dict["state"].values()]
     steps = max((int(c) for c in counts if isinstance(c, (int, float, Tensor))), default=0)
-    return {"steps": steps, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
+    return {"steps": steps, "skips": 0, "seed": optimizer.seed, "calls": optimizer.calls.to_dict()}
 
 
 def load_record(
@@ -162,7 +165,8 @@ def load_record(
             f"({type(error).__name__}: {error}); the file is damaged"
         ) from error
     optimizer.calls.update(dict(record["calls"]))
-    optimizer.steps, optimizer.seed = record["steps"], record["seed"]
+    optimizer.steps, optimizer.skips = record["steps"], record["skips"]
+    optimizer.seed = record["seed"]
     optimizer.engine.work = dict(record.get("work", optimizer.engine.work))
 
 

@@ -208,8 +208,8 @@ def _of(results: Results, key: str, value: Any) -> list[Result]:
 def started(ball: str, point: np.ndarray, lr: float) -> tuple[nn.Parameter, Any]:
     """A float64 parameter at ``point`` and its method."""
     x = nn.Parameter(torch.tensor(point))
-    settings: dict[str, Any] = {"kappa": ball, "lr": lr, "betas": BETAS, "weight_decay": DECAY}
-    return x, LionK([("x", x)], engine="eager", **settings)
+    settings: dict[str, Any] = {"lr": lr, "betas": BETAS, "weight_decay": DECAY, "engine": "eager"}
+    return x, LionK([("x", x)], kappa=ball, **settings)
 
 
 def travelled(ball: str, problem: Quadratic, steps: int) -> Result:

@@ -191,7 +191,11 @@ class RanksAgainstValues(Study):
                 )
                 for number, value in enumerate(runs[0]["setting"]):
                     measured[f"{('lr', 'mu')[number]}_{task}_{method}"] = exact(value)
-        first = [(u, r["setting"][0]) for u, r in results if "grid" in u and u["seed"] == 0]
+        first = [
+            (u, r["setting"][0])
+            for u, r in results
+            if "grid" in u and u["seed"] == results[0][0]["seed"]
+        ]
         ends = [(min(u["grid"])[0], max(u["grid"])[0], lr) for u, lr in first]
         measured["lr_at_edge"] = exact(sum(lr in (low, high) for low, high, lr in ends))
         measured["validation_ratio_scales"] = measured.pop("loss_after_over_before_scales_ranks")
