@@ -55,7 +55,15 @@ def meaning(source: str) -> str:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes off imports, docstrings and the annotations of variables."""
+    """Takes off imports, docstrings and annotations."""
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+        node.returns = None
+        return self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> None:
         return None

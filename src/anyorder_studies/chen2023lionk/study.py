@@ -205,14 +205,14 @@ def _of(results: Results, key: str, value: Any) -> list[Result]:
     return [result for unit, result in results if unit.get(key) == value]
 
 
-def started(ball: str, point: np.ndarray, lr: float) -> tuple[nn.Parameter, Any]:
+def started(ball: Any, point: np.ndarray, lr: float) -> tuple[nn.Parameter, Any]:
     """A float64 parameter at ``point`` and its method."""
     x = nn.Parameter(torch.tensor(point))
     settings: dict[str, Any] = {"lr": lr, "betas": BETAS, "weight_decay": DECAY, "engine": "eager"}
     return x, LionK([("x", x)], kappa=ball, **settings)
 
 
-def travelled(ball: str, problem: Quadratic, steps: int) -> Result:
+def travelled(ball: Any, problem: Quadratic, steps: int) -> Result:
     """From outside to the optimum with a falling step size."""
     radius = 1 / DECAY
     x, optimizer = started(ball, problem.start, LR)
@@ -238,7 +238,7 @@ def travelled(ball: str, problem: Quadratic, steps: int) -> Result:
     }
 
 
-def watched(ball: str, problem: Quadratic, steps: int) -> Result:
+def watched(ball: Any, problem: Quadratic, steps: int) -> Result:
     """From inside the ball with a constant step size: what H and the loss do."""
     x, optimizer = started(ball, projected(ball, problem.start, 0.5 / DECAY), LR)
     for _ in range(UPHILL):
