@@ -24,6 +24,7 @@ from anyorder.optimizer.record import (
 from anyorder.optimizer.record import Owner as RecordOwner
 from anyorder.optimizer.state import Owner as StateOwner
 from anyorder.optimizer.state import StateLayout
+from anyorder.rules import Rule
 
 #: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
 #: run, not of the method.
@@ -34,7 +35,7 @@ class Owner(StateOwner, RecordOwner, Protocol):
     """What is needed of an optimizer."""
 
     hypers: ClassVar[dict[str, Hyper]]
-    rules: ClassVar[Mapping[str, Any]]
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]]
     _layout: StateLayout
 
 

@@ -49,7 +49,12 @@ class Slot:
 
 
 class Declares(Protocol):
-    """What a method declares of its state besides buffers."""
+    """What a method declares of its state besides buffers.
+
+    Attributes:
+        slots: state of other shapes than the parameters'.
+        counters: whole numbers kept for each parameter.
+    """
 
     slots: ClassVar[Mapping[str, Slot]]
     counters: ClassVar[tuple[str, ...]]

@@ -154,7 +154,8 @@ def load_record(
     optimizer: Owner, record: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
 ) -> None:
     """Take over the record, or leave all of it as it was."""
-    before = copy.deepcopy(optimizer.extra_state())
+    # What it had was sound, infinite numbers too.
+    before = {"nonfinite": [_EXTRA], **copy.deepcopy(optimizer.extra_state())}
     try:
         first = dict(settings[0]) if settings else {}
         optimizer.load_extra_state(copy.deepcopy({**record, "settings": first}))

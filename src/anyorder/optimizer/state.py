@@ -24,7 +24,13 @@ from anyorder.optimizer.entry import STEP, Declares, block_of, check_entry
 
 
 class Owner(Declares, Protocol):
-    """What is needed of an optimizer."""
+    """What is needed of an optimizer.
+
+    Attributes:
+        state: entries by parameter.
+        param_groups: its groups.
+        nonnegative: buffers that are never negative.
+    """
 
     state: Any
     param_groups: list[dict[str, Any]]
