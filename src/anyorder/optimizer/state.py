@@ -94,12 +94,13 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, and its views."""
+    """A stretch, what its parameters were like when it was made, its views and where they lie."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
     views: dict[str, list[Tensor]]
+    places: list[list[int]]
 
 
 @dataclass(slots=True)
@@ -254,7 +255,12 @@ def _enter(
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
     views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views)
+    return _Arranged(stretch, label, _facts(stretch.params), views, _places(views))
+
+
+def _places(views: Mapping[str, list[Tensor]]) -> list[list[int]]:
+    """Where tensors of entries lie: ``value.data = other`` moves one that stays the same object."""
+    return [list(map(Tensor.data_ptr, map(local, each))) for each in views.values()]
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
@@ -262,7 +268,7 @@ def _facts(params: Sequence[Tensor]) -> list[Any]:
     here = [local(p) for p in params]
     return [
         list(map(Tensor.data_ptr, here)),
-        list(map(Tensor.numel, here)),
+        list(map(Tensor.size, here)),
         list(map(Tensor.is_contiguous, here)),
         [t.dtype for t in here],
     ]
@@ -276,6 +282,8 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     for name, views in arranged.views.items():
         if not same([entry.get(name) for entry in entries], views):
             return False
+    if _places(arranged.views) != arranged.places:
+        return False
     facts = _facts(stretch.params)
     if facts == arranged.facts:
         return True
