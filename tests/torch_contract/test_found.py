@@ -89,3 +89,120 @@ def test_another_shape_of_as_many_elements_is_refused() -> None:
     assert torch.equal(param, before)
     del optimizer.state[param]
     optimizer.step()
+
+
+# Settings that are changed in groups -------------------------------------------------------------
+
+
+def _in_two_groups(name: str, **options: Any) -> tuple[Any, list[nn.Parameter]]:
+    params = start((4, 3), (3, 4))
+    groups = [{"params": [pair]} for pair in named(params)]
+    return make(name, groups, **options), params
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bad_value_in_a_late_group_is_refused_before_anything_moves(name: str) -> None:
+    hypers = methods.get(name).hypers
+    bad = ("x", float("nan"), True, (0.9,), -1.0)
+    wrong: list[Any] = []
+    optimizer, params = _in_two_groups(name)
+    advance(name, optimizer, params)
+    before, group = copies(params), optimizer.param_groups[1]
+    for option, declared in hypers.items():
+        for value in bad:
+            try:
+                declared.check(option, value)
+                continue
+            except AnyOrderError:
+                pass
+            kept, group[option] = group[option], value
+            try:
+                advance(name, optimizer, params)
+                wrong.append((option, value))
+            except AnyOrderError as error:
+                wrong += [(option, value)] * (option not in str(error))
+            group[option] = kept
+    assert not wrong
+    assert equal(params, before)
+    advance(name, optimizer, params)
+
+
+@pytest.mark.parametrize("key", ["maximize", "nonfinite", "amsgrad"])
+def test_options_of_the_whole_optimizer_are_no_settings_of_a_group(key: str) -> None:
+    """``group["maximize"] = True`` turns torch.optim around; it is not passed over."""
+    optimizer, params = _in_two_groups("adamw")
+    backward(optimizer, params)
+    before = copies(params)
+    optimizer.param_groups[0][key] = True
+    with pytest.raises(AnyOrderError, match=key):
+        backward(optimizer, params)
+    assert equal(params, before)
+
+
+def test_another_clip_norm_in_one_group_is_refused() -> None:
+    optimizer, params = _in_two_groups("sgd")
+    optimizer.param_groups[1]["clip_norm"] = 1e-3
+    with pytest.raises(AnyOrderError, match="clip_norm"):
+        backward(optimizer, params)
+    optimizer.param_groups[0]["clip_norm"] = 1e-3
+    before = copies(params)
+    backward(optimizer, params)
+    moved = torch.cat([(p - b).detach().flatten() for p, b in zip(params, before, strict=True)]).norm()
+    assert float(moved) == pytest.approx(optimizer.lr * 1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("state", ["bf16", "8bit"])
+def test_another_precision_in_a_group_is_used(state: str) -> None:
+    params, others = start(WIDE), start(WIDE)
+    one, two = make("adamw", named(params)), make("adamw", named(others))
+    advance("adamw", one, params, steps=2)
+    advance("adamw", two, others, steps=2)
+    one.param_groups[0]["state"] = state
+    fresh = make("adamw", named(others), state=state)
+    fresh.load_state_dict(two.state_dict())
+    advance("adamw", one, params, steps=2)
+    advance("adamw", fresh, others, steps=2)
+    assert one.state[params[0]]["exp_avg"].dtype is not torch.float32
+    assert equal(params, others)
+
+
+@pytest.mark.parametrize("start_factor", [1.0, 0.1, 1 / 3])
+def test_a_schedule_to_zero_may_miss_it_by_rounding(start_factor: float) -> None:
+    """``LinearLR`` ends at minus 1e-20 for some lengths; that is zero."""
+    for total in range(2, 40):
+        optimizer, params = _in_two_groups("adamw")
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor, 0.0, total)
+        for _ in range(total):
+            optimizer.step()
+            schedule.step()
+        backward(optimizer, params)
+
+
+def test_groups_with_the_keys_of_a_scheduler_can_be_given_on() -> None:
+    params = start()
+    old = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    torch.optim.lr_scheduler.OneCycleLR(old, 0.1, total_steps=9)
+    assert anyorder.SGD(old.param_groups).param_groups[0]["max_momentum"] == 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("schedule_free_adamw", {"betas": (0.0, 0.9)}),
+        ("accelerated", {"mu": 2.0, "L": 1.0}),
+        ("sgd", {"nesterov": True, "dampening": 0.5}),
+        ("sgd", {"clip_norm": 1.0}),
+        ("muon", {"decoupled_weight_decay": False}),
+    ],
+)
+def test_a_checkpoint_whose_settings_do_not_fit_each_other_is_refused(
+    name: str, changed: dict[str, Any]
+) -> None:
+    optimizer, params = _in_two_groups(name)
+    advance(name, optimizer, params)
+    saved = optimizer.state_dict()
+    saved["param_groups"][1].update(changed)
+    before = frozen(optimizer.state_dict()["param_groups"])
+    with pytest.raises(AnyOrderError, match=next(iter(changed))):
+        optimizer.load_state_dict(saved)
+    assert agree(frozen(optimizer.state_dict()["param_groups"]), before)

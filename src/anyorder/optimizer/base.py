@@ -42,6 +42,7 @@ from anyorder.optimizer.copies import Copying
 from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
     RECORD,
+    Checked,
     check_common,
     check_group_keys,
     checked_callable,
@@ -196,6 +197,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
         self.calls, self.steps = Calls(), 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
+        self._checked = Checked()
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         self._grads: Sequence[Tensor | None] | None = None  # estimates of the step being taken
@@ -236,6 +238,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             BudgetExhausted: the next question would exceed the budget; nothing was changed.
             AnswerError: the parameters hold the answer, see :meth:`answer` and :meth:`eval`.
             StateError: an entry of ``state`` was changed and does not fit its parameter.
+            HyperError: a setting of a group was changed to what it cannot be.
         """
         if self._answer.shown:
             raise AnswerError(
@@ -247,7 +250,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         loss = None
         try:
             with _writable():
-                self._layout.current(self)
+                self._begin()
                 self._oracle = self._oracle_for(closure)
                 loss = self.update(self._oracle)
                 self._finish()
@@ -556,6 +559,12 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         if group.get("state", "fp32") == "fp32" or param.dtype is torch.float64:
             return "fp32"
         return "fp32" if id(param) in exempt(self.module) else group["state"]
+
+    def _begin(self) -> None:
+        """See what users have changed since the last step, settings too."""
+        if self._checked.look(self, _CONSTRUCTOR):
+            self._layout.forget()  # its precision is another one
+        self._layout.current(self)
 
     def _look(self) -> None:
         """See what users have changed; a step has looked already."""

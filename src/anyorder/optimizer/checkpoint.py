@@ -17,7 +17,7 @@ from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer.answer import Answer
-from anyorder.optimizer.options import RECORD
+from anyorder.optimizer.options import RECORD, Checked, check_together
 from anyorder.optimizer.state import STEP, Slot, StateLayout, check_entry
 from anyorder.oracle.ledger import BudgetError, Calls
 
@@ -46,6 +46,7 @@ class Owner(Protocol):
     calls: Calls
     engine: Engine
     _layout: StateLayout
+    _checked: Checked
     _answer: Answer
 
     @property
@@ -155,6 +156,7 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
     groups = _matched_groups(optimizer, state_dict["param_groups"])
     entries = _entries(groups, state_dict["state"])
     settings = [_settings(optimizer, mine, theirs) for mine, theirs in _pairs(optimizer, groups)]
+    _check_together(optimizer, settings)
     _check_entries(optimizer, settings, entries, record)
     _load_extra(optimizer, record, settings)
     # From here on nothing can fail.
@@ -169,6 +171,7 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
                 optimizer.state[param] = _own(entry, param)
     layout = optimizer._layout  # pyright: ignore[reportPrivateUsage]
     layout.forget()
+    optimizer._checked.accept(optimizer.param_groups)  # pyright: ignore[reportPrivateUsage]
     with torch.no_grad():
         layout.current(optimizer)
     answer = optimizer._answer  # pyright: ignore[reportPrivateUsage]
@@ -383,6 +386,20 @@ def _settings(
     except HyperError as error:
         raise CheckpointError(f"a parameter group of the checkpoint: {error}") from error
     return found
+
+
+def _check_together(optimizer: Owner, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Settings fit each other. Precision and rounding, which depend on the run, need not."""
+    mine, run = optimizer.param_groups, {"state": "fp32", "stochastic_rounding": False}
+    optimizer.param_groups = [
+        {**group, **chosen, **run} for group, chosen in zip(mine, settings, strict=True)
+    ]
+    try:
+        check_together(optimizer, optimizer.hypers)
+    except HyperError as error:
+        raise CheckpointError(f"a parameter group of the checkpoint: {error}") from error
+    finally:
+        optimizer.param_groups = mine
 
 
 def _check_entries(
