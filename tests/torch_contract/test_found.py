@@ -206,3 +206,20 @@ def test_a_checkpoint_whose_settings_do_not_fit_each_other_is_refused(
     with pytest.raises(AnyOrderError, match=next(iter(changed))):
         optimizer.load_state_dict(saved)
     assert agree(frozen(optimizer.state_dict()["param_groups"]), before)
+
+
+# Modes around a step -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*[(name, {}) for name in METHODS], ("lion_k", {"kappa": "spectral"})]
+)
+def test_autocast_around_a_step_changes_no_number(name: str, options: dict[str, Any]) -> None:
+    """Products of a method's own are not those of a forward pass."""
+    params, others = start((8, 6), (5,)), start((8, 6), (5,))
+    one, two = make(name, named(params), **options), make(name, named(others), **options)
+    for _ in range(3):
+        advance(name, two, others)
+        with torch.autocast("cpu", torch.bfloat16):
+            advance(name, one, params)
+    assert equal(params, others)
