@@ -223,3 +223,92 @@ def test_autocast_around_a_step_changes_no_number(name: str, options: dict[str, 
         with torch.autocast("cpu", torch.bfloat16):
             advance(name, one, params)
     assert equal(params, others)
+
+
+# Groups ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["muon", "scale"])
+def test_a_tensor_lr_is_scheduled_for_both_rules(name: str) -> None:
+    """Schedulers write into a tensor; the ratio to ``adamw_lr`` is that of the numbers given."""
+    moves: list[list[Tensor]] = []
+    for lr in (torch.tensor(0.02), 0.02):
+        params = start((4, 3), (5,))
+        optimizer = make(name, named(params), lr=lr, adamw_lr=0.004)
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+        advance(name, optimizer, params)
+        moves.append(copies(params))
+    close(*moves)
+
+
+def _weigh(optimizer: Any, params: list[nn.Parameter], steps: int) -> None:
+    for _ in range(steps):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("how", ["removed", "reversed", "loaded"])
+def test_averages_belong_to_their_groups(how: str) -> None:
+    """Each group has weights of its own, wherever it stands in the list."""
+    params, others = start((3,), (3,)), start((3,), (3,))
+
+    def groups_of(params: list[nn.Parameter]) -> list[dict[str, Any]]:
+        first, second = named(params)
+        return [{"params": [first], "lr": 0.01}, {"params": [second], "lr": 0.1, "warmup": 5}]
+
+    one = make("schedule_free_adamw", groups_of(params))
+    two = make("schedule_free_adamw", groups_of(others))
+    _weigh(one, params, 3)
+    _weigh(two, others, 3)
+    if how == "removed":
+        one.param_groups.pop(0)
+    elif how == "reversed":
+        one.param_groups.reverse()
+    else:
+        new = make("schedule_free_adamw", groups_of(params)[::-1])
+        new.load_state_dict(one.state_dict())
+        one = new
+    _weigh(one, params, 3)
+    _weigh(two, others, 3)
+    assert torch.equal(params[1], others[1])
+    assert how == "removed" or torch.equal(params[0], others[0])
+    with one.answer(), two.answer():
+        assert torch.equal(params[1], others[1])
+
+
+@pytest.mark.parametrize("make_", [torch.optim.AdamW, anyorder.AdamW])
+def test_a_group_is_removed_and_another_one_added(make_: Any) -> None:
+    first, second, third, fourth = start((2,), (3,), (4,), (5,))
+    optimizer = make_([{"params": [first]}, {"params": [second]}], lr=0.1)
+    optimizer.param_groups.pop(0)
+    optimizer.add_param_group({"params": [third]})
+    optimizer.add_param_group({"params": [fourth]})
+    before = copies([first, second, third, fourth])
+    backward(optimizer, [second, third, fourth])
+    moved = [not torch.equal(p, b) for p, b in zip((first, second, third, fourth), before)]
+    assert moved == [False, True, True, True]
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_parameter_put_into_a_list_is_seen_by_everything(name: str) -> None:
+    first, second, third, fourth = start((4, 3), (5,), (3, 2), (2, 2))
+    optimizer = make(name, [first, second])
+    optimizer.param_groups[0]["params"].append(third)
+    assert "3x2" in optimizer.explain()
+    assert len(optimizer.named_params()) == 3
+    optimizer.param_groups[0]["params"].pop(0)
+    optimizer.add_param_group({"params": [fourth]})
+    names = [n for group in optimizer.param_groups for n in group["param_names"]]
+    assert len(set(names)) == len(names) == 3
+    advance(name, optimizer, [second, third, fourth])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_setting_written_to_the_optimizer_is_not_passed_over(name: str) -> None:
+    """``optimizer.lr`` can be read; written, it would be another thing than the groups'."""
+    optimizer = make(name, start())
+    with pytest.raises(AttributeError, match="param_groups"):
+        optimizer.lr = 0.5
+    assert optimizer.lr == optimizer.param_groups[0]["lr"]

@@ -25,6 +25,7 @@ from anyorder.model.roles import (
     with_patterns,
 )
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import plain
 from anyorder.rules.adamw import ADAMW as RULE
 from anyorder.rules.adamw import adamw_scalars
 
@@ -103,7 +104,7 @@ class ByRole(Optimizer):
             self._assigned = before
             raise
         made = self.param_groups[-1]
-        made.setdefault("lr_given", made["lr"])
+        made.setdefault("lr_given", plain(made["lr"]))  # schedulers write into tensors
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Directions of matrices have a size of their own; decay within them would be lost."""

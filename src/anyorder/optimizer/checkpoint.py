@@ -158,7 +158,8 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
     settings = [_settings(optimizer, mine, theirs) for mine, theirs in _pairs(optimizer, groups)]
     _check_together(optimizer, settings)
     _check_entries(optimizer, settings, entries, record)
-    _load_extra(optimizer, record, settings)
+    order = [list(map(id, state_dict["param_groups"])).index(id(group)) for group in groups]
+    _load_extra(optimizer, {**record, "order": order}, settings)
     # From here on nothing can fail.
     names = _unwrapped([group["param_names"] for group in optimizer.param_groups])
     for group, chosen, called in zip(optimizer.param_groups, settings, names, strict=True):

@@ -42,8 +42,8 @@ TORCH_OPTIONS: dict[str, str] = {
     "differentiable": "steps are not differentiated; leave it out",
     "amsgrad": "the maximum of second moments is not kept; leave it out",
 }
-#: The key under which checkpoints keep the optimizer's own record; empty in live groups, which
-#: have it because flattened checkpoints hold what live groups have.
+#: The key under which checkpoints keep the optimizer's own record. Live groups have it because
+#: flattened checkpoints hold what live groups have; methods keep there what belongs to a group.
 RECORD = "anyorder"
 #: Keys of a group that say something else than a setting of the method.
 GROUP_KEYS = ("params", "param_names", "closure", RECORD)
