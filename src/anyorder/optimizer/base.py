@@ -43,6 +43,7 @@ from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
     RECORD,
     Checked,
+    SettingError,
     check_common,
     check_group_keys,
     checked_callable,
@@ -85,6 +86,12 @@ class _GroupValue:
 
     def __get__(self, instance: Optimizer | None, owner: type) -> Any:
         return self if instance is None else plain(instance.param_groups[0][self.name])
+
+    def __set__(self, instance: Optimizer, value: Any) -> None:
+        raise SettingError(
+            f"{self.name}: expected a setting to be changed in its groups, where steps read it; "
+            f"write group[{self.name!r}] = {value!r} for each group of optimizer.param_groups"
+        )
 
 
 class Optimizer(Copying, torch.optim.Optimizer, ABC):
@@ -152,7 +159,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         inherited = {**cls.estimator.hypers, **cls.hypers}
         cls.hypers = options_of(own, inherited, rules)
         for name in cls.hypers:
-            if name in own or not hasattr(cls, name):
+            if name in own or not (name == "state" or hasattr(cls, name)):  # state is the state
                 setattr(cls, name, _GroupValue(name))
         cls.__signature__ = signature_of(Optimizer.__init__, cls.hypers)
 
@@ -300,6 +307,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def named_params(self) -> dict[str, Tensor]:
         """The trainable parameters by name, in order of the groups."""
+        self._see_lists()
         whole = self._answer.whole
         return {
             name: param
@@ -355,6 +363,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def explain(self) -> str:
         """What this optimizer will do, in words: what it asks, and what each parameter gets."""
+        self._see_lists()
         lines = [
             f"{type(self).__name__}: order {self.order}, asks for {', '.join(sorted(self.needs))}; "
             f"engine {self.engine.mode}; state per parameter: {', '.join(self.buffers) or 'none'}"
@@ -565,6 +574,11 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         if self._checked.look(self, _CONSTRUCTOR):
             self._layout.forget()  # its precision is another one
         self._layout.current(self)
+
+    def _see_lists(self) -> None:
+        """Name parameters that users have put into a group's list since the last look."""
+        if any(len(g["params"]) != len(g.get("param_names", ())) for g in self.param_groups):
+            self._look()
 
     def _look(self) -> None:
         """See what users have changed; a step has looked already."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
 from anyorder.optimizer.state import BLOCKS
 from anyorder.oracle.communicator import Communicator
@@ -99,6 +100,10 @@ def refuse_unknown_options(given: Iterable[str], known: Iterable[str], owner: st
         if name in TORCH_OPTIONS and name not in known:
             raise UnknownOptionError(f"{owner} has no option {name!r}: {TORCH_OPTIONS[name]}.")
     refuse_unknown(given, known, owner)
+
+
+class SettingError(AnyOrderError, AttributeError):
+    """A setting was written to the optimizer instead of its groups."""
 
 
 class Checked:
