@@ -80,8 +80,10 @@ class Population(Optimizer):
             self.budget.check_step(self.steps)
             self.budget.check(self.calls, asked)
         with torch.no_grad():
-            self._layout.current(self)
+            self._begin()
             complete = self.learn(answer)
+            if complete:
+                self._finish()
         for name, count in asked.items():
             setattr(self.calls, name, getattr(self.calls, name) + count)
         self.steps += complete
