@@ -311,3 +311,46 @@ def test_a_setting_written_to_the_optimizer_is_not_passed_over(name: str) -> Non
     with pytest.raises(AttributeError, match="param_groups"):
         optimizer.lr = 0.5
     assert optimizer.lr == optimizer.param_groups[0]["lr"]
+
+
+# The answer --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("how", ["data.copy_", "data", "copy_"])
+def test_weights_loaded_in_eval_mode_are_kept(name: str, how: str) -> None:
+    """``param.data`` can be written without a trace in the version of the parameter."""
+    params = start()
+    optimizer = make(name, named(params))
+    advance(name, optimizer, params, steps=3)
+    here = copies(params)
+    optimizer.eval()
+    shown = copies(params)
+    new = torch.full_like(params[0], 7.0)
+    if how == "data":
+        params[0].data = new.clone()
+    elif how == "copy_":
+        with torch.no_grad():
+            params[0].copy_(new)
+    else:
+        params[0].data.copy_(new)
+    optimizer.train()
+    torch.testing.assert_close(params[0].detach(), new + here[0] - shown[0])
+    assert torch.equal(params[1], here[1])
+
+
+def test_after_is_called_when_an_answer_from_elsewhere_completes_a_step() -> None:
+    seen: list[str] = []
+
+    def after(name: str, param: Tensor) -> None:
+        seen.append(name)
+        param.clamp_(-0.1, 0.1)
+
+    params = start()
+    optimizer: Any = make("rank_sgd", named(params), after=after)
+    assert not optimizer.tell([0, 1, 2])
+    assert not seen
+    assert optimizer.tell([1, 0])
+    assert seen == ["p0", "p1"]
+    assert all(bool((p.abs() <= 0.1).all()) for p in params)
+    assert [entry["step"] for entry in optimizer.state.values()] == [1, 1]
