@@ -19,6 +19,7 @@ from .worlds import (
     STATES,
     WIDE,
     advance,
+    attempt,
     agree,
     backward,
     closure_for,
@@ -354,3 +355,78 @@ def test_after_is_called_when_an_answer_from_elsewhere_completes_a_step() -> Non
     assert seen == ["p0", "p1"]
     assert all(bool((p.abs() <= 0.1).all()) for p in params)
     assert [entry["step"] for entry in optimizer.state.values()] == [1, 1]
+
+
+# Checkpoints -------------------------------------------------------------------------------------
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The ways to everything within a state dict."""
+    inner = value.items() if isinstance(value, dict) else []
+    inner = enumerate(value) if isinstance(value, (list, tuple)) else inner
+    return [path, *[found for key, part in inner for found in _paths(part, (*path, key))]]
+
+
+def _with(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy in which ``new`` stands at the end of ``path``."""
+    if not path:
+        return new
+    key, *rest = path
+    if isinstance(value, dict):
+        return {**value, key: _with(value[key], tuple(rest), new)}
+    listed = list(value)
+    listed[key] = _with(listed[key], tuple(rest), new)
+    return type(value)(listed)
+
+
+JUNK = [10**400, torch.ones(2, 2), [[0]], object, -1, float("nan")]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_anything_anywhere_in_a_checkpoint_is_refused_in_words_or_right(name: str) -> None:
+    """Refused: nothing has changed. Taken: it can be stepped and saved."""
+    params = start()
+    optimizer = make(name, named(params))
+    advance(name, optimizer, params, steps=2)
+    saved = optimizer.state_dict()
+    for path in _paths(saved):
+        if path[:1] == ("param_groups",) and "anyorder" in path:
+            continue  # passed over where the record itself is there
+        for junk in JUNK:
+            others = start()
+            other = make(name, named(others))
+            before = frozen(other.state_dict()["param_groups"])
+            _, refusal = attempt(lambda: other.load_state_dict(_with(saved, path, junk)))  # noqa: B023
+            if refusal:
+                assert agree(frozen(other.state_dict()["param_groups"]), before), path
+            else:
+                advance(name, other, others)
+                other.state_dict()
+
+
+def test_one_entry_for_two_parameters_is_refused() -> None:
+    params = start((3,), (3,))
+    optimizer = make("adamw", named(params))
+    advance("adamw", optimizer, params)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["params"] = [0, 0]
+    del saved["state"][1]
+    with pytest.raises(AnyOrderError, match="params"):
+        optimizer.load_state_dict(saved)
+
+
+def test_keys_of_an_entry_need_not_be_strings() -> None:
+    params = start()
+    optimizer = make("adamw", named(params))
+    advance("adamw", optimizer, params)
+    optimizer.state[params[0]][7] = "mine"
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state[params[0]][7] == "mine"
+    advance("adamw", optimizer, params)
+
+
+@pytest.mark.parametrize(("name", "option"), [("exadam", "version"), ("adamw", "state_block")])
+@pytest.mark.parametrize("value", [True, 256.0, 1.0, torch.ones(2)])
+def test_choices_are_of_the_kind_of_the_choice(name: str, option: str, value: Any) -> None:
+    with pytest.raises(AnyOrderError, match=option):
+        make(name, start(), **{option: value})

@@ -258,15 +258,20 @@ def _checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
             "(its state means other things, so nothing was loaded)"
         )
     record: dict[str, Any] = dict(found)  # pyright: ignore
-    if record.get("format") != FORMAT:
+    if not (isinstance(record.get("format"), int) and record["format"] == FORMAT):
         raise CheckpointError(
             f"expected checkpoint format {FORMAT}, got {record.get('format')!r}; see the changelog"
         )
     mine = type(optimizer).__name__
-    if record.get("method") != mine:
+    if not (isinstance(record.get("method"), str) and record["method"] == mine):
         raise CheckpointError(f"expected the state of {mine}, got that of {record.get('method')}")
+    if not isinstance(record.get("answer", False), bool):
+        raise CheckpointError(f"answer: expected True or False, got {record['answer']!r}")
     record["steps"] = _whole(record, "steps", least=0)
     record["seed"] = _whole(record, "seed")
+    excused: Any = record.setdefault("nonfinite", [])
+    if not isinstance(excused, (list, tuple)) or not all(isinstance(n, str) for n in excused):  # pyright: ignore
+        raise CheckpointError(f"nonfinite: expected names of tensors, got {excused!r}")
     _check_calls(record.get("calls"))
     work: Any = record.get("work", {})
     if not isinstance(work, Mapping) or not all(isinstance(n, int) for n in work.values()):  # pyright: ignore
@@ -295,8 +300,8 @@ def _whole(record: Mapping[str, Any], name: str, least: int | None = None) -> in
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise CheckpointError(f"{name}: expected a whole number, got {value!r}") from None
-    if least is not None and number < least:
-        raise CheckpointError(f"{name}: expected at least {least}, got {number}")
+    if least is not None and not least <= number < 2**63:
+        raise CheckpointError(f"{name}: expected a count from {least} on, got {number}")
     return number
 
 
@@ -306,7 +311,7 @@ def _check_calls(calls: Any) -> None:
     for name, count in calls.items():  # pyright: ignore
         number = isinstance(count, (int, float)) and not isinstance(count, bool)
         whole = number and (name == "seconds" or isinstance(count, int))
-        if not whole or not math.isfinite(count) or count < 0:
+        if not whole or not 0 <= count < 2**63:  # nor NaN
             raise CheckpointError(f"calls: expected a count >= 0 of {name}, got {count!r}")
     try:
         Calls().update(dict(calls))  # pyright: ignore
@@ -357,14 +362,16 @@ def _entries(
 ) -> dict[str, Mapping[str, Any]]:
     """The saved entries by parameter name."""
     found: dict[str, Mapping[str, Any]] = {}
+    places = [index for group in groups for index in group["params"]]
+    if not all(isinstance(i, (int, str)) for i in places) or len(set(places)) != len(places):
+        raise CheckpointError(f"params: expected a number of its own for each, got {places[:9]}")
     for group, names in zip(groups, _unwrapped([_names(g) for g in groups]), strict=True):
         for index, name in zip(group["params"], names, strict=True):
             if index in state:
                 if not isinstance(state[index], Mapping):
                     raise CheckpointError(f"expected the state of {name} to be a dict")
                 found[name] = state[index]
-    known = {index for group in groups for index in group["params"]}
-    strangers = [key for key in state if key not in known]
+    strangers = [key for key in state if key not in set(places)]
     if strangers:
         raise CheckpointError(
             f"the checkpoint holds state of {strangers[:5]}, which its groups do not name"
@@ -421,14 +428,12 @@ def _check_entries(
             entry = entries[name]
             buffers = optimizer.label_buffers(label)
             check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)  # type: ignore[arg-type]
-            kept = {key.removesuffix(SCALE) for key in entry}
+            kept = {k.removesuffix(SCALE) if isinstance(k, str) else k for k in entry}
             known = {STEP, *optimizer.counters, *optimizer.slots, *optimizer.label_buffers(label)}
-            if strange := sorted(kept - known):
-                foreign = sorted(set(strange) & _all_buffers(optimizer))
-                if foreign:
-                    raise CheckpointError(
-                        f"the state of {name} holds {foreign}; expected {sorted(known)}"
-                    )
+            if foreign := sorted((kept - known) & _all_buffers(optimizer)):
+                raise CheckpointError(
+                    f"the state of {name} holds {foreign}; expected {sorted(known)}"
+                )
             for key in buffers:
                 _check_numbers(optimizer, key, name, entry, f"{name}/{key}" in excused)
 
