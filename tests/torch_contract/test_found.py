@@ -430,3 +430,46 @@ def test_keys_of_an_entry_need_not_be_strings() -> None:
 def test_choices_are_of_the_kind_of_the_choice(name: str, option: str, value: Any) -> None:
     with pytest.raises(AnyOrderError, match=option):
         make(name, start(), **{option: value})
+
+
+# Steps within steps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_within_its_own_closure_is_taken_or_refused(name: str, cautious: bool) -> None:
+    params = start()
+    if cautious and "cautious" not in methods.get(name).hypers:
+        pytest.skip("has no such option")
+    optimizer = make(name, named(params), **({"cautious": True} if cautious else {}))
+    before = copies(params)
+
+    def closure() -> Tensor:
+        loss = loss_of(params)
+        advance(name, optimizer, params)
+        return loss
+
+    _, refusal = attempt(lambda: optimizer.step(closure_for(name, closure)))
+    if refusal:
+        assert "closure" in refusal
+        assert equal(params, before)
+        advance(name, optimizer, params)
+    assert optimizer.steps == (1 if refusal else 2)
+
+
+def test_a_step_within_its_own_closure_ends_where_torch_ends() -> None:
+    ends: list[list[Tensor]] = []
+    for make_ in (anyorder.AdamW, torch.optim.AdamW):
+        params = start()
+        optimizer = make_(params, lr=0.1)
+
+        def closure() -> Tensor:
+            backward(optimizer, params)  # noqa: B023
+            optimizer.zero_grad()  # noqa: B023
+            loss = loss_of(params)  # noqa: B023
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        ends.append(copies(params))
+    close(*ends)

@@ -59,7 +59,7 @@ from anyorder.optimizer.options import (
 from anyorder.optimizer.state import STEP, Slot, StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
-from anyorder.oracle.closures import Closure, Ranker
+from anyorder.oracle.closures import Closure, ClosureError, Ranker
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
 from anyorder.oracle.ledger import Budget, Calls
@@ -254,7 +254,12 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             )
         if self.budget is not None:
             self.budget.check_step(self.steps)
-        loss = None
+        loss, outer = None, (self._oracle, self._grads)
+        if self._oracle is not None and self.needs != GRADIENT_ONLY:
+            raise ClosureError(
+                f"the closure calls step() of the {type(self).__name__} that is asking it; expected "
+                "it to return the loss and do nothing else. Take the steps one after the other"
+            )
         try:
             with _writable():
                 self._begin()
@@ -265,7 +270,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.calls.skipped += 1
             return None if closure is None else skipped.loss
         finally:
-            self._oracle = self._grads = None
+            self._oracle, self._grads = outer
         self.steps += 1
         if closure is None:
             return None
