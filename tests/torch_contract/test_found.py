@@ -473,3 +473,38 @@ def test_a_step_within_its_own_closure_ends_where_torch_ends() -> None:
         optimizer.step(closure)
         ends.append(copies(params))
     close(*ends)
+
+
+# Others ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["muon", "scale"])
+def test_a_matrix_may_be_replaced_by_a_vector(name: str) -> None:
+    params = start((4, 3), (5,))
+    optimizer = make(name, named(params))
+    advance(name, optimizer, params)
+    (new,) = start((7,))
+    optimizer.param_groups[0]["params"][0] = new
+    before = copies([new])
+    advance(name, optimizer, [new, params[1]], steps=2)
+    assert not equal([new], before)
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("worst", [float("inf"), float("nan"), -float("inf")])
+def test_minimize_keeps_the_best_point_before_a_region_without_values(worst: float) -> None:
+    """A constant out of bounds depends on nothing; that is no fault of the function."""
+
+    def fun(x: Tensor) -> Tensor:
+        return ((x - 1) ** 2).sum() if x[0] < 0.5 else torch.tensor(worst)
+
+    result = anyorder.minimize(fun, torch.zeros(2), method="adamw", lr=0.1, budget="100grads")
+    assert result.status == "diverged"
+    assert 0.3 < float(result.x[0]) < 0.5
+    assert float(result.fun) == pytest.approx(float(fun(result.x)))
+
+
+@pytest.mark.parametrize("method", [anyorder.AdamW, None, 3])
+def test_minimize_takes_methods_by_name(method: Any) -> None:
+    with pytest.raises(AnyOrderError, match="name"):
+        anyorder.minimize(lambda x: (x**2).sum(), torch.ones(2), method=method, budget="5grads")

@@ -130,6 +130,14 @@ class ByRole(Optimizer):
             self._assigned = {**self._assigned, **self._found(late, {})}
         return self.rule_by_role[self._assigned[name].role]
 
+    def labels(self, group: dict[str, Any]) -> list[str]:
+        """The label of each parameter; one that became a vector has another role."""
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            assigned = self._assigned.get(name)
+            if assigned is not None and assigned.role != "vector" and param.ndim < 2:
+                self._assigned = {**self._assigned, **roles_by_shape({name: param})}
+        return super().labels(group)
+
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""
         assigned = self._assigned[name]
