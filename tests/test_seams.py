@@ -102,7 +102,7 @@ class ToyKFAC(Optimizer):
         """Factors belong to whole layers."""
         if self.module is None:
             raise NeedsError("ToyKFAC looks into layers: pass the module, ToyKFAC(model)")
-        if any(is_sharded(param) for _, param in group["params"]):
+        if any(map(is_sharded, group["params"])):
             raise NeedsError("ToyKFAC inverts whole factors and cannot do so over sharded weights")
 
     @contextmanager

@@ -31,6 +31,10 @@ def get(name: str) -> type[Optimizer]:
     Raises:
         UnknownMethodError: with the nearest spelling.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UnknownMethodError(
+            f"expected the name of a method, got {name!r}; write one of {', '.join(names())}"
+        )
     key = name.replace("-", "_").lower()
     if key not in names():
         close = difflib.get_close_matches(key, names(), n=1, cutoff=0.5)

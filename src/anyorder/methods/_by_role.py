@@ -25,6 +25,7 @@ from anyorder.model.roles import (
     with_patterns,
 )
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import plain
 from anyorder.rules.adamw import ADAMW as RULE
 from anyorder.rules.adamw import adamw_scalars
 
@@ -103,7 +104,7 @@ class ByRole(Optimizer):
             self._assigned = before
             raise
         made = self.param_groups[-1]
-        made.setdefault("lr_given", made["lr"])
+        made.setdefault("lr_given", plain(made["lr"]))  # schedulers write into tensors
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Directions of matrices have a size of their own; decay within them would be lost."""
@@ -128,6 +129,14 @@ class ByRole(Optimizer):
             late = {n: p for n, p in named.items() if n not in self._assigned}
             self._assigned = {**self._assigned, **self._found(late, {})}
         return self.rule_by_role[self._assigned[name].role]
+
+    def labels(self, group: dict[str, Any]) -> list[str]:
+        """The label of each parameter; one that became a vector has another role."""
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            assigned = self._assigned.get(name)
+            if assigned is not None and assigned.role != "vector" and param.ndim < 2:
+                self._assigned = {**self._assigned, **roles_by_shape({name: param})}
+        return super().labels(group)
 
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""

@@ -13,7 +13,7 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.record import number, numbers
+from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
@@ -254,6 +254,8 @@ class Accelerated(Optimizer):
         self._slope = None if slope is None else number(extra, slope, "slope")
         self._every = number(extra, extra["every"], "every", least=1, whole=True)
         pair = None if curvatures is None else numbers(extra, curvatures, "curvatures", 2)
+        if pair is not None and not 0.0 < pair[0] <= pair[1]:
+            raise CheckpointError(f"curvatures: expected two numbers > 0 in order, got {pair}")
         self._curvatures = None if pair is None else (pair[0], pair[1])
         entries = [numbers(extra, entry, "record", 2) for entry in extra["record"]]
         self._record = [(step, norm) for step, norm in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import RECORD
 from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
@@ -137,11 +139,6 @@ class ScheduleFreeAdamW(Optimizer):
     )
     warmup: int = hyper(0, ge=0, unit="steps", doc="warm-up steps")
 
-    def __init__(self, params: Any, **options: Any) -> None:
-        # By group: steps taken, the last step size (warm-up included), the sum of their squares.
-        self._averages: list[tuple[int, float, float]] = []
-        super().__init__(params, **options)
-
     def check_group(self, group: dict[str, Any]) -> None:
         """Check that y contains the average, which could not be recovered otherwise."""
         if group["betas"][0] == 0.0:
@@ -165,7 +162,7 @@ class ScheduleFreeAdamW(Optimizer):
 
     def _share(self, group: Mapping[str, Any]) -> tuple[float, float]:
         """The last step size of a group, and the share of its point in the average."""
-        _, lr, total = self._averages[[g is group for g in self.param_groups].index(True)]
+        _, lr, total = _average(group)
         return lr, lr**2 / total if total else 0.0  # steps of size zero have no weight
 
     def _pull(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
@@ -176,13 +173,11 @@ class ScheduleFreeAdamW(Optimizer):
     def update(self, oracle: Oracle) -> Tensor:
         """Compute one gradient, then update."""
         loss, grads = oracle.grad()
-        missing = len(self.param_groups) - len(self._averages)
-        self._averages += [(0, 0.0, 0.0)] * missing
-        for index, group in enumerate(self.param_groups):
-            steps, _, total = self._averages[index]
+        for group in self.param_groups:
+            steps, _, total = _average(group)
             rise = min(1.0, (steps + 1) / group["warmup"]) if group["warmup"] else 1.0
             lr = float(group["lr"]) * rise
-            self._averages[index] = (steps + 1, lr, total + lr**2)
+            _set_average(group, (steps + 1, lr, total + lr**2))
         self.apply(SCHEDULE_FREE, grads, scalars=self._scalars)
         return loss
 
@@ -211,16 +206,14 @@ class ScheduleFreeAdamW(Optimizer):
 
     def extra_state(self) -> dict[str, Any]:
         """The weights of the averages."""
-        missing = len(self.param_groups) - len(self._averages)
-        averages = [*self._averages, *[(0, 0.0, 0.0)] * missing]
-        return {"averages": [list(average) for average in averages]}
+        return {"averages": [list(_average(group)) for group in self.param_groups]}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
         found = [numbers(extra, average, "averages", 3) for average in extra["averages"]]
         if len(found) != len(self.param_groups):
             raise CheckpointError(f"averages: expected {len(self.param_groups)}, got {len(found)}")
-        self._averages = [
+        averages = [
             (
                 number(extra, steps, "averages", least=0, whole=True),
                 lr,
@@ -228,3 +221,18 @@ class ScheduleFreeAdamW(Optimizer):
             )
             for steps, lr, total in found
         ]
+        for group, place in zip(self.param_groups, extra.get("order", count()), strict=False):
+            _set_average(group, averages[place])
+
+
+#: Of a group: steps taken, the last step size (warm-up included), the sum of their squares.
+_Average = tuple[int, float, float]
+
+
+def _average(group: Mapping[str, Any]) -> _Average:
+    return group.get(RECORD, {}).get("average", (0, 0.0, 0.0))
+
+
+def _set_average(group: dict[str, Any], average: _Average) -> None:
+    """Keep it in the group, which may be moved, copied or removed."""
+    group[RECORD] = {**group.get(RECORD, {}), "average": average}

@@ -58,9 +58,7 @@ class Answer:
     buffer: str | None = None
     shown: bool = False
     whole: bool = False
-    _aside: list[tuple[Tensor, Tensor, int]] = field(
-        default_factory=list[tuple[Tensor, Tensor, int]]
-    )
+    _aside: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
 
     def show(self, owner: Owner) -> None:
         """Move the parameters to the answer."""
@@ -69,15 +67,20 @@ class Answer:
         here = [p for group in owner.param_groups for p in group["params"]]
         copies = [local(p).detach().clone() for p in here]
         try:
-            self._move(owner, 1.0)
-            if owner.after is not None:
-                for name, param in owner.named_params().items():
-                    owner.after(name, param)
+            self._go(owner)
         except BaseException:
             _put_back(zip(here, copies, strict=True))
             raise
-        self._aside = [(p, c, local(p)._version) for p, c in zip(here, copies, strict=True)]
+        self._aside = list(zip(here, copies, strict=True))
         self.shown = True
+
+    def _go(self, owner: Owner) -> None:
+        """Move to the answer, as constrained as what it is an average of."""
+        self._move(owner, 1.0)
+        if owner.after is not None:
+            with torch.no_grad():
+                for name, param in owner.named_params().items():
+                    owner.after(name, param)
 
     def hide(self, owner: Owner, *, exact: bool) -> None:
         """Move the parameters back.
@@ -89,11 +92,28 @@ class Answer:
         """
         if not self.shown:
             return
-        same = [(p, c) for p, c, version in self._aside if exact or local(p)._version == version]
+        same = self._aside if exact else self._unchanged(owner)
         self.shown, self._aside = False, []
         if not exact:
             self._move(owner, -1.0, without={id(p) for p, _ in same})
         _put_back(same)
+
+    def _unchanged(self, owner: Owner) -> list[tuple[Tensor, Tensor]]:
+        """Those that still hold the answer, found by moving there again from what was put aside.
+
+        ``param.data`` can be written without a trace in the parameter's version.
+        """
+        if not self._aside:
+            return []
+        here = {id(p): p for group in owner.param_groups for p in group["params"]}
+        here |= {id(p): p for p, _ in self._aside}
+        now = {key: (p, local(p).detach().clone()) for key, p in here.items()}
+        _put_back(self._aside)
+        try:
+            self._go(owner)
+            return [(p, c) for p, c in self._aside if torch.equal(local(p), now[id(p)][1])]
+        finally:
+            _put_back(now.values())
 
     def restore(self, shown: bool) -> None:
         """Load from a checkpoint whether the weights saved with it are the answer."""

@@ -42,6 +42,8 @@ from anyorder.optimizer.entry import STEP, Slot
 from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
     RECORD,
+    Checked,
+    SettingError,
     check_common,
     check_group_keys,
     checked_callable,
@@ -58,7 +60,7 @@ from anyorder.optimizer.options import (
 from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
-from anyorder.oracle.closures import Closure, Ranker
+from anyorder.oracle.closures import Closure, ClosureError, Ranker
 from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
@@ -92,6 +94,12 @@ class _GroupValue:
 
     def __get__(self, instance: Optimizer | None, owner: type) -> Any:
         return self if instance is None else plain(instance.param_groups[0][self.name])
+
+    def __set__(self, instance: Optimizer, value: Any) -> None:
+        raise SettingError(
+            f"{self.name}: expected a setting to be changed in its groups, where steps read it; "
+            f"write group[{self.name!r}] = {value!r} for each group of optimizer.param_groups"
+        )
 
 
 class Optimizer(Copying, torch.optim.Optimizer, ABC):
@@ -163,7 +171,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         inherited = {**cls.estimator.hypers, **cls.hypers}
         cls.hypers = options_of(own, inherited, rules)
         for name in cls.hypers:
-            if name in own or not hasattr(cls, name):
+            if name in own or not (name == "state" or hasattr(cls, name)):  # state is the state
                 setattr(cls, name, _GroupValue(name))
         cls.__signature__ = signature_of(Optimizer.__init__, cls.hypers)
 
@@ -208,6 +216,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
         self.calls, self.steps, self.skips = Calls(), 0, 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
+        self._checked = Checked()
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         self._grads: Sequence[Tensor | None] | None = None  # estimates of the step being taken
@@ -251,6 +260,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             BudgetExhausted: the next evaluation would exceed the budget; nothing was changed.
             AnswerError: the parameters hold the answer, see :meth:`answer` and :meth:`eval`.
             StateError: a modified entry of ``state`` does not fit its parameter.
+            HyperError: a setting of a group was changed to an invalid value.
         """
         if self._answer.shown:
             raise AnswerError(
@@ -259,10 +269,16 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             )
         if self.budget is not None:
             self.budget.check_step(self.steps)
-        loss = None
+        loss, outer = None, (self._oracle, self._grads, self._named)
+        if self._oracle is not None and self.needs != GRADIENT_ONLY:
+            raise ClosureError(
+                f"the closure calls step() of the {type(self).__name__} that runs it; expected it "
+                "to return the loss and do nothing else. Take the steps one after the other"
+            )
         try:
             with _writable():
-                self._layout.current(self)
+                self._begin()
+                self._named = None
                 self._named = self.named_params()
                 self._oracle = oracle = self._oracle_for(closure)
                 loss = self.update(oracle)
@@ -272,7 +288,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.skips += 1
             return None if closure is None else skipped.loss
         finally:
-            self._oracle = self._grads = self._named = None
+            self._oracle, self._grads, self._named = outer
         self.steps += 1
         if closure is None:
             return None
@@ -316,6 +332,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """Return the trainable parameters by name, in the order of the groups."""
         if self._named is not None:
             return self._named
+        self._see_lists()
         whole = self._answer.whole
         return {
             name: param
@@ -371,6 +388,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def explain(self) -> str:
         """Describe as text the needs, the settings, and how each parameter is updated."""
+        self._see_lists()
         lines = [
             f"{type(self).__name__}: order {self.order}, needs {', '.join(sorted(self.needs))}; "
             f"engine {self.engine.mode}; state per parameter: {', '.join(self.buffers) or 'none'}"
@@ -401,12 +419,12 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         groups: list[dict[str, Any]] = getattr(self, "param_groups", [])
         (group,) = named_groups([param_group], taken=groups)
         check_group_keys(group, self.hypers, _CONSTRUCTOR, type(self).__name__)
-        settings = {**self.defaults, **group}
+        params = [param for _, param in group["params"]]
+        settings = {**self.defaults, **group, "params": params}
         for name, declared in self.hypers.items():
             declared.check(name, settings[name])
         if self.closures:
             checked_owner(group, len(groups), self.closures)
-        params = [param for _, param in group["params"]]
         check_common(settings, params, groups[0] if groups else None)
         if self.needs != GRADIENT_ONLY and any(map(is_sharded, params)):
             raise NeedsError(
@@ -595,6 +613,17 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         if group.get("state", "fp32") == "fp32" or param.dtype is torch.float64:
             return "fp32"
         return "fp32" if id(param) in exempt(self.module) else group["state"]
+
+    def _begin(self) -> None:
+        """See what users have changed since the last step, settings too."""
+        if self._checked.look(self, _CONSTRUCTOR):
+            self._layout.forget()  # its precision is another one
+        self._layout.current(self)
+
+    def _see_lists(self) -> None:
+        """Name parameters that users have put into a group's list since the last look."""
+        if any(len(g["params"]) != len(g.get("param_names", ())) for g in self.param_groups):
+            self._look()
 
     def _look(self) -> None:
         """Take over changes made by the user; a step has done so already."""

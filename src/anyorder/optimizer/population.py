@@ -81,7 +81,7 @@ class Population(Optimizer):
             self.budget.check(self.calls, asked)
         try:
             with torch.no_grad():
-                self._layout.current(self)
+                self._begin()
                 complete = self.learn(answer)
                 if complete:
                     self._finish()

@@ -51,12 +51,13 @@ class Owner(Declares, Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, the facts about its parameters when it was created, and its views."""
+    """A stretch, what its parameters were like when it was made, its views and where they lie."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
     views: dict[str, list[Tensor]]
+    places: list[list[int]]
 
 
 @dataclass(slots=True)
@@ -211,7 +212,12 @@ def _enter(
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
     views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views)
+    return _Arranged(stretch, label, _facts(stretch.params), views, _places(views))
+
+
+def _places(views: Mapping[str, list[Tensor]]) -> list[list[int]]:
+    """Where tensors of entries lie: ``value.data = other`` moves one that stays the same object."""
+    return [list(map(Tensor.data_ptr, map(local, each))) for each in views.values()]
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
@@ -219,7 +225,7 @@ def _facts(params: Sequence[Tensor]) -> list[Any]:
     here = [local(p) for p in params]
     return [
         list(map(Tensor.data_ptr, here)),
-        list(map(Tensor.numel, here)),
+        list(map(Tensor.size, here)),
         list(map(Tensor.is_contiguous, here)),
         [t.dtype for t in here],
     ]
@@ -233,6 +239,8 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     for name, views in arranged.views.items():
         if not same([entry.get(name) for entry in entries], views):
             return False
+    if _places(arranged.views) != arranged.places:
+        return False
     facts = _facts(stretch.params)
     if facts == arranged.facts:
         return True

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anyorder.engine.tensors import full_precision
+
 Map = Callable[[Tensor], Tensor]
 NAMES = ("l1", "l2", "lp", "squared", "huber", "soft", "group", "spectral")
 
@@ -147,7 +149,8 @@ def _polar(v: Tensor) -> Tensor:
     """``U V'``; singular values that are zero, up to rounding, stay zero, as signs of zero do."""
     left, sizes, right = torch.linalg.svd(v, full_matrices=False)
     floor = sizes[:1] * (max(v.shape) * torch.finfo(v.dtype).eps)
-    return (left * (sizes > floor)) @ right
+    with full_precision(v):
+        return (left * (sizes > floor)) @ right
 
 
 def _positive(size: Tensor) -> Tensor:

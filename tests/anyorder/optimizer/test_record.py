@@ -74,7 +74,7 @@ def test_groups_carry_it_without_clocks() -> None:
 DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"format": 1}, "expected checkpoint format 2, got 1; see the changelog"),
     ({"method": "SGD"}, "expected the state of Counting, got that of SGD"),
-    ({"steps": -1}, "steps: expected at least 0, got -1"),
+    ({"steps": -1}, "steps: expected a count from 0 on, got -1"),
     ({"steps": 1.5}, "steps: expected a whole number, got 1.5"),
     ({"skips": None}, "skips: expected a whole number"),
     ({"seed": True}, "seed: expected a whole number, got True"),

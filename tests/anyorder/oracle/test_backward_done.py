@@ -25,7 +25,7 @@ def test_what_is_there_is_given_and_counted() -> None:
     loss, grads = oracle.grad()
     assert loss.isnan()
     assert grads[0] is x.grad and grads[1] is None
-    assert oracle.calls.grads == 1 and oracle.calls.seconds > 0
+    assert oracle.calls.grads == 1
     assert oracle.grads_by_param() == {id(x): x.grad}
 
 
