@@ -15,10 +15,14 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 #: Variables of the package that say where to find things; tests may use them. All others are
 #: taken away, so that a developer's settings change no result.
 KEPT = {"ANYORDER_DATA", "ANYORDER_SEEDS", "ANYORDER_TEST_POSTGRES"}
+
+#: Milliseconds that a browser may take for anything. Pages are waited for, never timed.
+PATIENCE = 300_000
 
 hypothesis.settings.register_profile(
     "anyorder",
@@ -98,6 +102,26 @@ def user_mode(request: pytest.FixtureRequest) -> Callable[[], AbstractContextMan
     return entered
 
 
+@pytest.fixture(scope="session")
+def in_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[int, Any]]:
+    """Does something in two new processes that know of each other; what each found, by rank.
+
+    They call ``work(rank, file, found, *given)``: the file is where they meet, and each puts what
+    it found into ``found[rank]``.
+    """
+    from anyorder.testing.elsewhere import processes
+
+    def run(work: Callable[..., None], *given: Any) -> dict[int, Any]:
+        where = tmp_path_factory.mktemp("processes") / "meet"
+        start = processes().get_start_method()
+        with mp.Manager() as manager:
+            found = manager.dict()
+            mp.start_processes(work, (str(where), found, *given), nprocs=2, start_method=start)
+            return dict(found)
+
+    return run
+
+
 @pytest.fixture
 def data_folder() -> Path:
     """The folder of real data sets."""
@@ -107,8 +131,27 @@ def data_folder() -> Path:
     return Path(folder)
 
 
+class Patient:
+    """A browser whose pages may take as long as a test may."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+
+    def _made(self, made: Any) -> Any:
+        made.set_default_timeout(PATIENCE)
+        return made
+
+    def new_context(self, **options: Any) -> Any:
+        """A context of its own, as Playwright's."""
+        return self._made(self._browser.new_context(**options))
+
+    def new_page(self, **options: Any) -> Any:
+        """A page in a context of its own, as Playwright's."""
+        return self._made(self._browser.new_page(**options))
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Patient]:
     """Headless Chromium under Playwright, with no connection to anywhere.
 
     One for each module: while it lives, no other event loop can run in the process.
@@ -122,9 +165,10 @@ def browser() -> Iterator[Any]:
     switches = ["no-sandbox", "disable-gpu", "no-first-run", *(f"disable-{q}" for q in quiet)]
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=path, args=[f"--{switch}" for switch in switches]
+            executable_path=path, args=[f"--{switch}" for switch in switches], timeout=PATIENCE
         )
-        yield chromium
+        sync_api.expect.set_options(timeout=PATIENCE)
+        yield Patient(chromium)
         chromium.close()
 
 

@@ -6,15 +6,12 @@ holds an uneven part of the weights only (FSDP2).
 
 from __future__ import annotations
 
-import os
 import traceback
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -98,11 +95,11 @@ def growing(model: nn.Module, rank: int | None, test: str) -> tuple[list[int], l
     return sizes, whole(model)
 
 
-def _worker(rank: int, folder: str, results: Any) -> None:
+def _worker(rank: int, file: str, results: Any) -> None:
     from torch.distributed.fsdp import fully_shard
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     mesh = dist.init_device_mesh("cpu", (2,))
     x, y = (t[rank * BATCH : (rank + 1) * BATCH] for t in data())
     out: dict[Any, Any] = {}
@@ -162,13 +159,9 @@ def resumed(name: str, options: str, sharded: Any, batch: tuple[Tensor, Tensor])
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def both(in_two_processes: Any) -> Any:
     """What the two processes found."""
-    folder: Path = tmp_path_factory.mktemp("shards")
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_worker, (os.fspath(folder), results), nprocs=2)
-        return dict(results)
+    return in_two_processes(_worker)
 
 
 @pytest.mark.parametrize(("name", "options"), RUNS)

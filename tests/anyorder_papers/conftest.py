@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -87,10 +87,16 @@ class Sink:
     recipients: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     before_answer: Callable[[], None] | None = None
+    arrived: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many letters are here."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.letters) == count, timeout=300)
 
     @property
     def settings(self) -> MailSettings:
-        return MailSettings("127.0.0.1", self.port, "none", SENDER, timeout=5.0)
+        return MailSettings("127.0.0.1", self.port, "none", SENDER, timeout=300.0)
 
     async def handle_DATA(  # noqa: N802 -- aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope
@@ -103,20 +109,28 @@ class Sink:
             assert isinstance(envelope.content, bytes)
             letter = message_from_bytes(envelope.content, policy=policy.default)
             assert isinstance(letter, EmailMessage)
-            self.letters.append(letter)
-            self.recipients.extend(envelope.rcpt_tos)
+            with self.arrived:
+                self.letters.append(letter)
+                self.recipients.extend(envelope.rcpt_tos)
+                self.arrived.notify_all()
         if self.before_answer is not None:
             self.before_answer()
         return answer
 
 
+class AnyPort(Controller):
+    """Listens where the system finds a free port, and knows which."""
+
+    def _trigger_server(self) -> None:
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
 @pytest.fixture
 def sink() -> Iterator[Sink]:
     sink = Sink()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        sink.port = probe.getsockname()[1]
-    controller = Controller(sink, hostname="127.0.0.1", port=sink.port)
+    controller = AnyPort(sink, hostname="127.0.0.1", port=0, ready_timeout=300)
     controller.start()
+    sink.port = controller.port
     yield sink
     controller.stop()

@@ -144,7 +144,7 @@ def test_a_process_killed_while_the_server_takes_the_letter(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment) as process:
         sink.before_answer = process.kill
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL
     sink.before_answer = None
     assert len(sink.letters) == 1
     assert send(people, sink, (1, 2, 3), MONDAY + 60) == Report(sent=1)
@@ -188,7 +188,7 @@ def test_a_lost_digest_is_not_sent_again(people: Database, sink: Sink) -> None:
 
 
 def test_without_a_server_everything_stays_due(people: Database, sink: Sink) -> None:
-    gone = MailSettings("127.0.0.1", 1, "none", "p@example.org", timeout=2.0)
+    gone = MailSettings("127.0.0.1", 1, "none", "p@example.org")
     with pytest.raises(MailError):
         send_due(people, announced(1, 2, 3), gone, BASE, lambda: MONDAY)
     assert send(people, sink, (1, 2, 3), MONDAY) == Report(sent=2)

@@ -126,10 +126,10 @@ def test_every_order_has_words() -> None:
 
 def test_a_search_takes_milliseconds() -> None:
     search("warm up")
-    start = time.perf_counter()
+    start = time.process_time()  # a busy machine does not make it slow
     for query in QUERIES:
         search(query.text)
-    assert (time.perf_counter() - start) / len(QUERIES) < 0.1
+    assert (time.process_time() - start) / len(QUERIES) < 0.1
 
 
 def test_the_default_engine_imports_only_the_standard_library() -> None:

@@ -6,12 +6,11 @@ Subclass :class:`MethodContract`, set ``method``, write ``reference``, and run p
 from __future__ import annotations
 
 import copy
+import importlib
 import io
+import operator
 import pickle
 import random
-import subprocess
-import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from unittest import mock
@@ -34,6 +33,7 @@ from anyorder.oracle.closures import ClosureError
 from anyorder.oracle.gradients import NonFiniteError, SparseGradientError
 from anyorder.oracle.kinds import ANSWERS, COMPOSITE, COUNTS, NEEDS
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
+from anyorder.testing.elsewhere import elsewhere
 from anyorder.testing.options import OptionsContract
 from anyorder.testing.reference import ReferenceContract
 from anyorder.testing.worlds import bits, bowl, in_parts, net, same
@@ -277,35 +277,10 @@ class MethodContract(ReferenceContract, OptionsContract):
         )
         for _ in range(3):
             self.step(optimizer, closure)
-        path = f"{self.method.__module__}:{self.method.__qualname__}"
+        name = f"{self.method.__module__}:{self.method.__qualname__}"
         options = {"engine": "eager", **self.options}
-        script = textwrap.dedent(f"""
-            import importlib, io, sys, torch
-            from anyorder.testing.worlds import in_parts, net
-            module, _, name = {path!r}.partition(":")
-            method = getattr(importlib.import_module(module), name)
-            saved = torch.load(io.BytesIO(sys.stdin.buffer.read()))
-            model, closure = net()
-            if {self._parts}:
-                closure = in_parts(closure)
-            optimizer = method(model, **{options!r})
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            torch.set_rng_state(saved["random"])
-            for _ in range(3):
-                optimizer.step(closure)
-            out = io.BytesIO()
-            torch.save((dict(model.state_dict()), optimizer.calls.to_dict()), out)
-            sys.stdout.buffer.write(out.getvalue())
-        """)
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script],
-            input=saved.getvalue(),
-            capture_output=True,
-            check=False, env=_environment(),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr.decode()
-        state, calls = torch.load(io.BytesIO(done.stdout))
+        found = elsewhere(_resumed, name, options, self._parts, saved.getvalue())
+        state, calls = torch.load(io.BytesIO(found))
         assert same(state, dict(model.state_dict()))
         for name in COUNTS:
             assert calls[name] == getattr(optimizer.calls, name)
@@ -653,14 +628,21 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert self.make(params.items()).calls == Calls()
 
 
-def _environment() -> dict[str, str]:
-    import os
-
-    import anyorder
-
-    root = os.path.dirname(os.path.dirname(anyorder.__file__))
-    known = os.environ.get("PYTHONPATH", "")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path, known])}
+def _resumed(path: str, options: dict[str, Any], parts: bool, saved: bytes) -> bytes:
+    """Go on for three steps with what was saved; the weights and the ledger after them."""
+    module, _, name = path.partition(":")
+    method = operator.attrgetter(name)(importlib.import_module(module))
+    loaded = torch.load(io.BytesIO(saved))
+    model, closure = net()
+    optimizer = method(model, **options)
+    model.load_state_dict(loaded["model"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    torch.set_rng_state(loaded["random"])
+    for _ in range(3):
+        optimizer.step(in_parts(closure) if parts else closure)
+    out = io.BytesIO()
+    torch.save((dict(model.state_dict()), optimizer.calls.to_dict()), out)
+    return out.getvalue()
 
 
 def _seed_all(seed: int) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import socket
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -225,14 +220,13 @@ def test_no_gradient_at_all_asks_for_nothing_and_pure_noise_for_everything() -> 
     assert accuracy("augmented").needed(Spread(4, 0.0, 1.0)) == math.inf
 
 
-def apart(rank: int, port: int, out: str) -> None:
+def apart(rank: int, file: str, results: Any) -> None:
     """Two processes hold one row each of every gradient."""
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     found = [torch.arange(6.0).reshape(2, 3) ** k for k in (0, 1, 2)]
     moments = Moments(2, 3, kept=True, coordinates=True)
@@ -240,20 +234,15 @@ def apart(rank: int, port: int, out: str) -> None:
         moments.add([distribute_tensor(gradient, mesh, [Shard(0)])])
     seen = moments.spread()
     assert seen is not None and seen.ratios is not None
-    numbers = [seen.square, seen.variance, seen.along, *seen.ratios[0].tolist()]
-    Path(out, str(rank)).write_text(json.dumps(numbers))
+    results[rank] = [seen.square, seen.variance, seen.along, *seen.ratios[0].tolist()]
     dist.destroy_process_group()
 
 
-def test_sharded_gradients_are_seen_whole(tmp_path: Path) -> None:
+def test_sharded_gradients_are_seen_whole(in_two_processes: Any) -> None:
     whole = told(
         [[torch.arange(6.0).reshape(2, 3) ** k] for k in (0, 1, 2)], 2, kept=True, coordinates=True
     )
     assert whole.ratios is not None
     expected = [whole.square, whole.variance, whole.along, *whole.ratios[0].tolist()]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(apart, (port, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined]
-    for rank in range(2):
-        assert json.loads((tmp_path / str(rank)).read_text()) == pytest.approx(expected)
+    found = in_two_processes(apart)
+    assert [found[rank] for rank in (0, 1)] == [pytest.approx(expected)] * 2

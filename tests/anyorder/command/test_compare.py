@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +18,9 @@ import pytest
 import anyorder
 from anyorder.command.compare import options_of_settings
 from anyorder.compare.plan.settings import Settings
+from anyorder.compare.run import pool
 from anyorder.compare.store import results
+from anyorder.testing.elsewhere import processes
 
 SRC = Path(anyorder.__file__).parents[1]
 TINY = (
@@ -33,6 +35,12 @@ TINY = (
     "--evaluations",
     "2",
 )
+
+
+@pytest.fixture(autouse=True)
+def _forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of comparisons in this process begin with PyTorch in memory."""
+    monkeypatch.setattr(pool, "multiprocessing", SimpleNamespace(get_context=lambda _: processes()))
 
 
 def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) -> None:
@@ -120,7 +128,6 @@ def start(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
             "compare",
             "digits",
             "--methods",
-            "sgd",
             *words,
         ],
         stdout=subprocess.PIPE,
@@ -133,20 +140,30 @@ def start(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
+#: A method that stands still in the second run, until it is ended.
+STOPPING = """
+import pathlib, torch
+
+
+class Mine(torch.optim.SGD):
+    def step(self, closure):
+        if any('"end"' in path.read_text() for path in pathlib.Path("o/runs").iterdir()):
+            open("gate").read()
+        return super().step(closure)
+"""
+
+
 def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
-    words = ("--budget", "2s", "--tune", "0", "--seeds", "9", "--threads", "1", "--out", "o")
-    process = start(tmp_path, *words)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("[1/9]"):
-        assert process.poll() is None
-    time.sleep(0.3)
-    began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    _, err = process.communicate(timeout=60)
+    (tmp_path / "mine.py").write_text(STOPPING)
+    os.mkfifo(tmp_path / "gate")
+    words = ("--budget", "20grads", "--tune", "0", "--seeds", "9", "--threads", "1", "--out", "o")
+    process = start(tmp_path, "mine.py:Mine", *words)
+    with (tmp_path / "gate").open("w"):  # opens as soon as the other end is opened for reading
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+        _, err = process.communicate()
     assert process.returncode == 130
-    assert time.monotonic() - began < 20
     assert "1 of 9 runs are finished and kept" in err
-    assert "go on with: anyorder compare digits --methods sgd --budget 2s" in err
+    assert "go on with: anyorder compare digits --methods mine.py:Mine --budget 20grads" in err
     assert "Traceback" not in err
     assert not (tmp_path / "o" / "results.json").exists()
 
@@ -160,8 +177,8 @@ def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
         resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
 
     words = ("--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o")
-    process = start(tmp_path, *words, preexec_fn=small_disk)
-    out, err = process.communicate(timeout=120)
+    process = start(tmp_path, "sgd", *words, preexec_fn=small_disk)
+    out, err = process.communicate()
     assert process.returncode == 4, out + err
     assert "finished runs are kept" in err
     assert "Traceback" not in err

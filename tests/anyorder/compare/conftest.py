@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,7 @@ class Command:
     def run(self, *words: str, **options: Any) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
         process = self.start(*words, **options)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate()
         return process.returncode, out, err
 
     def kill_after(self, runs: int, seconds: float, *words: str) -> bool:
@@ -187,7 +186,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         engine.dispose()
         yield named
         return
-    if not (shutil.which("initdb") and shutil.which("postgres")):
+    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
         pytest.skip("needs PostgreSQL, or ANYORDER_TEST_POSTGRES to name an empty database")
     folder = Path(tempfile.mkdtemp(prefix="anyorder-postgres-"))
     # The server refuses to be run by root.
@@ -203,16 +202,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
-    server = subprocess.Popen(["postgres", "-D", data, *words], **options)
-    ready = ["pg_isready", "-h", "127.0.0.1", "-p", str(port)]
-    for _ in range(100):
-        if subprocess.run(ready, stdout=subprocess.DEVNULL, check=False).returncode == 0:
-            break
-        time.sleep(0.1)
+    words = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    control = ["pg_ctl", "-D", data, "-t", "300", "-w"]  # returns when the server is there
+    subprocess.run([*control, "start", "-o", words], check=True, **options)
     yield f"postgresql://tester@127.0.0.1:{port}/postgres"
-    server.terminate()
-    server.wait()
+    subprocess.run([*control, "stop", "-m", "fast"], check=True, **options)
     shutil.rmtree(folder, ignore_errors=True)
 
 

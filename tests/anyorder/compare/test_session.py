@@ -28,6 +28,7 @@ from anyorder.compare.store.schema import Facts
 from anyorder.compare.store.storage import StorageError
 from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
+from anyorder.testing.elsewhere import processes
 
 METHODS = ("sgd", "mezo", "torch.optim:LBFGS")
 
@@ -41,8 +42,9 @@ class Lasting(Pool):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_pool() -> Iterator[None]:
-    """One worker for all comparisons of this module."""
+    """One worker for all comparisons of this module, forked with PyTorch in memory."""
     pool = Lasting(1, 1, os.devnull)
+    pool._context = processes()
 
     def same_pool(size: int, threads: int, log: str) -> Pool:
         assert (size, threads) == (1, 1)
@@ -285,14 +287,40 @@ def same(first: Any, second: Any) -> bool:
     return results.strip_times(first) == results.strip_times(second)
 
 
-def test_two_at_once_of_which_one_is_killed_equal_one_uninterrupted(command: Any) -> None:
-    other = command.start(*WORDS, "--out", "shared")
-    assert not command.kill_after(2, 0.05, *WORDS, "--out", "shared")
-    out, err = other.communicate(timeout=200)
+#: A problem that stands still in the third run of a process that is to be killed there.
+STOPPING = """
+def loss(self, model, batch):
+    import os, pathlib
+    if "LINE_STOPS" in os.environ:
+        runs = [path.read_text() for path in pathlib.Path("shared/runs").iterdir()]
+        if sum('"end"' in text for text in runs) == 2:
+            open(os.environ["LINE_STOPS"]).read()
+    return model(batch).square().mean()
+"""
+
+
+def test_two_at_once_of_which_one_is_killed_equal_one_uninterrupted(
+    command: Any, problem_file: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, gate = problem_file(STOPPING), command.folder / "gate"
+    words = ["compare", path, *WORDS[2:], "--out", "shared"]
+    os.mkfifo(gate)
+    with monkeypatch.context() as patch:
+        patch.setenv("LINE_STOPS", str(gate))
+        killed = command.start(*words)
+    with gate.open("w"):  # opens as soon as the other end is opened for reading
+        other = command.start(*words)
+        assert other.stdout is not None
+        first = next(line for line in other.stdout if line.startswith("["))
+        killed.kill()
+        done = [line for line in killed.communicate()[0].splitlines() if line.startswith("[")]
+        assert len(done) == 2
+    out, err = other.communicate()
     assert other.returncode == 0, err
-    assert sum(line.startswith("[") for line in out.splitlines()) <= 6
+    assert sum(line.startswith("[") for line in [first, *out.splitlines()]) == 6
     found = results.load(command.folder / "shared" / "results.json")
-    assert same(found, again(REQUEST, out=command.folder / "whole")[0])
+    request = replace(REQUEST, settings=replace(REQUEST.settings, problem=path))
+    assert same(found, again(request, out=command.folder / "whole")[0])
     url = f"sqlite:///{command.folder / 'shared' / 'compare.db'}"
     assert sum(s.n_trials for s in optuna.get_all_study_summaries(url)) == 8
 
@@ -316,7 +344,7 @@ def test_machines_join_through_a_server(command: Any, postgres: str) -> None:
     """Two folders, one database: the work is shared and both end with all results."""
     words = [*WORDS, "--storage", postgres]
     processes = [command.start(*words, "--out", name) for name in ("one", "two")]
-    said = [process.communicate(timeout=280) for process in processes]
+    said = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     done = [line for out, _ in said for line in out.splitlines() if line.startswith("[")]
     assert len(done) == 8

@@ -260,8 +260,9 @@ def test_what_no_method_takes_is_refused(extra: dict[str, Any]) -> None:
 )
 def test_bounds_that_bound_nothing_are_no_fault(bounds: Any) -> None:
     rule = method("mezo", lr=0.1)
-    free = optimize.minimize(bowl, np.zeros(2), method=rule)
-    found = optimize.minimize(bowl, np.zeros(2), method=rule, bounds=bounds, constraints=[])
+    wanted: dict[str, Any] = {"method": rule, "options": {"maxiter": 30}}
+    free = optimize.minimize(bowl, np.zeros(2), **wanted)
+    found = optimize.minimize(bowl, np.zeros(2), bounds=bounds, constraints=[], **wanted)
     assert np.array_equal(found.x, free.x)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from anyorder import AdaHessian, AdamW, MeZO
@@ -422,8 +419,8 @@ def test_parameters_frozen_later_are_forgotten() -> None:
 # Several processes ---------------------------------------------------------------------------
 
 
-def _worker(rank: int, folder: str, results: Any) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _worker(rank: int, file: str, results: Any) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     torch.manual_seed(0)
     out: dict[str, Any] = {}
     for method, options in ((AdamW, {}), (AdaHessian, {}), (MeZO, {"lr": 1e-2})):
@@ -439,11 +436,9 @@ def _worker(rank: int, folder: str, results: Any) -> None:
     dist.destroy_process_group()
 
 
-def test_data_parallel_processes_stay_equal_and_average(tmp_path: Path) -> None:
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_worker, (os.fspath(tmp_path), results), nprocs=2)
-        first, second = results[0], results[1]
+def test_data_parallel_processes_stay_equal_and_average(in_two_processes: Any) -> None:
+    found = in_two_processes(_worker)
+    first, second = found[0], found[1]
     assert first == second
     parts = [torch.Generator().manual_seed(rank) for rank in range(2)]
     data = [(torch.randn(8, 3, generator=g), torch.randn(8, 2, generator=g)) for g in parts]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from anyorder import SGD, AdaHessian, MeZO, Optimizer, Oracle
@@ -27,7 +24,7 @@ class Room:
     def __init__(self, size: int) -> None:
         self.size = size
         self.board: list[Any] = [None] * size
-        self.turn = threading.Barrier(size, timeout=60)
+        self.turn = threading.Barrier(size, timeout=300)
 
     def __getitem__(self, rank: int) -> Seat:
         return Seat(self, rank)
@@ -222,9 +219,9 @@ def trained(name: str, rank: int | None, group: Any, way: str = "closure") -> An
     return [p.detach().tolist() for p in model.parameters()], optimizer.calls.bytes_sent
 
 
-def _worker(rank: int, folder: str, results: Any) -> None:
+def _worker(rank: int, file: str, results: Any) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     group, out = dist.group.WORLD, {}
     for name in GROUPED:
         out[name] = trained(name, rank, group)
@@ -245,13 +242,9 @@ def _worker(rank: int, folder: str, results: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def both(in_two_processes: Any) -> Any:
     """What the two processes found."""
-    folder: Path = tmp_path_factory.mktemp("group")
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_worker, (os.fspath(folder), results), nprocs=2)
-        return dict(results)
+    return in_two_processes(_worker)
 
 
 @pytest.mark.parametrize("name", [*GROUPED, "backward", "replica"])

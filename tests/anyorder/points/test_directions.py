@@ -73,6 +73,7 @@ def test_many_at_once_are_what_each_is_alone(law: Law) -> None:
             assert torch.equal(z, seed.tensor(name, like[name]))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_have_the_bits_of_eager_ones() -> None:
     like, seed = torch.randn(BLOCK + 31), Seeded(5, 6)
     assert torch.equal(

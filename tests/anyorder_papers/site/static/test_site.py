@@ -50,32 +50,18 @@ def page(browser: Any) -> Iterator[Any]:
     assert wrong == []
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def address(small_library: Library, database: Database, sink: Sink) -> Iterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
+    # It listens from here on: who comes before the server is there waits in its queue.
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     app = create_app(small_library, database, Settings(url, b"s" * 32, sink.settings), search)
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, access_log=False, log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None))
+    thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
-    wait_for(lambda: server.started)
     yield url
     server.should_exit = True
-    thread.join(10)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+    thread.join()
 
 
 def shown(page: Any) -> list[int]:
@@ -121,7 +107,7 @@ def test_a_visit(
     page.get_by_label("At most once a day").check()
     page.get_by_role("button", name="Send me a confirmation").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mailbox")
-    wait_for(lambda: len(sink.letters) == 1)
+    sink.wait_for(1)
     page.goto(linked(sink, 0, "confirm"))
     page.get_by_role("button", name="Start the digest").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("The digest is on")
