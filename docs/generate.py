@@ -1,9 +1,10 @@
-"""Write the parts of README, documentation and types that are read off the code, or check them.
+"""Write or check the generated parts of the README, the documentation and the type stubs.
 
     python docs/generate.py            write
     python docs/generate.py --check    write nothing; exit with 1 if something is out of date
 
-What each method asks and keeps is measured: one is made, takes a step, and its ledger is read.
+Costs and state of each method are measured: the script creates the method, takes one step and reads
+its ledger.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def navigation(folder: str) -> str:
 def table(prefix: str) -> str:
     """All methods: one row each, linked with pages below ``prefix``."""
     rows = [
-        "| method | order | asks for | oracle calls per step | state | what it is |",
+        "| method | order | needs | oracle calls per step | state | description |",
         "|---|---|---|---|---|---|",
     ]
     for name in methods.names():
@@ -140,7 +141,7 @@ def one_step(kind: type[Optimizer]) -> tuple[str, str]:
         if (count := getattr(calls, answer.name)) and answer.name != "ranked"
     ]
     if calls.ranked:
-        words[-1] += f" of {calls.ranked} points in all"
+        words[-1] += f" of {calls.ranked} points in total"
     state = sum(
         value.numel() * value.element_size()
         for value in optimizer.state[layers[1].weight].values()
@@ -162,7 +163,7 @@ def own(kind: type[Optimizer]) -> dict[str, Hyper]:
 def options(hypers: Mapping[str, Hyper]) -> str:
     """Hyper-parameters as a table."""
     rows = [
-        "| option | default | allowed | tuned over | unit | meaning |",
+        "| option | default | allowed | search space | unit | description |",
         "|---|---|---|---|---|---|",
     ]
     for name, declared in hypers.items():
@@ -185,23 +186,23 @@ INDEX = """{note}
 
 # Methods
 
-One file each in `src/anyorder/methods`; the file's name is the method's name in the registry, on
-the command line and here. Calls, and state in bytes per parameter, are measured with the default
-options on a hidden matrix in float32.
+Each method is one file in `src/anyorder/methods`. The file name is the method's name in the
+registry, on the command line and here. Oracle calls and state (bytes per parameter) are measured
+with the default options on a hidden float32 matrix.
 
 {table}
 
-*Order* is what a method takes from the problem: `rank` an order of candidates, `0` values, `1`
-gradients, `2` curvature. `anyorder list` prints this table, `anyorder show NAME` a page of it.
-[Writing a method](../writing-a-method.md) of your own takes one file.
+*Order* is the information that a method uses: `rank` (an ordering of candidates), `0` (values), `1`
+(gradients) or `2` (curvature). `anyorder list` prints this table and `anyorder show NAME` describes
+one method. To add your own, see [Writing a method](../writing-a-method.md).
 """
 
 PAGE = """{note}
 
 # {name}
 
-- Order **{order}**; asks for {needs}.
-- Each step costs {calls} with the default options.
+- Order **{order}**. Needs {needs}.
+- Cost per step with the default options: {calls}.
 - State: {state} bytes per float32 parameter.
 - On the command line: `--methods {name}`.
 
@@ -218,15 +219,15 @@ anyorder.{signature}
 
 ## Options
 
-The method's own settings. {common}
+{common}
 
 {options}
 {rules}"""
 
 RULE = """
-## Arithmetic
+## Rules
 
-What [the engine](../engine.md) runs, on flat pieces of the parameters and their state.
+The functions that [the engine](../engine.md) runs on flat slices of the parameters and their state.
 
 {code}
 """
@@ -236,7 +237,10 @@ def shared(kind: type[Optimizer]) -> str:
     """The common options that a method has, in a sentence."""
     names = [*(set(kind.hypers) - set(own(kind))), *CONSTRUCTOR]
     words = [f"`{name}`" for name in sorted(names)]
-    text = f"[Common options](../options.md): {', '.join(words[:-1])} and {words[-1]}."
+    text = (
+        "Hyperparameters of this method. It also accepts the [common options](../options.md) "
+        f"{', '.join(words[:-1])} and {words[-1]}."
+    )
     return textwrap.fill(text, 100, break_long_words=False)
 
 
@@ -263,8 +267,7 @@ DECISIONS = """{note}
 
 # Decisions
 
-Choices that shape the house, one page each: what was decided, why, what it costs, and what would
-make us decide again.
+One page per design decision: what was decided, why, what it costs, and what would change it.
 
 {list}
 """

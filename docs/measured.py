@@ -63,7 +63,7 @@ def first_order(found: Mapping[str, Any]) -> str:
         for name in sorted(times, key=lambda name: times[name]["median_ms"])
     ]
     return table(
-        ["step of", "ms", "times fused AdamW", "the same per byte", "state, bytes per parameter"],
+        ["method", "ms", "relative to fused AdamW", "per byte", "state, bytes per parameter"],
         rows,
     )
 
@@ -72,7 +72,7 @@ def many_tensors(found: Mapping[str, Any]) -> str:
     """Times of steps on the two sets of tensors."""
     sets = found["sets"]
     names = [n for n in next(iter(sets.values()))["times"] if "checked" not in n]
-    head = ["step of", *(f"{name}: ms | times fused" for name in sets)]
+    head = ["method", *(f"{name}: ms | relative to fused" for name in sets)]
     head = [cell for name in head for cell in name.split(" | ")]
     rows = [
         [name]
@@ -122,22 +122,22 @@ def reached(found: Mapping[str, Any]) -> str:
         "method",
         "final loss",
         metric,
-        f"{metric} less AdamW's",
-        "gradients to AdamW's end",
+        f"{metric} minus AdamW's",
+        "gradients to AdamW's final result",
         "state, bytes per parameter",
-        "tuned to",
+        "tuned hyperparameters",
     ]
     return (
         f"### {problem['name']}{options}\n\n"
-        f"{problem['parameters']:,} parameters; {plan['budget']} a run, {plan['tune']} tuning runs "
-        f"and {plan['seeds']} seeds a method.\n\n{table(head, body)}"
+        f"{problem['parameters']:,} parameters; {plan['budget']} per run, {plan['tune']} tuning "
+        f"runs and {plan['seeds']} seeds per method.\n\n{table(head, body)}"
     )
 
 
 def _settings(method: Mapping[str, Any]) -> str:
     names = [each["name"] for each in method["space"]]
     words = ", ".join(f"{name} {_short(method['settings'][name])}" for name in names)
-    return words + (" (end of its range)" if method["edge"] else "")
+    return words + (" (boundary)" if method["edge"] else "")
 
 
 def _short(value: Any) -> str:
@@ -171,33 +171,34 @@ def _time(method: Mapping[str, Any]) -> str:
     return f"{reach['grads']:.0f} ({' to '.join(ends)}), {reach['success'] * runs:.0f} of {runs}"
 
 
-PAGE = """<!-- Written by docs/generate.py from benchmarks/results; run those anew instead. -->
+PAGE = """<!-- Written by docs/generate.py from benchmarks/results; rerun the benchmarks instead.
+-->
 
 # Benchmarks
 
-`make bench` measures the times of this page on your machine, `make quality` what the methods reach
-(hours). Entrants of a table ran in turns in one process, A B C A B C, so that drift of the machine
-met all alike; times are medians. Here: {machine}. No GPU has been at hand; the benchmarks take
-`--device cuda`.
+`make bench` measures the times of this page on your machine. `make quality` measures what the
+methods reach (takes hours). The entries of a table ran alternately in one process, A B C A B C,
+so that drift of the machine affects all equally; times are medians. Machine: {machine}. No GPU
+was available; the benchmarks accept `--device cuda`.
 
 ## One step of a first-order method
 
 The same matrices and gradients for all, {parameters} million float32 parameters. Methods of this
-library are in bold, compiled, without looking for NaN, as the others do not. A step that only moves
-numbers can be no faster than memory: the fourth column divides by the bytes a method must move,
-where that is its floor. Peers: {peers}.
+library are in bold and compiled. They do not check for NaN, because the others do not either. A
+memory-bound step cannot be faster than the memory transfer; for such methods the fourth column
+divides the time by the number of bytes that the method must transfer. Other libraries: {peers}.
 
 {first_order}
 
-State in 8 bits and norms (`accelerated`) cost arithmetic, matrix products (`muon`, `scale`) more
-of it; their floor is not memory.
+8-bit state and norms (`accelerated`) need additional arithmetic, matrix products (`muon`,
+`scale`) even more; these methods are not memory-bound.
 
 ## Large tensors and many small ones
 
 {steps}
 
-*Eager* is the same rule without a compiler. Looking for NaN before each step, which is the default
-(`nonfinite="raise"`), is one more pass over the gradients.
+*Eager* is the same rule without a compiler. The check for NaN before each step, which is on by
+default (`nonfinite="raise"`), is one more pass over the gradients.
 
 ## Forward passes
 
@@ -205,15 +206,15 @@ A transformer of 4.9 million parameters, batches of 32 times 64 bytes.
 
 {forwards}
 
-## What is reached
+## Final quality
 
-Equal tuning for all methods, paired seeds, equal numbers of gradients. The loss is on validation
-data, the interquartile mean over seeds with its 95 % interval; differences to tuned AdamW are means
-over the same seeds. Five seeds can separate no two methods at the level of 5 % once all pairs are
-counted; intervals that do not hold zero are a hint, not a verdict. *Gradients to AdamW's end*
-is the cost to be expected until a method is as good as tuned AdamW is on average after the whole
-budget, and in how many runs it came there: all that was spent until then, in runs that never came
-there too, divided by the runs that did.
+Equal tuning for all methods, paired seeds, equal numbers of gradients. The loss is the validation
+loss: the interquartile mean over seeds with its 95 % interval. Differences to tuned AdamW are
+means over the same seeds. Five seeds cannot separate any two methods at the 5 % level after
+correction for all pairs; an interval that excludes zero is an indication, not a conclusion.
+*Gradients to AdamW's final result* is the expected cost until a method is as good as tuned AdamW
+is on average after the whole budget: the cost of all runs until then, including runs that never
+reached it, divided by the number of runs that did. The number of such runs follows.
 
 {quality}
 """

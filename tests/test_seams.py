@@ -102,7 +102,7 @@ class ToyKFAC(Optimizer):
         """Factors belong to whole layers."""
         if self.module is None:
             raise NeedsError("ToyKFAC looks into layers: pass the module, ToyKFAC(model)")
-        if any(is_sharded(param) for _, param in group["params"]):
+        if any(map(is_sharded, group["params"])):
             raise NeedsError("ToyKFAC inverts whole factors and cannot do so over sharded weights")
 
     @contextmanager
@@ -429,6 +429,20 @@ def test_averages_are_of_projected_points(name: str) -> None:
     optimizer.train()
     assert torch.equal(param, training)
     resumes(lambda: schedule_free(after), towards_goal, 10)
+
+
+@pytest.mark.parametrize("state", ["fp32", "bf16"])
+def test_what_is_not_projected_keeps_its_bits(state: str) -> None:
+    ends: list[Tensor] = []
+    for after in (None, mask):
+        x = nn.Parameter(torch.tensor(GOAL / 4, dtype=torch.float32))
+        optimizer = ScheduleFreeAdamW([x], lr=0.05, engine="eager", after=after, state=state)
+        for _ in range(10):
+            towards_goal(optimizer, [x])
+        with optimizer.answer():
+            ends.append(x.detach().clone())
+    free, masked = ends
+    assert torch.equal(free[[0, 2]], masked[[0, 2]]) and not masked[1].any()
 
 
 def test_a_weight_format_holds_in_training_and_for_the_answer() -> None:

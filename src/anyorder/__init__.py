@@ -1,8 +1,9 @@
-"""Optimise with whatever your problem can tell you: a ranking, a value, a gradient, a product.
+"""Optimisation with rankings, function values, gradients or curvature products, for PyTorch.
 
-Every method is used in the same way, ``loss = optimizer.step(closure)``; see
-:mod:`anyorder.optimizer`. Every answer is counted; see :mod:`anyorder.oracle`. The classes of all
-methods are here too (``anyorder.AdamW``), found by scanning :mod:`anyorder.methods`.
+All methods have the same interface, ``loss = optimizer.step(closure)``; see
+:mod:`anyorder.optimizer`. All evaluations are counted; see :mod:`anyorder.oracle`. The classes of
+all methods are available here (``anyorder.AdamW``); they are found by scanning
+:mod:`anyorder.methods`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The mark that every error of this package carries."""
+"""The base class of all errors of this package."""
 
 
 class AnyOrderError(Exception):

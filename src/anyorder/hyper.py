@@ -16,6 +16,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 from anyorder.errors import AnyOrderError
@@ -50,7 +51,7 @@ class Hyper:
     def check(self, name: str, value: Any) -> None:
         """Raise :class:`HyperError` unless ``value`` is one this parameter may take."""
         if self.choices is not None:
-            if value not in self.choices:
+            if not any(_is_choice(value, choice) for choice in self.choices):
                 raise HyperError(f"{name}: expected one of {list(self.choices)}, got {value!r}")
             return
         if isinstance(self.default, bool):
@@ -120,6 +121,14 @@ class Hyper:
                 value = int(value)
         self.check(name, value)
         return value
+
+
+def _is_choice(value: Any, choice: Any) -> bool:
+    """Whether they are equal and of one kind: True is not 1, and 256.0 counts nothing."""
+    kind = Integral if isinstance(choice, int) else type(choice)
+    if isinstance(value, bool) != isinstance(choice, bool) or not isinstance(value, kind):
+        return False
+    return bool(value == choice)
 
 
 def _number(text: str) -> Any:

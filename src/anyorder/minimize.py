@@ -1,4 +1,4 @@
-"""Minimise a plain function, with any method, in one call shaped like scipy's."""
+"""Minimise a plain function with any method, with an interface like SciPy's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Status = Literal["budget", "converged", "stopped", "diverged"]
 PATIENCE = 10
 #: Steps left out in a row (``nonfinite="skip"``) after which a run is given up.
 SKIPS = 100
-#: What a method spends in each unit of the ledger, by what it needs.
+#: The units of the ledger that a method uses, by need.
 SPENT = {
     "value": {"values"},
     "grad": {"grads"},
@@ -51,14 +51,14 @@ class Result:
     """What :func:`minimize` found.
 
     Attributes:
-        x: the best point at which a value is known, in the kind of ``x0``. With a ranker, where
-            none is, the point where the method ended: with a line search the winner by order.
-        fun: the function's value at ``x``; NaN if none is known.
-        success: whether the run ended as planned (budget used, converged, or stopped by the
-            callback), with a value, and no worse than it began.
+        x: the best evaluated point, of the same type as ``x0``. With a ranker no values are known,
+            and it is the final point of the method.
+        fun: the value at ``x``; NaN if unknown.
+        success: whether the run ended normally (budget used, converged, or stopped by the
+            callback), with a known value that is not worse than at the start.
         status: ``budget``, ``converged``, ``stopped`` (by the callback) or ``diverged``: a value
-            or gradient was not finite, or the method ended at a point worse than its start.
-        message: the same in words.
+            or gradient was not finite, or the final point is worse than the start.
+        message: description of the status.
         calls: the ledger.
         nit: steps taken.
     """
@@ -74,10 +74,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Intermediate:
-    """What a callback whose parameter is named ``intermediate_result`` is given.
+    """The argument of callbacks with a parameter named ``intermediate_result``.
 
     Attributes:
-        x: the best point so far at which a value is known.
+        x: the best evaluated point so far.
         fun: the value there; NaN if none is known yet.
         nit: steps taken.
     """
@@ -102,37 +102,37 @@ def minimize(
 ) -> Result:
     """Minimise ``fun`` from ``x0``.
 
-    With a tensor ``x0``, ``fun`` takes a tensor and is differentiated by autograd. With an array,
-    ``fun`` takes an array and returns a number: methods that need values or rankings work as they
-    are, methods that need gradients use ``jac``. Every function is given a copy of the point and
-    may do with it as it likes.
+    If ``x0`` is a tensor, ``fun`` takes a tensor and is differentiated by autograd. If it is an
+    array, ``fun`` takes an array and returns a number: methods that need values or rankings work
+    without more, methods that need gradients use ``jac``. Functions receive a copy of the point and
+    may modify it.
 
-    Every finite value is remembered with the point at which ``fun`` gave it, also where a method
-    looks beside its own point, and the best of them is the result. A value or gradient that is
-    not finite ends the run with the status ``diverged``; with ``nonfinite="skip"`` that step is
-    left out and the run goes on, until 100 steps in a row were left out.
+    The result is the best of all points at which ``fun`` was evaluated, including points that a
+    method only evaluates and does not move to. A value or gradient that is not finite ends the run
+    with the status ``diverged``; with ``nonfinite="skip"`` that step is skipped and the run
+    continues, until 100 steps in a row were skipped.
 
     Args:
         fun: the function, ``fun(x, *args)``.
-        x0: the start; any shape. Its values are not changed.
-        args: further arguments of ``fun`` and ``jac``; anything but a tuple is one argument.
+        x0: the initial point, of any shape. It is not modified.
+        args: further arguments of ``fun`` and ``jac``; a value that is not a tuple is one argument.
         method: name of a method, see ``anyorder list``.
         jac: the gradient, ``jac(x, *args)``, shaped like ``x``; or True if ``fun`` returns the
             value and the gradient.
         budget: limits, such as ``"2000values"`` or ``Budget(grads=500)``, in units that the method
-            spends. One value is set aside from it to ask at the point where the method ends.
-        callback: called after each step with the point of the method, or, if its parameter is named
-            ``intermediate_result``, with an :class:`Intermediate`. A true answer or StopIteration
-            stops the run.
-        ranker: takes candidate points, returns their positions, best first; ``fun`` is not called
-            by ranking methods then.
+            uses. One value of it is reserved for an evaluation at the final point.
+        callback: called after each step with the current point, or, if its parameter is named
+            ``intermediate_result``, with an :class:`Intermediate`. Returning a true value or
+            raising StopIteration stops the run.
+        ranker: takes candidate points and returns their positions, best first; ranking methods then
+            do not call ``fun``.
         tol: converged when 10 steps in a row have not lowered the value by more than this
-            (default: run to the budget; nothing converges by a criterion nobody saw).
-        options: hyper-parameters of the method, and ``seed``, ``maximize``, ``nonfinite``, ...
+            (default: run until the budget is used).
+        options: hyperparameters of the method, and ``seed``, ``maximize``, ``nonfinite``, ...
 
     Raises:
-        MinimizeError: ``x0`` is not finite numbers, a derivative is needed and there is none, the
-            function does not return one number, or an option means nothing to the method.
+        MinimizeError: ``x0`` is not finite, a required derivative is missing, the function does not
+            return one number, or the method does not use an option.
 
     Example:
         >>> import numpy as np
@@ -155,7 +155,7 @@ def minimize(
         judge = None if ranker is None else ranker_of(users(ranker), point, shown)
         optimizer = chosen([("x", point)], budget=limits, ranker=judge, **options)
         stop = _stop(callback, users, optimizer, point, shown, seen)
-        # Counted beforehand, so that the budget holds one value for the end.
+        # Reserve one value of the budget for the end.
         optimizer.calls.values = reserved = int(ranker is None)
         status, message = _run(optimizer, closure, seen, stop, tol)
         optimizer.calls.values -= reserved
@@ -200,7 +200,7 @@ def _run(
 def _last(
     optimizer: Optimizer, closure: Closure, end: Tensor, seen: Seen, limits: Budget
 ) -> float | None:
-    """The value at the point where the method ended; None if it is not known.
+    """Return the value at the final point; None if unknown.
 
     The parameters hold that point.
     """
@@ -220,7 +220,7 @@ def _last(
 def _judged(
     status: Status, message: str, last: float | None, seen: Seen
 ) -> tuple[Status, str, bool]:
-    """Status, words and success by what the values say."""
+    """Determine status, message and success from the values."""
     if seen.last is not None and math.isnan(seen.fun):
         return status, f"{message}; no finite value was seen", False
     if last is not None and seen.worse(last):
@@ -238,7 +238,7 @@ def _stop(
     shown: Shown,
     seen: Seen,
 ) -> Callable[[], bool]:
-    """Whether the callback ends the run."""
+    """Return a function that says whether the callback stops the run."""
     if callback is None:
         return lambda: False
     named, call = takes_intermediate_result(callback), users(callback)
@@ -257,7 +257,7 @@ def _stop(
 
 
 def takes_intermediate_result(callback: Callable[..., Any]) -> bool:
-    """Whether a callback is of the kind that scipy calls with ``intermediate_result=``."""
+    """Whether a callback is one that SciPy calls with ``intermediate_result=``."""
     try:
         return set(inspect.signature(callback).parameters) == {"intermediate_result"}
     except (TypeError, ValueError):  # some built-in functions have no signature
@@ -270,7 +270,7 @@ def takes_intermediate_result(callback: Callable[..., Any]) -> bool:
 def _limits(
     budget: Any, chosen: type[Optimizer], options: dict[str, Any], *, endless: bool
 ) -> Budget:
-    """A copy of the budget, if the method can use it up; ``endless`` if nothing else ends a run."""
+    """Return a copy of the budget if the method can use it up; else raise."""
     spent = set[str]().union(*(SPENT.get(need, set()) for need in chosen.needs))
     if options.get("products") == "finite":
         spent.discard("products")
@@ -298,7 +298,7 @@ def _limits(
 
 
 def _check_kinds(tol: Any, options: dict[str, Any], **functions: Any) -> None:
-    """Refuse what would be taken for something else: nan, 1.7 for a seed, "no" for a yes."""
+    """Refuse values of the wrong kind: nan, 1.7 as a seed, "no" as a flag."""
     for name, function in functions.items():
         if not (callable(function) or (function is None and name != "fun")):
             raise MinimizeError(f"{name}: expected a function, got {function!r}")
@@ -320,7 +320,7 @@ def _check_use(
     jac: Any,
     tol: float | None,
 ) -> None:
-    """Refuse what the method would have to ignore, or could only get wrong."""
+    """Refuse options that the method cannot use."""
     if chosen.needs & COMPOSITE:
         raise MinimizeError(
             f"{chosen.__name__} needs a function in two parts, outputs and their loss; step the "

@@ -165,6 +165,8 @@ def closure_of(
         value = _one_number(answer)
         seen.take(here, float(value.item()))
         if isinstance(answer, Tensor) and answer.is_floating_point():
+            if not (answer.requires_grad or bool(value.isfinite())):
+                answer = answer + 0.0 * x.sum()  # out of bounds: no constant, but no finite loss
             return answer.reshape(()), slope  # with its graph
         return value.to(here), slope
 

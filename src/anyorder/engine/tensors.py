@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,14 @@ def sqrt(x: Tensor) -> Tensor:
     if x.dtype is torch.float32 and x.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(np.sqrt(x.numpy()))
     return x.sqrt()
+
+
+def full_precision(like: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Context in which products keep their dtype, whatever autocast is on around a step."""
+    kind = like.device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyorder.engine.tensors import full_precision
 from anyorder.errors import AnyOrderError
 
 Round = tuple[float, float, float]
@@ -65,9 +66,10 @@ def newton_schulz(
     # The Frobenius norm bounds the largest singular value; it is taken in full precision.
     size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
     x = (x / size.clamp(min=eps)).to(dtype or _products(wide, matrices.device))
-    for a, b, c in rounds:
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    with full_precision(x):
+        for a, b, c in rounds:
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.mT if rows > columns else x
     return x.to(matrices.dtype).reshape(matrices.shape)
 

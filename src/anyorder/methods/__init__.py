@@ -1,6 +1,7 @@
 """Methods, one file each. The file's name is the method's name everywhere.
 
-The folder is scanned; nothing is registered by hand and nothing depends on what was imported.
+The directory is scanned; there is no manual registration, and the result does not depend on
+imports.
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ class UnknownMethodError(AnyOrderError, ValueError):
 
 
 def names() -> list[str]:
-    """The names of all methods, sorted."""
+    """Return the names of all methods, sorted."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def get(name: str) -> type[Optimizer]:
-    """The class of the method called ``name`` (hyphens and underscores are alike).
+    """Return the class of the method ``name`` (hyphens and underscores are equivalent).
 
     Raises:
         UnknownMethodError: with the nearest spelling.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UnknownMethodError(
+            f"expected the name of a method, got {name!r}; write one of {', '.join(names())}"
+        )
     key = name.replace("-", "_").lower()
     if key not in names():
         close = difflib.get_close_matches(key, names(), n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What methods share that treat matrices by one rule and everything else by AdamW."""
+"""Base class of methods with one rule for matrices and AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from anyorder.model.roles import (
     with_patterns,
 )
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import plain
 from anyorder.rules.adamw import ADAMW as RULE
 from anyorder.rules.adamw import adamw_scalars
 
 Roles = Mapping[str, str] | nn.Module | Literal["shape"] | None
-#: The rule of everything that is not treated as a matrix.
+#: The label of all parameters that are not treated as matrices.
 ADAMW = "adamw"
-#: AdamW's arithmetic, whose settings have names of their own here.
+#: AdamW's rule, whose hyperparameters have other names here.
 ADAMW_RULE = replace(RULE, hypers={}, scalars=adamw_scalars("adamw_betas", "adamw_eps"))
 
 
 class ByRole(Optimizer):
-    """A method whose rule for a parameter follows from the parameter's role in the model.
+    """A method whose rule for a parameter depends on the parameter's role in the model.
 
-    A group keeps one ``lr``, that of the method's own rule. AdamW's step size keeps its ratio to
-    it: that of ``adamw_lr`` to ``lr`` as they were given, or else a fixed one. So whatever changes
-    ``lr`` changes both alike.
+    A group has one ``lr``, the learning rate of the method's own rule. AdamW's learning rate keeps
+    its ratio to it: the initial ratio of ``adamw_lr`` to ``lr``, or else a fixed one. A schedule of
+    ``lr`` therefore scales both.
 
     Args:
-        params: a module, best of all, or what any method takes.
+        params: preferably a module, or any other form that methods accept.
         roles: what the module does not say: roles by name pattern, such as ``{"out.*": "head"}``;
             or the module itself, where ``params`` are groups of its parameters; or ``"shape"``, to
             let the shape decide wherever no module is given.
@@ -103,7 +104,7 @@ class ByRole(Optimizer):
             self._assigned = before
             raise
         made = self.param_groups[-1]
-        made.setdefault("lr_given", made["lr"])
+        made.setdefault("lr_given", plain(made["lr"]))  # schedulers write into tensors
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Directions of matrices have a size of their own; decay within them would be lost."""
@@ -128,6 +129,14 @@ class ByRole(Optimizer):
             late = {n: p for n, p in named.items() if n not in self._assigned}
             self._assigned = {**self._assigned, **self._found(late, {})}
         return self.rule_by_role[self._assigned[name].role]
+
+    def labels(self, group: dict[str, Any]) -> list[str]:
+        """The label of each parameter; one that became a vector has another role."""
+        for name, param in zip(group["param_names"], group["params"], strict=True):
+            assigned = self._assigned.get(name)
+            if assigned is not None and assigned.role != "vector" and param.ndim < 2:
+                self._assigned = {**self._assigned, **roles_by_shape({name: param})}
+        return super().labels(group)
 
     def note(self, name: str, param: Tensor) -> str:
         """Role, rule, and how the role is known."""

@@ -13,7 +13,7 @@ from anyorder.hyper import HyperError, hyper
 from anyorder.methods._acceleration import FORMS, Certificate, Constants, Form, constants
 from anyorder.model.sharding import local, summed
 from anyorder.optimizer import Optimizer
-from anyorder.optimizer.record import number, numbers
+from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
@@ -79,13 +79,13 @@ class Accelerated(Optimizer):
             = \tfrac{t_k - 1}{t_{k+1}}, \quad f(x_k) - f^* \le \tfrac{2 L |x_0 - x^*|^2}{(k+1)^2}
 
     where :math:`t_1 = 1` and :math:`t_{k+1} = \frac12 (1 + \sqrt{1 + 4 t_k^2})`. The last one needs
-    no :math:`\mu`. With ``restart`` its momentum starts afresh whenever the step goes uphill,
-    :math:`\nabla f(y_k)^\top (x_{k+1} - x_k) > 0`: a heuristic that as a rule brings back a linear
-    rate. Heavy ball keeps its promise on quadratics only. No member but gradient descent lowers
+    no :math:`\mu`. With ``restart`` its momentum is reset whenever the step increases the loss,
+    :math:`\nabla f(y_k)^\top (x_{k+1} - x_k) > 0`: a heuristic that usually restores a linear
+    rate. The rate of heavy ball only holds for quadratics. No member but gradient descent lowers
     the loss at every step.
 
-    While training, the parameters hold :math:`y_k`. The answer is :math:`x_k`, which
-    ``with optimizer.answer():`` puts in their place.
+    During training the parameters hold :math:`y_k`. The point to evaluate is :math:`x_k`; use
+    ``with optimizer.answer():``.
 
     **Unknown constants.** A ``mu`` or ``L`` that is not given is estimated from the gradients seen:
     the last move :math:`s = y_k - y_{k-1}` has curvature
@@ -138,12 +138,12 @@ class Accelerated(Optimizer):
     answer_buffer = "difference"
 
     lr: float = hyper(
-        1.0, ge=0, search="log", low=1e-2, high=1.0, doc="share of the step size of theory"
+        1.0, ge=0, search="log", low=1e-2, high=1.0, doc="factor on the theoretical step size"
     )
     form: Form = hyper("nesterov_convex", choices=FORMS, doc="member of the family")
-    mu: float | None = hyper(None, gt=0, unit="gradient / parameter", doc="least curvature")
+    mu: float | None = hyper(None, gt=0, unit="gradient / parameter", doc="smallest curvature")
     L: float | None = hyper(None, gt=0, unit="gradient / parameter", doc="largest curvature")
-    restart: bool = hyper(True, doc="restart nesterov_convex where its steps go uphill")
+    restart: bool = hyper(True, doc="restart nesterov_convex when a step increases the loss")
 
     def __init__(self, params: Any, **options: Any) -> None:
         self._gamma, self._t, self._restarts = 0.0, 1.0, 0
@@ -155,7 +155,7 @@ class Accelerated(Optimizer):
         super().__init__(params, **options)
 
     def certificate(self) -> Certificate:
-        """What theory promises for these constants, beside what the run has done so far.
+        """Return the theoretical rate for these constants and the measured one.
 
         Ask before the run ends in rounding errors: from there on no factor is measured.
         """
@@ -193,7 +193,7 @@ class Accelerated(Optimizer):
                     )
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
-        """The last move is kept only where curvature is estimated."""
+        """The last update is stored only if curvature is estimated."""
         return "estimating" if _estimates(group) else "told"
 
     def answer_scale(self, group: Mapping[str, Any]) -> float:
@@ -211,7 +211,7 @@ class Accelerated(Optimizer):
         }
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move; the rest is looking at them."""
+        """Compute one gradient and update; also measure the rate."""
         loss, grads = oracle.grad()
         group, before = self.param_groups[0], list[Tensor]()
         watching, clip = _estimates(group), group["clip_norm"]
@@ -254,6 +254,8 @@ class Accelerated(Optimizer):
         self._slope = None if slope is None else number(extra, slope, "slope")
         self._every = number(extra, extra["every"], "every", least=1, whole=True)
         pair = None if curvatures is None else numbers(extra, curvatures, "curvatures", 2)
+        if pair is not None and not 0.0 < pair[0] <= pair[1]:
+            raise CheckpointError(f"curvatures: expected two numbers > 0 in order, got {pair}")
         self._curvatures = None if pair is None else (pair[0], pair[1])
         entries = [numbers(extra, entry, "record", 2) for entry in extra["record"]]
         self._record = [(step, norm) for step, norm in entries]

@@ -1,4 +1,4 @@
-"""AdaGrad: every coordinate divided by the root of its squared gradients' sum."""
+"""AdaGrad: divides each coordinate by the root of the sum of its squared gradients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def adagrad_(
 
 
 def _scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
-    """The step size, and where the sum starts: in a parameter's first step."""
+    """The step size, and the initial value of the sum in the first step."""
     return {
         "step_size": float(group["lr"]) / (1.0 + (step - 1) * group["lr_decay"]),
         "start": float(group["initial"]) if step == 1 else 0.0,
@@ -34,21 +34,21 @@ ADAGRAD = Rule(adagrad_, buffers=("sum",), nonnegative=frozenset(("sum",)), scal
 
 
 class AdaGrad(Optimizer):
-    r"""AdaGrad: the step size of a coordinate falls with all the gradients it has seen.
+    r"""AdaGrad: the step size of a coordinate decreases with the sum of its squared gradients.
 
     .. math::
         s_t &= s_{t-1} + g_t^2, \qquad s_0 = \text{initial} \\
         x_t &= x_{t-1} - \frac{\eta}{1 + (t - 1) \, \text{decay}} \frac{g_t}{\sqrt{s_t} + \epsilon}
 
-    Rarely used coordinates keep long steps, so sparse features do not need a step size of their
-    own. The step size needs no schedule, and no scaling when batches grow: the sum takes the
-    smaller noise into account (see :class:`anyorder.batching.BatchSizeController`). Since a sum
-    forgets nothing, large gradients at the start shorten all later steps.
+    Rarely updated coordinates keep large steps, so sparse features do not need their own learning
+    rate. The learning rate needs no schedule, and no scaling when the batch size grows, because the
+    sum adapts to the lower noise (see :class:`anyorder.batching.BatchSizeController`). The sum
+    never decreases, so large gradients at the start shorten all later steps.
 
-    State: one buffer per parameter. In ``8bit`` a sum stands still once a square is below its
+    State: one buffer per parameter. In ``8bit`` the sum stops growing once a square is below its
     rounding (a few per cent), so that later steps are too long; prefer ``fp32`` or ``bf16``, which
-    rounds at random. Oracle calls per step: 1 gradient. Each step moves 20 bytes per float32
-    parameter.
+    rounds stochastically. Oracle calls per step: 1 gradient. Each step transfers 20 bytes per
+    float32 parameter.
 
     Example:
         >>> import torch
@@ -68,12 +68,14 @@ class AdaGrad(Optimizer):
     rule = ADAGRAD
 
     lr: float = hyper(
-        1e-2, ge=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="step size"
+        1e-2, ge=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="learning rate"
     )
-    lr_decay: float = hyper(0.0, ge=0, unit="1 / step", doc="fall of the step size over steps")
-    initial: float = hyper(0.0, ge=0, unit="gradient^2", doc="value of the sum before any gradient")
+    lr_decay: float = hyper(0.0, ge=0, unit="1 / step", doc="decay of the learning rate over steps")
+    initial: float = hyper(0.0, ge=0, unit="gradient^2", doc="initial value of the sum")
     eps: float = hyper(1e-10, gt=0, unit="gradient", doc="added to the denominator")
-    weight_decay: float = hyper(0.0, ge=0, unit="gradient / parameter", doc="decay, L2 by default")
+    weight_decay: float = hyper(
+        0.0, ge=0, unit="gradient / parameter", doc="weight decay, L2 by default"
+    )
     decoupled_weight_decay: bool = hyper(
-        False, doc="decay the weights themselves; else add the decay to the gradient (L2)"
+        False, doc="decoupled weight decay instead of L2 (added to the gradient)"
     )

@@ -1,4 +1,4 @@
-"""AdaGrad-Norm: one step size, divided by the root of the squared gradient norms' sum."""
+"""AdaGrad-Norm: divides the step size by the root of the sum of squared gradient norms."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from anyorder.rules.descent import DESCENT
 
 
 class AdaGradNorm(Optimizer):
-    r"""AdaGrad-Norm: AdaGrad with a single number for state.
+    r"""AdaGrad-Norm: AdaGrad with a single number as its state.
 
     .. math::
         b_t^2 = b_{t-1}^2 + |g_t|^2, \qquad x_t = x_{t-1} - \frac{\eta}{b_t + \epsilon} g_t
 
-    The norm is over all parameters of all groups. The direction is the gradient's own, so unlike
-    AdaGrad it does not help coordinates of different scales; what it adapts to is the unknown
-    smoothness and noise. In the first step every parameter together moves by ``lr`` (with
-    ``initial = 0``).
+    The norm is over all parameters of all groups. The direction is the gradient, so unlike AdaGrad
+    the method does not adapt to different scales of coordinates, but to the unknown smoothness and
+    noise. The first step has the total length ``lr`` (with ``initial = 0``).
 
-    State: one number in all, none per parameter. Oracle calls per step: 1 gradient. Each step moves
-    16 bytes per float32 parameter: the norm is a second pass over the gradient.
+    State: one number in total, none per parameter. Oracle calls per step: 1 gradient. Each step
+    transfers 16 bytes per float32 parameter: the norm is a second pass over the gradient.
 
     Example:
         >>> import torch
@@ -50,13 +49,13 @@ class AdaGradNorm(Optimizer):
     rule = DESCENT
 
     lr: float = hyper(
-        1.0, ge=0, search="log", low=1e-2, high=1e2, unit="parameter", doc="step size"
+        1.0, ge=0, search="log", low=1e-2, high=1e2, unit="parameter", doc="learning rate"
     )
-    initial: float = hyper(0.0, ge=0, unit="gradient", doc="b before any gradient")
+    initial: float = hyper(0.0, ge=0, unit="gradient", doc="initial value of b")
     eps: float = hyper(1e-10, ge=0, unit="gradient", doc="added to the denominator")
-    weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="decay of the weights")
+    weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="weight decay")
     decoupled_weight_decay: bool = hyper(
-        True, choices=(True,), doc="decay the weights themselves; the norm is the gradient's alone"
+        True, choices=(True,), doc="always decoupled; the norm does not contain weight decay"
     )
 
     def __init__(self, params: Any, **options: Any) -> None:
@@ -64,7 +63,7 @@ class AdaGradNorm(Optimizer):
         super().__init__(params, **options)
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """One sum serves all groups."""
+        """Check that the initial sum is equal in all groups."""
         same_in_all_groups(["initial"], group, self.param_groups, "there is one sum for all groups")
 
     def extra_state(self) -> dict[str, Any]:
@@ -72,16 +71,16 @@ class AdaGradNorm(Optimizer):
         return {"squares": self.squares}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
-        """Take over the sum."""
+        """Load the sum."""
         self.squares = float(number(extra, extra["squares"], "squares", least=0.0))
 
     def _scalars(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
-        """One step size, the same for every coordinate."""
+        """The step size, equal for all coordinates."""
         root = math.sqrt(group["initial"] ** 2 + self.squares) + group["eps"]
         return {"lr": float(group["lr"]) / root if root else 0.0}
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, its norm, one move."""
+        """Compute one gradient and its norm, then update."""
         loss, grads = oracle.grad()
         norms = [full(g).double().square().sum() for g in grads if g is not None]
         self.squares += float(torch.stack(norms).sum()) if norms else 0.0

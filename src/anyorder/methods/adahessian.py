@@ -97,7 +97,7 @@ ADAHESSIAN, ADAHESSIAN_POWER = _rule(adahessian_), _rule(adahessian_power_)
 
 
 class AdaHessian(Optimizer):
-    r"""AdaHessian: the denominator is curvature, not gradient magnitude.
+    r"""AdaHessian: Adam with curvature instead of squared gradients in the denominator.
 
     With a Rademacher probe :math:`z`, the Hutchinson estimate of the Hessian's diagonal is
     :math:`D = z \odot H z`, averaged over blocks of related entries to :math:`\bar D`:
@@ -112,12 +112,12 @@ class AdaHessian(Optimizer):
     them); vectors are not averaged. The best ``lr`` is 10 to 100 times Adam's.
 
     State: two buffers per parameter. Oracle calls per step: 1 gradient and ``probes`` products, the
-    products only in every ``every``-th step; the graph is kept for the length of a step and freed.
+    products only in every ``every``-th step; the graph is freed at the end of the step.
 
-    Departures from the paper: the paper averages the signed diagonal, the authors' code (which made
-    all published numbers) absolute values; ``average`` chooses, by default as the code. With
-    ``every > 1`` the second moment's bias correction counts its own updates, and a parameter that
-    joins between two estimates waits for the next one.
+    Departures from the paper: the paper averages the signed diagonal, the authors' code (used for
+    all published numbers) absolute values; ``average`` selects this, by default as in the code.
+    With ``every > 1`` the bias correction of the second moment counts its own updates, and a
+    parameter that is added between two estimates is first updated after the next one.
 
     Example:
         >>> import torch
@@ -142,14 +142,20 @@ class AdaHessian(Optimizer):
     counters = ("estimates",)  # curvature estimates in a parameter's second moment
 
     lr: float = hyper(
-        0.15, ge=0, search="log", low=1e-3, high=1.0, unit="share of a Newton step", doc="step size"
+        0.15,
+        ge=0,
+        search="log",
+        low=1e-3,
+        high=1.0,
+        unit="share of a Newton step",
+        doc="learning rate",
     )
     betas: tuple[float, float] = hyper(
-        (0.9, 0.999), ge=0, lt=1, doc="memory of gradient and curvature"
+        (0.9, 0.999), ge=0, lt=1, doc="decay rates of gradient and curvature"
     )
     eps: float = hyper(1e-4, ge=0, unit="curvature", doc="added to the denominator")
     hessian_power: float = hyper(1.0, gt=0, le=1, doc="power k of the curvature")
-    weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="decoupled decay")
+    weight_decay: float = hyper(0.0, ge=0, unit="1 / step size", doc="weight decay")
     every: int = hyper(1, ge=1, doc="steps between two curvature estimates")
     probes: int = hyper(1, ge=1, doc="probes per estimate")
     block: int = hyper(
@@ -163,7 +169,7 @@ class AdaHessian(Optimizer):
     )
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """One curvature estimate serves all groups, so how it is made is common to them."""
+        """Check options of the curvature estimate, which all groups share."""
         names, why = ("every", "probes", "products"), "one curvature estimate serves all groups"
         same_in_all_groups(names, group, self.param_groups, why)
 
@@ -172,7 +178,7 @@ class AdaHessian(Optimizer):
         return "plain" if group["hessian_power"] == 1.0 else "power"
 
     def update(self, oracle: Oracle) -> Tensor:
-        """A gradient, and curvature when it is due."""
+        """Compute a gradient, and curvature if it is due."""
         due = self._due()
         if due:
             with oracle.hessian(products=self.products) as hessian:

@@ -7,7 +7,7 @@ from anyorder.rules.adamw import ADAMW
 
 
 class AdamW(Optimizer):
-    r"""Adam with decoupled weight decay, the baseline everybody has.
+    r"""Adam with decoupled weight decay, the standard baseline.
 
     .. math::
         m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
@@ -15,8 +15,8 @@ class AdamW(Optimizer):
         x_t &= (1 - \eta \lambda) x_{t-1}
                - \eta \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
 
-    State: two buffers per parameter. Oracle calls per step: 1 gradient. Each step moves 28 bytes
-    per float32 parameter, the floor for this state.
+    State: two buffers per parameter. Oracle calls per step: 1 gradient. Each step transfers 28
+    bytes per float32 parameter, the minimum for this state.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""EXAdam: Adam whose bias corrections look at both moments, and which counts the gradient twice."""
+"""EXAdam: Adam with bias corrections from both moments, which uses the gradient twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def exadam_(
     boost: Tensor,
     eps: Tensor,
 ) -> None:
-    """Both moments, their corrections, and the move."""
+    """Update both moments and compute their corrections, then update the parameter."""
     exp_avg.add_((grad - exp_avg).mul_(take1))
     exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
     # Both ratios lie in [0, 1): 0 far below eps, 1 far above.
@@ -42,7 +42,7 @@ def exadam_(
 
 
 def _scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
-    """See the class for the symbols; powers and logarithms are taken here."""
+    """See the class for the symbols."""
     beta1, beta2 = group["betas"]
     growth = 0.5 * math.log(2.0 * (step + 1)) if group["version"] == 1 else 1.0
     return {
@@ -67,7 +67,7 @@ EXADAM = Rule(
 
 
 class EXAdam(Optimizer):
-    r"""Adam with cross-moment bias corrections and the present gradient beside the mean.
+    r"""Adam with cross-moment bias corrections that adds the current gradient to the mean.
 
     .. math::
         m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad
@@ -78,21 +78,21 @@ class EXAdam(Optimizer):
                \frac{d_1 (m_t + b\, g_t) / (1 - \beta_1^t)}
                     {\sqrt{d_2 v_t / (1 - \beta_2^t)} + \epsilon}
 
-    with :math:`b = 1` (``boost``). Two methods carry the name. In version 1 of the paper the step
-    grows for ever, :math:`\eta_t = \eta \ln(\sqrt 2 \sqrt{t + 1})`: 0.69 at first, 3.8 after a
-    thousand steps, 7.3 after a million. In version 2 it is constant, :math:`\eta_t = \eta`. The
-    default is 2: the paper as it stands and the authors' program since April 2025. The growth of
-    version 1 is a schedule that any method could be given, so a gain it brings says little about
-    the moments.
+    with :math:`b = 1` (``boost``). Two methods have this name. In version 1 of the paper the step
+    size grows without bound, :math:`\eta_t = \eta \ln(\sqrt 2 \sqrt{t + 1})`: 0.69 at first, 3.8
+    after a thousand steps, 7.3 after a million. In version 2 it is constant, :math:`\eta_t = \eta`.
+    The default is 2: the current paper, and the authors' program since April 2025. The growth of
+    version 1 is a schedule that could be used with any method, so an improvement from it says
+    little about the moments.
 
-    Compare it with Adam only after tuning both: in a steady state :math:`m_t + g_t` is twice Adam's
-    mean, and :math:`d_1` doubles the step once more over the first :math:`1 / (1 - \beta_2)`
+    Only compare it with Adam after tuning both: in a steady state :math:`m_t + g_t` is twice Adam's
+    mean, and :math:`d_1` doubles the step again over the first :math:`1 / (1 - \beta_2)`
     steps. The corrections compare :math:`v_t` and :math:`m_t^2` with :math:`\epsilon`, so
     unlike Adam the method depends on the scale of the loss: with gradients far below
     :math:`\sqrt\epsilon` both corrections are switched off.
 
-    State: two buffers per parameter. Oracle calls per step: 1 gradient. Each step moves 28 bytes
-    per float32 parameter, as Adam's.
+    State: two buffers per parameter. Oracle calls per step: 1 gradient. Each step transfers 28
+    bytes per float32 parameter, like Adam.
 
     Example:
         >>> import torch
@@ -104,9 +104,9 @@ class EXAdam(Optimizer):
         1.405
 
     Departures from the paper:
-        ``boost`` (1 in the paper) is there to measure what the added gradient does. Algorithm 1 has
-        no weight decay; as in the authors' program it is decoupled, comes before the move and
-        scales with ``lr``, not with version 1's growing step.
+        ``boost`` (1 in the paper) allows measuring the effect of the added gradient. Algorithm 1
+        has no weight decay; as in the authors' program it is decoupled, is applied before the
+        update and scales with ``lr``, not with the growing step size of version 1.
 
     References:
         Adly (2024), "EXAdam: The Power of Adaptive Cross-Moments", arXiv 2412.20302; the authors'
@@ -117,12 +117,12 @@ class EXAdam(Optimizer):
     rule = EXADAM
 
     lr: float = hyper(
-        1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+        1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
     )
-    betas: tuple[float, float] = hyper((0.9, 0.999), ge=0, lt=1, doc="memory of mean and square")
+    betas: tuple[float, float] = hyper((0.9, 0.999), ge=0, lt=1, doc="decay rates of the moments")
     eps: float = hyper(1e-8, gt=0, doc="added to the denominator; scale of the corrections")
-    boost: float = hyper(1.0, ge=0, doc="weight of the present gradient beside the mean")
-    version: int = hyper(2, choices=(1, 2), doc="of the paper: 1 lets the step size grow for ever")
+    boost: float = hyper(1.0, ge=0, doc="weight of the current gradient")
+    version: int = hyper(2, choices=(1, 2), doc="version of the paper; in 1 the step size grows")
     weight_decay: float = hyper(
-        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decoupled decay"
+        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="weight decay"
     )

@@ -135,9 +135,11 @@ class LionK(Optimizer):
     }
 
     lr: float = hyper(
-        1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="step size"
+        1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="learning rate"
     )
-    betas: tuple[float, float] = hyper((0.9, 0.99), ge=0, lt=1, doc="memory seen, memory kept")
+    betas: tuple[float, float] = hyper(
+        (0.9, 0.99), ge=0, lt=1, doc="momentum weights in the update and in the state"
+    )
     weight_decay: float = hyper(
         0.0,
         ge=0,
@@ -163,11 +165,11 @@ class LionK(Optimizer):
             )
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
-        """The map, where it looks at one element at a time."""
+        """Return the map if it is elementwise."""
         return group["kappa"] if group["kappa"] in RULES else WHOLE
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
+        """Compute one gradient, then update."""
         loss, grads = oracle.grad()
         used = {group["kappa"] for group in self.param_groups}
         for name in sorted(used & RULES.keys()):

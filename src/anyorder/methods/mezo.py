@@ -23,21 +23,21 @@ class MeZO(Optimizer):
         g_i = \frac{f(x + \epsilon z_i) - f(x - \epsilon z_i)}{2 \epsilon}, \qquad
         x \leftarrow x - \eta \left( \frac{1}{n} \sum_{i=1}^n g_i z_i + \lambda x \right)
 
-    The stored weights are never perturbed: each operation of the closure is handed perturbed
-    weights made for it alone (:mod:`anyorder.points.substitution`), so they are unharmed bit for
-    bit in every dtype and the memory needed is that of inference plus one layer. Weights that
-    PyTorch cannot see being read (compiled or scripted modules) are perturbed in place from a
-    saved copy, which costs a copy of these weights.
+    The stored weights are never changed: each operation of the closure receives perturbed weights
+    that are computed for it (:mod:`anyorder.points.substitution`). The weights are therefore
+    bitwise unchanged in every dtype, and the memory is that of inference plus one layer. If PyTorch
+    cannot intercept the operations that read a weight (compiled or scripted modules), the weight is
+    perturbed in place and restored from a copy, which needs memory for these weights.
 
     State: none. Oracle calls per step: ``2 * directions`` values. The returned loss is the mean of
-    the values seen. Both sides see the same dropout masks.
+    these values. Both points use the same dropout masks.
 
-    In half precision ``eps`` must exceed the distance between neighbouring numbers at the size of
-    the weights (2^-8 of them in bfloat16), or most perturbations round to nothing; ``explain``
-    warns of it.
+    In half precision ``eps`` must be larger than the spacing of floating-point numbers at the
+    magnitude of the weights (2^-8 of them in bfloat16), or most perturbations round to zero;
+    ``explain`` warns about this.
 
     Departures from the paper's code: weight decay skips biases and normalisation layers as there
-    (here: all parameters with fewer than two axes), perturbing and restoring in place is not done.
+    (here: all parameters with fewer than two axes). There is no perturbing and restoring in place.
 
     Example:
         >>> import torch
@@ -58,19 +58,19 @@ class MeZO(Optimizer):
     needs = frozenset({"value"})
 
     lr: float = hyper(
-        1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / slope", doc="step size"
+        1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / slope", doc="learning rate"
     )
-    eps: float = hyper(1e-3, gt=0, unit="parameter", doc="distance of the two points")
+    eps: float = hyper(1e-3, gt=0, unit="parameter", doc="size of the perturbation")
     directions: int = hyper(1, ge=1, doc="directions per step")
-    weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="decay of matrices")
+    weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="weight decay of matrices")
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """All groups move along one direction at once, so how it is measured is common to them."""
+        """Check options of the direction, which all groups share."""
         names, why = ("eps", "directions"), "all groups move along one direction"
         same_in_all_groups(names, group, self.param_groups, why)
 
     def note(self, name: str, param: Tensor) -> str:
-        """Warn of perturbations that the parameter's dtype cannot hold."""
+        """Warn if the parameter's dtype cannot represent the perturbation."""
         if not param.numel():
             return ""
         spacing = float(param.detach().abs().float().mean()) * torch.finfo(param.dtype).eps
@@ -79,7 +79,7 @@ class MeZO(Optimizer):
         return f"eps is below the resolution of these weights (about {spacing:.1g}); raise it"
 
     def update(self, oracle: Oracle) -> Tensor:
-        """Ask for two values per direction, then move along all of them."""
+        """Evaluate two values per direction, then move along all directions."""
         drawn = [self.direction(index) for index in range(self.directions)]
         slopes: list[float] = []
         seen: list[Tensor] = []

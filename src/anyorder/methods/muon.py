@@ -1,4 +1,4 @@
-"""Muon: momentum with its singular values set to one, and AdamW for what is no hidden matrix."""
+"""Muon: orthogonalised momentum for hidden matrices, and AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PRECISIONS = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat1
 
 
 class Muon(ByRole):
-    r"""Momentum orthogonalised by Newton-Schulz rounds, for hidden matrices.
+    r"""Muon: momentum orthogonalised by Newton-Schulz iterations, for hidden matrices.
 
     With gradient :math:`G_t` of a matrix of :math:`r` rows and :math:`c` columns,
 
@@ -34,26 +34,28 @@ class Muon(ByRole):
         \mathrm{NS}(U \Sigma V^\top) \approx U V^\top
 
     where :math:`s = \sqrt{\max(1, r/c)}` (``adjust_lr="original"``) or :math:`0.2 \sqrt{\max(r,
-    c)}` (``match_rms_adamw``, with which AdamW's step sizes and decay may be kept).
+    c)}` (``match_rms_adamw``, which allows AdamW's learning rate and weight decay).
 
-    Kernels are flattened to (outputs, everything else); packed projections whose type says so
-    (``nn.MultiheadAttention``, recurrent layers) are orthogonalised piece by piece. Embeddings, the
-    output layer and vectors go to AdamW, with ``adamw_lr``: by default 0.015 lr with ``original``
-    (Jordan's 3e-4 beside 0.02), and lr itself with ``match_rms_adamw``. Pass the model, which says
-    what is what; :meth:`explain` prints the rule of each parameter.
+    Convolution kernels are flattened to (outputs, everything else). Packed projections of known
+    modules (``nn.MultiheadAttention``, recurrent layers) are orthogonalised separately. Embeddings,
+    the output layer and vectors use AdamW with the learning rate ``adamw_lr``: by default 0.015 lr
+    with ``original`` (Jordan's 3e-4 and 0.02), and lr with ``match_rms_adamw``. A learning rate
+    schedule scales both. Pass the model, so that the roles of parameters are known; :meth:`explain`
+    prints the rule of each parameter.
 
-    Matrices of equal shape go through the rounds in one batch. ``coefficients="jordan"`` are the
-    customary ones, which leave singular values above a hundredth of the Frobenius norm between 0.68
-    and 1.14. ``minimax`` are the best ones for the number of rounds
-    (:func:`~anyorder.linalg.newton_schulz.minimax_rounds`): six leave those above a thousandth
-    within 0.4 % of one. ``precision="auto"`` makes the products in bfloat16 on CUDA and in float32
-    elsewhere. Of sharded parameters every process gathers and orthogonalises the whole.
+    Matrices of equal shape are orthogonalised in one batch. ``coefficients="jordan"`` are the usual
+    ones, which map singular values above a hundredth of the Frobenius norm to between 0.68 and
+    1.14. ``minimax`` are optimal for the number of rounds
+    (:func:`~anyorder.linalg.newton_schulz.minimax_rounds`): six rounds map singular values above a
+    thousandth to within 0.4 % of one. ``precision="auto"`` uses bfloat16 for the products on CUDA
+    and float32 elsewhere. For sharded parameters every process gathers and orthogonalises the whole
+    matrix.
 
-    State: one buffer for each hidden matrix, two for everything else.
+    State: one buffer for each hidden matrix, two for all other parameters.
 
     Oracle calls per step: 1 gradient. Five rounds on a matrix of shorter side m and longer side n
-    cost :math:`20 m^2 n + 10 m^3` operations, where forward and backward on b tokens cost
-    :math:`6 b m n`: at most a share of :math:`5 m / b`.
+    cost :math:`20 m^2 n + 10 m^3` operations, compared with :math:`6 b m n` for forward and
+    backward on b tokens: an overhead of at most :math:`5 m / b`.
 
     Example:
         >>> import torch
@@ -67,7 +69,8 @@ class Muon(ByRole):
         2.bias  2 float32  vector: adamw (bias of Linear)
 
     Departures from the original: momentum is an average (as in later versions and torch.optim), so
-    it has the size of a gradient, which the rounds ignore; the Frobenius norm is taken in float32.
+    it has the scale of a gradient, to which the rounds are invariant; the Frobenius norm is
+    computed in float32.
 
     References:
         Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks",
@@ -90,26 +93,32 @@ class Muon(ByRole):
     }
 
     lr: float = hyper(
-        0.02, ge=0, search="log", low=1e-3, high=1e-1, unit="parameter", doc="step size of matrices"
+        0.02,
+        ge=0,
+        search="log",
+        low=1e-3,
+        high=1e-1,
+        unit="parameter",
+        doc="learning rate of matrices",
     )
     momentum: float = hyper(
-        0.95, ge=0, lt=1, search="linear", low=0.85, high=0.98, doc="memory of the gradient"
+        0.95, ge=0, lt=1, search="linear", low=0.85, high=0.98, doc="momentum factor"
     )
-    nesterov: bool = hyper(True, doc="look ahead along the momentum")
+    nesterov: bool = hyper(True, doc="use Nesterov momentum")
     adjust_lr: str = hyper(
         "original",
         choices=("original", "match_rms_adamw"),
-        doc="how the step follows the shape of a matrix",
+        doc="how the step size depends on the shape of a matrix",
     )
     rounds: int = hyper(5, ge=1, le=100, doc="Newton-Schulz rounds")
     coefficients: str = hyper(
-        "jordan", choices=("jordan", "minimax"), doc="numbers of the Newton-Schulz rounds"
+        "jordan", choices=("jordan", "minimax"), doc="coefficients of the Newton-Schulz rounds"
     )
     precision: str = hyper(
         "auto", choices=tuple(_PRECISIONS), doc="precision of the Newton-Schulz products"
     )
     adamw_betas: tuple[float, float] = hyper(
-        (0.9, 0.95), ge=0, lt=1, doc="AdamW's memory of mean and square"
+        (0.9, 0.95), ge=0, lt=1, doc="AdamW's decay rates of the moments"
     )
     adamw_eps: float = hyper(1e-10, ge=0, unit="gradient", doc="added to AdamW's denominator")
     weight_decay: float = hyper(
@@ -117,11 +126,11 @@ class Muon(ByRole):
     )
 
     def adamw_share(self, group: Mapping[str, Any]) -> float:
-        """Jordan's ratio, or one and the same step size where the sizes of moves are matched."""
+        """Jordan's ratio, or 1 if the sizes of updates are matched."""
         return 1.0 if group["adjust_lr"] == "match_rms_adamw" else 0.015
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
+        """Compute one gradient, then update."""
         loss, grads = oracle.grad()
         self.apply(AVERAGE, grads, label=MUON)
         self.apply(DESCENT, self._directions(grads), label=MUON)
@@ -164,7 +173,7 @@ def _rounds(coefficients: str, count: int) -> tuple[Round, ...]:
 
 
 def _ahead(momentum: Tensor, grad: Tensor, group: Mapping[str, Any]) -> Tensor:
-    """Nesterov's look along the momentum, which holds this gradient already."""
+    """Nesterov momentum; the momentum already contains this gradient."""
     keep = group["momentum"]
     return momentum * keep + grad.to(momentum.dtype) * (1.0 - keep)
 

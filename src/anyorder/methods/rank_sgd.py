@@ -1,4 +1,4 @@
-"""ZO-RankSGD: descend when nothing but an order of candidates is known."""
+"""ZO-RankSGD: optimisation from rankings of candidates only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ESTIMATE = Rule(estimate_, buffers=("estimate",), gradient=False, ends_step=Fals
 
 
 class RankSGD(Population):
-    r"""ZO-RankSGD: a person, a judge or a simulator puts candidates in order, best first.
+    r"""ZO-RankSGD: descent from rankings of candidates by a person, a model or a simulator.
 
     1. Show :math:`m` points :math:`x + \mu z_i` with Gaussian :math:`z_i`; learn the ``top`` best
        in order. Each pair (:math:`i` better than :math:`j`) that follows is an edge of a graph
@@ -42,8 +42,8 @@ class RankSGD(Population):
     Only the order matters: any increasing function of the loss gives the same run, bit for bit.
 
     State: one buffer per parameter (the estimate). Oracle calls per step: 2 rankings of ``points``
-    and ``line_search + 2`` points (1 ranking without line search). The returned loss is NaN: no
-    value is ever seen. ``ask`` and ``tell`` work without a closure, across restarts.
+    and ``line_search + 2`` points (1 ranking without line search). The returned loss is NaN,
+    because values are never used. ``ask`` and ``tell`` work without a closure, across restarts.
 
     Departures from the paper: the published code weighs the point of rank r by m - 2r, so that its
     weights do not sum to zero; the formula above is the paper's.
@@ -67,15 +67,27 @@ class RankSGD(Population):
     rule = ESTIMATE
 
     lr: float = hyper(
-        0.1, ge=0, search="log", low=1e-3, high=10.0, unit="parameter", doc="first step tried"
+        0.1,
+        ge=0,
+        search="log",
+        low=1e-3,
+        high=10.0,
+        unit="parameter",
+        doc="learning rate; first step size of the line search",
     )
     mu: float = hyper(
-        0.1, gt=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="spread of the points"
+        0.1,
+        gt=0,
+        search="log",
+        low=1e-3,
+        high=1.0,
+        unit="parameter",
+        doc="scale of the random points",
     )
-    points: int = hyper(10, ge=2, doc="points shown at a time (m)")
-    top: int = hyper(0, ge=0, doc="how many of the best come in order (k); 0 is all")
-    line_search: int = hyper(5, ge=0, doc="step sizes tried (L); 0 moves by lr")
-    shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between the step sizes tried (gamma)")
+    points: int = hyper(10, ge=2, doc="points per ranking (m)")
+    top: int = hyper(0, ge=0, doc="number of best points that are ranked (k); 0 for all")
+    line_search: int = hyper(5, ge=0, doc="step sizes in the line search (L); 0 to use lr")
+    shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between these step sizes (gamma)")
 
     def __init__(self, params: Any, **options: Any) -> None:
         self._best: int | None = None  # number of the best point of part 1, when that is done
@@ -83,7 +95,7 @@ class RankSGD(Population):
         super().__init__(params, **options)  # pyright: ignore[reportCallIssue]
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """The order of all candidates is one answer, so groups may differ in nothing."""
+        """Check that all groups have equal options, because a ranking covers all parameters."""
         if group["top"] > group["points"]:
             raise HyperError(
                 f"top: expected at most points = {group['points']}, got {group['top']}"

@@ -1,4 +1,4 @@
-"""SCALE: gradients normalised by column, momentum for the output layer only."""
+"""SCALE: gradients normalised by column, with momentum for the output layer only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS, MOMENTUM = "columns", "columns with momentum"
 
 
 class SCALE(ByRole):
-    r"""SGD on normalised columns, with momentum in the output layer and nowhere else.
+    r"""SCALE: SGD with column-wise normalised gradients and momentum only in the output layer.
 
     A linear layer maps inputs to outputs; its *column* is what belongs to one output unit. With
     gradient :math:`G_t` of a matrix, columns :math:`G_t^{(j)}` of length :math:`n`,
@@ -32,24 +32,25 @@ class SCALE(ByRole):
         W_t^{(j)} &= (1 - \eta \lambda) W_{t-1}^{(j)}
                    - \eta \frac{M_t^{(j)}}{\max(\lVert M_t^{(j)} \rVert, \epsilon)}
 
-    so that a column moves by its step size whatever its gradient. Vectors (norms, biases) are left
-    to AdamW. In torch's layout a column is a row of ``Linear.weight`` and of a flattened kernel,
-    and a column of ``Embedding.weight`` (one feature of all tokens). A matrix shared between
-    embedding and output layer counts as the output layer.
+    so that the update of a column does not depend on the size of its gradient. Vectors (norms,
+    biases) use AdamW. In PyTorch's layout a column is a row of ``Linear.weight`` and of a flattened
+    kernel, and a column of ``Embedding.weight`` (one feature of all tokens). A matrix shared
+    between embedding and output layer counts as the output layer.
 
-    ``norm="rms"``, the default, divides by the root mean square: every element moves by about lr,
-    and the step sizes of the authors' scripts (1e-3 for models to 350 million parameters, 2e-4 for
-    1 billion, 1e-4 for 7 billion) are meant for it. ``norm="l2"`` divides by the Euclidean length,
-    as the paper writes it; this is :math:`\sqrt n` times shorter, so it wants larger steps.
+    ``norm="rms"``, the default, divides by the root mean square: every element changes by about lr.
+    The learning rates of the authors' scripts (1e-3 for models up to 350 million parameters, 2e-4
+    for 1 billion, 1e-4 for 7 billion) are for this norm. ``norm="l2"`` divides by the Euclidean
+    norm, as in the paper; updates are :math:`\sqrt n` times smaller, so it needs larger learning
+    rates.
 
-    Warm up: the first steps are as long as all others. The authors use 10 % of all steps, then a
-    cosine; schedulers do that.
+    Use warm-up, because the first steps are as large as all others. The authors use 10 % of all
+    steps, then a cosine schedule.
 
     State: one buffer for the output layer, two for each vector, none for other matrices.
 
-    Oracle calls per step: 1 gradient. Each step moves 24 bytes per float32 element of a hidden
-    matrix: the gradient is read for its norms and again to be divided, the direction written and
-    read, the weight read and written.
+    Oracle calls per step: 1 gradient. Each step transfers 24 bytes per float32 element of a
+    hidden matrix: the gradient is read for its norms and again for the division, the direction is
+    written and read, the weight is read and written.
 
     Example:
         >>> import torch
@@ -62,9 +63,9 @@ class SCALE(ByRole):
         >>> print(optimizer.explain().splitlines()[2])  # doctest: +NORMALIZE_WHITESPACE
           0.weight  8x3 float32  matrix: columns (weight of Linear)
 
-    Departures from the paper: kernels are flattened to (outputs, everything else), on which the
-    authors' program fails; AdamW's denominator has its bias correction before epsilon, theirs
-    after it; the default of ``norm``, where their program and their paper differ.
+    Departures from the paper: kernels are flattened to (outputs, everything else), which the
+    authors' program does not support; AdamW applies its bias correction before adding epsilon,
+    theirs after it; the default of ``norm``, for which their program and their paper differ.
 
     References:
         Glentis, Li, Han and Hong (2025), "A Minimalist Optimizer Design for LLM Pretraining",
@@ -87,15 +88,15 @@ class SCALE(ByRole):
     }
 
     lr: float = hyper(
-        1e-3, ge=0, search="log", low=1e-4, high=1e-1, unit="parameter", doc="step size"
+        1e-3, ge=0, search="log", low=1e-4, high=1e-1, unit="parameter", doc="learning rate"
     )
     momentum: float = hyper(
-        0.9, ge=0, lt=1, doc="memory of the output layer's gradient; 0 for none, and no state"
+        0.9, ge=0, lt=1, doc="momentum factor of the output layer; 0 for none, and no state"
     )
     norm: str = hyper(
-        "rms", choices=("rms", "l2"), doc="what a column is divided by: root mean square or length"
+        "rms", choices=("rms", "l2"), doc="norm of a column: root mean square or Euclidean"
     )
-    eps: float = hyper(1e-8, gt=0, unit="gradient", doc="norms below this count as this")
+    eps: float = hyper(1e-8, gt=0, unit="gradient", doc="lower bound of the norm")
     weight_decay: float = hyper(
         0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="weight decay"
     )
@@ -115,12 +116,12 @@ class SCALE(ByRole):
         )
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
-        """Without momentum the output layer is a matrix like others."""
+        """Without momentum the output layer is treated like other matrices."""
         found = super().label(name, group)
         return COLUMNS if found == MOMENTUM and not group["momentum"] else found
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
+        """Compute one gradient, then update."""
         loss, grads = oracle.grad()
         self.apply(AVERAGE, grads, label=MOMENTUM)
         directions = self._directions(grads)

@@ -1,8 +1,9 @@
-"""Schedule-free AdamW: gradients between a fast point and its average, and no schedule."""
+"""Schedule-free AdamW: iterate averaging instead of a learning rate schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from anyorder.engine.tensors import sqrt
 from anyorder.hyper import HyperError, hyper
 from anyorder.optimizer import Optimizer
+from anyorder.optimizer.options import RECORD
 from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
@@ -59,10 +61,10 @@ PULL = Rule(pull_, buffers=("ahead",), gradient=False, ends_step=False)
 
 
 class ScheduleFreeAdamW(Optimizer):
-    r"""AdamW with an average of its points in place of a schedule, and of momentum.
+    r"""Schedule-free AdamW: an average of iterates replaces the schedule and momentum.
 
     Gradients :math:`g_t` are taken at :math:`y`, between the point :math:`z` that Adam moves and
-    the average :math:`x` of such points, which is the answer:
+    the average :math:`x` of such points, which is the point to evaluate:
 
     .. math::
         \eta_t &= \eta \min(1, t / T_{\mathrm{warm}}), \qquad
@@ -73,19 +75,20 @@ class ScheduleFreeAdamW(Optimizer):
         c_t = \eta_t^2 \Big/ \sum_{i \le t} \eta_i^2 \\
         y_{t+1} &= (1 - \beta_1) z_{t+1} + \beta_1 x_{t+1}
 
-    The parameters hold :math:`y` while training. To validate or to save a model use
-    ``with optimizer.answer():``, in which they hold :math:`x`. Batch normalisation keeps statistics
-    of the network at :math:`y`; let it see some batches at :math:`x` first.
+    The parameters hold :math:`y` during training. To evaluate or save a model use
+    ``with optimizer.answer():`` or ``optimizer.eval()``, and the parameters hold :math:`x`. Batch
+    normalisation has the statistics of the network at :math:`y`; run some batches at :math:`x`
+    first.
 
-    Kept are :math:`v` and :math:`e = z - y`, from which both points follow: :math:`z = y + e`,
+    The state is :math:`v` and :math:`e = z - y`, which determine both points: :math:`z = y + e`,
     :math:`x = y - e (1 - \beta_1) / \beta_1`, and
 
     .. math::
         y_{t+1} = y_t + c_t e_t - \eta_t (1 - \beta_1 (1 - c_t)) u_t, \qquad
         e_{t+1} = (1 - c_t) (e_t - \eta_t \beta_1 u_t).
 
-    State: two buffers per parameter, as Adam. Oracle calls per step: 1 gradient. Each step moves
-    28 bytes per float32 parameter.
+    State: two buffers per parameter, like Adam. Oracle calls per step: 1 gradient. Each step
+    transfers 28 bytes per float32 parameter.
 
     Example:
         >>> import torch
@@ -116,24 +119,28 @@ class ScheduleFreeAdamW(Optimizer):
     scheduled = False
 
     lr: float = hyper(
-        2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+        2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
     )
     betas: tuple[float, float] = hyper(
-        (0.9, 0.999), ge=0, lt=1, doc="share of the average in y (above 0), memory of the square"
+        (0.9, 0.999),
+        ge=0,
+        lt=1,
+        doc="weight of the average in y (above 0), decay rate of the second moment",
     )
     eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator")
     weight_decay: float = hyper(
-        0.0, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size", doc="decay of z, at y"
+        0.0,
+        ge=0,
+        search="log",
+        low=1e-4,
+        high=1.0,
+        unit="1 / step size",
+        doc="weight decay of z, at y",
     )
-    warmup: int = hyper(0, ge=0, unit="steps", doc="steps over which the step size rises")
-
-    def __init__(self, params: Any, **options: Any) -> None:
-        # By group: steps taken, the last step size (warm-up included), the sum of their squares.
-        self._averages: list[tuple[int, float, float]] = []
-        super().__init__(params, **options)
+    warmup: int = hyper(0, ge=0, unit="steps", doc="warm-up steps")
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Without a share of the average in y, it could not be had back from y and z."""
+        """Check that y contains the average, which could not be recovered otherwise."""
         if group["betas"][0] == 0.0:
             raise HyperError("betas[0]: expected a value > 0, got 0.0; for z alone use AdamW")
 
@@ -155,7 +162,7 @@ class ScheduleFreeAdamW(Optimizer):
 
     def _share(self, group: Mapping[str, Any]) -> tuple[float, float]:
         """The last step size of a group, and the share of its point in the average."""
-        _, lr, total = self._averages[[g is group for g in self.param_groups].index(True)]
+        _, lr, total = _average(group)
         return lr, lr**2 / total if total else 0.0  # steps of size zero have no weight
 
     def _pull(self, group: Mapping[str, Any], step: int) -> dict[str, float]:
@@ -164,15 +171,13 @@ class ScheduleFreeAdamW(Optimizer):
         return {"in_param": 1.0 - behind, "in_ahead": behind}
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient, one move."""
+        """Compute one gradient, then update."""
         loss, grads = oracle.grad()
-        missing = len(self.param_groups) - len(self._averages)
-        self._averages += [(0, 0.0, 0.0)] * missing
-        for index, group in enumerate(self.param_groups):
-            steps, _, total = self._averages[index]
+        for group in self.param_groups:
+            steps, _, total = _average(group)
             rise = min(1.0, (steps + 1) / group["warmup"]) if group["warmup"] else 1.0
             lr = float(group["lr"]) * rise
-            self._averages[index] = (steps + 1, lr, total + lr**2)
+            _set_average(group, (steps + 1, lr, total + lr**2))
         self.apply(SCHEDULE_FREE, grads, scalars=self._scalars)
         return loss
 
@@ -201,16 +206,14 @@ class ScheduleFreeAdamW(Optimizer):
 
     def extra_state(self) -> dict[str, Any]:
         """The weights of the averages."""
-        missing = len(self.param_groups) - len(self._averages)
-        averages = [*self._averages, *[(0, 0.0, 0.0)] * missing]
-        return {"averages": [list(average) for average in averages]}
+        return {"averages": [list(_average(group)) for group in self.param_groups]}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
         """Take over what :meth:`extra_state` saved."""
         found = [numbers(extra, average, "averages", 3) for average in extra["averages"]]
         if len(found) != len(self.param_groups):
             raise CheckpointError(f"averages: expected {len(self.param_groups)}, got {len(found)}")
-        self._averages = [
+        averages = [
             (
                 number(extra, steps, "averages", least=0, whole=True),
                 lr,
@@ -218,3 +221,18 @@ class ScheduleFreeAdamW(Optimizer):
             )
             for steps, lr, total in found
         ]
+        for group, place in zip(self.param_groups, extra.get("order", count()), strict=False):
+            _set_average(group, averages[place])
+
+
+#: Of a group: steps taken, the last step size (warm-up included), the sum of their squares.
+_Average = tuple[int, float, float]
+
+
+def _average(group: Mapping[str, Any]) -> _Average:
+    return group.get(RECORD, {}).get("average", (0, 0.0, 0.0))
+
+
+def _set_average(group: dict[str, Any], average: _Average) -> None:
+    """Keep it in the group, which may be moved, copied or removed."""
+    group[RECORD] = {**group.get(RECORD, {}), "average": average}

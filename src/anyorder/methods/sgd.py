@@ -12,7 +12,7 @@ from anyorder.rules.descent import DESCENT, HEAVY_BALL
 
 
 class SGD(Optimizer):
-    r"""Stochastic gradient descent, plain, with heavy-ball or with Nesterov momentum.
+    r"""Stochastic gradient descent, optionally with heavy-ball or Nesterov momentum.
 
     With gradient :math:`g_t` (plus ``weight_decay`` :math:`\lambda x`) and velocity :math:`v`:
 
@@ -49,7 +49,7 @@ class SGD(Optimizer):
     dampening: float = HEAVY_BALL.hypers["dampening"]
     weight_decay: float = HEAVY_BALL.hypers["weight_decay"]
     decoupled_weight_decay: bool = hyper(
-        False, doc="decay the weights themselves; else add the decay to the gradient (L2)"
+        False, doc="decoupled weight decay instead of L2 (added to the gradient)"
     )
     nesterov: bool = HEAVY_BALL.hypers["nesterov"]
 
@@ -59,5 +59,5 @@ class SGD(Optimizer):
             raise HyperError("nesterov: expected momentum > 0 and dampening = 0 beside it")
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
-        """Plain descent keeps nothing."""
+        """Plain descent has no state."""
         return "momentum" if group["momentum"] else "plain"

@@ -1,4 +1,4 @@
-"""SSO: several steps of the model for one gradient of the loss, on a surrogate in output space."""
+"""SSO: several model steps per gradient of the loss, on a surrogate in output space."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from anyorder.rules.descent import MOVE
 
 
 class SSO(Optimizer):
-    r"""SSO: for losses whose gradient is dear and models that are cheap.
+    r"""SSO: several model steps per loss gradient, for losses that are expensive to differentiate.
 
     The loss is a mean over samples, :math:`f(w) = \frac1b \sum_i \ell_i(z_i(w))`, of model outputs
-    :math:`z_i`. A step asks for one gradient in output space,
+    :math:`z_i`. A step computes one gradient in output space,
     :math:`G_i = \nabla \ell_i(z_i(w_t))`, and then takes ``inner_steps`` deterministic steps on
 
     .. math::
         S(w) = \frac1b \sum_i \left[ \langle G_i, z_i(w) \rangle
                + \frac{1}{2 \eta_t} \left| z_i(w) - z_i(w_t) \right|^2 \right]
 
-    which needs the model and no more of the loss. With :math:`\eta = 1/L`, :math:`L` the smoothness
+    which needs the model but not the loss. With :math:`\eta = 1/L`, :math:`L` the smoothness
     of :math:`\ell_i` (1/4 for logistic, 1/2 for softmax, 1 for squared error), and the whole data
     as a batch, :math:`f(w_t) + S(w) - S(w_t)` is never below :math:`f(w)`; larger :math:`\eta` is
     often faster. Many inner steps approach the regression of the outputs on
-    :math:`z(w_t) - \eta_t G`: gradient descent in output space, projected on what the model can do.
+    :math:`z(w_t) - \eta_t G`: gradient descent in output space, projected onto the outputs that the
+    model can represent.
 
     Inner steps minimise :math:`\eta_t S`, whose curvature does not depend on :math:`\eta_t`. One
     inner step with ``inner="gd"`` is stochastic gradient descent of step size ``lr * inner_lr``,
@@ -45,8 +46,8 @@ class SSO(Optimizer):
 
     State: none per parameter, one number in all (an inner step size); during a step one
     displacement per parameter, with ``lbfgs`` up to 20 more. Oracle calls per step: 1 output_grad,
-    ``inner_steps`` gradients of the model, and with a line search one value per trial. No weight is
-    moved before the step is complete, so a step that fails leaves everything as it was.
+    ``inner_steps`` gradients of the model, and with a line search one value per trial. Weights
+    only change when the step is complete, so a step that fails changes nothing.
 
     Departures from the paper: rejected trial steps are halved where the authors' code multiplies by
     0.9, and the first trial of a step is twice the longest length accepted in the step before,
@@ -69,7 +70,7 @@ class SSO(Optimizer):
         1
 
     References:
-        Lavington et al. (2023), "OutputGrad-based Surrogates for Stochastic Optimization",
+        Lavington et al. (2023), "Target-based Surrogates for Stochastic Optimization",
         arXiv 2302.02607.
     """
 
@@ -79,24 +80,24 @@ class SSO(Optimizer):
 
     lr: float = hyper(
         1.0, ge=0, search="log", low=1e-1, high=1e2, unit="output^2 / loss",
-        doc="step size eta in output space; 1/L makes the surrogate a bound",
+        doc="learning rate eta in output space; with 1/L the surrogate is a bound",
     )  # fmt: skip
     inner: Literal["armijo", "gd", "lbfgs"] = hyper(
-        "armijo", choices=("armijo", "gd", "lbfgs"), doc="what minimises the surrogate"
+        "armijo", choices=("armijo", "gd", "lbfgs"), doc="method that minimises the surrogate"
     )
     inner_steps: int = hyper(10, ge=1, doc="steps on each surrogate")
     inner_lr: float = hyper(
         1.0, gt=0, unit="parameter / slope of eta S", doc="step on the surrogate, or first trial"
     )
     armijo: float = hyper(
-        0.5, gt=0, lt=1, doc="share of the expected fall that a gradient step must reach"
+        0.5, gt=0, lt=1, doc="fraction of the expected decrease that a step must reach"
     )
     schedule: Literal["constant", "sqrt", "exponential"] = hyper(
         "constant",
         choices=("constant", "sqrt", "exponential"),
         doc="eta, eta / sqrt(t) or eta (1/horizon)^(t/horizon) in step t",
     )
-    horizon: int = hyper(1000, ge=1, doc="steps in which the exponential schedule falls")
+    horizon: int = hyper(1000, ge=1, doc="length of the exponential schedule in steps")
 
     def __init__(self, params: Any, **options: Any) -> None:
         self._length: float | None = None  # the longest inner step size accepted in the last step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
         ParamsTypeError: not parameters at all.
     """
     seen = {id(p) for group in taken for p in group["params"]}
-    names = {name for group in taken for name in group["param_names"]}
+    names = {name for group in taken for name in group.get("param_names", ())}
     if isinstance(params, (set, frozenset)):
         raise ParamsTypeError(_UNORDERED)
     if isinstance(params, Mapping):
@@ -62,7 +63,7 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
     for group in groups:
         if "params" not in group:
             raise ParamsError("a parameter group is a dict with the key 'params'")
-        pairs = _named(group["params"], group.get("param_names"), start=len(names))
+        pairs = _named(group["params"], group.get("param_names"), taken=names)
         for name, param in pairs:
             _check(name, param, seen, names)
             seen.add(id(param))
@@ -113,14 +114,18 @@ def _unwrapped_name(name: str, parallel: Collection[str] = ()) -> str:
     return ".".join((*kept, last))
 
 
-def _named(params: Any, names: Any, start: int) -> list[tuple[str, Tensor]]:
-    """Pairs from the ``params`` of a group and its ``param_names``, where it has them."""
+def _named(params: Any, names: Any, taken: Collection[str]) -> list[tuple[str, Tensor]]:
+    """Pairs from the ``params`` of a group and its ``param_names``, where it has them.
+
+    The others are called after their place, or the next one that is free: groups may be removed.
+    """
     entries = _entries(params)
     if names is not None:
         entries = _with_names(entries, names)
     pairs: list[tuple[str, Tensor]] = []
+    places = (f"param.{i}" for i in count(len(taken)) if f"param.{i}" not in taken)
     for entry in entries:
-        name, param = entry if _is_pair(entry) else (f"param.{start + len(pairs)}", entry)
+        name, param = entry if _is_pair(entry) else (next(places), entry)
         if not isinstance(param, Tensor) or not isinstance(name, str):
             raise ParamsTypeError(
                 f"expected tensors or (name, tensor) pairs, got {type(entry).__name__}; if this is "

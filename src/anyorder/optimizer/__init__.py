@@ -1,4 +1,4 @@
-"""The base of every method: :class:`Optimizer`, and :class:`Population` for ask and tell."""
+"""The base classes of methods: :class:`Optimizer`, and :class:`Population` for ask and tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The point to be judged, where a method trains at another one."""
+"""The point to evaluate, for methods that train at another one."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from anyorder.rules.rule import Scalars
 
 
 class AnswerError(AnyOrderError, RuntimeError):
-    """A step was asked for while the parameters hold the answer."""
+    """A step was called while the parameters hold the answer."""
 
 
 class Owner(Protocol):
-    """What is needed of an optimizer."""
+    """The part of an optimizer that this module uses."""
 
     param_groups: list[dict[str, Any]]
     after: Callable[[str, Tensor], Any] | None
 
     def named_params(self) -> dict[str, Tensor]:
-        """The parameters that rules are applied to, by name."""
+        """Return the parameters that rules are applied to, by name."""
         ...
 
     def buffer(self, name: str) -> dict[str, Tensor]:
-        """One buffer by the parameter's name."""
+        """Return one buffer by parameter name."""
         ...
 
     def answer_scale(self, group: Mapping[str, Any]) -> float:
-        """How far along the buffer the answer lies."""
+        """Return the distance to the answer, in multiples of the buffer."""
         ...
 
     def apply(
@@ -47,21 +47,18 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """Whether the parameters hold the answer, and how they come back.
+    """Moves the parameters to the answer and back.
 
     Attributes:
-        buffer: the buffer along which the answer lies; ``None`` where it is where the parameters
-            are.
-        shown: whether they hold it.
-        whole: whether rules apply to frozen parameters too, as while they move there and back.
+        buffer: the direction to the answer; ``None`` if the answer is the parameters themselves.
+        shown: whether the parameters hold the answer.
+        whole: whether rules apply to frozen parameters too, which is so during these moves.
     """
 
     buffer: str | None = None
     shown: bool = False
     whole: bool = False
-    _aside: list[tuple[Tensor, Tensor, int]] = field(
-        default_factory=list[tuple[Tensor, Tensor, int]]
-    )
+    _aside: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
 
     def show(self, owner: Owner) -> None:
         """Move the parameters to the answer."""
@@ -70,40 +67,62 @@ class Answer:
         here = [p for group in owner.param_groups for p in group["params"]]
         copies = [local(p).detach().clone() for p in here]
         try:
-            self._move(owner, 1.0)
-            if owner.after is not None:
-                for name, param in owner.named_params().items():
-                    owner.after(name, param)
+            self._go(owner)
         except BaseException:
             _put_back(zip(here, copies, strict=True))
             raise
-        self._aside = [(p, c, local(p)._version) for p, c in zip(here, copies, strict=True)]
+        self._aside = list(zip(here, copies, strict=True))
         self.shown = True
+
+    def _go(self, owner: Owner) -> None:
+        """Move to the answer, as constrained as what it is an average of."""
+        self._move(owner, 1.0)
+        if owner.after is not None:
+            with torch.no_grad():
+                for name, param in owner.named_params().items():
+                    owner.after(name, param)
 
     def hide(self, owner: Owner, *, exact: bool) -> None:
         """Move the parameters back.
 
         Args:
             owner: the optimizer.
-            exact: put back what was there, whatever was done to the parameters since. Otherwise
-                those that were changed are taken for answers and moved by the same distance.
+            exact: restore the saved values, even if parameters were changed since. Otherwise
+                changed parameters are treated as answers and moved by the same distance.
         """
         if not self.shown:
             return
-        same = [(p, c) for p, c, version in self._aside if exact or local(p)._version == version]
+        same = self._aside if exact else self._unchanged(owner)
         self.shown, self._aside = False, []
         if not exact:
             self._move(owner, -1.0, without={id(p) for p, _ in same})
         _put_back(same)
 
+    def _unchanged(self, owner: Owner) -> list[tuple[Tensor, Tensor]]:
+        """Those that still hold the answer, found by moving there again from what was put aside.
+
+        ``param.data`` can be written without a trace in the parameter's version.
+        """
+        if not self._aside:
+            return []
+        here = {id(p): p for group in owner.param_groups for p in group["params"]}
+        here |= {id(p): p for p, _ in self._aside}
+        now = {key: (p, local(p).detach().clone()) for key, p in here.items()}
+        _put_back(self._aside)
+        try:
+            self._go(owner)
+            return [(p, c) for p, c in self._aside if torch.equal(local(p), now[id(p)][1])]
+        finally:
+            _put_back(now.values())
+
     def restore(self, shown: bool) -> None:
-        """Take over from a checkpoint whether the weights saved with it are the answer."""
+        """Load from a checkpoint whether the weights saved with it are the answer."""
         if self.shown != (shown and self.buffer is not None):
             self.shown, self._aside = not self.shown, []
 
     @torch.no_grad()
     def _move(self, owner: Owner, sign: float, without: Collection[int] = ()) -> None:
-        """Move every parameter that has state, frozen ones too."""
+        """Move every parameter that has state, including frozen ones."""
         assert self.buffer is not None
         self.whole = True
         try:
@@ -119,7 +138,7 @@ class Answer:
             self.whole = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies have other parameters, which come back by moving."""
+        """Copies have other parameters and move them back instead of restoring."""
         return Answer, (self.buffer, self.shown)
 
 

@@ -1,4 +1,4 @@
-"""One use of a rule on a group of parameters: the program around it, its numbers, its masks."""
+"""Application of a rule to a parameter group: program, scalars, masks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from anyorder.rules.rule import Scalars
 
 
 class Owner(Protocol):
-    """What is needed of an optimizer."""
+    """The part of an optimizer that this module uses."""
 
     engine: Engine
     seed: int
     steps: int
 
     def grads_by_param(self) -> Mapping[int, Tensor]:
-        """The gradients of the step being taken, by the identity of their parameters."""
+        """Return the gradients of the current step by the identity of their parameters."""
         ...
 
 
@@ -38,7 +38,7 @@ def _number(value: float) -> Tensor:
 
 
 class Application:
-    """One use of a rule on a group."""
+    """Application of a rule to a group."""
 
     def __init__(
         self, owner: Owner, rule: Rule, group: dict[str, Any], scalars: Scalars | None = None
@@ -54,7 +54,7 @@ class Application:
             self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
 
     def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
-        """Apply the rule to a stretch of parameters in their step ``step``."""
+        """Apply the rule to a stretch of parameters at step ``step``."""
         rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
         program = self._program(stretch, self.decay, rounded)
         if len(stretch.params) > 1 and not stretch.packed and self._cautious:
@@ -81,10 +81,10 @@ class Application:
         inputs: Sequence[Sequence[Tensor]],
         scalars: dict[str, Tensor],
     ) -> None:
-        """Keep only moves against the gradient, scaled up for those left out.
+        """Keep only updates against the gradient and scale them up to compensate.
 
-        A parameter of n elements of which k are kept moves n / (k + 1) times as far in each (Liang
-        et al., 2024, arXiv 2411.16085, algorithm 1). Decoupled decay is no move and stays whole.
+        If k of the n elements of a parameter are kept, they are scaled by n / (k + 1) (Liang et
+        al., 2024, arXiv 2411.16085, algorithm 1). Decoupled weight decay is not masked.
         """
         grads = self.owner.grads_by_param()
         starts = [local(p).to(torch.promote_types(p.dtype, torch.float32)) for p in stretch.params]
@@ -124,7 +124,7 @@ class Application:
         return self._made.setdefault(step, made)
 
     def _noise(self, name: str) -> dict[str, Tensor]:
-        """Keys of the random bits with which a stretch is rounded in this step."""
+        """Return the keys of the random bits for rounding a stretch in this step."""
         low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
         words = [torch.tensor(word, dtype=torch.int64, device="cpu") for word in (low, high, 0)]
         return dict(zip(NOISE, words, strict=True))

@@ -1,14 +1,13 @@
-"""The base of every method: one line, ``loss = optimizer.step(closure)``, whatever it asks for.
+"""The base class of all methods: ``loss = optimizer.step(closure)`` for methods of any order.
 
-A method is one file in :mod:`anyorder.methods`. It declares what it needs from the problem, its
-settings, and its rule; most need no more::
+A method is one file in :mod:`anyorder.methods`. It declares its needs, its hyperparameters and its
+rule. Most methods consist of these declarations::
 
     class SGD(Optimizer):
         rule = DESCENT
         lr: float = hyper(1e-3, ge=0, search="log", low=1e-4, high=1.0)
 
-A step then asks for one gradient and applies the rule. A method that does something else writes
-``update``::
+A step then computes one gradient and applies the rule. Other methods override ``update``::
 
         def update(self, oracle):
             loss, grads = oracle.grad()
@@ -43,6 +42,8 @@ from anyorder.optimizer.entry import STEP, Slot
 from anyorder.optimizer.estimator import Backpropagation, Estimator
 from anyorder.optimizer.options import (
     RECORD,
+    Checked,
+    SettingError,
     check_common,
     check_group_keys,
     checked_callable,
@@ -59,7 +60,7 @@ from anyorder.optimizer.options import (
 from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
-from anyorder.oracle.closures import Closure, Ranker
+from anyorder.oracle.closures import Closure, ClosureError, Ranker
 from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
@@ -86,7 +87,7 @@ _BACKPROPAGATION = Backpropagation()
 
 
 class _GroupValue:
-    """Reads a setting from the first group, where schedulers keep it up to date."""
+    """Reads a hyperparameter from the first group, where schedulers update it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -94,24 +95,31 @@ class _GroupValue:
     def __get__(self, instance: Optimizer | None, owner: type) -> Any:
         return self if instance is None else plain(instance.param_groups[0][self.name])
 
+    def __set__(self, instance: Optimizer, value: Any) -> None:
+        raise SettingError(
+            f"{self.name}: expected a setting to be changed in its groups, where steps read it; "
+            f"write group[{self.name!r}] = {value!r} for each group of optimizer.param_groups"
+        )
+
 
 class Optimizer(Copying, torch.optim.Optimizer, ABC):
-    """A method of any order.
+    """Base class of methods of any order.
 
-    Subclasses are final. They set the class attributes and, where a step is more than one estimate
-    and one rule, write :meth:`update`.
+    Subclasses are final. They set the class attributes. If a step is more than one estimate and one
+    rule, they override :meth:`update`.
 
     Args:
-        params: a module (names are kept, buffers are safe), parameters, named parameters, or
-            groups of these with their own settings. Groups may have keys of your own.
-        engine: ``auto``, ``eager`` or ``compiled``; the numbers are the same.
-        seed: seed of every random direction the method draws.
-        maximize: climb instead of descend.
-        nonfinite: what a NaN or infinite loss or gradient does. ``raise`` (default) stops before
-            anything is changed; ``skip`` leaves the step out and counts it in ``calls.skipped``;
-            ``ignore`` does not look, as torch.optim.
-        budget: limits on what may be asked, such as ``"500grads"``; ``BudgetExhausted`` is raised
-            before the question.
+        params: a module (parameters keep their names, buffers are restored), parameters, named
+            parameters, or parameter groups with their own hyperparameters. Groups may contain your
+            own keys.
+        engine: ``auto``, ``eager`` or ``compiled``; the results are equal.
+        seed: seed of all random directions of the method.
+        maximize: maximise the loss instead of minimising it.
+        nonfinite: what to do if a loss or gradient is NaN or infinite. ``raise`` (default) raises
+            before anything is changed; ``skip`` skips the step and counts it in ``calls.skipped``;
+            ``ignore`` does not check, like torch.optim.
+        budget: limits on evaluations, such as ``"500grads"``; ``BudgetExhausted`` is raised before
+            an evaluation that would exceed it.
         ranker: orders candidate points, for methods that need ``rank``.
         scaler: a ``torch.amp.GradScaler`` for closures under float16 autocast.
         process_group: average answers over these processes (default: the group of a
@@ -124,23 +132,23 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     """
 
     order: ClassVar[int | str] = 1
-    #: What the method asks for; by default what its estimator does.
+    #: What the method needs; by default what its estimator needs.
     needs: ClassVar[frozenset[str]] = GRADIENT_ONLY
-    #: Names of its closures, for methods that take several; groups say which one owns them.
+    #: Names of the closures, for methods with several; each group names the one it belongs to.
     closures: ClassVar[tuple[str, ...]] = ()
-    #: Where the gradient comes from that the rule descends by.
+    #: Estimates the gradient for the rule.
     estimator: ClassVar[Estimator] = _BACKPROPAGATION
     #: The rule of all parameters.
     rule: ClassVar[Rule | None] = None
     #: The rules by label, for methods that treat parameters differently; see :meth:`label`.
     rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
-    #: State of other shapes than the parameters', by name.
+    #: State with another shape than the parameter, by name.
     slots: ClassVar[Mapping[str, Slot]] = {}
-    #: Whole numbers kept for each parameter beside its steps.
+    #: Whole numbers stored for each parameter in addition to its step.
     counters: ClassVar[tuple[str, ...]] = ()
-    #: The buffer along which the answer lies, for methods that train elsewhere; :meth:`answer`.
+    #: The direction to the answer, for methods that train at another point; :meth:`answer`.
     answer_buffer: ClassVar[str | None] = None
-    #: Whether a falling learning rate is meant for it; some methods stand in for a schedule.
+    #: Whether to use a learning rate schedule; some methods replace one.
     scheduled: ClassVar[bool] = True
     # Derived from the rules.
     buffers: ClassVar[tuple[str, ...]] = ()
@@ -163,15 +171,15 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         inherited = {**cls.estimator.hypers, **cls.hypers}
         cls.hypers = options_of(own, inherited, rules)
         for name in cls.hypers:
-            if name in own or not hasattr(cls, name):
+            if name in own or not (name == "state" or hasattr(cls, name)):  # state is the state
                 setattr(cls, name, _GroupValue(name))
         cls.__signature__ = signature_of(Optimizer.__init__, cls.hypers)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Say what to write where settings are given by position, as torch.optim allows for lr."""
+        """Refuse positional hyperparameters, which torch.optim allows for lr."""
         if len(args) > 1:
             raise TypeError(
-                f"{cls.__name__} takes its settings by name: write {cls.__name__}(params, "
+                f"{cls.__name__} takes hyperparameters by keyword: write {cls.__name__}(params, "
                 f"lr={args[1]!r}, ...)"
             )
         return super().__new__(cls)
@@ -208,6 +216,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         refuse_unused(type(self).__name__, self.needs, ranker=ranker, scaler=scaler)
         self.calls, self.steps, self.skips = Calls(), 0, 0
         self._layout, self._answer = StateLayout(), Answer(self.answer_buffer)
+        self._checked = Checked()
         self._learned = Learned(opaque=hidden(self.module))
         self._oracle: Oracle | None = None  # that of the step being taken
         self._grads: Sequence[Tensor | None] | None = None  # estimates of the step being taken
@@ -215,7 +224,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         defaults = {name: h.default for name, h in self.hypers.items()} | options
         super().__init__(named_groups(params), defaults)
         if self.needs != GRADIENT_ONLY:
-            # Libraries that save and load checkpoints otherwise take a step to make the state.
+            # Libraries for checkpoints would otherwise take a step to create the state.
             self._layout.current(self)
             for index, group in enumerate(self.param_groups):
                 self._layout.stretches(self, index, [p for p in group["params"] if p.requires_grad])
@@ -235,22 +244,23 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
         Args:
             closure: returns the loss of one fixed batch and does nothing else; or a list of
-                closures, one for each of several equal micro-batches, whose answers are averaged
-                (gradient accumulation). Methods that need gradients only also work without it,
-                after ``loss.backward()``. Methods of several closures take them by name:
+                closures, one per micro-batch of equal size, whose results are averaged (gradient
+                accumulation). Methods that only need gradients also work without a closure, after
+                ``loss.backward()``. Methods with several closures take a dict:
                 ``{"outer": f, "inner": g}``.
 
         Returns:
-            The loss the method saw, shape (), or ``None`` without a closure. Methods that never
-            see a value (rankings) return NaN.
+            The loss, shape (), or ``None`` without a closure. NaN for methods that do not use
+            values (rankings).
 
         Raises:
             NeedsError: the method needs a closure and got none.
-            ClosureError: the closure does not do what the method needs.
+            ClosureError: the closure does not fit the method.
             NonFiniteError: the loss or a gradient is not finite; nothing was changed.
-            BudgetExhausted: the next question would exceed the budget; nothing was changed.
+            BudgetExhausted: the next evaluation would exceed the budget; nothing was changed.
             AnswerError: the parameters hold the answer, see :meth:`answer` and :meth:`eval`.
-            StateError: an entry of ``state`` was changed and does not fit its parameter.
+            StateError: a modified entry of ``state`` does not fit its parameter.
+            HyperError: a setting of a group was changed to an invalid value.
         """
         if self._answer.shown:
             raise AnswerError(
@@ -259,10 +269,16 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             )
         if self.budget is not None:
             self.budget.check_step(self.steps)
-        loss = None
+        loss, outer = None, (self._oracle, self._grads, self._named)
+        if self._oracle is not None and self.needs != GRADIENT_ONLY:
+            raise ClosureError(
+                f"the closure calls step() of the {type(self).__name__} that runs it; expected it "
+                "to return the loss and do nothing else. Take the steps one after the other"
+            )
         try:
             with _writable():
-                self._layout.current(self)
+                self._begin()
+                self._named = None
                 self._named = self.named_params()
                 self._oracle = oracle = self._oracle_for(closure)
                 loss = self.update(oracle)
@@ -272,7 +288,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.skips += 1
             return None if closure is None else skipped.loss
         finally:
-            self._oracle = self._grads = self._named = None
+            self._oracle, self._grads, self._named = outer
         self.steps += 1
         if closure is None:
             return None
@@ -281,10 +297,10 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def oracle(
         self, closure: Closure | Sequence[Closure] | Closures, *, advance: bool = False
     ) -> Any:
-        """The oracle a step would use: same parameters, ledger, budget and policies.
+        """Return the oracle that a step would use: same parameters, ledger, budget and policies.
 
-        A :class:`~anyorder.oracle.ClosureOracle`, or for closures by name one that holds an oracle
-        for each of them.
+        A :class:`~anyorder.oracle.ClosureOracle`, or for named closures an object with one oracle
+        per closure.
         """
         given = checked_closures(closure, self.closures, type(self).__name__)
         common: dict[str, Any] = {
@@ -300,7 +316,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         return ClosureOracle(given, self.named_params(), legacy=legacy, **common)
 
     def _policies(self) -> Policies:
-        """What holds for every answer, wherever it comes from."""
+        """The arguments that all oracles share."""
         return {
             "calls": self.calls,
             "budget": self.budget,
@@ -313,9 +329,10 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         }
 
     def named_params(self) -> dict[str, Tensor]:
-        """The trainable parameters by name, in order of the groups."""
+        """Return the trainable parameters by name, in the order of the groups."""
         if self._named is not None:
             return self._named
+        self._see_lists()
         whole = self._answer.whole
         return {
             name: param
@@ -326,11 +343,11 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     @contextlib.contextmanager
     def answer(self) -> Generator[None]:
-        """The parameters hold the point to be judged; afterwards they are as they were.
+        """Context in which the parameters hold the point to evaluate; restored afterwards.
 
-        For most methods that is the point where they are. Methods that take gradients elsewhere
-        (averages, extrapolations) move there for as long as the context lasts; a step is refused
-        inside. Contexts may be nested.
+        For most methods this is the current point. For methods that take gradients at another
+        point (averages, extrapolations) the parameters are changed inside the context, and a step
+        raises. Contexts may be nested.
         """
         if self._answer.shown:
             yield
@@ -342,17 +359,17 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self._answer.hide(self, exact=True)
 
     def eval(self) -> None:
-        """Move the parameters to the answer until :meth:`train`, as schedule-free methods do.
+        """Move the parameters to the point to evaluate, until :meth:`train` is called.
 
-        Trainers that know schedule-free methods call it before they evaluate and save.
+        Trainers that support schedule-free methods call it before they evaluate and save.
         """
         self._show_answer()
 
     def train(self, mode: bool = True) -> None:
-        """Move the parameters back to where gradients are taken; with ``False``, as :meth:`eval`.
+        """Move the parameters back to the training point; with ``False``, like :meth:`eval`.
 
-        Parameters that were changed in between, such as by loading weights, are taken for answers
-        and moved by the same distance.
+        Parameters that were changed in between, for example by loading weights, are treated as
+        evaluation points and moved by the same distance.
         """
         if not mode:
             self._show_answer()
@@ -361,7 +378,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self._answer.hide(self, exact=False)
 
     def state_bytes(self) -> int:
-        """Bytes of all state, of this process."""
+        """Return the memory of the state in bytes, for this process."""
         return sum(
             local(value).nbytes
             for entry in self.state.values()
@@ -370,9 +387,10 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         )
 
     def explain(self) -> str:
-        """What this optimizer will do, in words: what it asks, and what each parameter gets."""
+        """Describe as text the needs, the settings, and how each parameter is updated."""
+        self._see_lists()
         lines = [
-            f"{type(self).__name__}: order {self.order}, asks for {', '.join(sorted(self.needs))}; "
+            f"{type(self).__name__}: order {self.order}, needs {', '.join(sorted(self.needs))}; "
             f"engine {self.engine.mode}; state per parameter: {', '.join(self.buffers) or 'none'}"
         ]
         for index, group in enumerate(self.param_groups):
@@ -380,7 +398,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             lines.append(f"group {index}: {settings}")
             for name, param in zip(group["param_names"], group["params"], strict=True):
                 kind = "x".join(map(str, param.shape)) or "scalar"
-                note = self.note(name, param) if param.requires_grad else "frozen: left alone"
+                note = self.note(name, param) if param.requires_grad else "frozen"
                 if self.precision_of(group, param) != group.get("state", "fp32"):
                     note = f"{note}; state in float32".lstrip("; ")
                 lines.append(
@@ -389,9 +407,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         return "\n".join(lines)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its settings are checked before anything is changed.
+        """Add a parameter group; everything is checked before anything is changed.
 
-        Keys that are no settings are the user's own and kept, as with torch.optim.
+        Other keys are kept, as with torch.optim.
         """
         if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ParamsTypeError(
@@ -401,18 +419,18 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         groups: list[dict[str, Any]] = getattr(self, "param_groups", [])
         (group,) = named_groups([param_group], taken=groups)
         check_group_keys(group, self.hypers, _CONSTRUCTOR, type(self).__name__)
-        settings = {**self.defaults, **group}
+        params = [param for _, param in group["params"]]
+        settings = {**self.defaults, **group, "params": params}
         for name, declared in self.hypers.items():
             declared.check(name, settings[name])
         if self.closures:
             checked_owner(group, len(groups), self.closures)
-        params = [param for _, param in group["params"]]
         check_common(settings, params, groups[0] if groups else None)
         if self.needs != GRADIENT_ONLY and any(map(is_sharded, params)):
             raise NeedsError(
-                f"{type(self).__name__} asks for {', '.join(sorted(self.needs))} and cannot yet do "
-                "so over sharded parameters (DTensor); use DistributedDataParallel, or a method "
-                "that needs gradients only"
+                f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, which sharded "
+                "parameters (DTensor) do not support yet; use DistributedDataParallel, or a method "
+                "that only needs gradients"
             )
         self.check_group(settings)
         group.pop("param_names", None)  # names come with the parameters
@@ -420,7 +438,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
-        """State by parameter name, ledger and counters: all that an exact resumption needs."""
+        """Return the state by parameter name and the ledger: all that exact resumption needs."""
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
         with _writable():
@@ -432,12 +450,13 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
-        """Take over a saved state, matched by parameter name. Checked whole before it is used.
+        """Load a state, matched by parameter name. Everything is checked before it is used.
 
-        Nothing of the argument is shared.
+        Tensors are copied.
 
         Raises:
-            CheckpointError: another method's, damaged, or for other parameters; nothing changed.
+            CheckpointError: the state is damaged, of another method or for other parameters;
+                nothing was changed.
         """
         given: Any = copy.copy(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
@@ -451,7 +470,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     # For methods ---------------------------------------------------------------------------
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One step. Returns the loss at the point it started from (NaN if it saw none)."""
+        """Take one step. Returns the loss at the starting point (NaN if it was not evaluated)."""
         assert self.rules, f"{type(self).__name__} has neither a rule nor an update()"
         loss, grads = self.estimator(self, oracle)
         self.descend(grads, clip="grad" not in self.estimator.needs)
@@ -471,26 +490,26 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             self.apply(rule, grads, label=label)
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
-        """The key in ``rules`` of the rules that a parameter moves by."""
+        """Return the key in ``rules`` of the rules for a parameter."""
         return next(iter(self.rules), "")
 
     def note(self, name: str, param: Tensor) -> str:
-        """A remark for :meth:`explain` on how this parameter is treated."""
+        """Return a remark for :meth:`explain` about this parameter."""
         return ""
 
     def answer_scale(self, group: Mapping[str, Any]) -> float:
-        """How far along ``answer_buffer`` the answer lies from the parameters of a group."""
+        """Return the distance to the answer, in multiples of ``answer_buffer``."""
         return 0.0
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Check what no single setting can (combinations, kinds of parameters)."""
+        """Check combinations of hyperparameters, and of hyperparameters with parameters."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What else a checkpoint must hold: plain numbers, strings, lists and dicts."""
+        """Return more data for checkpoints: plain numbers, strings, lists and dicts."""
         return {}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
-        """Take over what :meth:`extra_state` saved."""
+        """Load what :meth:`extra_state` saved."""
 
     def apply(
         self,
@@ -502,15 +521,15 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     ) -> None:
         """Run ``rule(param, *buffers, *inputs, **scalars)`` over all parameters that have inputs.
 
-        Weight decay, cautious masking and rounding happen around it.
+        Weight decay, cautious masks and rounding are applied around it.
 
         Args:
-            rule: the arithmetic and its state.
-            inputs: lists over :meth:`named_params`; a parameter whose first input is ``None`` is
-                left alone and its step count stands still. Coupled weight decay is added to the
-                first.
-            label: leave out parameters of other labels.
-            scalars: the numbers of the rule, where they depend on more than group and step.
+            rule: the rule.
+            inputs: lists in the order of :meth:`named_params`. A parameter whose first input is
+                ``None`` is not updated and its step count does not change. Coupled weight decay is
+                added to the first input.
+            label: only update parameters with this label.
+            scalars: computes the scalars, if they depend on more than group and step.
             lr: the step size of a group's parameters, where it is not the group's ``lr``.
         """
         given = {
@@ -527,13 +546,13 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                     _apply(use, each.stretch, given)
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
-        """Random direction number ``index`` of the present step; a step left out has its own."""
+        """Return random direction ``index`` of the current step; skipped steps have their own."""
         return Seeded(self.seed, self.steps + self.skips, index, law)
 
     def buffer(self, name: str) -> dict[str, Tensor]:
-        """One buffer of every trainable parameter that has it, by the parameter's name.
+        """Return one buffer of all trainable parameters that have it, by parameter name.
 
-        Of buffers in reduced precision the values are copies; rules write buffers.
+        Buffers in reduced precision are returned as copies; only rules write buffers.
         """
         self._look()
         found: dict[int, Tensor] = {}
@@ -547,14 +566,14 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         return {k: found[id(p)] for k, p in named.items() if id(p) in found}
 
     def entries(self) -> dict[str, dict[str, Any]]:
-        """What ``state`` holds for every trainable parameter, by name: counters and slots."""
+        """Return the entry of ``state`` for every trainable parameter, by name."""
         self._look()
         for index, group in enumerate(self.param_groups):
             self._layout.stretches(self, index, [p for p in group["params"] if p.requires_grad])
         return {name: self.state[param] for name, param in self.named_params().items()}
 
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
-        """``x += scale(group) * direction`` in place, for every trainable parameter."""
+        """Add ``scale(group) * direction`` to every trainable parameter in place."""
         for group in self.param_groups:
             named = zip(group["param_names"], group["params"], strict=True)
             targets = {name: param for name, param in named if param.requires_grad}
@@ -571,7 +590,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     # Inside --------------------------------------------------------------------------------
 
     def grads_by_param(self) -> dict[int, Tensor]:
-        """The gradients of the step being taken, by the identity of their parameters."""
+        """Return the gradients of the current step by the identity of their parameters."""
         if self._grads is None:
             assert self._oracle is not None
             return self._oracle.grads_by_param()
@@ -579,24 +598,35 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         return {id(param): grad for param, grad in pairs if grad is not None}
 
     def labels(self, group: dict[str, Any]) -> list[str]:
-        """The label of each parameter of a group."""
+        """Return the label of each parameter of a group."""
         if len(self.rules) < 2:
             return [next(iter(self.rules), "")] * len(group["params"])
         return [self.label(name, group) for name in group["param_names"]]
 
     def label_buffers(self, label: str) -> tuple[str, ...]:
-        """The buffers of parameters of a label."""
+        """Return the buffers of parameters with this label."""
         rules = self.rules.get(label, ())
         return tuple(dict.fromkeys(name for rule in rules for name in rule.buffers))
 
     def precision_of(self, group: Mapping[str, Any], param: Tensor) -> State:
-        """The precision in which a parameter's buffers are kept."""
+        """Return the precision of a parameter's buffers."""
         if group.get("state", "fp32") == "fp32" or param.dtype is torch.float64:
             return "fp32"
         return "fp32" if id(param) in exempt(self.module) else group["state"]
 
+    def _begin(self) -> None:
+        """See what users have changed since the last step, settings too."""
+        if self._checked.look(self, _CONSTRUCTOR):
+            self._layout.forget()  # its precision is another one
+        self._layout.current(self)
+
+    def _see_lists(self) -> None:
+        """Name parameters that users have put into a group's list since the last look."""
+        if any(len(g["params"]) != len(g.get("param_names", ())) for g in self.param_groups):
+            self._look()
+
     def _look(self) -> None:
-        """See what users have changed; a step has looked already."""
+        """Take over changes made by the user; a step has done so already."""
         if self._oracle is None:
             with _writable():
                 self._layout.current(self)
@@ -608,7 +638,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                 self._answer.show(self)
 
     def _finish(self) -> None:
-        """What comes after the rule."""
+        """Finish a step: call ``after`` and count."""
         if self.after is not None:
             self.constrain(self.after)
         if not self._counts_steps:
@@ -617,7 +647,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                     entry[STEP] = self.steps + 1
 
     def _oracle_for(self, closure: Any) -> Oracle:
-        """What answers the questions of a step."""
+        """Return the oracle of a step."""
         if closure is None and not self.closures:
             if self.needs != GRADIENT_ONLY:
                 raise NeedsError(
@@ -625,11 +655,11 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
                     "closure; write optimizer.step(lambda: criterion(model(x), y))"
                 )
             return BackwardDone(self.named_params(), owner=self, **self._policies())
-        asked: Any = closure  # perhaps None, which methods of several closures refuse in words
+        asked: Any = closure  # None raises an error for methods with several closures
         return self.oracle(asked, advance=True)
 
 
-#: The constructor's keywords that are no settings of a method.
+#: Keywords of the constructor that are not hyperparameters.
 _CONSTRUCTOR = (
     "engine", "seed", "maximize", "nonfinite", "budget", "ranker", "scaler", "process_group",
     "after",
@@ -638,7 +668,7 @@ _CONSTRUCTOR = (
 
 @contextlib.contextmanager
 def _writable() -> Generator[None]:
-    """Without a graph, and with tensors that may be changed later, also in inference mode."""
+    """Disable gradients; inside inference mode, create ordinary tensors nevertheless."""
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():
             yield
@@ -648,11 +678,11 @@ def _writable() -> Generator[None]:
 
 
 def _apply(use: Application, stretch: Stretch, given: Mapping[int, Sequence[Any]]) -> None:
-    """Apply a rule to the parameters of a stretch that have inputs."""
+    """Apply a rule to those parameters of a stretch that have inputs."""
     moving = [given.get(id(p)) for p in stretch.params]
     step = int(stretch.entries[0][STEP])
     if None in moving or any(entry[STEP] != step for entry in stretch.entries[1:]):
-        if len(moving) > 1:  # not all of them move, or not in step with each other
+        if len(moving) > 1:  # some have no input, or another step count
             for alone in stretch.alone():
                 _apply(use, alone, given)
         return

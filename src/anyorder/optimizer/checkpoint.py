@@ -13,7 +13,7 @@ from anyorder.engine.stretches import SCALE
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.sharding import is_sharded, local
 from anyorder.optimizer.entry import STEP, check_entry
-from anyorder.optimizer.options import RECORD
+from anyorder.optimizer.options import RECORD, Checked, check_together
 from anyorder.optimizer.record import (
     CheckpointError,
     checked_record,
@@ -24,6 +24,7 @@ from anyorder.optimizer.record import (
 from anyorder.optimizer.record import Owner as RecordOwner
 from anyorder.optimizer.state import Owner as StateOwner
 from anyorder.optimizer.state import StateLayout
+from anyorder.rules import Rule
 
 #: What a group keeps when it takes over the settings of a saved one: precision is a choice of the
 #: run, not of the method.
@@ -34,8 +35,9 @@ class Owner(StateOwner, RecordOwner, Protocol):
     """What is needed of an optimizer."""
 
     hypers: ClassVar[dict[str, Hyper]]
-    rules: ClassVar[Mapping[str, Any]]
+    rules: ClassVar[Mapping[str, tuple[Rule, ...]]]
     _layout: StateLayout
+    _checked: Checked
 
 
 # Saving -------------------------------------------------------------------------------------------
@@ -94,8 +96,10 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
     groups = _matched_groups(optimizer, state_dict["param_groups"])
     entries = _entries(groups, state_dict["state"])
     settings = [_settings(optimizer, mine, theirs) for mine, theirs in _pairs(optimizer, groups)]
+    _check_together(optimizer, settings)
     _check_entries(optimizer, settings, entries, record)
-    load_record(optimizer, record, settings)
+    order = [list(map(id, state_dict["param_groups"])).index(id(group)) for group in groups]
+    load_record(optimizer, {**record, "order": order}, settings)
     # From here on nothing can fail.
     names = _unwrapped([group["param_names"] for group in optimizer.param_groups])
     for group, chosen, called in zip(optimizer.param_groups, settings, names, strict=True):
@@ -108,6 +112,7 @@ def load_into(optimizer: Owner, state_dict: Any) -> None:
                 optimizer.state[param] = _own(entry, param)
     layout = optimizer._layout  # pyright: ignore[reportPrivateUsage]
     layout.forget()
+    optimizer._checked.accept(optimizer.param_groups)  # pyright: ignore[reportPrivateUsage]
     with torch.no_grad():
         layout.current(optimizer)
     answer = optimizer._answer  # pyright: ignore[reportPrivateUsage]
@@ -171,14 +176,16 @@ def _entries(
 ) -> dict[str, Mapping[str, Any]]:
     """The saved entries by parameter name."""
     found: dict[str, Mapping[str, Any]] = {}
+    places = [index for group in groups for index in group["params"]]
+    if not all(isinstance(i, (int, str)) for i in places) or len(set(places)) != len(places):
+        raise CheckpointError(f"params: expected a number of its own for each, got {places[:9]}")
     for group, names in zip(groups, _unwrapped([_names(g) for g in groups]), strict=True):
         for index, name in zip(group["params"], names, strict=True):
             if index in state:
                 if not isinstance(state[index], Mapping):
                     raise CheckpointError(f"expected the state of {name} to be a dict")
                 found[name] = state[index]
-    known = {index for group in groups for index in group["params"]}
-    strangers = [key for key in state if key not in known]
+    strangers = [key for key in state if key not in set(places)]
     if strangers:
         raise CheckpointError(
             f"the checkpoint holds state of {strangers[:5]}, which its groups do not name"
@@ -203,6 +210,20 @@ def _settings(
     return found
 
 
+def _check_together(optimizer: Owner, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Settings fit each other. Precision and rounding, which depend on the run, need not."""
+    mine, run = optimizer.param_groups, {"state": "fp32", "stochastic_rounding": False}
+    optimizer.param_groups = [
+        {**group, **chosen, **run} for group, chosen in zip(mine, settings, strict=True)
+    ]
+    try:
+        check_together(optimizer, optimizer.hypers)
+    except HyperError as error:
+        raise CheckpointError(f"a parameter group of the checkpoint: {error}") from error
+    finally:
+        optimizer.param_groups = mine
+
+
 def _check_entries(
     optimizer: Owner,
     settings: Sequence[Mapping[str, Any]],
@@ -221,14 +242,12 @@ def _check_entries(
             entry = entries[name]
             buffers = optimizer.label_buffers(label)
             check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)
-            kept = {key.removesuffix(SCALE) for key in entry}
+            kept = {str(key).removesuffix(SCALE) for key in entry}
             known = {STEP, *optimizer.counters, *optimizer.slots, *optimizer.label_buffers(label)}
-            if strange := sorted(kept - known):
-                foreign = sorted(set(strange) & _all_buffers(optimizer))
-                if foreign:
-                    raise CheckpointError(
-                        f"the state of {name} holds {foreign}; expected {sorted(known)}"
-                    )
+            if foreign := sorted((kept - known) & _all_buffers(optimizer)):
+                raise CheckpointError(
+                    f"the state of {name} holds {foreign}; expected {sorted(known)}"
+                )
             for key in buffers:
                 _check_numbers(optimizer, key, name, entry, f"{name}/{key}" in excused)
 

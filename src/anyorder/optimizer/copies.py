@@ -1,4 +1,4 @@
-"""Copies and pickles of optimizers: what the user gave goes along, what is derived is made anew."""
+"""Copies and pickles of optimizers: user data is copied, derived data is rebuilt."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from anyorder.optimizer.state import StateLayout
 
 
 class PickleError(AnyOrderError, TypeError):
-    """An optimizer holds something that cannot leave its process."""
+    """An optimizer contains something that cannot be pickled."""
 
 
 class Copying:
-    """The part of an optimizer that makes copies which step by themselves.
+    """Mixin for copies and pickles that step independently.
 
-    Hooks, and a ``step`` that a scheduler has wrapped, belong to the original and stay there, as
-    with torch.optim. A process group is shared by copies within a process; pickles refuse it.
+    Hooks, and a ``step`` that was wrapped by a scheduler, are not copied, as with torch.optim.
+    Copies within a process share the process group; it cannot be pickled.
     """
 
     process_group: Any
     state: Any
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything that was given or learnt; state as tensors of their own size."""
+        """Return all user data and statistics; state as independent tensors."""
         kind = type(self)
         found = {
             name: value
@@ -44,14 +44,14 @@ class Copying:
         return {**found, "state": state, "_layout": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`__getstate__` gave; buffers are arranged at the next use."""
+        """Load the result of :meth:`__getstate__`; buffers are arranged at the next use."""
         defaults = dict(state["defaults"])
         super().__setstate__(state)  # type: ignore[misc]  # torch.optim: hooks and step
-        self.__dict__["defaults"] = defaults  # without what torch.optim adds for its own methods
+        self.__dict__["defaults"] = defaults  # without the keys that torch.optim adds
         self._layout = StateLayout()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy with parameters of its own, as torch.optim makes it."""
+        """Return a copy with its own parameters, like torch.optim."""
         if self.process_group is not None:
             memo[id(self.process_group)] = self.process_group
         made = type(self).__new__(type(self))
@@ -60,10 +60,10 @@ class Copying:
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to pickle what belongs to this process."""
+        """Refuse to pickle process groups."""
         if isinstance(self.process_group, torch.distributed.ProcessGroup):
             raise PickleError(
                 "process_group: cannot be pickled; set optimizer.process_group = None before, and "
-                "give the copy the group of its own process"
+                "set the group of the new process on the copy"
             )
         return super().__reduce_ex__(protocol)

@@ -49,7 +49,12 @@ class Slot:
 
 
 class Declares(Protocol):
-    """What a method declares of its state besides buffers."""
+    """What a method declares of its state besides buffers.
+
+    Attributes:
+        slots: state of other shapes than the parameters'.
+        counters: whole numbers kept for each parameter.
+    """
 
     slots: ClassVar[Mapping[str, Slot]]
     counters: ClassVar[tuple[str, ...]]
@@ -73,7 +78,7 @@ def check_entry(
     lacking = sorted({STEP, *buffers} - set(entry))
     if lacking:
         raise error(
-            f"the state of {name} holds {sorted(entry)} and lacks {', '.join(lacking)}; give it "
+            f"the state of {name} holds {list(entry)} and lacks {', '.join(lacking)}; give it "
             "whole, or remove it (del optimizer.state[param]) to start afresh"
         )
     for key in (STEP, *owner.counters):
@@ -111,7 +116,7 @@ def block_of_checked(
 def _check_count(key: str, name: str, value: Any, error: type[AnyOrderError]) -> None:
     try:
         number = float(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         number = -1.0
     if isinstance(value, (bool, str)) or not (number >= 0 and number.is_integer()):
         raise error(f"{key} of {name}: expected a whole number >= 0, got {value!r}")

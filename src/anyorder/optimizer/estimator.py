@@ -1,4 +1,4 @@
-"""Estimators: where the gradient that a rule descends by comes from."""
+"""Estimators compute the gradient that a rule uses."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from anyorder.oracle import Oracle
 
 
 class Estimator(Protocol):
-    """Makes an estimate of the gradient from what an oracle answers.
+    """Estimates the gradient from evaluations of an oracle.
 
     Attributes:
-        needs: what it asks for.
-        hypers: the settings it reads from the first group, declared with
+        needs: what it needs from the oracle.
+        hypers: hyperparameters that it reads from the first group, declared with
             :func:`anyorder.hyper.hyper`.
     """
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it asks for."""
+        """What it needs from the oracle."""
         ...
 
     @property
     def hypers(self) -> Mapping[str, Any]:
-        """The settings it reads."""
+        """The hyperparameters that it reads."""
         ...
 
     def __call__(self, method: Any, oracle: Oracle) -> tuple[Tensor, list[Tensor | None]]:
-        """Ask, and estimate.
+        """Evaluate the oracle and return an estimate.
 
         Args:
-            method: the optimizer; its ``direction()``, ``named_params()`` and ``param_groups`` are
-                there to be used.
-            oracle: answers questions about the closure.
+            method: the optimizer, for its ``direction()``, ``named_params()`` and
+                ``param_groups``.
+            oracle: evaluates the closure.
 
         Returns:
-            The loss, shape () (NaN if none was seen), and the estimate for each of
-            ``method.named_params()``, ``None`` where there is none.
+            The loss, shape () (NaN if it was not evaluated), and an estimate for each of
+            ``method.named_params()``, or ``None``.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Backpropagation:
-    """The gradient itself."""
+    """The exact gradient."""
 
     needs: frozenset[str] = frozenset({"grad"})
     hypers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __call__(self, method: Any, oracle: Oracle) -> tuple[Tensor, list[Tensor | None]]:
-        """One gradient."""
+        """Compute one gradient."""
         return oracle.grad()

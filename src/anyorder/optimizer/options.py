@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, HyperError, UnknownOptionError, hyper, refuse_unknown
 from anyorder.optimizer.entry import BLOCKS
 from anyorder.oracle.communicator import Communicator
@@ -42,11 +43,19 @@ TORCH_OPTIONS: dict[str, str] = {
     "differentiable": "steps are not differentiated; leave it out",
     "amsgrad": "the maximum of second moments is not kept; leave it out",
 }
-#: The key under which checkpoints keep the optimizer's own record; empty in live groups, which
-#: have it because flattened checkpoints hold what live groups have.
+#: The key under which checkpoints keep the optimizer's own record. Live groups have it because
+#: flattened checkpoints hold what live groups have; methods keep there what belongs to a group.
 RECORD = "anyorder"
 #: Keys of a group that say something else than a setting of the method.
-GROUP_KEYS = ("params", "param_names", "initial_lr", "closure", RECORD)
+GROUP_KEYS = ("params", "param_names", "closure", RECORD)
+#: Keys that schedulers of torch.optim keep in groups.
+SCHEDULER_KEYS = (
+    "initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum",
+)  # fmt: skip
+#: Options that have to fit parameters or other groups.
+JOINT = frozenset({"state", "stochastic_rounding", "clip_norm"})
+#: Schedules that end at zero may miss it by a rounding error.
+ROUNDING = 1e-12
 
 
 def options_of(
@@ -114,12 +123,97 @@ def refuse_unknown_options(given: Iterable[str], known: Iterable[str], owner: st
     refuse_unknown(given, known, owner)
 
 
+class SettingError(AnyOrderError, AttributeError):
+    """A setting was written to the optimizer instead of its groups."""
+
+
+class Checked:
+    """The groups as they were when their settings were last checked.
+
+    Schedulers and users change settings between steps; what is changed is checked before a step
+    uses it, so that a wrong value changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[dict[str, Any]] = []
+
+    def look(self, optimizer: Any, reserved: Iterable[str]) -> bool:
+        """Check what has changed; whether that is the precision of state.
+
+        Args:
+            optimizer: whose groups they are.
+            reserved: names of options of the whole optimizer.
+
+        Raises:
+            HyperError: a value that the option may not take, or that does not fit the others.
+            UnknownOptionError: an option of the whole optimizer, or one that there is not.
+        """
+        groups: list[dict[str, Any]] = optimizer.param_groups
+        known = [*self._known, *[{}] * len(groups)]
+        changes = [_changed(k, group) for k, group in zip(known, groups, strict=False)]
+        if not any(changes):
+            return False
+        hypers: Mapping[str, Hyper] = optimizer.hypers
+        for changed in changes:
+            check_group_keys(changed, hypers, reserved, type(optimizer).__name__, spelling=False)
+            for name in hypers.keys() & changed.keys():
+                if not (name == "lr" and _is_almost_zero(changed[name])):
+                    hypers[name].check(name, changed[name])
+        names = frozenset[str]().union(*changes)
+        check_together(optimizer, names)
+        again = any(changed for _, changed in zip(self._known, changes, strict=False))
+        self.accept(groups)
+        return again and not names.isdisjoint(STATE_OPTIONS)
+
+    def accept(self, groups: Iterable[Mapping[str, Any]]) -> None:
+        """Take the groups as they are for checked."""
+        self._known = [dict(group) for group in groups]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies look for themselves."""
+        return Checked, ()
+
+
+def check_together(optimizer: Any, names: Iterable[str]) -> None:
+    """Check those of the settings ``names`` that have to fit parameters or each other."""
+    names, groups = frozenset(names), optimizer.param_groups
+    for group in groups if names & JOINT else ():
+        check_common(group, group["params"], groups[0])
+    for group in groups if names & optimizer.hypers.keys() else ():
+        optimizer.check_group(group)
+
+
+def _changed(known: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """What is another object in a group than it was."""
+    if len(known) == len(group) and all(map(operator.is_, known.values(), group.values())):
+        return {}
+    return {k: v for k, v in group.items() if k not in known or known[k] is not v}
+
+
+def _is_almost_zero(value: Any) -> bool:
+    value = plain(value)
+    return isinstance(value, (int, float)) and -ROUNDING < value < 0.0
+
+
 def check_group_keys(
-    group: Mapping[str, Any], hypers: Mapping[str, Hyper], reserved: Iterable[str], owner: str
+    group: Mapping[str, Any],
+    hypers: Mapping[str, Hyper],
+    reserved: Iterable[str],
+    owner: str,
+    *,
+    spelling: bool = True,
 ) -> None:
-    """Refuse keys of a group that look like settings and are none; others are the user's own."""
+    """Refuse keys of a group that look like settings and are none; others are the user's own.
+
+    Args:
+        group: what is in it.
+        hypers: the settings.
+        reserved: names of options of the whole optimizer.
+        owner: the name of the method.
+        spelling: whether names are compared with those of settings.
+    """
     for name, value in group.items():
-        if name in hypers or name in GROUP_KEYS:
+        if name in hypers or name in GROUP_KEYS or name in SCHEDULER_KEYS:
             continue
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UnknownOptionError(f"a parameter group has strings for keys, got {name!r}")
@@ -133,7 +227,7 @@ def check_group_keys(
                 f"{owner}(groups, {name}={value!r})"
             )
         close = difflib.get_close_matches(name, list(hypers), n=1, cutoff=0.8)
-        if close:
+        if close and spelling:
             raise UnknownOptionError(
                 f"a parameter group of {owner} has no option {name!r}. Did you mean "
                 f"{close[0]!r}? Keys of your own must not be spelt like one of {sorted(hypers)}."

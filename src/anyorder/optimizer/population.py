@@ -1,4 +1,4 @@
-"""Methods that propose points and are told how they fare: ``ask``, ``tell``, derived ``step``."""
+"""Ask-and-tell methods: ``ask`` proposes points, ``tell`` takes their order or values."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from anyorder.points.substitution import in_place
 
 
 class AnswersError(AnyOrderError, ValueError):
-    """Answers to :meth:`Population.ask` that do not fit its points."""
+    """The arguments of :meth:`Population.tell` do not fit the points of ``ask``."""
 
 
 class Population(Optimizer):
-    """A method that proposes points and is told how they fare: ``ask``, ``tell``, derived ``step``.
+    """Base class of ask-and-tell methods; ``step`` is derived from ``ask`` and ``learn``.
 
-    ``ask`` is a function of the saved state alone, so an answer may come after a restart: save
-    ``state_dict()``, show the points to a person, load it tomorrow and ``tell``. A method that
-    needs ``rank`` learns from orders, one that needs ``value`` from values; an order follows from
-    values, so they can be told to both.
+    ``ask`` depends only on the saved state, so an answer may come after a restart: save
+    ``state_dict()``, show the points to a person, load it later and call ``tell``. A method that
+    needs ``rank`` learns from orders, one that needs ``value`` from values. Values determine an
+    order, so ``tell(values=...)`` works for both.
     """
 
     @abstractmethod
     def ask(self) -> list[Shift]:
-        """The points to judge now, as shifts from the present parameters; the same until told."""
+        """Return the points to evaluate as shifts from the parameters; the same until ``tell``."""
 
     @abstractmethod
     def learn(self, answer: Any) -> bool:
-        """Move by the answer to :meth:`ask`. True when a step is complete.
+        """Update with the answer to :meth:`ask`. Returns True when a step is complete.
 
         Args:
             answer: positions, best first, for methods that need ``rank``; values, float64 of shape
@@ -49,7 +49,7 @@ class Population(Optimizer):
     def tell(
         self, order: Sequence[int] | None = None, *, values: Sequence[float] | Tensor | None = None
     ) -> bool:
-        """Take an answer to :meth:`ask` that was had elsewhere, and count it.
+        """Take an answer to :meth:`ask` from outside, and count it.
 
         Args:
             order: positions in :meth:`ask`'s list, best first; possibly only the best few.
@@ -59,10 +59,10 @@ class Population(Optimizer):
             Whether that completed a step.
 
         Raises:
-            RankingError: not positions of that list, each at most once; nothing was changed.
-            AnswersError: not one value for each point, or an order for a method that learns from
+            RankingError: not distinct positions of that list; nothing was changed.
+            AnswersError: not one value per point, or an order for a method that learns from
                 values; nothing was changed.
-            BudgetExhausted: the answer is one too many; nothing was changed.
+            BudgetExhausted: the answer would exceed the budget; nothing was changed.
         """
         shown = len(self.ask())
         if (order is None) == (values is None):
@@ -81,7 +81,7 @@ class Population(Optimizer):
             self.budget.check(self.calls, asked)
         try:
             with torch.no_grad():
-                self._layout.current(self)
+                self._begin()
                 complete = self.learn(answer)
                 if complete:
                     self._finish()
@@ -93,9 +93,9 @@ class Population(Optimizer):
         return complete
 
     def candidates(self) -> list[dict[str, Tensor]]:
-        """The points of :meth:`ask` as tensors by parameter name, for what is no module.
+        """Return the points of :meth:`ask` as tensors by parameter name.
 
-        A simulator, a service or a person judges them; needs memory for all of them.
+        For simulators, services and people. Needs memory for all points.
         """
         found: list[dict[str, Tensor]] = []
         for shift in self.ask():
@@ -104,7 +104,7 @@ class Population(Optimizer):
         return found
 
     def update(self, oracle: Oracle) -> Tensor:
-        """Ask and learn until a step is complete."""
+        """Call ``ask`` and ``learn`` until a step is complete."""
         complete, loss = False, unknown_loss()
         while not complete:
             if "rank" in self.needs:
@@ -116,11 +116,11 @@ class Population(Optimizer):
         return loss
 
     def shown(self, shift: Shift) -> AbstractContextManager[None]:
-        """Context in which the parameters hold the point ``shift``, to show it to a person."""
+        """Context in which the parameters hold the point ``shift``."""
         return in_place(self.named_params(), shift, self.engine)
 
     def _ranked(self, values: Any, shown: int) -> Any:
-        """Values told, checked, and as an order for methods that learn from one."""
+        """Check values; convert them to an order for methods that need one."""
         found = torch.as_tensor(values, dtype=torch.float64, device="cpu").reshape(-1)
         if found.numel() != shown:
             raise AnswersError(f"expected {shown} values, one for each point, got {found.numel()}")

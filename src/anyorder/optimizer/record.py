@@ -120,16 +120,21 @@ def checked_record(optimizer: Owner, state_dict: Any) -> dict[str, Any]:
             "(its state means other things, so nothing was loaded)"
         )
     record: dict[str, Any] = dict(found)  # pyright: ignore
-    if record.get("format") != FORMAT:
+    if not (isinstance(record.get("format"), int) and record["format"] == FORMAT):
         raise CheckpointError(
             f"expected checkpoint format {FORMAT}, got {record.get('format')!r}; see the changelog"
         )
     mine = type(optimizer).__name__
-    if record.get("method") != mine:
+    if not (isinstance(record.get("method"), str) and record["method"] == mine):
         raise CheckpointError(f"expected the state of {mine}, got that of {record.get('method')}")
+    if not isinstance(record.get("answer", False), bool):
+        raise CheckpointError(f"answer: expected True or False, got {record['answer']!r}")
     record["steps"] = _whole(record, "steps", least=0)
     record["skips"] = _whole(record, "skips", least=0)
     record["seed"] = _whole(record, "seed")
+    excused: Any = record.setdefault("nonfinite", [])
+    if not isinstance(excused, (list, tuple)) or not all(isinstance(n, str) for n in excused):  # pyright: ignore
+        raise CheckpointError(f"nonfinite: expected names of tensors, got {excused!r}")
     _check_calls(record.get("calls"))
     work: Any = record.get("work", {})
     if not isinstance(work, Mapping) or not all(isinstance(n, int) for n in work.values()):  # pyright: ignore
@@ -154,7 +159,8 @@ def load_record(
     optimizer: Owner, record: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
 ) -> None:
     """Take over the record, or leave all of it as it was."""
-    before = copy.deepcopy(optimizer.extra_state())
+    # What it had was sound, infinite numbers too.
+    before = {"nonfinite": [_EXTRA], **copy.deepcopy(optimizer.extra_state())}
     try:
         first = dict(settings[0]) if settings else {}
         optimizer.load_extra_state(copy.deepcopy({**record, "settings": first}))
@@ -178,8 +184,8 @@ def _whole(record: Mapping[str, Any], name: str, least: int | None = None) -> in
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise CheckpointError(f"{name}: expected a whole number, got {value!r}") from None
-    if least is not None and number < least:
-        raise CheckpointError(f"{name}: expected at least {least}, got {number}")
+    if least is not None and not least <= number < 2**63:
+        raise CheckpointError(f"{name}: expected a count from {least} on, got {number}")
     return number
 
 
@@ -189,7 +195,7 @@ def _check_calls(calls: Any) -> None:
     for name, count in calls.items():  # pyright: ignore
         number = isinstance(count, (int, float)) and not isinstance(count, bool)
         whole = number and (name == "seconds" or isinstance(count, int))
-        if not whole or not math.isfinite(count) or count < 0:
+        if not whole or not 0 <= count < 2**63:  # nor NaN
             raise CheckpointError(f"calls: expected a count >= 0 of {name}, got {count!r}")
     try:
         Calls().update(dict(calls))  # pyright: ignore

@@ -1,10 +1,10 @@
-"""``optimizer.state`` and the flat buffers that rules run on, kept one and the same.
+"""Keeps ``optimizer.state`` and the flat buffers that rules run on consistent.
 
-Users and libraries do to ``optimizer.state`` what torch.optim allows: clear it, remove or replace
-an entry, move an entry to another parameter, exchange the tensors in it; and they assign
-``param.data``, replace parameters in groups and change their dtype. So before each use the layout
-compares what it has arranged with what it finds, by identity, and arranges anew what has changed.
-Each parameter's entry then belongs to exactly one stretch of buffers.
+Users and libraries change ``optimizer.state`` as torch.optim allows: they clear it, remove or
+replace entries, move an entry to another parameter, or replace tensors in it. They also assign
+``param.data``, replace parameters in groups and change their dtype. Before each use the layout
+therefore compares, by identity, what it has arranged with what it finds, and rearranges what has
+changed. Each entry then belongs to exactly one stretch of buffers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from anyorder.optimizer.entry import STEP, Declares, block_of, check_entry
 
 
 class Owner(Declares, Protocol):
-    """What is needed of an optimizer."""
+    """What is needed of an optimizer.
+
+    Attributes:
+        state: entries by parameter.
+        param_groups: its groups.
+        nonnegative: buffers that are never negative.
+    """
 
     state: Any
     param_groups: list[dict[str, Any]]
@@ -45,17 +51,18 @@ class Owner(Declares, Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, and its views."""
+    """A stretch, what its parameters were like when it was made, its views and where they lie."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
     views: dict[str, list[Tensor]]
+    places: list[list[int]]
 
 
 @dataclass(slots=True)
 class _Group:
-    """What a group was like when it was last looked at."""
+    """A parameter group as it was at the last check."""
 
     params: list[Tensor] = field(default_factory=list[Tensor])
     names: list[str] = field(default_factory=list[str])
@@ -69,13 +76,13 @@ def same(first: Iterable[Any], second: Iterable[Any]) -> bool:
 
 
 class StateLayout:
-    """The stretches of an optimizer's groups, in agreement with its ``state``."""
+    """The stretches of an optimizer's groups, consistent with its ``state``."""
 
     def __init__(self) -> None:
         self._groups: list[_Group] = []
 
     def current(self, owner: Owner) -> None:
-        """Arrange anew what users have changed since the last look."""
+        """Rearrange what users have changed since the last check."""
         while len(self._groups) < len(owner.param_groups):
             self._groups.append(_Group())
         del self._groups[len(owner.param_groups) :]
@@ -94,7 +101,7 @@ class StateLayout:
                 self._arrange_anew(owner, known, group, labels)
 
     def _names(self, owner: Owner, known: _Group, group: dict[str, Any]) -> list[str]:
-        """Names for the parameters of a group whose list was changed: the old ones, by place."""
+        """Return names for a group whose list of parameters was changed."""
         params, given = group["params"], group.get("param_names", known.names)
         if len(given) == len(params) and len(set(given)) == len(given):
             return list(given)
@@ -105,7 +112,7 @@ class StateLayout:
         return [had.get(id(p)) or next(fresh) for p in params]
 
     def stretches(self, owner: Owner, index: int, params: Iterable[Tensor]) -> list[_Arranged]:
-        """The stretches of group ``index``, with room made for ``params`` that have none yet."""
+        """Return the stretches of group ``index``; creates state for new ``params``."""
         known, group = self._groups[index], owner.param_groups[index]
         wanted = {id(p) for p in params if p not in owner.state}
         if wanted:
@@ -113,24 +120,24 @@ class StateLayout:
         return known.arranged
 
     def forget(self) -> None:
-        """Arrange everything anew at the next look."""
+        """Rearrange everything at the next check."""
         self._groups = []
 
     def _arrange_anew(
         self, owner: Owner, known: _Group, group: dict[str, Any], labels: list[str]
     ) -> None:
-        """Take the state that users left into new stretches; checked before it is touched."""
+        """Move the current state into new stretches; check it before changing anything."""
         names = group["param_names"]
         kept: dict[int, dict[str, Any]] = {}
         for name, param, label in zip(names, group["params"], labels, strict=True):
             entry = owner.state.get(param)
             if not entry:
-                owner.state.pop(param, None)  # what reading a defaultdict leaves behind
+                owner.state.pop(param, None)  # created by reading the defaultdict
                 continue
             wanted = owner.label_buffers(label)
             had = dict(zip(map(id, known.params), known.labels, strict=True)).get(id(param), label)
             if had != label and owner.label_buffers(had) != wanted:
-                continue  # other settings, other state: it starts afresh
+                continue  # other buffers now: its state starts from zero
             check_entry(owner, name, param, group, entry, wanted)
             kept[id(param)] = entry
         for param in group["params"]:
@@ -146,7 +153,7 @@ class StateLayout:
         wanted: set[int],
         kept: Mapping[int, dict[str, Any]] | None = None,
     ) -> list[_Arranged]:
-        """New stretches for the parameters of these identities, with their entries, if any."""
+        """Create stretches for these parameters, with their entries, if any."""
         kept = kept or {}
         by_kind: dict[tuple[str, State], list[tuple[str, Tensor]]] = {}
         for name, param, label in zip(group["param_names"], group["params"], labels, strict=True):
@@ -182,7 +189,7 @@ def _enter(
     label: str,
     kept: Mapping[int, dict[str, Any]],
 ) -> _Arranged:
-    """Put the entries of a new stretch into ``optimizer.state``; entries kept stay the objects."""
+    """Put the entries of a new stretch into ``optimizer.state``; reuses existing entry objects."""
     for param, views in zip(stretch.params, stretch.views(), strict=True):
         old = kept.get(id(param), {})
         fresh = {STEP: 0, **dict.fromkeys(owner.counters, 0), **views}
@@ -205,15 +212,20 @@ def _enter(
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
     views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views)
+    return _Arranged(stretch, label, _facts(stretch.params), views, _places(views))
+
+
+def _places(views: Mapping[str, list[Tensor]]) -> list[list[int]]:
+    """Where tensors of entries lie: ``value.data = other`` moves one that stays the same object."""
+    return [list(map(Tensor.data_ptr, map(local, each))) for each in views.values()]
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
-    """What a stretch takes for granted of its parameters; cheap enough for every step."""
+    """Return what a stretch assumes about its parameters; cheap enough for every step."""
     here = [local(p) for p in params]
     return [
         list(map(Tensor.data_ptr, here)),
-        list(map(Tensor.numel, here)),
+        list(map(Tensor.size, here)),
         list(map(Tensor.is_contiguous, here)),
         [t.dtype for t in here],
     ]
@@ -227,12 +239,14 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     for name, views in arranged.views.items():
         if not same([entry.get(name) for entry in entries], views):
             return False
+    if _places(arranged.views) != arranged.places:
+        return False
     facts = _facts(stretch.params)
     if facts == arranged.facts:
         return True
     if facts[1:] != arranged.facts[1:] or not stretch.fits():
         return False
-    arranged.facts = facts  # the same kind of memory, elsewhere
+    arranged.facts = facts  # the same layout at another address
     return True
 
 
@@ -243,7 +257,7 @@ def fill(
     theirs: Mapping[str, Any],
     nonnegative: frozenset[str],
 ) -> None:
-    """Copy the buffers of one parameter, in whatever precision they were kept."""
+    """Copy the buffers of one parameter, converting their precision."""
     for name, form in stretch.formats.items():
         same_form = block_of(theirs, name) == form.block
         for key in (name, name + SCALE):
@@ -260,7 +274,7 @@ def fill(
 
 
 def _values(entries: Mapping[str, Any], name: str, param: Tensor, nonnegative: bool) -> Tensor:
-    """A stored buffer, flat, as its method knows it."""
+    """Return a stored buffer as a flat tensor in full precision."""
     stored = entries[name]
     block = block_of(entries, name)
     if not block:

@@ -1,4 +1,4 @@
-"""What a method may ask of a closure: values, rankings, gradients, curvature; all of it counted."""
+"""Counted evaluations of a closure: values, rankings, gradients and curvature."""
 
 from __future__ import annotations
 

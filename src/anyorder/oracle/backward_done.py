@@ -1,4 +1,4 @@
-"""Gradients that the user made by ``backward()``, in the form in which a method asks for them."""
+"""An oracle for gradients that the user computed with ``backward()``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from anyorder.oracle.oracle import Oracle, Policies
 
 
 class BackwardDone(Oracle):
-    """An oracle that knows the gradients in ``.grad`` and nothing else.
+    """An oracle that only knows the gradients in ``.grad``.
 
-    With a scaler they are those of ``scaler.scale(loss)``, and are unscaled where they are, as
-    ``scaler.step`` does. With a process group they are averaged where they are, as the hooks of
+    With a scaler they are gradients of ``scaler.scale(loss)`` and are unscaled in place, like
+    ``scaler.step`` does. With a process group they are averaged in place, like the hooks of
     DistributedDataParallel do.
 
     Args:
         params: see :class:`~anyorder.oracle.oracle.Oracle`.
-        owner: the optimizer by which a scaler knows what it has unscaled already.
+        owner: the optimizer, which tells a scaler whether the gradients are unscaled already.
         policies: see :class:`~anyorder.oracle.oracle.Oracle`.
     """
 
@@ -34,7 +34,7 @@ class BackwardDone(Oracle):
         self._owner = owner
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The gradients found in ``.grad``; the loss is not known (NaN)."""
+        """Return the gradients in ``.grad``; the loss is unknown (NaN)."""
         grads = [p.grad for p in self.params.values()]
         refuse_sparse(self.params, grads)
         if self.budget is not None:

@@ -1,10 +1,10 @@
-"""One closure, one oracle: everything a method may ask, counted, with the user's world left alone.
+"""The oracle of one closure: counted evaluations without side effects.
 
 ``closure() -> loss`` returns the loss of one fixed batch and does nothing else. The
-:class:`ClosureOracle` takes values, rankings, gradients and curvature products from it. It counts
-every answer in a ledger, refuses a question that would exceed the budget *before* asking, and
-leaves parameters, ``.grad``, ``requires_grad``, buffers, module mode and random state as it found
-them, also when the closure raises in the middle.
+:class:`ClosureOracle` computes values, rankings, gradients and curvature products with it. It
+counts every answer in a ledger, refuses an evaluation that would exceed the budget *before* it
+runs, and restores parameters, ``.grad``, ``requires_grad``, buffers, module modes and random state,
+even if the closure raises.
 
 Example:
     >>> import torch
@@ -55,11 +55,11 @@ from anyorder.points.substitution import in_place, shifted
 
 @dataclass(slots=True)
 class Learned:
-    """What evaluations have shown about a closure, kept from step to step.
+    """Facts about a closure from earlier evaluations, kept from step to step.
 
     Attributes:
         opaque: parameters that no visible operation reads (:mod:`anyorder.points.substitution`).
-        graph: whether the closure differentiates something itself and so needs a graph.
+        graph: whether the closure itself differentiates something and therefore needs a graph.
     """
 
     opaque: set[str] = field(default_factory=set)
@@ -67,23 +67,22 @@ class Learned:
 
 
 class ClosureOracle(Oracle):
-    """What a method may ask of a closure.
+    """The oracle of one closure.
 
     Args:
-        closure: returns the scalar loss of one fixed batch; or a list of closures, one for each of
-            several batches.
+        closure: returns the scalar loss of one fixed batch; or a list of closures, one per batch.
         params: see :class:`~anyorder.oracle.oracle.Oracle`.
-        ranker: answers :meth:`rank`; by default the order of the values.
-        engine: runs the rules that make shifted points.
-        advance: let the *first* evaluation move buffers and random state, as a plain call would;
-            otherwise nothing moves at all.
+        ranker: computes :meth:`rank`; by default points are ordered by their values.
+        engine: runs the rules that compute shifted points.
+        advance: let the *first* evaluation change buffers and random state, as a plain call would;
+            otherwise everything is restored.
         legacy: accept a closure that calls ``backward`` itself, for :meth:`grad` only.
-        learned: what earlier evaluations have shown about the closure; added to.
-        name: which of several closures this is.
-        owned: the parameters of each of several closures, by the closure's name.
-        user: the user's state, where several closures share it.
-        policies: see :class:`~anyorder.oracle.oracle.Oracle`; the buffers of the module are kept
-            safe between evaluations.
+        learned: facts from earlier evaluations; updated.
+        name: the name of this closure, if there are several.
+        owned: the parameters that belong to each closure, by closure name.
+        user: the user's state, if several closures share it.
+        policies: see :class:`~anyorder.oracle.oracle.Oracle`; the buffers of the module are
+            restored between evaluations.
     """
 
     knows = "one closure"
@@ -115,10 +114,10 @@ class ClosureOracle(Oracle):
         self.learned = Learned() if learned is None else learned
 
     def over(self, *names: str) -> ClosureOracle:
-        """This closure as a function of the parameters that other closures own.
+        """Return an oracle of this closure with respect to the parameters of other closures.
 
         Args:
-            names: whose parameters, one after the other; all others are constants.
+            names: the closures whose parameters to use, in this order; all others are constants.
         """
         if unknown := [name for name in names if name not in self._owned]:
             raise NeedsError(f"over: expected some of {list(self._owned)}, got {unknown}")
@@ -135,18 +134,18 @@ class ClosureOracle(Oracle):
     # Questions -----------------------------------------------------------------------------
 
     def values(self, shifts: Sequence[Shift]) -> Tensor:
-        """The losses at shifted points, shape ``(len(shifts),)``. Counts one value each."""
+        """Return the losses at shifted points, shape ``(len(shifts),)``. Counts one value each."""
         with self._asking(values=len(shifts)):
             losses = torch.stack([self._value(shift) for shift in shifts])
         self._average([losses])
         return losses * self._sign
 
     def rank(self, shifts: Sequence[Shift]) -> list[int]:
-        """Positions of the shifted points, best first; possibly only the best few."""
+        """Return positions of the shifted points, best first; possibly only the best few."""
         with self._asking(rankings=1, ranked=len(shifts)):
             if self._ranker is not None:
                 return checked_order(self._ranker(shifts), len(shifts))
-            policy, self._nonfinite = self._nonfinite, "ignore"  # NaN is merely the worst rank
+            policy, self._nonfinite = self._nonfinite, "ignore"  # NaN is the worst rank
             try:
                 losses = torch.stack([self._value(shift) for shift in shifts])
             finally:
@@ -156,7 +155,7 @@ class ClosureOracle(Oracle):
         return losses.argsort(stable=True).tolist()
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss and its gradient by parameter (``None`` where it has none)."""
+        """Return the loss and its gradient per parameter (``None`` if there is none)."""
         scaled = True
         with (
             self._asking(**one_gradient(self._batches[0])),
@@ -169,7 +168,7 @@ class ClosureOracle(Oracle):
                 with self._evaluation():
                     loss = self._checked(self._closure())
                     if self._legacy and self._user.grads_changed(before):
-                        before.keep()  # a torch.optim closure: its gradients stay where they are
+                        before.keep()  # a torch.optim closure: leave its gradients in place
                         scaled = False
                     elif self._user.grads_changed(before):
                         raise calls_backward()
@@ -181,14 +180,14 @@ class ClosureOracle(Oracle):
         return loss.detach() * self._sign, self._taken(self._turned(grads))
 
     def _accumulated(self, before: Any) -> Tensor:
-        """The mean loss of several closures, with the mean gradient in ``.grad``."""
+        """Return the mean loss of several closures, with the mean gradient in ``.grad``."""
         count, waiting = len(self._batches), set(self._user.waiting)
         seen = getattr(self._batches, "seen", None)
         params = list(self.params.values())
         total: list[Tensor | None] = [None] * len(params)
         losses: list[Tensor] = []
         for index, closure in enumerate(self._batches):
-            self._user.waiting |= waiting  # every one of them is a batch of its own
+            self._user.waiting |= waiting  # each closure is a batch of its own
             silent = seen is None and index < count - 1
             with self._unsynchronised(silent), self._evaluation():
                 loss = self._checked(closure())
@@ -209,12 +208,12 @@ class ClosureOracle(Oracle):
         return torch.stack(losses).mean()
 
     def _unsynchronised(self, silent: bool) -> contextlib.AbstractContextManager[None]:
-        """Processes need to exchange the sum of several gradients only."""
+        """Let processes only exchange the sum of several gradients."""
         pause = getattr(self._module, "no_sync", None)
         return pause() if silent and pause is not None else contextlib.nullcontext()
 
     def hessian(self, *, products: Literal["exact", "finite"] = "exact") -> Hessian | FiniteHessian:
-        """The Hessian as an operator, with the loss and gradient it came from. Counts one grad."""
+        """Return the Hessian as an operator, with loss and gradient. Counts one grad."""
         if products == "finite":
             loss, grads = self.grad()
             return FiniteHessian(loss, grads, self.params, self._grad_at, self._owned)
@@ -236,7 +235,7 @@ class ClosureOracle(Oracle):
                 self._owned,
             )
         grads = operator.grads
-        if self._communicator is not None or self._scaling:  # else the graph's own are changed
+        if self._communicator is not None or self._scaling:  # do not modify tensors of the graph
             grads = [None if g is None else g.clone() for g in grads]
         loss = self._settled(operator.loss, grads, hooked=False)
         assert loss is not None
@@ -246,19 +245,19 @@ class ClosureOracle(Oracle):
     def _grad_at(
         self, scale: float, vector: Sequence[Tensor], owner: str | None = None
     ) -> list[Tensor | None]:
-        """The gradient at a point near by, in the own parameters or in those of an owner."""
+        """Return the gradient at a nearby point, in the own parameters or in those of an owner."""
         asked = copy.copy(self) if owner is None else self.over(owner)
-        asked._clip = None  # a difference of clipped gradients is no curvature
+        asked._clip = None  # differences of clipped gradients are not curvature
         with in_place(self.params, self.shift(vector, scale), self._engine):
             return asked.grad()[1]
 
     def grad_at(self, shift: Shift) -> tuple[Tensor, list[Tensor | None]]:
-        """:meth:`grad` at a shifted point; needs memory for a copy of the parameters."""
+        """Like :meth:`grad`, at a shifted point; needs memory for a copy of the parameters."""
         with in_place(self.params, shift, self._engine):
             return self.grad()
 
     def output_grad(self) -> OutputGrad:
-        """The loss and its gradients in parameters and outputs. Counts one of each."""
+        """Return the loss and its gradients in parameters and outputs. Counts one of each."""
         closure = as_composite(self._closure, "gradients in the model's outputs need")
         with (
             self._asking(grads=1, output_grads=1),
@@ -273,7 +272,7 @@ class ClosureOracle(Oracle):
                 if self._user.grads_changed(before):
                     raise calls_backward()
                 grad_outputs = self._in_outputs(loss, point)
-                # Its gradient in the outputs is this; hooks and a scaler see a plain backward.
+                # Its gradient in the outputs is grad_outputs; hooks and scaler see plain backward.
                 self._backward((outputs.to(wide) * grad_outputs).sum())
             grads = [p.grad for p in self.params.values()]
         loss = self._settled(loss, [*grads, grad_outputs])
@@ -284,21 +283,21 @@ class ClosureOracle(Oracle):
         )
 
     def _in_outputs(self, loss: Tensor, outputs: Tensor) -> Tensor:
-        """The gradient of the loss in the outputs; refuses losses that read parameters too."""
+        """Return the gradient of the loss in the outputs; refuse losses that read parameters."""
         params = list(self.params.values())
         found = torch.autograd.grad(loss, [outputs, *params], allow_unused=True)
         grad_outputs, *direct = cast("tuple[Tensor | None, ...]", found)
         if grad_outputs is None or any(d is not None for d in direct):
             raise ClosureError(
-                "the loss of the Composite must be computed from the outputs it is given, and "
-                "from no parameter; move what reads parameters into the outputs"
+                "the loss of the Composite must be computed from its outputs only, and "
+                "from no parameter; move everything that reads parameters into the outputs"
             )
         return grad_outputs
 
     def reusing_outputs(
         self, loss: Callable[[Tensor], Tensor], *, nonfinite: Nonfinite | None = None
     ) -> ClosureOracle:
-        """An oracle for another loss of the same model's outputs: a surrogate."""
+        """Return an oracle for another loss of the same outputs, a surrogate."""
         closure = as_composite(self._closure, "another loss of the outputs needs")
         twin = copy.copy(self)
         twin._closure = lambda: loss(closure.outputs())
@@ -308,7 +307,7 @@ class ClosureOracle(Oracle):
         return twin
 
     def ggn(self) -> GGN:
-        """The generalised Gauss-Newton matrix as an operator. Counts one value."""
+        """Return the generalised Gauss-Newton matrix as an operator. Counts one value."""
         closure = as_composite(self._closure, "Gauss-Newton products need")
         with self._asking(values=1, output_grads=1), torch.enable_grad(), self._evaluation():
             operator = GGN(
@@ -329,10 +328,10 @@ class ClosureOracle(Oracle):
 
     @contextlib.contextmanager
     def _evaluation(self) -> Generator[None]:
-        """One run of the closure; buffers, modes and random state are put back afterwards.
+        """Context for one evaluation; restores buffers, modes and random state afterwards.
 
-        With ``advance`` the first run of the step is let through: after the step the world is as
-        one plain evaluation would have left it (batch-norm statistics, the next dropout mask).
+        With ``advance`` the first evaluation of a step is not undone, so that a step has the side
+        effects of one plain evaluation (batch-norm statistics, the next dropout mask).
         """
         with self._user.evaluation(self._name):
             yield
@@ -343,7 +342,7 @@ class ClosureOracle(Oracle):
         loss, seen = self._value_once(shift)
         unseen = frozenset(self.params) - seen
         if not self.learned.opaque >= unseen:
-            # Never asked for: unused, or read by code no operation of which can be seen.
+            # Not read: unused, or read by code whose operations cannot be intercepted.
             self.learned.opaque |= unseen
             self._evaluated -= 1
             loss, _ = self._value_once(shift)
@@ -351,7 +350,7 @@ class ClosureOracle(Oracle):
         return loss
 
     def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:
-        # What was learned of parameters that have been frozen since does not count here.
+        # Ignore parameters that were frozen since.
         opaque = frozenset(self.learned.opaque & set(self.params))
         try:
             with (
@@ -368,7 +367,7 @@ class ClosureOracle(Oracle):
                 raise
             if self.learned.graph:
                 raise calls_backward() from error
-            # It differentiates inside, as losses on derivatives do, or it calls backward().
+            # It differentiates inside, like a loss on derivatives, or it calls backward().
             self.learned.graph = True
             return self._value_once(shift)
         return loss, seen
@@ -378,12 +377,12 @@ class ClosureOracle(Oracle):
         return with_graph(found) if graph and not self._legacy else found
 
     def _backward(self, loss: Tensor) -> None:
-        """Backward into ``.grad``: hooks of DDP and of the user fire as in a plain loop."""
+        """Run backward into ``.grad``, so that hooks of DDP and of the user run."""
         some = list(self.params.values()) if len(self._owned) > 1 else None
         self._scaling.up(with_graph(loss)).backward(inputs=some)
 
     def _settle(self, product: list[Tensor], factor: float, loss: Tensor) -> list[Tensor]:
-        """A curvature product as all processes have it, times ``factor``, and finite."""
+        """Average and unscale a curvature product, and check that it is finite."""
         if self._communicator is not None:
             product = [p.clone() for p in product]
             self._average(product)

@@ -1,4 +1,4 @@
-"""What a closure is, and what it and a ranker must give back."""
+"""Closures and rankers, and checks of their results."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _HOW = "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
 
 
 class ClosureError(AnyOrderError, TypeError):
-    """A closure that does not do what the oracle needs."""
+    """A closure that does not return a usable loss."""
 
 
 class CompositeError(AnyOrderError, TypeError):
-    """The outputs or the loss of a ``Composite`` is no function."""
+    """``outputs`` or ``loss`` of a ``Composite`` is not a function."""
 
 
 class RankingError(AnyOrderError, ValueError):
-    """A ranker's answer that is not an order of the points it was shown."""
+    """A ranker returned something other than an order of its points."""
 
 
 class Composite:
-    """A closure with outputs and loss apart, for methods that need the model's outputs.
+    """A closure that keeps outputs and loss apart, for methods that need the outputs.
 
     Args:
         outputs: returns the model's outputs for one fixed batch.
         loss: maps these outputs to the scalar loss.
 
     Raises:
-        CompositeError: one of them is no function.
+        CompositeError: one of them is not a function.
     """
 
     def __init__(self, outputs: Callable[[], Tensor], loss: Callable[[Tensor], Tensor]) -> None:
@@ -53,7 +53,7 @@ class Composite:
         self.outputs, self.loss = outputs, loss
 
     def __call__(self) -> Tensor:
-        """The loss."""
+        """Return the loss."""
         return self.loss(self.outputs())
 
 
@@ -64,12 +64,12 @@ class Mean:
         self.batches = batches
 
     def __call__(self) -> Tensor:
-        """The mean loss."""
+        """Return the mean loss."""
         return torch.stack([batch() for batch in self.batches]).mean()
 
 
 def batches_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
-    """The closure, or each of several; :class:`ClosureError` if one is no function."""
+    """Return a list of closures; raise :class:`ClosureError` if one is not a function."""
     several = isinstance(closure, Sequence)
     if not (all(map(callable, closure)) and len(closure) if several else callable(closure)):
         raise ClosureError(
@@ -80,23 +80,23 @@ def batches_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
 
 
 def one_gradient(closure: Closure) -> dict[str, int]:
-    """What a gradient of ``closure`` counts as: with a ``Composite`` one in the outputs, too."""
+    """Return what one gradient of ``closure`` counts as."""
     apart = int(isinstance(closure, Composite))
     return {"grads": 1, **{answer.name: apart for answer in ANSWERS if answer.composite}}
 
 
 def as_composite(closure: Closure, what: str) -> Composite:
-    """``closure``, which has to be a ``Composite`` because of ``what``."""
+    """Return ``closure`` if it is a ``Composite``, else raise; ``what`` is the reason."""
     if not isinstance(closure, Composite):
         raise ClosureError(f"{what} one Composite, outputs and loss apart; write {_HOW}")
     return closure
 
 
 def calls_backward() -> ClosureError:
-    """What is raised when a closure differentiates the loss itself."""
+    """Return the error for a closure that calls ``backward`` itself."""
     return ClosureError(
-        "the closure calls backward(). This method takes what it needs from the loss by itself, so "
-        "the closure must not call backward(). Change\n"
+        "the closure calls backward(). This method differentiates the loss itself, so the closure "
+        "must not call backward(). Change\n"
         "    def closure(): optimizer.zero_grad(); loss = ...; loss.backward(); return loss\n"
         "to\n"
         "    def closure(): return ...  # the loss, nothing else"
@@ -104,7 +104,7 @@ def calls_backward() -> ClosureError:
 
 
 def with_graph(found: Tensor) -> Tensor:
-    """``found``, which has to depend on the parameters."""
+    """Return ``found`` if it depends on the parameters, else raise."""
     if not found.requires_grad:
         raise ClosureError(
             "the loss does not depend on the parameters (it has no graph); compute it from them "
@@ -114,7 +114,7 @@ def with_graph(found: Tensor) -> Tensor:
 
 
 def checked_loss(loss: Any) -> Tensor:
-    """What a closure returned as a tensor of shape (), if it is one real number."""
+    """Return the result of a closure as a tensor of shape (), if it is one real number."""
     if not isinstance(loss, Tensor):
         raise ClosureError(
             f"expected the closure to return the loss as a tensor, got {type(loss).__name__}; "
@@ -129,7 +129,7 @@ def checked_loss(loss: Any) -> Tensor:
 
 
 def checked_outputs(outputs: Any) -> Tensor:
-    """The outputs of a model as a ``Composite`` gives them."""
+    """Check and return the outputs of a ``Composite``."""
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         found = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ClosureError(
@@ -139,10 +139,10 @@ def checked_outputs(outputs: Any) -> Tensor:
 
 
 def checked_order(order: Sequence[int], count: int) -> list[int]:
-    """The answer to a ranking of ``count`` points, best first, or :class:`RankingError`."""
+    """Check and return a ranking of ``count`` points, best first."""
     try:
         places = [operator.index(place) for place in order]
-    except TypeError:  # 0.5 is no position
+    except TypeError:  # 0.5 is not a position
         places = []
     if not places or len(set(places)) != len(places) or not set(places) <= set(range(count)):
         raise RankingError(

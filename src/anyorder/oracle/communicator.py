@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other about their answers."""
+"""Communication between the processes of a run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Communicator(Protocol):
-    """What joins the processes of a run; pass one as ``process_group=`` in place of a group.
+    """Connects the processes of a run; pass one as ``process_group=`` instead of a group.
 
     Attributes:
-        rank: the number of this process, from 0.
-        size: how many processes there are.
+        rank: the rank of this process, from 0.
+        size: the number of processes.
     """
 
     rank: int
     size: int
 
     def mean_(self, tensors: Sequence[Tensor]) -> int:
-        """Put the mean over all processes into each tensor; returns the bytes sent from here."""
+        """Replace each tensor by the mean over all processes; returns the bytes sent."""
         ...
 
     def exchange(self, message: bytes) -> list[bytes]:
-        """The messages of all processes, in the order of their ranks."""
+        """Return the messages of all processes, in the order of their ranks."""
         ...
 
 
 class Processes:
-    """The processes of a group of ``torch.distributed``."""
+    """A communicator for a group of ``torch.distributed``."""
 
     def __init__(self, group: torch.distributed.ProcessGroup) -> None:
         self.group = group
@@ -44,7 +44,7 @@ class Processes:
         self.size: int = torch.distributed.get_world_size(group)
 
     def mean_(self, tensors: Sequence[Tensor]) -> int:
-        """The mean over all processes, in place; each tensor is sent once."""
+        """Average in place; each tensor is sent once."""
         for tensor in tensors:
             held = tensor.contiguous()
             torch.distributed.all_reduce(held, group=self.group)
@@ -54,23 +54,24 @@ class Processes:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def exchange(self, message: bytes) -> list[bytes]:
-        """The messages of all processes."""
+        """Return the messages of all processes."""
         found: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(found, message, group=self.group)
         return found
 
 
 def communicator_for(group: Any) -> Communicator | None:
-    """``group``, which is a process group, a communicator already, or nothing."""
+    """Return a communicator for a process group, a communicator or ``None``."""
     if group is None or isinstance(group, Communicator):
         return group
     return Processes(group)
 
 
 def averaged_already(module: nn.Module | None, params: Sequence[Tensor]) -> frozenset[int]:
-    """Identities of the parameters whose gradients a backward pass averages over processes.
+    """Return the identities of parameters whose gradients a backward pass averages.
 
-    Those are what DistributedDataParallel and FullyShardedDataParallel hold, and what is sharded.
+    These are the parameters in DistributedDataParallel and FullyShardedDataParallel, and sharded
+    parameters.
     """
     if module is None:
         return frozenset(id(p) for p in params if is_sharded(p))
@@ -83,5 +84,5 @@ def averaged_already(module: nn.Module | None, params: Sequence[Tensor]) -> froz
 def _averages(module: nn.Module) -> bool:
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return True
-    # Looked up by name, so that nobody who does not shard pays for the import.
+    # Compared by name, to avoid the import if nothing is sharded.
     return any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__)

@@ -26,17 +26,17 @@ _Settle = Callable[[list[Tensor], float, Tensor], list[Tensor]]
 
 
 class CrossError(AnyOrderError, ValueError):
-    """Mixed derivatives with something that owns no parameters."""
+    """Mixed derivatives with a closure that has no parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputGrad:
-    """A loss and its gradients, in the parameters and in the model's outputs.
+    """A loss and its gradients in the parameters and in the model's outputs.
 
     Attributes:
         loss: the loss, shape ().
-        grads: its gradient by parameter (``None`` where it has none).
-        outputs: what the model gave, at least in float32.
+        grads: its gradient per parameter (``None`` if there is none).
+        outputs: the model's outputs, at least in float32.
         grad_outputs: the gradient of the loss in the outputs, in their shape.
     """
 
@@ -47,18 +47,18 @@ class OutputGrad:
 
     @property
     def samples(self) -> int:
-        """Over how many outputs the loss is taken to be a mean: all axes but the last count."""
+        """The number of samples, assuming that the loss is a mean over all axes but the last."""
         classes = self.outputs.shape[-1] if self.outputs.dim() > 1 else 1
         return self.outputs.numel() // max(classes, 1)
 
 
 class Hessian:
-    """The Hessian of a loss at one point. Made by ``oracle.hessian()``.
+    """The Hessian of a loss at one point. Created by ``oracle.hessian()``.
 
     Attributes:
-        loss: the loss there, shape ().
-        grads: the gradient there, one tensor per parameter (``None`` where it has none); with a
-            scaler, that of the scaled loss until it is unscaled by who made this.
+        loss: the loss, shape ().
+        grads: the gradient, one tensor per parameter (``None`` if there is none); with a scaler,
+            that of the scaled loss until the oracle unscales it.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Hessian:
         self.grads = [None if g is None else g.detach() for g in self._graph.tensors]
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
-        """Hessian times ``vector``, tensors shaped like the parameters. Counts one product."""
+        """Return the Hessian times ``vector`` (shaped like the parameters). Counts one product."""
         return self._times(vector, self._params)
 
     def cross(self, vector: Vector, owner: str) -> list[Tensor]:
-        """Mixed second derivatives times ``vector``: one product.
+        """Return mixed second derivatives times ``vector``. Counts one product.
 
-        Of several closures, the derivative in the parameters that ``owner`` owns of the inner
-        product of ``vector`` with the gradient in this operator's own parameters.
+        For named closures: the derivative, with respect to the parameters of ``owner``, of the
+        inner product of ``vector`` with the gradient in this operator's own parameters.
         """
         return self._times(vector, _owned_by(self._owned, owner))
 
@@ -99,7 +99,7 @@ class Hessian:
         return self._settle(_filled(found, params), self._factor, self.loss)
 
     def __enter__(self) -> Self:
-        """Use as a context to free the graph at its end."""
+        """Use as a context manager to free the graph at the end."""
         return self
 
     def __exit__(
@@ -108,12 +108,12 @@ class Hessian:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Free the graph: nothing may keep grad -> graph -> grad alive."""
+        """Free the graph, which breaks the cycle grad -> graph -> grad."""
         self._graph = None
 
 
 class FiniteHessian:
-    """Products from differences of gradients, for models without second derivatives.
+    """Hessian products from differences of gradients, for models without second derivatives.
 
     ``H v`` is (grad(x + h v) - grad(x - h v)) / 2h with ``h`` scaled to the sizes of x and v. Each
     product counts two gradients.
@@ -131,11 +131,11 @@ class FiniteHessian:
         self._params, self._grad_at, self._owned = list(params.values()), grad_at, owned
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
-        """Hessian times ``vector``; counts two gradients."""
+        """Return the Hessian times ``vector``. Counts two gradients."""
         return self._times(vector, None, self._params)
 
     def cross(self, vector: Vector, owner: str) -> list[Tensor]:
-        """Mixed second derivatives times ``vector``, see :meth:`Hessian.cross`: two gradients."""
+        """Like :meth:`Hessian.cross`. Counts two gradients."""
         return self._times(vector, owner, _owned_by(self._owned, owner))
 
     def _times(self, vector: Vector, owner: str | None, params: list[Tensor]) -> list[Tensor]:
@@ -147,15 +147,15 @@ class FiniteHessian:
         return [(a - b) / (2 * step) for a, b in pairs]
 
     def __enter__(self) -> Self:
-        """Nothing is held; a context for likeness with :class:`Hessian`."""
+        """Do nothing; for compatibility with :class:`Hessian`."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to free."""
+        """Do nothing."""
 
 
 class GGN:
-    """The generalised Gauss-Newton matrix ``J' H_loss J``. Made by ``oracle.ggn()``."""
+    """The generalised Gauss-Newton matrix ``J' H_loss J``. Created by ``oracle.ggn()``."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class GGN:
         self._pulled: Gradients | None = gradients(self._outputs, params, self._dummy)
 
     def __matmul__(self, vector: Vector) -> list[Tensor]:
-        """Gauss-Newton matrix times ``vector``. Counts one product."""
+        """Return the Gauss-Newton matrix times ``vector``. Counts one product."""
         if self._slope is None or self._pulled is None:
             raise SecondDerivativeError(
                 "this Gauss-Newton matrix is closed; take products inside `with`"

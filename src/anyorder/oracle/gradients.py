@@ -1,4 +1,4 @@
-"""What gradients must be before a method sees them: dense, finite, and not too long."""
+"""Checks of gradients before a method uses them: dense, finite, clipped."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from anyorder.engine.tensors import all_finite
 from anyorder.errors import AnyOrderError
 from anyorder.model.sharding import as_sharded, is_sharded, local, summed
 
-#: What a NaN or infinite loss or gradient does.
+#: What to do about a NaN or infinite loss or gradient.
 Nonfinite = Literal["raise", "skip", "ignore"]
 POLICIES: tuple[Nonfinite, ...] = ("raise", "skip", "ignore")
 
 
 class SparseGradientError(AnyOrderError, TypeError):
-    """A gradient is sparse; methods here take dense ones."""
+    """A gradient is sparse; only dense gradients are supported."""
 
 
 class NonFiniteError(AnyOrderError, ValueError):
-    """A loss or a gradient is NaN or infinite. Raised before any parameter was changed."""
+    """A loss or a gradient is NaN or infinite. Raised before any parameter is changed."""
 
 
 class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by Optimizer.step
-    """This step is left out: a loss or gradient was not finite and the policy is to go on."""
+    """Signals that this step is skipped: a loss or gradient was not finite."""
 
     def __init__(self, loss: Tensor) -> None:
-        super().__init__("step left out")
+        super().__init__("step skipped")
         self.loss = loss
 
 
@@ -52,15 +52,15 @@ def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) 
 def require_finite(
     policy: Nonfinite, loss: Tensor | None, grads: Sequence[Tensor | None], names: Sequence[str]
 ) -> None:
-    """Return if the loss (where it is known) and all gradients are finite, or nobody looks.
+    """Check that the loss (if known) and all gradients are finite.
 
-    Processes that share the gradients come to the same answer.
+    All processes that share sharded gradients get the same result.
 
     Args:
-        policy: what happens if they are not.
+        policy: what to do if they are not.
         loss: shape ().
         grads: gradients by parameter.
-        names: what they are the gradients of.
+        names: names of the parameters.
 
     Raises:
         NonFiniteError: under the policy ``raise``.
@@ -76,19 +76,19 @@ def require_finite(
 
 
 def refuse(policy: Nonfinite, fault: str, loss: Tensor | None = None) -> NoReturn:
-    """Leave the step out or raise, as the policy says."""
+    """Skip the step or raise, depending on the policy."""
     if policy == "skip":
         raise SkipStep(unknown_loss() if loss is None else loss.detach())
     raise NonFiniteError(
-        f"{fault}; no parameter was changed. Lower the step size or look at the batch; "
-        "nonfinite='skip' leaves such steps out and counts them, 'ignore' does not look"
+        f"{fault}; no parameter was changed. Lower the learning rate or check the batch; "
+        "nonfinite='skip' skips and counts such steps, 'ignore' does not check"
     )
 
 
 def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
     """Whether this process is ``sound`` and all gradients are finite.
 
-    Processes that share the gradients come to the same answer.
+    All processes that share sharded gradients get the same result.
     """
     sound = sound and all_finite([local(g) for g in grads])
     if not any(map(is_sharded, grads)):
@@ -99,14 +99,14 @@ def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
 
 
 def _words_for(names: Sequence[str], grads: Sequence[Tensor | None]) -> str:
-    """Words for which gradients are not finite."""
+    """Describe which gradients are not finite."""
     pairs = zip(names, grads, strict=False)
     bad = [name for name, g in pairs if g is not None and not all_finite([local(g)])]
-    return f"the gradient is not finite in {', '.join(bad[:5]) or 'the part of another process'}"
+    return f"the gradient is not finite in {', '.join(bad[:5]) or 'a shard of another process'}"
 
 
 def clipped(grads: list[Tensor | None], limit: float | None) -> list[Tensor | None]:
-    """``grads``, scaled down together if their Euclidean norm exceeds ``limit``."""
+    """Rescale ``grads`` if their total Euclidean norm exceeds ``limit``."""
     found = [g for g in grads if g is not None]
     if limit is None or not found:
         return grads

@@ -1,7 +1,8 @@
-"""The kinds of answers and of needs: one row each, from which everything else follows.
+"""The kinds of answers and needs, as tables.
 
-A new kind of answer is a row of :data:`ANSWERS`, a field of ``Calls`` and one of ``Budget``.
-Prices, units of budgets, columns of reports and what the contract allows are read off the rows.
+To add a kind of answer, add a row to :data:`ANSWERS`, a field to ``Calls`` and one to ``Budget``.
+Costs, units of budgets, columns of reports and the checks of the contract suite are derived from
+these rows.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ class Answer:
 
     Attributes:
         name: the field of the ledger and the unit of budgets.
-        one: what one is called in a text.
-        many: what several are called.
-        meaning: what one is counted for.
-        price: in forward passes, when nothing was measured: a backward pass costs about two
-            forwards, a Hessian product needs a graph kept through the backward and a second
-            backward.
-        evaluation: whether one is one evaluation of the closure.
-        composite: whether one comes with a gradient where the closure is a ``Composite``.
-        batches: whether it is counted for each of several batches.
+        one: its name in texts, singular.
+        many: its name in texts, plural.
+        meaning: description of what is counted.
+        price: nominal cost in forward passes: a backward pass costs about two forwards, a
+            Hessian-vector product keeps the graph through the backward and needs a second backward.
+        evaluation: whether it is one evaluation of the closure.
+        composite: whether a gradient of a ``Composite`` counts one of these too.
+        batches: whether it is counted per batch.
     """
 
     name: str
@@ -70,18 +70,18 @@ ANSWERS = (
 
 #: The kinds of answers, as the ledger names them.
 COUNTS = tuple(answer.name for answer in ANSWERS)
-#: Price of each answer in forward passes when nothing was measured.
+#: Nominal cost of each kind of answer in forward passes.
 NOMINAL_RATES = {answer.name: answer.price for answer in ANSWERS if answer.price}
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a method may declare in ``needs``.
+    """A kind of information that a method may declare in ``needs``.
 
     Attributes:
-        name: as methods write it.
-        answers: the kinds of answers it may use.
-        composite: whether it calls for a ``Composite``.
+        name: its name in ``needs``.
+        answers: the kinds of answers that the method may then use.
+        composite: whether it requires a ``Composite``.
         differentiates: whether the loss is differentiated.
     """
 
@@ -100,33 +100,31 @@ NEEDS = (
     Need("output_grad", frozenset({"output_grads", "grads", "values"}), composite=True),
 )
 
-#: Needs that call for a ``Composite``.
+#: Needs that require a ``Composite``.
 COMPOSITE = frozenset(need.name for need in NEEDS if need.composite)
 _DIFFERENTIATES = frozenset(need.name for need in NEEDS if need.differentiates)
 
 
 class UnusedOptionError(AnyOrderError, TypeError):
-    """An option that the method would have to ignore."""
+    """An option that the method cannot use."""
 
 
 def refuse_unused(
     method: str, needs: frozenset[str], *, ranker: object = None, scaler: object = None
 ) -> None:
-    """Refuse what a method with these needs would have to ignore.
+    """Refuse options that a method with these needs cannot use.
 
     Args:
         method: its name.
-        needs: what it declares.
-        ranker: the ranker it was given, or ``None``.
-        scaler: the gradient scaler it was given, or ``None``.
+        needs: its needs.
+        ranker: the ranker, or ``None``.
+        scaler: the gradient scaler, or ``None``.
 
     Raises:
         UnusedOptionError: one of them would never be used.
     """
-    asks = f"{method} asks for {', '.join(sorted(needs))}"
+    asks = f"{method} needs {', '.join(sorted(needs))}"
     if ranker is not None and "rank" not in needs:
-        raise UnusedOptionError(f"ranker: {asks} and never for an order; leave it out")
+        raise UnusedOptionError(f"ranker: {asks} and does not use rankings; leave it out")
     if scaler is not None and not needs & _DIFFERENTIATES:
-        raise UnusedOptionError(
-            f"scaler: {asks} and differentiates nothing that could be scaled; leave it out"
-        )
+        raise UnusedOptionError(f"scaler: {asks} and does not differentiate the loss; leave it out")

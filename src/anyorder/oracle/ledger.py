@@ -1,4 +1,4 @@
-"""What has been asked of a closure so far, and how much may still be asked."""
+"""Counts of evaluations, and limits on them."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from anyorder.oracle.kinds import COUNTS, NOMINAL_RATES
 
 
 class BudgetError(AnyOrderError, ValueError):
-    """A budget that cannot be read."""
+    """An invalid budget."""
 
 
 class BudgetExhausted(AnyOrderError, RuntimeError):  # noqa: N818 - it ends a run, it is no fault
-    """The next question would cost more than is left. Raised before the question is asked."""
+    """The next evaluation would exceed the budget. Raised before the evaluation."""
 
 
 @dataclass(slots=True)
 class Calls:
-    """The ledger: every answer a method took.
+    """The ledger: counts of all answers.
 
     Attributes:
-        values: losses taken without a graph.
-        grads: loss-and-gradient pairs.
+        values: losses without a graph.
+        grads: losses with their gradients.
         products: curvature-vector products.
-        rankings: questions put to a ranker.
-        ranked: points put before a ranker, over all questions.
-        output_grads: gradients of the loss in the model's outputs, where the closure is a
-            ``Composite``. Part of a gradient or product that is counted too; without a price of
-            their own unless ``rates`` names one (a simulator, a person).
-        seconds: wall-clock seconds spent inside the closure and its derivatives.
-        peak_bytes: most memory seen in use during a question (CUDA only; 0 elsewhere).
-        bytes_sent: bytes handed to other processes.
-        skipped: steps abandoned because a loss or a gradient was not finite.
+        rankings: rankings.
+        ranked: ranked points, over all rankings.
+        output_grads: gradients of the loss in the model's outputs, if the closure is a
+            ``Composite``. Each is part of a gradient or product that is counted too. They cost
+            nothing extra unless ``rates`` says so (for a simulator or a person).
+        seconds: wall-clock seconds in the closure and its derivatives.
+        peak_bytes: peak memory during an evaluation (CUDA only; 0 elsewhere).
+        bytes_sent: bytes sent to other processes.
+        skipped: steps skipped because a loss or a gradient was not finite.
     """
 
     values: int = 0
@@ -53,21 +53,21 @@ class Calls:
     skipped: int = 0
 
     def forwards(self, rates: Mapping[str, float] | None = None) -> float:
-        """Price of all answers in forward passes, at ``rates`` (default: the nominal ones)."""
+        """Return the cost of all answers in forward passes, at ``rates`` (default: nominal)."""
         return self._priced(NOMINAL_RATES if rates is None else _checked_rates(rates))
 
     def _priced(self, rates: Mapping[str, float]) -> float:
         return sum(getattr(self, name) * rate for name, rate in rates.items())
 
     def to_dict(self) -> dict[str, float]:
-        """All counts by name."""
+        """Return all counts by name."""
         return asdict(self)
 
     def update(self, saved: Mapping[str, Any]) -> None:
-        """Take over saved counts, checked whole before any is used.
+        """Load saved counts; all are checked before any is used.
 
         Raises:
-            BudgetError: names that do not exist here, or what is no count.
+            BudgetError: unknown names, or values that are not counts.
         """
         unknown = set(saved) - {f.name for f in fields(self)}
         if unknown:
@@ -85,7 +85,7 @@ _UNITS = {name: name for name in (*COUNTS, "forwards", "steps", "seconds")} | {
     "s": "seconds",
     "sec": "seconds",
 }
-#: Units that are no counts.
+#: Units that are not counts.
 _MEASURED = frozenset({"forwards", "seconds"})
 _SCALED = {"ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -94,9 +94,9 @@ _SCALED = {"ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
 class Budget:
     """Upper limits. ``None`` means no limit in that unit.
 
-    ``seconds`` runs on the wall clock from :meth:`start` (by default the first question).
-    ``forwards`` prices every answer in forward passes by ``rates``. ``steps`` counts calls of
-    ``step``. All others count answers of one kind.
+    ``seconds`` is wall-clock time since :meth:`start` (by default the first evaluation).
+    ``forwards`` is the cost of all answers in forward passes, at ``rates``. ``steps`` counts calls
+    of ``step``. All others count answers of one kind.
     """
 
     values: int | None = None
@@ -112,7 +112,7 @@ class Budget:
     _began: float | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse limits and prices that are none."""
+        """Check limits and rates."""
         for name, limit in self.limits().items():
             if not (_is_number(limit) and limit > 0):
                 raise BudgetError(f"expected {name} > 0 in a budget, got {limit!r}")
@@ -122,30 +122,30 @@ class Budget:
         self.rates = dict(_checked_rates(self.rates))
 
     def limits(self) -> dict[str, float]:
-        """The limits that are set, by unit."""
+        """Return the limits by unit."""
         found = {name: getattr(self, name) for name in (*COUNTS, "forwards", "steps", "seconds")}
         return {name: limit for name, limit in found.items() if limit is not None}
 
     @classmethod
     def of(cls, value: Budget | str | None) -> Budget | None:
-        """A budget as users give it: one, its text (see :meth:`parse`), or none.
+        """Convert a budget, its text (see :meth:`parse`) or ``None``.
 
         Raises:
-            BudgetError: anything else, or a text that cannot be read.
+            BudgetError: anything else, or an invalid text.
         """
         if isinstance(value, str):
             return cls.parse(value)
         if value is None or isinstance(value, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
             return value
         raise BudgetError(
-            f"expected a budget such as '500grads' or Budget(grads=500), got {value!r}; say of what"
+            f"expected a budget such as '500grads' or Budget(grads=500), got {value!r}; add a unit"
         )
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``"60s"``, ``"5min"``, ``"500grads"``, ``"10_000forwards"``, ``"200steps"``.
+        """Parse ``"60s"``, ``"5min"``, ``"500grads"``, ``"10_000forwards"``, ``"200steps"``.
 
-        Several limits may be joined by commas: ``"60s,500grads"``.
+        Separate several limits by commas: ``"60s,500grads"``.
         """
         limits: dict[str, float] = {}
         for part in text.split(","):
@@ -168,16 +168,16 @@ class Budget:
         return cls(**limits)  # type: ignore[arg-type]
 
     def start(self) -> None:
-        """Start the wall clock if it is not running."""
+        """Start the clock if it is not running."""
         if self._began is None:
             self._began = time.perf_counter()
 
     def spent_seconds(self) -> float:
-        """Wall-clock seconds since :meth:`start`; 0 before."""
+        """Return wall-clock seconds since :meth:`start`; 0 before."""
         return 0.0 if self._began is None else time.perf_counter() - self._began
 
     def check(self, calls: Calls, asked: dict[str, int]) -> None:
-        """Raise :class:`BudgetExhausted` if answering ``asked`` on top of ``calls`` is too much."""
+        """Raise :class:`BudgetExhausted` if ``asked`` in addition to ``calls`` is too much."""
         self.start()
         for name in COUNTS:
             limit = getattr(self, name)
@@ -191,7 +191,7 @@ class Budget:
             self._compare("seconds", self.spent_seconds(), self.seconds)
 
     def check_step(self, steps: int) -> None:
-        """Raise :class:`BudgetExhausted` if ``steps`` steps have used up the budget."""
+        """Raise :class:`BudgetExhausted` if no step is left after ``steps`` steps."""
         if self.steps is not None:
             self._compare("steps", steps + 1, self.steps)
 
@@ -203,13 +203,13 @@ class Budget:
             )
 
     def __str__(self) -> str:
-        """The text :meth:`parse` reads."""
+        """Return text for :meth:`parse`."""
         short = {"seconds": "s"}
         return ",".join(f"{limit!r}{short.get(n, n)}" for n, limit in self.limits().items())
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a real number other than NaN; ``True`` is none."""
+    """Whether a value is a real number other than NaN, and not a bool."""
     return type(value) is not bool and isinstance(value, Real) and not math.isnan(value)
 
 
@@ -218,7 +218,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _checked_rates(rates: Any) -> Mapping[str, float]:
-    """Prices by kind of answer, or :class:`BudgetError`."""
+    """Return rates by kind of answer, or raise :class:`BudgetError`."""
     if not isinstance(rates, Mapping):
         raise BudgetError(f"rates: expected prices by kind of answer, got {rates!r}")
     found = cast("Mapping[str, float]", rates)
@@ -231,5 +231,5 @@ def _checked_rates(rates: Any) -> Mapping[str, float]:
 
 
 def _plain(number: float) -> str:
-    """A count in full, seconds to the hundredth."""
+    """Format a count in full, seconds to two digits."""
     return f"{number:.2f}".rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""Several closures by name, each with parameters of its own: bilevel problems and their like."""
+"""Several closures by name, each with its own parameters, for bilevel problems and similar."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ Closures = Mapping[str, Closure | Sequence[Closure]]
 
 
 class OwnerError(NeedsError):
-    """A group of parameters that belongs to no closure of the method."""
+    """A parameter group that names no closure of the method."""
 
 
 class NamedClosures(Oracle):
-    """An oracle for each of several closures: ``oracle["inner"]``.
+    """One oracle per named closure: ``oracle["inner"]``.
 
-    They share the ledger, the budget and the random numbers of a step. Each is asked about the
-    parameters it owns; ``oracle["outer"].over("inner")`` asks about those of another.
+    They share the ledger, the budget and the random numbers of a step. Each differentiates with
+    respect to the parameters of its closure; ``oracle["outer"].over("inner")`` uses those of
+    another one.
 
     Args:
         closures: closures by name.
-        owned: for each name, the parameters it owns, by name.
-        ranker: see :class:`~anyorder.oracle.closure_oracle.ClosureOracle`, as all that follow.
-        engine: runs the rules that make shifted points.
-        advance: let the first evaluation of each closure move buffers and random state.
-        learned: what earlier evaluations have shown about the closures; added to.
+        owned: the parameters of each closure, by name.
+        ranker: see :class:`~anyorder.oracle.closure_oracle.ClosureOracle`, also for the following.
+        engine: runs the rules that compute shifted points.
+        advance: let the first evaluation of each closure change buffers and random state.
+        learned: facts about the closures from earlier evaluations; updated.
         policies: see :class:`~anyorder.oracle.oracle.Oracle`.
     """
 
     knows = "several closures by name"
-    instead = "Ask one of them: oracle['name']"
+    instead = "Use one of them: oracle['name']"
 
     def __init__(
         self,
@@ -70,17 +71,17 @@ class NamedClosures(Oracle):
         }
 
     def __getitem__(self, name: str) -> ClosureOracle:
-        """The oracle of one closure."""
+        """Return the oracle of one closure."""
         if name not in self._oracles:
             raise NeedsError(f"expected one of {list(self._oracles)}, got {name!r}")
         return self._oracles[name]
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """Refused: there are several losses."""
+        """Raise an error, because there are several losses."""
         raise self._cannot_give("one gradient")
 
     def grads_by_param(self) -> dict[int, Tensor]:
-        """The last gradients taken in the parameters of each closure, by identity."""
+        """Return the last gradients in the parameters of each closure, by identity."""
         found: dict[int, Tensor] = {}
         for oracle in self._oracles.values():
             found |= oracle.grads_by_param()
@@ -88,15 +89,15 @@ class NamedClosures(Oracle):
 
 
 def checked_closures(closure: Any, declared: Sequence[str], method: str) -> Any:
-    """What was given to ``step``, if it has the form the method asks for.
+    """Return the argument of ``step`` if it fits the method.
 
     Args:
-        closure: what was given.
-        declared: the names of the method's closures; none if it takes one.
+        closure: the argument.
+        declared: the names of the method's closures; empty if it takes one closure.
         method: the name of the method.
 
     Raises:
-        NeedsError: one in place of several or several in place of one, a name too few or too many.
+        NeedsError: one closure instead of several or the reverse, missing or unknown names.
     """
     if not declared:
         if isinstance(closure, Mapping):
@@ -127,14 +128,14 @@ def checked_closures(closure: Any, declared: Sequence[str], method: str) -> Any:
 def owners(
     groups: Sequence[Mapping[str, Any]], declared: Sequence[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """The trainable parameters that each closure owns, in order of the groups.
+    """Return the trainable parameters of each closure, in the order of the groups.
 
     Args:
         groups: parameter groups with ``params``, ``param_names`` and ``closure``.
         declared: the names of the method's closures.
 
     Raises:
-        OwnerError: a group that names none of them.
+        OwnerError: a group names none of the closures.
     """
     owned: dict[str, dict[str, Tensor]] = {name: {} for name in declared}
     for index, group in enumerate(groups):

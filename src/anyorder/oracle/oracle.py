@@ -1,11 +1,11 @@
-"""What a method may ask: questions, what is done to every answer, and the count of all of them.
+"""The interface through which methods evaluate the loss.
 
-``update(oracle)`` of a method gets an :class:`Oracle`. Most often it is a
-:class:`~anyorder.oracle.closure_oracle.ClosureOracle`, which answers from a closure; after a plain
-``loss.backward()`` it is a :class:`~anyorder.oracle.backward_done.BackwardDone`, which knows the
-gradients in ``.grad`` and nothing else. What lies around an answer is the same for all and is
-written here: the budget before it, the mean over processes, a gradient scaler, the search for NaN,
-the sign of ``maximize``, clipping.
+``update(oracle)`` of a method receives an :class:`Oracle`. Usually it is a
+:class:`~anyorder.oracle.closure_oracle.ClosureOracle`, which evaluates a closure. After a plain
+``loss.backward()`` it is a :class:`~anyorder.oracle.backward_done.BackwardDone`, which only knows
+the gradients in ``.grad``. This module contains what is common to all answers: the budget check,
+the mean over processes, gradient scaling, the check for NaN, the sign of ``maximize``, and
+clipping.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from anyorder.points.directions import Dense, Shift
 if TYPE_CHECKING:
     import torch.distributed
 
-#: Answers that are counted for each of several batches; a point is ranked once, over all of them.
+#: Answers that are counted per batch; a point is ranked once for all batches.
 _EACH = frozenset(answer.name for answer in ANSWERS if answer.batches)
-#: Answers that were had as soon as the closure returned.
+#: Answers that are complete as soon as the closure returns.
 _EVALUATIONS = frozenset(a.name for a in ANSWERS if a.evaluation or a.composite)
 
 
 class NeedsError(AnyOrderError, TypeError):
-    """A method was not given what it needs (a closure, a module, a ranker)."""
+    """Something that the method needs is missing (a closure, a module, a ranker)."""
 
 
 class Policies(TypedDict, total=False):
-    """What holds for every answer, wherever it comes from; see :class:`Oracle`."""
+    """Arguments common to all oracles; see :class:`Oracle`."""
 
     calls: Calls
     budget: Budget | None
@@ -56,27 +56,29 @@ class Policies(TypedDict, total=False):
 
 
 class Oracle(ABC):
-    """What a method may ask, counted, and within a budget.
+    """Base class of oracles: counted evaluations within a budget.
 
-    A question that this kind of oracle cannot answer raises :class:`NeedsError`.
+    A request that this kind of oracle cannot answer raises :class:`NeedsError`.
 
     Args:
-        params: parameters by name; the point at which questions are asked. Frozen ones are left
-            out, unless all are (plain tensors).
-        calls: ledger to count in (default: a new one).
-        budget: limits checked before each question.
-        maximize: ask about minus the loss.
-        nonfinite: what a NaN or infinite loss or gradient does: ``raise``, ``skip`` or ``ignore``.
-        clip: longest gradient, in the Euclidean norm over all parameters; a longer one is scaled.
-        module: the module that the parameters are of, if it is known.
-        scaler: a ``torch.amp.GradScaler``: what is differentiated is scaled, and answers are not.
+        params: parameters by name, which define the current point. Frozen parameters are excluded,
+            unless all are frozen (plain tensors).
+        calls: the ledger (default: a new one).
+        budget: limits, checked before each evaluation.
+        maximize: evaluate the negative loss.
+        nonfinite: what to do about a NaN or infinite loss or gradient: ``raise``, ``skip`` or
+            ``ignore``.
+        clip: maximal Euclidean norm of the gradient over all parameters; larger ones are rescaled.
+        module: the module of the parameters, if known.
+        scaler: a ``torch.amp.GradScaler``; losses are scaled before differentiation and answers are
+            unscaled.
         group: process group, or another communicator, over which answers are averaged.
     """
 
-    #: What it can answer from, and what to do about other questions.
+    #: For error messages: what the oracle knows, and what to do instead.
     knows: ClassVar[str]
     instead: ClassVar[str]
-    #: Whether losses are compared with each other, so that processes need their mean.
+    #: Whether losses are compared with each other, so that processes need the mean.
     _compares = True
 
     def __init__(
@@ -99,74 +101,75 @@ class Oracle(ABC):
     # Questions -----------------------------------------------------------------------------
 
     def value(self) -> Tensor:
-        """The loss at the present point, shape ()."""
+        """Return the loss at the current point, shape ()."""
         return self.values([Shift()])[0]
 
     def values(self, shifts: Sequence[Shift]) -> Tensor:
-        """The losses at shifted points, shape ``(len(shifts),)``. Counts one value each.
+        """Return the losses at shifted points, shape ``(len(shifts),)``. Counts one value each.
 
-        All of them see the same random numbers, so a difference is not dropout noise.
+        All evaluations use the same random numbers, so a difference does not contain dropout noise.
         """
         raise self._cannot_give("values")
 
     def rank(self, shifts: Sequence[Shift]) -> list[int]:
-        """Positions of the shifted points, best first; possibly only the best few.
+        """Return positions of the shifted points, best first; possibly only the best few.
 
-        Counts one ranking and ``len(shifts)`` ranked points. Without a ranker the order is that of
-        the values, which are not counted as values: nobody was told them.
+        Counts one ranking and ``len(shifts)`` ranked points. Without a ranker the points are
+        ordered by their values, which do not count as values because the method does not see them.
         """
         raise self._cannot_give("rankings")
 
     @abstractmethod
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss and its gradient by parameter (``None`` where it has none).
+        """Return the loss and its gradient per parameter (``None`` if there is none).
 
-        Counts one grad for each closure; of several the gradients are averaged as they come.
+        Counts one grad per closure. With several closures the gradients are averaged.
         """
 
     def grads_by_param(self) -> dict[int, Tensor]:
-        """The last gradients taken, by the identity of their parameters."""
+        """Return the last computed gradients by the identity of their parameters."""
         pairs = zip(self.params.values(), self._seen, strict=True)
         return {id(param): grad for param, grad in pairs if grad is not None}
 
     def grad_at(self, shift: Shift) -> tuple[Tensor, list[Tensor | None]]:
-        """:meth:`grad` at a shifted point; needs memory for a copy of the parameters."""
+        """Like :meth:`grad`, at a shifted point; needs memory for a copy of the parameters."""
         raise self._cannot_give("gradients at other points")
 
     def shift(self, vector: Sequence[Tensor], scale: float = 1.0) -> Shift:
-        """The point that lies ``scale * vector`` away; ``vector`` is shaped like the parameters."""
+        """Return the point at ``scale * vector``; ``vector`` is shaped like the parameters."""
         return Shift(scale, Dense(dict(zip(self.params, vector, strict=True))))
 
     def hessian(self, *, products: Literal["exact", "finite"] = "exact") -> Hessian | FiniteHessian:
-        """The Hessian as an operator, with the loss and gradient it came from. Counts one grad.
+        """Return the Hessian as an operator, with loss and gradient. Counts one grad.
 
-        ``H @ v`` costs one product each, or two gradients with ``products="finite"`` (differences,
-        for models without second derivatives). Use it as a context: its graph is freed at the end.
+        Each ``H @ v`` costs one product, or two gradients with ``products="finite"`` (finite
+        differences, for models without second derivatives). Use it as a context manager, which
+        frees its graph at the end.
         """
         raise self._cannot_give("curvature")
 
     def ggn(self) -> GGN:
-        """The generalised Gauss-Newton matrix as an operator. Counts one value.
+        """Return the generalised Gauss-Newton matrix as an operator. Counts one value.
 
-        Needs a ``Composite(outputs, loss)``, the loss convex in the outputs.
+        Needs a ``Composite(outputs, loss)`` whose loss is convex in the outputs.
         """
         raise self._cannot_give("curvature")
 
     def output_grad(self) -> OutputGrad:
-        """The loss and its gradients in parameters and outputs. Counts one of each.
+        """Return the loss and its gradients in parameters and outputs. Counts one of each.
 
-        Needs a ``Composite(outputs, loss)``, and a loss that depends on the parameters through the
-        outputs alone.
+        Needs a ``Composite(outputs, loss)`` whose loss depends on the parameters only through the
+        outputs.
         """
         raise self._cannot_give("gradients in the model's outputs")
 
     def reusing_outputs(
         self, loss: Callable[[Tensor], Tensor], *, nonfinite: Nonfinite | None = None
     ) -> Oracle:
-        """An oracle for another loss of the same model's outputs: a surrogate.
+        """Return an oracle for another loss of the same outputs, a surrogate.
 
-        Same parameters, ledger, budget and random numbers; the loss is never maximised, and its
-        gradients are not counted in outputs.
+        It has the same parameters, ledger, budget and random numbers. Its loss is never maximised,
+        and its gradients do not count as output gradients.
 
         Args:
             loss: maps the model's outputs to a loss, shape ().
@@ -178,15 +181,15 @@ class Oracle(ABC):
 
     @property
     def local(self) -> Self:
-        """This oracle for the batch of this process alone: nothing is averaged."""
+        """This oracle for the batch of this process only, without averaging."""
         twin = copy.copy(self)
         twin._communicator = None
         return twin
 
     def exchange(self, message: bytes) -> list[bytes]:
-        """The messages of all processes in the order of their ranks; of one process, its own.
+        """Send a message and return the messages of all processes, in the order of their ranks.
 
-        What is sent is counted in ``calls.bytes_sent``.
+        Bytes sent are counted in ``calls.bytes_sent``.
         """
         if self._communicator is None:
             return [message]
@@ -194,19 +197,19 @@ class Oracle(ABC):
         return self._communicator.exchange(message)
 
     def __getitem__(self, name: str) -> Oracle:
-        """The oracle of one of several closures, for methods that declare them."""
+        """Return the oracle of a named closure, for methods with several closures."""
         raise self._cannot_give(f"a closure called {name!r}")
 
     def _cannot_give(self, what: str) -> NeedsError:
         return NeedsError(
-            f"expected an oracle that can give {what}; this one knows {self.knows}. {self.instead}"
+            f"expected an oracle that provides {what}; this one knows {self.knows}. {self.instead}"
         )
 
     # Counting ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _asking(self, **asked: int) -> Generator[None]:
-        """Check the budget, then time and count one question (for each of several batches)."""
+        """Check the budget, then time and count one evaluation (per batch)."""
         asked = {n: c * self._count if n in _EACH else c for n, c in asked.items()}
         if self.budget is not None:
             self.budget.check(self.calls, asked)
@@ -215,7 +218,7 @@ class Oracle(ABC):
             with _outside_inference_mode():
                 yield
         except BaseException:
-            # Cut short: only evaluations that were completed have been answers.
+            # Interrupted: only count completed evaluations.
             asked = {n: min(c, self._evaluated) for n, c in asked.items() if n in _EVALUATIONS}
             raise
         finally:
@@ -243,17 +246,17 @@ class Oracle(ABC):
         scaled: bool = True,
         owner: Any = None,
     ) -> Tensor | None:
-        """Gradients as all processes have them, without a scale, and finite; changed in place.
+        """Average, unscale and check gradients in place.
 
         Args:
-            loss: the loss they are of, if it is known.
-            grads: gradients by parameter, perhaps followed by gradients in something else.
-            hooked: whether the hooks of DistributedDataParallel and its like have seen them.
-            scaled: whether they are of a scaled loss.
-            owner: the optimizer in whose ``.grad`` they are.
+            loss: their loss, if known.
+            grads: gradients by parameter, optionally followed by gradients in something else.
+            hooked: whether hooks of DistributedDataParallel or similar were applied to them.
+            scaled: whether they are gradients of a scaled loss.
+            owner: the optimizer, if they are in ``.grad``.
 
         Returns:
-            The loss, averaged where gradients were.
+            The loss, averaged if gradients were averaged.
         """
         own = grads[: len(self.params)]
         refuse_sparse(self.params, own)
@@ -272,21 +275,21 @@ class Oracle(ABC):
         return loss
 
     def _finite(self, loss: Tensor | None, grads: Sequence[Tensor | None] = ()) -> None:
-        """Raise or leave the step out if something is not finite and the policy forbids that."""
+        """Raise or skip the step if something is not finite, depending on the policy."""
         require_finite(self._nonfinite, loss, grads, [*self.params, "the model's outputs"])
 
     def _turned(self, grads: list[Tensor | None]) -> list[Tensor | None]:
-        """Gradients of minus the loss where that is asked about."""
+        """Return gradients of the negative loss if it is maximised."""
         return grads if self._sign > 0 else [None if g is None else -g for g in grads]
 
     def _taken(self, grads: list[Tensor | None]) -> list[Tensor | None]:
-        """Gradients as a method gets them: clipped, and remembered."""
+        """Clip and store gradients before a method receives them."""
         self._seen = clipped(grads, self._clip)
         return self._seen
 
 
 def _outside_inference_mode() -> contextlib.AbstractContextManager[Any]:
-    """Questions need graphs, which inference mode would not build."""
+    """Leave inference mode, which would not build graphs."""
     if torch.is_inference_mode_enabled():
         return torch.inference_mode(False)
     return contextlib.nullcontext()

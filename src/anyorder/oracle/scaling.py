@@ -12,11 +12,11 @@ from anyorder.oracle.gradients import SkipStep, finite_everywhere, unknown_loss
 
 
 class Scaling:
-    """A ``torch.amp.GradScaler`` around answers; without one nothing is done.
+    """Applies a ``torch.amp.GradScaler``; without one, does nothing.
 
-    A loss goes through :meth:`up` before it is differentiated, what comes of it through
-    :meth:`unscale_` (gradients) or :meth:`undone` (curvature products). An overflow shrinks the
-    scale and leaves the step out, as in a loop written by hand.
+    :meth:`up` scales a loss before differentiation. :meth:`unscale_` unscales gradients and
+    :meth:`undone` curvature products. An overflow reduces the scale and skips the step, as in a
+    manual loop.
 
     Args:
         scaler: the scaler, or ``None``.
@@ -34,19 +34,19 @@ class Scaling:
         return tensor if self.scaler is None else self.scaler.scale(tensor)
 
     def factor(self) -> float:
-        """What undoes the present scale."""
+        """Return the factor that undoes the current scale."""
         return 1.0 if self.scaler is None else 1.0 / self.scaler.get_scale()
 
     def unscale_(
         self, grads: Sequence[Tensor | None], loss: Tensor | None, owner: Any = None
     ) -> None:
-        """Undo the scale of gradients in place, and let it grow or shrink by what is found.
+        """Unscale gradients in place and update the scale.
 
         Args:
             grads: gradients of a scaled loss.
-            loss: the loss, for a step that is left out.
-            owner: the optimizer whose gradients these are; if the user has unscaled them already
-                (``scaler.unscale_(optimizer)``, ``scaler.step(optimizer)``) they are left alone.
+            loss: the loss, for a skipped step.
+            owner: the optimizer of the gradients; if the user has already unscaled them
+                (``scaler.unscale_(optimizer)``, ``scaler.step(optimizer)``), nothing is done.
 
         Raises:
             SkipStep: an overflow.
@@ -67,7 +67,7 @@ class Scaling:
             raise SkipStep(unknown_loss() if loss is None else loss.detach())
 
     def undone(self, product: list[Tensor], factor: float, loss: Tensor) -> list[Tensor]:
-        """A curvature product of a scaled loss without the scale.
+        """Unscale a curvature product of a scaled loss.
 
         Raises:
             SkipStep: an overflow.
@@ -80,7 +80,7 @@ class Scaling:
 
 
 class _Holder:
-    """The one thing a gradient scaler asks of an optimizer: parameters with gradients."""
+    """The part of an optimizer that a gradient scaler uses: parameters with gradients."""
 
     def __init__(self, grads: list[Tensor]) -> None:
         self.params = [grad.detach() for grad in grads]

@@ -1,9 +1,9 @@
-"""Gradients that can be differentiated once more, and the names of operations that forbid it.
+"""Gradients that can be differentiated again, and detection of operations that prevent it.
 
-PyTorch raises only where an operation says of itself that it has no second derivative and is on the
-way of the second pass. A function of the user's own whose ``backward`` leaves the graph (it is
-marked ``once_differentiable``, works on ``.data`` or under ``no_grad``) is on no way at all: its
-curvature would be taken for zero. Here it is found in the first pass.
+PyTorch only raises if an operation declares that it has no second derivative and the second
+backward pass reaches it. A custom function whose ``backward`` leaves the graph (it is marked
+``once_differentiable``, works on ``.data`` or under ``no_grad``) is never reached, and its
+curvature would silently be zero. This module detects it in the first pass.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class SecondDerivativeError(AnyOrderError, RuntimeError):
 
 @dataclass(slots=True)
 class Gradients:
-    """Gradients with the graph they were computed by.
+    """Gradients with their graph.
 
     Attributes:
         tensors: one for each input, ``None`` where the output does not depend on it.
-        fault: the operation that cut them off from their graph, in words; empty if none did.
+        fault: description of the operation that broke the graph; empty if none did.
     """
 
     tensors: Sequence[Tensor | None]
     fault: str = ""
 
     def require_whole(self) -> None:
-        """Raise :class:`SecondDerivativeError` if the graph is not whole."""
+        """Raise :class:`SecondDerivativeError` if the graph is broken."""
         if self.fault:
             raise SecondDerivativeError(f"{self.fault}. {_REMEDY}")
 
@@ -57,13 +57,13 @@ _REMEDY = (
 
 
 def gradients(output: Tensor, inputs: Mapping[str, Tensor], weight: Tensor) -> Gradients:
-    """The gradients of ``(output * weight).sum()``, with their graph.
+    """Return the gradients of ``(output * weight).sum()``, with their graph.
 
     Args:
-        output: what is differentiated.
-        inputs: in what, by name.
-        weight: shaped like ``output``. It requires a gradient itself: backward passes are linear in
-            it, so whatever loses track of it has left the graph.
+        output: the tensor to differentiate.
+        inputs: the tensors to differentiate with respect to, by name.
+        weight: shaped like ``output``. It requires a gradient: backward passes are linear in it, so
+            a gradient that does not depend on it has left the graph.
     """
     leaves = [get_gradient_edge(tensor).node for tensor in inputs.values()]
     watch = _Watch()
@@ -87,7 +87,7 @@ def gradients(output: Tensor, inputs: Mapping[str, Tensor], weight: Tensor) -> G
 
 
 def named(derive: Callable[[], Sequence[Tensor | None]]) -> Sequence[Tensor | None]:
-    """Run a differentiation, naming the operation where it has no second derivative."""
+    """Differentiate; if there is no second derivative, raise an error that names the operation."""
     try:
         return derive()
     except (RuntimeError, NotImplementedError) as error:
@@ -101,13 +101,13 @@ def named(derive: Callable[[], Sequence[Tensor | None]]) -> Sequence[Tensor | No
 
 
 class _Watch:
-    """Remembers the first function whose gradients have left the graph."""
+    """Records the first function whose gradients have left the graph."""
 
     def __init__(self) -> None:
         self.fault = ""
 
     def hook(self, node: Node, places: list[int]) -> Callable[..., None]:
-        """A hook for ``node`` that looks at the gradients of some of its arguments."""
+        """Return a hook for ``node`` that checks the gradients of some of its arguments."""
 
         def look(grads: Sequence[Tensor | None], _: object) -> None:
             found = [grad for place in places if (grad := grads[place]) is not None]
@@ -121,25 +121,25 @@ class _Watch:
 
 
 def _cut_off(grad: Tensor) -> bool:
-    """Whether a gradient has lost its graph; zeros, as of a step function, need none."""
+    """Whether a gradient has lost its graph; zeros need none."""
     return _delayed(grad) if grad.requires_grad else bool((grad != 0).any())
 
 
 def _delayed(grad: Tensor) -> bool:
-    """Whether a gradient's only way back is the error that ``once_differentiable`` leaves."""
+    """Whether the graph of a gradient is only the error node of ``once_differentiable``."""
     return grad.grad_fn is not None and grad.grad_fn.name().rpartition("::")[2] == "Error"
 
 
 def _name(node: Node) -> str:
-    """The name of the class that the user wrote."""
+    """Return the name of the user's class."""
     written = getattr(node, "_forward_cls", None)
     return node.name() if written is None else written.__name__
 
 
 def _python_functions(output: Tensor, leaves: Sequence[Node]) -> list[tuple[Node, list[int]]]:
-    """The functions written in Python between ``output`` and ``leaves``.
+    """Return the Python functions between ``output`` and ``leaves``.
 
-    Each comes with the numbers of those of its arguments through which a leaf can be reached.
+    Each with the indices of those arguments through which a leaf can be reached.
     """
     users: dict[Node, list[Node]] = {}
     nodes = [output.grad_fn] if output.grad_fn is not None else []

@@ -1,4 +1,4 @@
-"""The user's world around an evaluation: what it is, and how to put it back."""
+"""Saves and restores the user's state around an evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """The global random states a closure may draw from."""
+    """The global random states that a closure may use."""
 
     python: Any
     numpy: Any
@@ -24,7 +24,7 @@ class Random:
 
 
 class PutAside:
-    """The user's ``.grad`` fields while a question is being answered."""
+    """The user's ``.grad`` fields during an evaluation."""
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.found = [p.grad for p in params]
@@ -32,18 +32,18 @@ class PutAside:
         self.kept = False
 
     def keep(self) -> None:
-        """Leave the new gradients where they are."""
+        """Keep the new gradients in place."""
         self.kept = True
 
 
 class UserState:
-    """The user's state around an evaluation: what it is, and how to put it back.
+    """Saves and restores the user's state around an evaluation.
 
     Args:
         params: parameters by name.
-        module: whose buffers and modes are put back, if it is known.
-        waiting: names of closures whose next evaluation is let through: it moves buffers and random
-            state as a plain call would.
+        module: the module whose buffers and modes are restored, if known.
+        waiting: names of closures whose next evaluation is not undone: it changes buffers and
+            random state as a plain call would.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class UserState:
 
     @contextlib.contextmanager
     def grads_put_aside(self) -> Generator[PutAside]:
-        """Give every parameter's ``.grad`` back in the end unless told to keep the new one."""
+        """Restore ``.grad`` of every parameter at the end, unless the new ones are kept."""
         before = PutAside(self.params)
         try:
             yield before
@@ -70,7 +70,7 @@ class UserState:
                     param.grad = grad
 
     def grads_changed(self, before: PutAside) -> bool:
-        """Whether the closure has accumulated gradients; if not, clear them for ours."""
+        """Whether the closure has accumulated gradients; if not, clear ``.grad``."""
         changed = any(
             p.grad is not None and (p.grad is not g or p.grad._version != v)
             for p, g, v in zip(self.params, before.found, before.versions, strict=True)
@@ -82,10 +82,10 @@ class UserState:
 
     @contextlib.contextmanager
     def evaluation(self, closure: str = "") -> Generator[None]:
-        """Run one evaluation on the random numbers of the first one.
+        """Context for one evaluation, with the random numbers of the first one.
 
-        Afterwards buffers, module modes and random state are as before, unless it was waited for
-        an evaluation of this closure and it succeeded.
+        Afterwards buffers, module modes and random state are restored, unless ``waiting`` contains
+        this closure and the evaluation succeeded.
         """
         keep = closure in self.waiting
         found, modes = self._random(), self._modes()
@@ -105,9 +105,9 @@ class UserState:
 
     @contextlib.contextmanager
     def unmoved(self) -> Generator[None]:
-        """Put buffers, module modes and random state back at the end, come what may.
+        """Restore buffers, module modes and random state at the end, even after an exception.
 
-        For backward passes, which move them only where a forward is computed again.
+        For backward passes, which only change them if activations are recomputed.
         """
         found, modes = self._random(), self._modes()
         copies = [(b, b.detach().clone()) for b in self._buffers()]
@@ -119,7 +119,7 @@ class UserState:
 
     @contextlib.contextmanager
     def _guarded(self) -> Generator[None]:
-        """Let buffers change, but put them back if the block fails."""
+        """Let buffers change, but restore them if the block raises."""
         copies = [(b, b.detach().clone()) for b in self._buffers()]
         try:
             yield
@@ -129,10 +129,10 @@ class UserState:
 
     @contextlib.contextmanager
     def _lent(self) -> Generator[None]:
-        """Put copies in the place of the module's buffers for the length of a block.
+        """Replace the module's buffers by copies inside the context.
 
-        Writing old values back would spoil the graph of the evaluation, which remembers the
-        buffers it used; with copies the graph keeps those and the originals are never touched.
+        Writing old values back would invalidate the graph of the evaluation, which holds the
+        buffers it used. With copies, the graph holds the copies and the originals do not change.
         """
         copies = {id(b): b.detach().clone() for b in self._buffers()}
         lent: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
@@ -180,7 +180,7 @@ class UserState:
 
 @torch.no_grad()
 def _copy_back(copies: list[tuple[Tensor, Tensor]]) -> None:
-    """Write old values where they differ (batch-norm kernels leave no trace in ``_version``)."""
+    """Restore values that differ (batch-norm kernels do not change ``_version``)."""
     for buffer, value in copies:
         if not torch.equal(buffer, value):
             buffer.copy_(value)

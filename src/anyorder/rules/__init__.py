@@ -1,7 +1,7 @@
-"""Rules: the arithmetic that turns an estimate of the gradient into a move.
+"""Rules: the arithmetic that turns an estimate of the gradient into an update.
 
-:class:`~anyorder.rules.rule.Rule` says what belongs to one. The rules here are shared by several
-methods; a rule that only one method uses lies in that method's file.
+See :class:`~anyorder.rules.rule.Rule`. This package contains rules that several methods use; other
+rules are in the file of their method.
 """
 
 from __future__ import annotations

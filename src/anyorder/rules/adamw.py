@@ -1,4 +1,4 @@
-"""One step of Adam."""
+"""The Adam update."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adamw_(
     root: Tensor,
     eps: Tensor,
 ) -> None:
-    """Mean, mean square and move."""
+    """Update the moments, then the parameter."""
     exp_avg.add_((grad - exp_avg).mul_(take1))
     exp_avg_sq.mul_(beta2).add_((grad * grad).mul_(take2))
     denominator = sqrt(exp_avg_sq).mul_(root).add_(eps)
@@ -34,7 +34,7 @@ def adamw_(
 
 
 def adamw_scalars(betas: str = "betas", eps: str = "eps") -> Scalars:
-    """The numbers of Adam's step, read from settings of these names."""
+    """The scalars of Adam, read from hyperparameters with these names."""
 
     def scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
         beta1, beta2 = group[betas]
@@ -58,13 +58,13 @@ ADAMW = Rule(
     scalars=adamw_scalars(),
     hypers={
         "lr": hyper(
-            1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="step size"
+            1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
         ),
-        "betas": hyper((0.9, 0.999), ge=0, lt=1, doc="memory of mean and square"),
+        "betas": hyper((0.9, 0.999), ge=0, lt=1, doc="decay rates of the first and second moment"),
         "eps": hyper(1e-8, ge=0, unit="gradient", doc="added to the denominator"),
         "weight_decay": hyper(
             1e-2, ge=0, search="log", low=1e-4, high=1.0, unit="1 / step size",
-            doc="decoupled decay",
+            doc="weight decay",
         ),
     },
 )  # fmt: skip

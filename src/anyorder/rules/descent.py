@@ -1,4 +1,4 @@
-"""Descent along a direction, plain or with momentum, and averages of gradients."""
+"""Descent along a direction, with or without momentum, and averages of gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anyorder.rules.rule import Rule
 
 
 def lr_of(group: Mapping[str, Any], step: int) -> dict[str, float]:
-    """The step size alone."""
+    """Only the learning rate."""
     return {"lr": float(group["lr"])}
 
 
@@ -55,13 +55,13 @@ def _average_scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
 
 
 _LR = hyper(
-    1e-3, ge=0, search="log", low=1e-3, high=1.0, unit="parameter / gradient", doc="step size"
+    1e-3, ge=0, search="log", low=1e-3, high=1.0, unit="parameter / gradient", doc="learning rate"
 )
-_DECAY = hyper(0.0, ge=0, unit="gradient / parameter", doc="decay, L2 by default")
+_DECAY = hyper(0.0, ge=0, unit="gradient / parameter", doc="weight decay, L2 by default")
 
-#: Gradient descent; also a move along any direction, by its length.
+#: Gradient descent; also an update along any direction.
 DESCENT = Rule(descend_, scalars=lr_of, hypers={"lr": _LR, "weight_decay": _DECAY})
-#: A move along a direction that is no gradient.
+#: An update along a direction that is not a gradient.
 MOVE = Rule(descend_, scalars=lr_of, gradient=False)
 #: Descent with heavy-ball or Nesterov momentum.
 HEAVY_BALL = Rule(
@@ -71,14 +71,14 @@ HEAVY_BALL = Rule(
     hypers={
         "lr": _LR,
         "momentum": hyper(
-            0.0, ge=0, lt=1, search="linear", low=0.0, high=0.95, doc="share of the velocity kept"
+            0.0, ge=0, lt=1, search="linear", low=0.0, high=0.95, doc="momentum factor"
         ),
-        "dampening": hyper(0.0, ge=0, le=1, doc="share of the gradient kept out of the velocity"),
+        "dampening": hyper(0.0, ge=0, le=1, doc="dampening of the momentum"),
         "weight_decay": _DECAY,
-        "nesterov": hyper(False, doc="look ahead along the velocity"),
+        "nesterov": hyper(False, doc="use Nesterov momentum"),
     },
 )
-#: The running average of gradients, for methods that make a direction from it.
+#: The running average of gradients, for methods that compute a direction from it.
 AVERAGE = Rule(average_, buffers=("momentum_buffer",), scalars=_average_scalars, ends_step=False)
 #: A move between steps, by a length given with it: nothing is done around it, no step is counted.
 SHIFT = Rule(descend_, gradient=False, ends_step=False)

@@ -17,8 +17,8 @@ is how weight decay becomes a radius. The last column is about :math:`\kappa^*(y
 | `group` | sum of the rows' norms | rows over their norms | norm of each row <= 1: 0 |
 | `spectral` | sum of singular values | U V' of v = U S V' | singular values <= 1: 0 |
 
-A tensor is taken as the matrix whose rows belong to its first index (the outputs of a layer); a
-vector is a single column.
+Tensors are treated as matrices whose rows correspond to the first axis (the outputs of a layer);
+a vector is a single column.
 
 References:
     Chen, Liu, Liang and Liu (2023), "Lion Secretly Solves Constrained Optimization: As Lyapunov
@@ -33,6 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from anyorder.engine.tensors import full_precision
+
 Map = Callable[[Tensor], Tensor]
 NAMES = ("l1", "l2", "lp", "squared", "huber", "soft", "group", "spectral")
 
@@ -43,9 +45,9 @@ class Kappa:
 
     Attributes:
         value: ``kappa(v)``, shape ().
-        gradient: a gradient of it (one of least size where there are several), shape of ``v``.
+        gradient: its gradient (a subgradient of minimal norm), shape of ``v``.
         dual: the norm in whose unit ball the conjugate is finite, shape (); ``None``: everywhere.
-        ball: that norm in words, for people.
+        ball: description of that norm.
         penalty: the conjugate inside the ball, shape (); ``None``: zero.
     """
 
@@ -147,7 +149,8 @@ def _polar(v: Tensor) -> Tensor:
     """``U V'``; singular values that are zero, up to rounding, stay zero, as signs of zero do."""
     left, sizes, right = torch.linalg.svd(v, full_matrices=False)
     floor = sizes[:1] * (max(v.shape) * torch.finfo(v.dtype).eps)
-    return (left * (sizes > floor)) @ right
+    with full_precision(v):
+        return (left * (sizes > floor)) @ right
 
 
 def _positive(size: Tensor) -> Tensor:
@@ -158,7 +161,7 @@ def _positive(size: Tensor) -> Tensor:
 
 
 def matrix(v: Tensor) -> Tensor:
-    """``v`` as a matrix whose rows belong to its first index; a vector is a column."""
+    """Return ``v`` as a matrix whose rows correspond to its first axis; a vector is a column."""
     return v.flatten(1) if v.dim() > 1 else v.reshape(-1, 1)
 
 

@@ -1,4 +1,4 @@
-r"""One step of the Lion family, and what its weight decay and its Lyapunov function are.
+r"""Updates of the Lion family, the effect of weight decay, and the Lyapunov function.
 
 With momentum :math:`m`, gradient :math:`g` and a map :math:`\nabla \kappa`:
 
@@ -24,12 +24,12 @@ from anyorder.rules.rule import Rule
 
 
 def mixed(exp_avg: Tensor, grad: Tensor, beta1: Tensor | float, take1: Tensor | float) -> Tensor:
-    """``b1 m + take1 g``: momentum that looks more at the present than memory does."""
+    """``b1 m + take1 g``: gives the current gradient more weight than the stored momentum does."""
     return (exp_avg * beta1).add_(grad * take1)
 
 
 def _scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
-    """The numbers of all rules of this file."""
+    """The scalars of all rules in this file."""
     beta1, beta2 = group["betas"]
     threshold = float(group.get("threshold", 0.0))
     return {
@@ -87,7 +87,7 @@ def clip_(
     take2: Tensor,
     slope: Tensor,
 ) -> None:
-    """As :func:`sign_`, with ``slope * c`` clipped to [-1, 1] in place of signs."""
+    """Like :func:`sign_`, with ``slope * c`` clipped to [-1, 1] instead of signs."""
     param.sub_(clipped(mixed(exp_avg, grad, beta1, take1), slope).mul_(lr))
     remember_(exp_avg, grad, beta2, take2)
 
@@ -104,7 +104,7 @@ def loud_(
     take2: Tensor,
     threshold: Tensor,
 ) -> None:
-    """As :func:`sign_`, but elements of ``c`` within the threshold stay where they are."""
+    """Like :func:`sign_`, but elements of ``c`` within the threshold give no update."""
     param.sub_(loud(mixed(exp_avg, grad, beta1, take1), threshold).mul_(lr))
     remember_(exp_avg, grad, beta2, take2)
 
@@ -119,7 +119,7 @@ def along_(
     beta2: Tensor,
     take2: Tensor,
 ) -> None:
-    """``x <- x - lr direction``; ``m <- b2 m + take2 g``: for maps that need the whole tensor."""
+    """``x <- x - lr direction``; ``m <- b2 m + take2 g``: for maps of the whole tensor."""
     param.sub_(direction * lr)
     remember_(exp_avg, grad, beta2, take2)
 
@@ -140,12 +140,12 @@ SIGN, PLAIN, CLIP, LOUD, ALONG = map(_rule, (sign_, plain_, clip_, loud_, along_
 
 
 class Bound(NamedTuple):
-    """How large a parameter is, and how large its weight decay lets it be.
+    """The norm of a parameter and the bound from its weight decay.
 
     Attributes:
-        norm: what is measured, in words.
-        size: that norm of the parameter now.
-        radius: what the norm is drawn below; infinite without decay.
+        norm: name of the norm.
+        size: the current norm of the parameter.
+        radius: the bound; infinite without weight decay.
     """
 
     norm: str
@@ -154,21 +154,21 @@ class Bound(NamedTuple):
 
 
 def decoupled(group: Mapping[str, Any]) -> float:
-    """The weight decay of a group, 0 where it takes the way through the gradient instead."""
+    """Return the decoupled weight decay of a group; 0 if it is coupled."""
     return float(group["weight_decay"]) if group["decoupled_weight_decay"] else 0.0
 
 
 def radius(group: Mapping[str, Any]) -> float:
-    """``1 / weight_decay``: how far from zero the decay of a group lets its weights go.
+    """Return ``1 / weight_decay``, the bound on the weights of a group.
 
-    Infinite without decoupled decay, and with cautious moves, which are scaled up.
+    Infinite without decoupled weight decay, and with cautious updates, which are scaled up.
     """
     decay = 0.0 if group.get("cautious") else decoupled(group)
     return 1.0 / decay if decay > 0 else math.inf
 
 
 def radius_note(group: Mapping[str, Any], ball: str) -> str:
-    """The radius in words, empty where there is none."""
+    """Describe the radius; empty if there is none."""
     found = radius(group)
     return f"decay draws it into {ball} <= {found:.4g}" if math.isfinite(found) else ""
 

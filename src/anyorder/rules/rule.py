@@ -1,4 +1,4 @@
-"""A rule: how parameters move by an estimate of the gradient, with all that takes."""
+"""A rule: the update of parameters from an estimate of the gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from anyorder.engine.program import Arithmetic
 
-#: Maps a parameter group and the number of a parameter's step (from 1) to a rule's numbers.
+#: Maps a parameter group and the step number of a parameter (from 1) to the scalars of a rule.
 Scalars = Callable[[Mapping[str, Any], int], Mapping[str, float]]
 
 
@@ -18,25 +18,26 @@ def _none(group: Mapping[str, Any], step: int) -> dict[str, float]:
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """The arithmetic of a method with its state, its numbers and its settings.
+    """The arithmetic of a method with its buffers, scalars and hyperparameters.
 
-    A rule does not know where its input comes from: a gradient by backpropagation, an estimate from
-    values or from ranks, a sum over processes. What surrounds it (weight decay, clipping, masks,
-    the precision of state) follows from what is declared here.
+    A rule is independent of the source of its input: a gradient from backpropagation, an estimate
+    from values or rankings, an average over processes. What is applied around it (weight decay,
+    clipping, masks, the precision of state) follows from these attributes.
 
     Attributes:
         function: ``function(param, *buffers, *inputs, **scalars)``, in place and element by
             element; see :mod:`anyorder.engine.program`.
-        buffers: names of the tensors it keeps for each parameter, of the parameter's shape and zero
-            at first, in the order in which ``function`` takes them.
-        scalars: the numbers of a step, as a function of group and step.
-        hypers: the settings it reads from a group, declared with :func:`anyorder.hyper.hyper`.
+        buffers: names of the buffers of each parameter, of the parameter's shape and initially
+            zero, in the order of the arguments of ``function``.
+        scalars: returns the scalars of a step from group and step.
+        hypers: hyperparameters that it reads from a group, declared with
+            :func:`anyorder.hyper.hyper`.
         nonnegative: buffers that are never negative, such as second moments.
         gradient: whether the first input estimates a gradient. Then weight decay, clipping and
-            cautious masks are done around the rule.
+            cautious masks are applied around the rule.
         own_decay: whether the rule applies weight decay itself.
-        ends_step: whether applying it ends the step of a parameter. One that only takes a gradient
-            into its buffers does not, and nothing is done around it.
+        ends_step: whether applying it ends the step of a parameter. If not, as for a rule that only
+            updates buffers, nothing is applied around it.
     """
 
     function: Arithmetic

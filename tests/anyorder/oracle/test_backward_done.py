@@ -25,7 +25,7 @@ def test_what_is_there_is_given_and_counted() -> None:
     loss, grads = oracle.grad()
     assert loss.isnan()
     assert grads[0] is x.grad and grads[1] is None
-    assert oracle.calls.grads == 1 and oracle.calls.seconds > 0
+    assert oracle.calls.grads == 1
     assert oracle.grads_by_param() == {id(x): x.grad}
 
 
@@ -78,7 +78,7 @@ def test_sparse_ones_are_refused_before_anything_is_counted() -> None:
 def test_anything_else_is_refused_in_words(ask: Callable[[BackwardDone], Any], what: str) -> None:
     _, oracle = made()
     before = oracle.calls.to_dict()
-    says = rf"that can give {what}; this one knows only the gradients .* optimizer\.step\(lambda"
+    says = rf"that provides {what}; this one knows only the gradients .* optimizer\.step\(lambda"
     with pytest.raises(NeedsError, match=says):
         ask(oracle)
     assert oracle.calls.to_dict() == before

@@ -587,7 +587,7 @@ def test_outputs_and_losses_that_do_not_fit_are_refused() -> None:
         (Composite(lambda: model(x).long(), lambda z: z.sum()), "int64"),
         (Composite(lambda: model(x).detach(), lambda z: z.sum()), "does not depend"),
         (Composite(lambda: model(x), lambda z: z.sum() + weight.sum()), "from no parameter"),
-        (Composite(lambda: model(x), lambda z: weight.sum()), "from the outputs"),
+        (Composite(lambda: model(x), lambda z: weight.sum()), "from its outputs only"),
         (Composite(lambda: model(x), lambda z: z), "one real number"),
     ]
     for bad, says in wrong:

@@ -59,7 +59,7 @@ def test_needs_name_kinds_and_methods_name_needs() -> None:
     for name in methods.names():
         assert methods.get(name).needs <= known
     guide = (DOCS / "writing-a-method.md").read_text("utf-8")
-    listed = re.search(r"What it asks for, of (.*?) \(", guide, re.DOTALL)
+    listed = re.search(r"What the method needs, a subset of (.*?)\s\(", guide, re.DOTALL)
     assert listed is not None and set(re.findall(r"`(\w+)`", listed.group(1))) == known
 
 
@@ -71,10 +71,10 @@ def test_what_a_method_would_ignore_is_refused(need: object) -> None:
     if "rank" in needs:
         refuse_unused("Mine", needs, ranker=sorted)
     else:
-        with pytest.raises(UnusedOptionError, match="ranker: Mine asks for .* never for an order"):
+        with pytest.raises(UnusedOptionError, match="ranker: Mine needs .* does not use rankings"):
             refuse_unused("Mine", needs, ranker=sorted)
     if needs & {"value", "rank"}:
-        with pytest.raises(UnusedOptionError, match="scaler: Mine asks for .*; leave it out"):
+        with pytest.raises(UnusedOptionError, match="scaler: Mine needs .*; leave it out"):
             refuse_unused("Mine", needs, scaler=object())
     else:
         refuse_unused("Mine", needs, scaler=object())

@@ -160,7 +160,7 @@ def test_questions_without_a_name_and_wrong_names_are_refused() -> None:
     toy = Bilevel()
     oracle = toy.oracle()
     for ask in (oracle.grad, oracle.value, oracle.hessian):
-        with pytest.raises(NeedsError, match=r"several closures by name. Ask one of them"):
+        with pytest.raises(NeedsError, match=r"several closures by name. Use one of them"):
             ask()
     with pytest.raises(NeedsError, match=r"expected one of \['outer', 'inner'\], got 'middle'"):
         oracle["middle"]
