@@ -257,8 +257,8 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         loss, outer = None, (self._oracle, self._grads)
         if self._oracle is not None and self.needs != GRADIENT_ONLY:
             raise ClosureError(
-                f"the closure calls step() of the {type(self).__name__} that is asking it; expected "
-                "it to return the loss and do nothing else. Take the steps one after the other"
+                f"the closure calls step() of the {type(self).__name__} that asks it; expected it "
+                "to return the loss and do nothing else. Take the steps one after the other"
             )
         try:
             with _writable():

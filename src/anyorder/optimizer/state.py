@@ -94,13 +94,18 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, its views and where they lie."""
+    """A stretch, what its parameters were like when it was made, and its views."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
     views: dict[str, list[Tensor]]
-    places: list[list[int]]
+    here: list[Tensor] = field(init=False)
+    places: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.here = [local(view) for views in self.views.values() for view in views]
+        self.places = list(map(Tensor.data_ptr, self.here))
 
 
 @dataclass(slots=True)
@@ -255,12 +260,7 @@ def _enter(
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
     views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views, _places(views))
-
-
-def _places(views: Mapping[str, list[Tensor]]) -> list[list[int]]:
-    """Where tensors of entries lie: ``value.data = other`` moves one that stays the same object."""
-    return [list(map(Tensor.data_ptr, map(local, each))) for each in views.values()]
+    return _Arranged(stretch, label, _facts(stretch.params), views)
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
@@ -282,8 +282,8 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     for name, views in arranged.views.items():
         if not same([entry.get(name) for entry in entries], views):
             return False
-    if _places(arranged.views) != arranged.places:
-        return False
+    if list(map(Tensor.data_ptr, arranged.here)) != arranged.places:
+        return False  # value.data = other moves a tensor that stays the same object
     facts = _facts(stretch.params)
     if facts == arranged.facts:
         return True

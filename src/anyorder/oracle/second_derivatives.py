@@ -4,6 +4,9 @@ PyTorch raises only where an operation says of itself that it has no second deri
 way of the second pass. A function of the user's own whose ``backward`` leaves the graph (it is
 marked ``once_differentiable``, works on ``.data`` or under ``no_grad``) is on no way at all: its
 curvature would be taken for zero. Here it is found in the first pass.
+
+What cannot be found is a ``backward`` that keeps the graph of the gradient it is given and takes
+its own inputs out of theirs, such as ``2 * x.data * grad``: a linear function looks the same.
 """
 
 from __future__ import annotations
