@@ -134,6 +134,7 @@ class StateLayout:
         while len(self._groups) < len(owner.param_groups):
             self._groups.append(_Group())
         del self._groups[len(owner.param_groups) :]
+        checked = False
         for known, group in zip(self._groups, owner.param_groups, strict=True):
             params = group["params"]
             moved = len(params) != len(known.params) or not same(params, known.params)
@@ -146,6 +147,7 @@ class StateLayout:
                 or group["param_names"] != known.names
                 or not all(_is_current(owner, each) for each in known.arranged)
             ):
+                checked = checked or _check_unshared(owner)
                 self._arrange_anew(owner, known, group, labels)
 
     def _names(self, owner: Owner, known: _Group, group: dict[str, Any]) -> list[str]:
@@ -377,6 +379,22 @@ def block_of_checked(
             "is damaged"
         )
     return int(codes.shape[1])
+
+
+def _check_unshared(owner: Owner) -> bool:
+    """True; :class:`StateError` if two parameters of the groups share state."""
+    seen: dict[int, str] = {}
+    for group in owner.param_groups:
+        for name, param in zip(group.get("param_names", ()), group["params"], strict=False):
+            for value in owner.state.get(param, {}).values():
+                if isinstance(value, Tensor) and value.ndim and value.numel():
+                    first = seen.setdefault(local(value).data_ptr(), name)
+                    if first != name and local(value).data_ptr():
+                        raise StateError(
+                            f"{first} and {name} share a tensor of their state; give each its own: "
+                            "optimizer.state[b] = copy.deepcopy(optimizer.state[a])"
+                        )
+    return True
 
 
 def _check_count(key: str, name: str, value: Any, error: type[AnyOrderError]) -> None:
