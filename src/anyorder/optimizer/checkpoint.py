@@ -428,7 +428,7 @@ def _check_entries(
             entry = entries[name]
             buffers = optimizer.label_buffers(label)
             check_entry(optimizer, name, param, group, entry, buffers, CheckpointError)  # type: ignore[arg-type]
-            kept = {k.removesuffix(SCALE) if isinstance(k, str) else k for k in entry}
+            kept = {k.removesuffix(SCALE) if isinstance(k, str) else k for k in entry}  # pyright: ignore
             known = {STEP, *optimizer.counters, *optimizer.slots, *optimizer.label_buffers(label)}
             if foreign := sorted((kept - known) & _all_buffers(optimizer)):
                 raise CheckpointError(
