@@ -286,11 +286,10 @@ def test_a_group_is_removed_and_another_one_added(make_: Any) -> None:
     optimizer.param_groups.pop(0)
     optimizer.add_param_group({"params": [third]})
     optimizer.add_param_group({"params": [fourth]})
-    before = copies([first, second, third, fourth])
-    backward(optimizer, [second, third, fourth])
-    moved = [
-        not torch.equal(p, b) for p, b in zip((first, second, third, fourth), before, strict=True)
-    ]
+    everyone = [first, second, third, fourth]
+    before = copies(everyone)
+    backward(optimizer, everyone[1:])
+    moved = [not torch.equal(p, b) for p, b in zip(everyone, before, strict=True)]
     assert moved == [False, True, True, True]
     optimizer.load_state_dict(optimizer.state_dict())
 
@@ -513,3 +512,73 @@ def test_minimize_keeps_the_best_point_before_a_region_without_values(worst: flo
 def test_minimize_takes_methods_by_name(method: Any) -> None:
     with pytest.raises(AnyOrderError, match="name"):
         anyorder.minimize(lambda x: (x**2).sum(), torch.ones(2), method=method, budget="5grads")
+
+
+@pytest.mark.parametrize("what", ["entry", "buffer"])
+def test_state_shared_by_two_parameters_is_refused(what: str) -> None:
+    """PyTorch lets each of them move it; here each has its own, so it is said."""
+    params = start((3,), (3,))
+    optimizer = make("sgd", named(params))
+    backward(optimizer, params)
+    own = dict(optimizer.state[params[1]])
+    if what == "entry":
+        optimizer.state[params[1]] = optimizer.state[params[0]]
+    else:
+        entry = optimizer.state[params[0]]
+        optimizer.state[params[1]]["momentum_buffer"] = entry["momentum_buffer"]
+    before = copies(params)
+    with pytest.raises(AnyOrderError, match="p0 and p1 share"):
+        backward(optimizer, params)
+    assert equal(params, before)
+    optimizer.state[params[1]] = own
+    backward(optimizer, params)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("accelerated", {"lr": 0.01}), ("schedule_free_adamw", {"betas": (0.5, 0.9)})],
+)
+@pytest.mark.parametrize("loaded", [False, True])
+def test_the_way_back_from_the_answer_is_as_long_as_the_way_there(
+    name: str, setting: dict[str, Any], loaded: bool
+) -> None:
+    """A scheduler steps on the validation loss, between ``eval()`` and ``train()``."""
+    params = start()
+    optimizer = make(name, named(params))
+    advance(name, optimizer, params, steps=3)
+    here = copies(params)
+    optimizer.eval()
+    shown = copies(params)
+    optimizer.param_groups[0].update(setting)
+    if loaded:
+        with torch.no_grad():
+            params[0].fill_(7.0)
+    optimizer.train()
+    moved = 7.0 + here[0] - shown[0] if loaded else here[0]
+    torch.testing.assert_close(params[0].detach(), moved)
+    assert torch.equal(params[1], here[1])
+
+
+def test_an_answer_under_settings_that_cannot_be_is_refused() -> None:
+    params = start()
+    optimizer = make("schedule_free_adamw", named(params))
+    advance("schedule_free_adamw", optimizer, params)
+    optimizer.param_groups[0]["betas"] = (0.0, 0.9)
+    before = copies(params)
+    with pytest.raises(AnyOrderError, match="betas"), optimizer.answer():
+        pass
+    assert equal(params, before)
+
+
+def test_a_large_gradient_in_float64_is_clipped_and_not_lost() -> None:
+    ends: list[Tensor] = []
+    for clip in ({"clip_norm": 1.0}, {}):
+        param = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        optimizer = anyorder.SGD([param], lr=1.0, **clip)
+        param.grad = torch.tensor([3e25, 4e25], dtype=torch.float64)
+        if not clip:
+            torch.nn.utils.clip_grad_norm_([param], 1.0)
+        optimizer.step()
+        ends.append(param.detach())
+    close(ends[:1], ends[1:])
+    assert float(ends[0].norm()) == pytest.approx(1.0)

@@ -59,6 +59,8 @@ class Answer:
     shown: bool = False
     whole: bool = False
     _aside: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
+    #: How far the way there was, by group: the way back is as far, whatever a scheduler does.
+    _scales: dict[int, float] = field(default_factory=dict[int, float])
 
     def show(self, owner: Owner) -> None:
         """Move the parameters to the answer."""
@@ -66,6 +68,7 @@ class Answer:
             return
         here = [p for group in owner.param_groups for p in group["params"]]
         copies = [local(p).detach().clone() for p in here]
+        self._scales = {id(group): owner.answer_scale(group) for group in owner.param_groups}
         try:
             self._go(owner)
         except BaseException:
@@ -97,6 +100,7 @@ class Answer:
         if not exact:
             self._move(owner, -1.0, without={id(p) for p, _ in same})
         _put_back(same)
+        self._scales = {}
 
     def _unchanged(self, owner: Owner) -> list[tuple[Tensor, Tensor]]:
         """Those that still hold the answer, found by moving there again from what was put aside.
@@ -118,7 +122,7 @@ class Answer:
     def restore(self, shown: bool) -> None:
         """Load from a checkpoint whether the weights saved with it are the answer."""
         if self.shown != (shown and self.buffer is not None):
-            self.shown, self._aside = not self.shown, []
+            self.shown, self._aside, self._scales = not self.shown, [], {}
 
     @torch.no_grad()
     def _move(self, owner: Owner, sign: float, without: Collection[int] = ()) -> None:
@@ -132,10 +136,14 @@ class Answer:
                 for name, param in owner.named_params().items()
             ]
             owner.apply(
-                SHIFT, moves, scalars=lambda group, _: {"lr": -sign * owner.answer_scale(group)}
+                SHIFT, moves, scalars=lambda group, _: {"lr": -sign * self._scale(owner, group)}
             )
         finally:
             self.whole = False
+
+    def _scale(self, owner: Owner, group: Mapping[str, Any]) -> float:
+        known = self._scales.get(id(group))
+        return owner.answer_scale(group) if known is None else known
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies have other parameters and move them back instead of restoring."""

@@ -634,7 +634,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     def _show_answer(self) -> None:
         if self.answer_buffer is not None:
             with _writable():
-                self._layout.current(self)
+                self._begin()
                 self._answer.show(self)
 
     def _finish(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from anyorder.engine.formats import Blockwise, Format, State, format_for
 from anyorder.engine.stretches import SCALE, Stretch, stretches
 from anyorder.model.sharding import local
-from anyorder.optimizer.entry import STEP, Declares, block_of, check_entry
+from anyorder.optimizer.entry import STEP, Declares, StateError, block_of, check_entry
 
 
 class Owner(Declares, Protocol):
@@ -51,13 +51,18 @@ class Owner(Declares, Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, its views and where they lie."""
+    """A stretch, what its parameters were like when it was made, and its views."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
     views: dict[str, list[Tensor]]
-    places: list[list[int]]
+    here: list[Tensor] = field(init=False)
+    places: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.here = [local(view) for views in self.views.values() for view in views]
+        self.places = list(map(Tensor.data_ptr, self.here))
 
 
 @dataclass(slots=True)
@@ -86,6 +91,7 @@ class StateLayout:
         while len(self._groups) < len(owner.param_groups):
             self._groups.append(_Group())
         del self._groups[len(owner.param_groups) :]
+        checked = False
         for known, group in zip(self._groups, owner.param_groups, strict=True):
             params = group["params"]
             moved = len(params) != len(known.params) or not same(params, known.params)
@@ -98,6 +104,7 @@ class StateLayout:
                 or group["param_names"] != known.names
                 or not all(_is_current(owner, each) for each in known.arranged)
             ):
+                checked = checked or _check_unshared(owner)
                 self._arrange_anew(owner, known, group, labels)
 
     def _names(self, owner: Owner, known: _Group, group: dict[str, Any]) -> list[str]:
@@ -212,12 +219,7 @@ def _enter(
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
     views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views, _places(views))
-
-
-def _places(views: Mapping[str, list[Tensor]]) -> list[list[int]]:
-    """Where tensors of entries lie: ``value.data = other`` moves one that stays the same object."""
-    return [list(map(Tensor.data_ptr, map(local, each))) for each in views.values()]
+    return _Arranged(stretch, label, _facts(stretch.params), views)
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
@@ -239,8 +241,8 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     for name, views in arranged.views.items():
         if not same([entry.get(name) for entry in entries], views):
             return False
-    if _places(arranged.views) != arranged.places:
-        return False
+    if list(map(Tensor.data_ptr, arranged.here)) != arranged.places:
+        return False  # value.data = other moves a tensor that stays the same object
     facts = _facts(stretch.params)
     if facts == arranged.facts:
         return True
@@ -281,3 +283,19 @@ def _values(entries: Mapping[str, Any], name: str, param: Tensor, nonnegative: b
         return local(stored).reshape(-1)
     kept = Blockwise(not nonnegative, block)
     return kept.read((stored, entries[name + SCALE])).view(-1)[: local(param).numel()]
+
+
+def _check_unshared(owner: Owner) -> bool:
+    """True; :class:`StateError` if two parameters of the groups share state."""
+    seen: dict[int, str] = {}
+    for group in owner.param_groups:
+        for name, param in zip(group.get("param_names", ()), group["params"], strict=False):
+            for value in owner.state.get(param, {}).values():
+                if isinstance(value, Tensor) and value.ndim and value.numel():
+                    first = seen.setdefault(local(value).data_ptr(), name)
+                    if first != name and local(value).data_ptr():
+                        raise StateError(
+                            f"{first} and {name} share a tensor of their state; give each its own: "
+                            "optimizer.state[b] = copy.deepcopy(optimizer.state[a])"
+                        )
+    return True

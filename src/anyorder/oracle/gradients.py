@@ -111,7 +111,8 @@ def clipped(grads: list[Tensor | None], limit: float | None) -> list[Tensor | No
     if limit is None or not found:
         return grads
     parts = [local(g) for g in found]
-    squares = torch.stack([t.float().square().sum() for t in parts]).sum()
+    wide = [t.to(torch.promote_types(t.dtype, torch.float32)) for t in parts]
+    squares = torch.stack([t.square().sum() for t in wide]).sum()
     norm = summed(squares, found).sqrt()
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)  # the small number is that of torch.nn.utils
     scaled = iter(

@@ -4,6 +4,9 @@ PyTorch only raises if an operation declares that it has no second derivative an
 backward pass reaches it. A custom function whose ``backward`` leaves the graph (it is marked
 ``once_differentiable``, works on ``.data`` or under ``no_grad``) is never reached, and its
 curvature would silently be zero. This module detects it in the first pass.
+
+A ``backward`` that keeps the graph of the incoming gradient and detaches its own inputs, such as
+``2 * x.data * grad``, cannot be detected: a linear function looks the same.
 """
 
 from __future__ import annotations
