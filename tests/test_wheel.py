@@ -89,7 +89,7 @@ class Environment:
         pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install"]
         plain = {k: v for k, v in os.environ.items() if k not in ("PIP_FIND_LINKS", "PYTHONPATH")}
         subprocess.run(
-            [*pip, "--quiet", "--no-index", *words],
+            [*pip, "--quiet", "--no-index", "--no-compile", *words],
             check=True,
             env=plain | {"PIP_CONFIG_FILE": os.devnull},
         )
