@@ -82,13 +82,10 @@ UNNOTICED: dict[str, dict[str, str]] = {
         "mezo.MeZO.update: (ahead + behind) / 2": "the loss that is returned",
     },
     "muon": {
-        "_by_role.ByRole._adamw_scalars: float(own)": "a ratio that schedules alone change from 1",
+        "_by_role.ByRole.adamw_step_size: float(own)": "a ratio that schedules alone change from 1",
     },
     "scale": {
-        "_by_role.ByRole._adamw_scalars: float(own)": "a ratio that schedules alone change from 1",
-    },
-    "schedule_free_adamw": {
-        "schedule_free_adamw.ScheduleFreeAdamW.update: len(": "for groups that are added later",
+        "_by_role.ByRole.adamw_step_size: float(own)": "a ratio that schedules alone change from 1",
     },
     "sso": {"descent.descend_: direction * lr": "the direction has its length, and lr is 1"},
 }
