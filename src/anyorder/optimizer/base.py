@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.engine import Engine, Mode
-from anyorder.engine.formats import State
+from anyorder.engine.formats import Format, State, format_for
 from anyorder.engine.stretches import Stretch
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.embedding import exempt
@@ -607,6 +607,11 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """Return the buffers of parameters with this label."""
         rules = self.rules.get(label, ())
         return tuple(dict.fromkeys(name for rule in rules for name in rule.buffers))
+
+    def _format(self, group: Mapping[str, Any], state: State, name: str, size: int) -> Format:
+        """How a buffer of ``size`` elements is stored."""
+        block = group.get("state_block", 0)
+        return format_for(state, size, nonnegative=name in self.nonnegative, block=block)
 
     def precision_of(self, group: Mapping[str, Any], param: Tensor) -> State:
         """Return the precision of a parameter's buffers."""

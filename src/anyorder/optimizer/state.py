@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from anyorder.engine.formats import Blockwise, Format, State, format_for
+from anyorder.engine.formats import Blockwise, Format, State
 from anyorder.engine.stretches import SCALE, Stretch, stretches
 from anyorder.model.sharding import local
 from anyorder.optimizer.entry import STEP, Declares, StateError, block_of, check_entry
@@ -42,6 +42,10 @@ class Owner(Declares, Protocol):
 
     def label_buffers(self, label: str) -> tuple[str, ...]:
         """The buffers of parameters of a label."""
+        ...
+
+    def _format(self, group: Mapping[str, Any], state: State, name: str, size: int) -> Format:
+        """How a buffer of ``size`` elements is stored."""
         ...
 
     def precision_of(self, group: Mapping[str, Any], param: Tensor) -> State:
@@ -183,8 +187,7 @@ def _formats(
     """How buffers are stored, by name and number of elements."""
 
     def form(name: str, size: int) -> Format:
-        block = group.get("state_block", 0)
-        return format_for(precision, size, nonnegative=name in owner.nonnegative, block=block)
+        return owner._format(group, precision, name, size)  # pyright: ignore[reportPrivateUsage]
 
     return form
 

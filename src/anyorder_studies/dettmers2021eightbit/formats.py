@@ -69,7 +69,7 @@ class AblatedAdamW(AdamW):
     guarded = True
     whole = False
 
-    def _format(self, group: dict[str, Any], state: State, name: str, size: int) -> Format:
+    def _format(self, group: Mapping[str, Any], state: State, name: str, size: int) -> Format:
         signed = name not in self.nonnegative
         form = format_for(state, size, nonnegative=not signed, block=group["state_block"])
         if not isinstance(form, Blockwise):
