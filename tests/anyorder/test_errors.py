@@ -7,6 +7,8 @@ import pkgutil
 import anyorder
 from anyorder.errors import AnyOrderError
 
+BUILT_IN = (ValueError, TypeError, RuntimeError, ImportError, OSError, AttributeError)
+
 
 def error_classes() -> list[type[Exception]]:
     found: set[type[Exception]] = set()
@@ -26,7 +28,7 @@ def test_every_error_is_ours_and_also_what_a_user_expects() -> None:
     found = error_classes()
     for kind in found:
         assert issubclass(kind, AnyOrderError), kind
-        assert issubclass(kind, (ValueError, TypeError, RuntimeError, ImportError, OSError)), kind
+        assert issubclass(kind, BUILT_IN), kind
         assert kind.__doc__, f"{kind.__qualname__} does not say what it means"
     assert {"BudgetError", "HyperError", "ParamsError", "ClosureError"} <= {
         k.__name__ for k in found
