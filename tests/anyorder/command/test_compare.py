@@ -163,7 +163,7 @@ def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
         _, err = process.communicate()
     assert process.returncode == 130
     assert "1 of 9 runs are finished and kept" in err
-    assert "go on with: anyorder compare digits --methods mine.py:Mine --budget 20grads" in err
+    assert "continue with: anyorder compare digits --methods mine.py:Mine --budget 20grads" in err
     assert "Traceback" not in err
     assert not (tmp_path / "o" / "results.json").exists()
 
@@ -186,4 +186,4 @@ def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
     assert 0 < done < 8
     found = call("compare", "digits", "--methods", "sgd", *words)
     assert found.code == 0
-    assert f"8 runs, {done} of them done before" in found.out
+    assert f"8 runs, {done} already finished" in found.out
