@@ -42,20 +42,20 @@ class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - requested, not a
 @contextlib.contextmanager
 def interrupts() -> Generator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once."""
-    asked = threading.Event()
+    interrupted = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if interrupted.is_set():
             os._exit(128 + number)
-        asked.set()
+        interrupted.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread can set signal handlers
+        yield interrupted  # only the main thread can set signal handlers
         return
     before = [signal.signal(number, handle) for number in numbers]
     try:
-        yield asked
+        yield interrupted
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
@@ -150,16 +150,16 @@ class Scheduler:
             ]
         )
 
-    def work(self, pool: Pool, asked: threading.Event, check: Callable[[], None]) -> None:
+    def work(self, pool: Pool, interrupted: threading.Event, check: Callable[[], None]) -> None:
         """Work until every run of the plan is done, here or elsewhere.
 
         Raises:
-            Interrupted: ``asked`` was set; active runs were released.
+            Interrupted: ``interrupted`` was set; active runs were released.
             StorageError: something could not be stored.
         """
         try:
             while True:
-                if asked.is_set():
+                if interrupted.is_set():
                     raise Interrupted("interrupted")
                 check()
                 if self._fill(pool) and not self._flying:

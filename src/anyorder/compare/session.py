@@ -96,10 +96,10 @@ def compare(
     threads = settings.threads or max(1, cores() // settings.jobs)
     log = str((out / "output.log").resolve())
     storage = Storage(request.storage or embedded_url(out))
-    with interrupts() as asked, Pool(settings.jobs, threads, log) as pool, closing(storage):
+    with interrupts() as interrupted, Pool(settings.jobs, threads, log) as pool, closing(storage):
 
         def check() -> None:
-            if asked.is_set():
+            if interrupted.is_set():
                 raise Interrupted(f"interrupted before the first run; {_again(request)}")
 
         described = _ask(pool, "describe", settings, check)
@@ -117,7 +117,7 @@ def compare(
             where = environment(threads, settings.jobs, settings.device)
             facts = storage.keep_facts(Facts(described, found, where))
         progress.say(_found(plan, facts, entrants))
-        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, asked)
+        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, interrupted)
         done = results.build(plan, facts, entrants, storage.outcomes(), command(request))
     results.keep(out / "results.json", done)
     (report or _report)(done, out)
@@ -248,7 +248,7 @@ def _found(plan: Plan, facts: Facts, entrants: Sequence[Entrant]) -> list[str]:
 # --- The runs ----------------------------------------------------------------------------------
 
 
-def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.Event) -> None:
+def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threading.Event) -> None:
     """Execute all runs that no other process executes, and mirror them to Optuna."""
     plan, facts, storage = scheduler.plan, scheduler.facts, scheduler.storage
     scheduler.prepare()
@@ -260,7 +260,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
     scheduler.progress.begin(done, todo, plan.settings.jobs, estimate(plan, facts))
     try:
         with Keeper(storage, mirror) as keeper:
-            scheduler.work(pool, asked, keeper.check)
+            scheduler.work(pool, interrupted, keeper.check)
     except Interrupted:
         done = sum(state == "done" for state in storage.states().values())
         raise Interrupted(

@@ -42,7 +42,7 @@ class Problem(ABC):
 
     Attributes:
         name: Name of the problem in results; default: the class name.
-        metric: The key of ``evaluate()`` that is reported beside the loss.
+        metric: The key of ``evaluate()`` that is reported with the loss.
         goal: Whether a smaller (``"min"``) or a larger (``"max"``) metric is better.
         target: The value of ``metric`` that counts as reached, or None. Set it in the
             constructor if it depends on an option.

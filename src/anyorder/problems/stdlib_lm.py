@@ -130,7 +130,7 @@ class StdlibLM(Problem):
         return model(batch[:, :-1])
 
     def criterion(self, outputs: Tensor, batch: Tensor) -> Tensor:
-        """Return the mean cross-entropy of every byte given those before it, in nats."""
+        """Return the mean cross-entropy of every byte given the previous bytes, in nats."""
         return F.cross_entropy(outputs.flatten(0, 1), batch[:, 1:].flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

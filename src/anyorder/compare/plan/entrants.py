@@ -124,9 +124,7 @@ def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]
     names = [name for name, _ in parsed]
     for name in names:
         if names.count(name) > 1:
-            raise EntrantError(
-                f"{name} takes part twice; give one of them another name, such as again={name}"
-            )
+            raise EntrantError(f"{name} takes part twice; rename one of them, such as again={name}")
     if not names:
         raise EntrantError("expected at least one method, such as --methods adamw,lion")
     wanted: dict[str, dict[str, str]] = {name: {} for name in names}

@@ -323,22 +323,22 @@ def losses(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
-        told = [
+        lost = [
             _loss(run, f"seed {run.seed}", f"after {len(run.curve)} evaluations")
             for run in method.runs
             if not succeeded(run)
         ]
-        told += [
+        lost += [
             _loss(trial, f"tuning trial {trial.index}: {_settings(trial.config) or 'default'}")
             for trial in method.tuning
             if trial.status != "done"
         ]
-        if method.failed and not told:
-            told.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
-        rows += [[_name(index, method), *cells] for cells in told]
-        numbers += [index] * len(told)
+        if method.failed and not lost:
+            lost.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
+        rows += [[_name(index, method), *cells] for cells in lost]
+        numbers += [index] * len(lost)
     head = ["method", "run", "ended", "reason"]
-    return Table("What diverged or failed", head, rows, numbers) if rows else None
+    return Table("Divergence and failures", head, rows, numbers) if rows else None
 
 
 def _loss(run: RunRecord | Trial, what: str, after: str = "") -> list[Cell]:

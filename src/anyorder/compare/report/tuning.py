@@ -109,8 +109,8 @@ def learning_rates(results: Results) -> Chart | None:
             }
         )
         searched = show(None) if span is None else f"{show(span[0])} to {show(span[1])}"
-        told = "; ".join(mark["text"] for mark in series[-1]["dots"])
-        rows.append([method.name, searched, edge(method) or "inside", told])
+        trials = "; ".join(mark["text"] for mark in series[-1]["dots"])
+        rows.append([method.name, searched, edge(method) or "inside", trials])
     seen = [value for each in series for value in each["line"][1]]
     return _lr_chart(series, rows, seen, goal, name) if seen else None
 

@@ -71,19 +71,19 @@ class Foreign:
     def step(self, closure: Closure) -> Tensor | None:
         """One step, with as many gradients as the optimizer requests."""
         before = [p.detach().clone() for p in self._params] if self._several else []
-        asked = one_gradient(closure)
+        needed = one_gradient(closure)
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
-            self._budget.check(self.calls, asked)
+            self._budget.check(self.calls, needed)
             began = time.perf_counter()
             with torch.enable_grad():
                 self.optimizer.zero_grad()
                 loss = closure()
                 loss.backward()
             self.calls.seconds += time.perf_counter() - began
-            self.calls.grads += asked["grads"]
-            self.calls.output_grads += asked["output_grads"]
+            self.calls.grads += needed["grads"]
+            self.calls.output_grads += needed["output_grads"]
             seen.append(loss.detach())
             self._watch(seen[-1].item())
             return loss

@@ -103,7 +103,7 @@ def test_every_section_is_there(measured: Results) -> None:
         "Test data",
         "Cost",
         "Tuning",
-        "What diverged or failed",
+        "Divergence and failures",
         "Pilot measurements",
         "Settings",
         "Reproduce",
