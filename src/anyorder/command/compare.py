@@ -1,4 +1,4 @@
-"""The command ``anyorder compare``.
+"""Compare methods on a problem, within a budget.
 
 Imported only when it is called: it needs the libraries of its extra.
 """

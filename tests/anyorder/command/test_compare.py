@@ -54,7 +54,7 @@ def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) 
     text = call("compare", "--help").out
     for name in (*options, "methods", "set", "option", "out", "storage", "extend", "json"):
         assert f"--{name} " in text
-    assert "How tuning draws: qmc, random or tpe." in text
+    assert "Tuning sampler: qmc, random or tpe." in text
     page = (SRC.parent / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [name for name in options if f"| `--{name}" not in page] == []
 
@@ -92,7 +92,7 @@ def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path
         (["digits", "--methods", "adamv"], 2, "Did you mean 'adamw'"),
         (["digits", "--methods", "adamw", "--set", "adamw.lrr=1"], 2, "Did you mean 'lr'"),
         (["digits", "--budget", "soon"], 2, "cannot read the budget 'soon'"),
-        (["digits", "--budget", "9rankings"], 2, "a ranking has no price"),
+        (["digits", "--budget", "9rankings"], 2, "a ranking has no fixed price"),
         (["digits", "--tune", "-1"], 2, "tune: expected at least 0"),
         (["digits", "--storage", "oracle://x/y"], 4, "use sqlite or postgresql"),
         (["nothing.py"], 3, "does not exist"),

@@ -247,7 +247,7 @@ def test_a_result_that_came_too_late_does_not_count(house: Any) -> None:
 
     home.work(overtaken)
     assert home.storage.outcomes()["tune/sgd/0"].record.final.loss == 0.25
-    assert "another process had taken it over" in home.told.lines[0]
+    assert "another process took over this run" in home.told.lines[0]
 
 
 def test_tpe_draws_after_what_it_learns_from(house: Any) -> None:

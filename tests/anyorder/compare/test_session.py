@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(StorageError, match=r"cannot write into .*file/out: .*--out"):
         compare(Request(Settings("digits"), ("sgd",), tmp_path / "file" / "out"))
     monkeypatch.setattr(session, "ROOM", 2**60)
-    with pytest.raises(StorageError, match=r"MiB left, .* Make room"):
+    with pytest.raises(StorageError, match=r"MiB left, .* Free disk space"):
         compare(Request(Settings("digits"), ("sgd",), tmp_path / "out"))
 
 

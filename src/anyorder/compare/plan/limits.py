@@ -42,7 +42,7 @@ class Limits:
         )
 
     def spent(self, forwards: float, seconds: float, steps: int) -> float:
-        """The used fraction of the budget, by the limit closest to its end."""
+        """The used fraction of the budget, for the limit that is reached first."""
         shares = (
             (forwards, self.forwards),
             (seconds, self.seconds),

@@ -162,9 +162,9 @@ def headline(results: Results) -> list[str]:
     pairs = [pair for pair in compare_pairs(results) if pair.verdict != "not comparable"]
     if pairs and all(pair.why for pair in pairs):
         said.append(
-            f"{plural(max(pair.seeds for pair in pairs), 'seed')} cannot decide "
+            f"{plural(max(pair.seeds for pair in pairs), 'seed')} are too few for a verdict on "
             f"{plural(len(pairs), 'pair')} of methods, however far apart: "
-            f"that takes {seeds_needed(len(pairs))}. {_apart(rows, key)}".strip()
+            f"{seeds_needed(len(pairs))} are needed. {_apart(rows, key)}".strip()
         )
     else:
         said += _verdicts(tables.leaderboard(results))

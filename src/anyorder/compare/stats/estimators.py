@@ -212,7 +212,7 @@ def band(curves: Sequence[Curve], goal: Goal = "min", points: int = 200) -> Band
 
     Curves are interpolated linearly between evaluations and cut at the end of the shortest complete
     one. A run without a result counts as the worst possible value after its end, so that the line
-    does not improve when bad runs drop out; it ends where more than half of the runs have ended so.
+    does not improve when bad runs drop out; it ends where more than half of them have no result.
 
     Args:
         curves: One per run.
@@ -264,7 +264,7 @@ class BestOfK:
 
 
 def best_of_k(values: ArrayLike) -> BestOfK:
-    """Expected best of ``k`` trials, over all subsets of the given trials.
+    """Expected best of ``k`` trials, over all subsets of the trials.
 
     The ``i``-th smallest of ``n`` values is the smallest of ``C(n - i, k - 1)`` of the ``C(n, k)``
     subsets of size ``k``. This is exact and unbiased; sampling subsets with replacement is neither.
@@ -341,5 +341,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(pairs: int, level: float = LEVEL) -> int:
-    """Minimum number of paired seeds with which the test can be significant for ``pairs``."""
+    """Minimum number of paired seeds for a significant test among ``pairs`` pairs."""
     return max(MIN_SEEDS, 1 + math.ceil(math.log2(max(pairs, 1) / (1 - level)) - 1e-9))

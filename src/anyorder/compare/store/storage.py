@@ -399,8 +399,8 @@ class Storage:
             return f"cannot write the database {where}: {text}. Choose another folder with --out"
         if "locked" in text:
             return (
-                f"the database {where} is locked: {text}. Another program uses it; SQLite files "
-                "on network drives do that, use --storage postgresql://... there"
+                f"the database {where} is locked: {text}. Another program uses it, or it is on a "
+                "network drive, where SQLite does not work: use --storage postgresql://..."
             )
         return f"the database {where} cannot be used: {text}. Finished runs are kept"
 

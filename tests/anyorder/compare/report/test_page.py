@@ -127,7 +127,7 @@ def test_what_the_pilot_found_is_said_in_words() -> None:
     said = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
     assert said["parameters"] == "17,226"
     assert said["same seed, same loss"] == "no"
-    assert said["loss of 16 batches at the start"] == "2.314, standard deviation 0.0094"
+    assert said["loss of 16 batches at the initial point"] == "2.314, standard deviation 0.0094"
     assert said["second derivative"] == "no double backward for &lt;op&gt;"
     assert said["one evaluation"] == "12.3 ms"
     assert said["composite (outputs and criterion)"] == "yes"
@@ -206,7 +206,7 @@ def test_headline_claims_no_more_than_the_numbers() -> None:
     few = example.made_up({"a": [[1.0, 0.1], [1.0, 0.2], [1.0, 0.3]], "b": [[1.0, 0.9]] * 3})
     assert report.headline(few) == [
         "a is first with score 0.8 [0.7, 0.9] (interquartile mean of 3 seeds).",
-        "3 seeds cannot give a verdict on 1 pair of methods, however far apart: that takes 6. "
+        "3 seeds are too few for a verdict on 1 pair of methods, however far apart: 6 are needed. "
         "The interval of a does not overlap that of b.",
     ]
     many = example.made_up(
