@@ -28,7 +28,9 @@ def chosen_of(method: MethodRecord) -> Trial | None:
 def trial_values(method: MethodRecord, goal: Goal) -> Floats:
     """What each trial came to, turned so that smaller is better; inf where it had no result."""
     sign = 1.0 if goal == "min" else -1.0
-    values = (trial.value if trial.status == "done" else None for trial in first_tuning(method).trials)
+    values = (
+        trial.value if trial.status == "done" else None for trial in first_tuning(method).trials
+    )
     return np.asarray([math.inf if value is None else sign * value for value in values])
 
 

@@ -54,7 +54,7 @@ def measurable(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return ranks[: a.size].reshape(a.shape), ranks[a.size :].reshape(b.shape)
 
 
-# --- Tests -----------------------------------------------------------------------------------------
+# --- Tests ---------------------------------------------------------------------------------------
 
 
 def paired_test(differences: ArrayLike, patterns: int = PATTERNS) -> Any:
@@ -104,16 +104,20 @@ def _p_value(shapes: tuple[tuple[int, ...], ...], data: bytes, patterns: int) ->
     for shape in shapes:
         parts.append(flat[: math.prod(shape)].reshape(shape))
         flat = flat[math.prod(shape) :]
-    found = require("scipy.stats").permutation_test(
-        tuple(parts),
-        _mean if len(parts) == 1 else _difference_of_means,
-        permutation_type="samples" if len(parts) == 1 else "independent",
-        vectorized=True,
-        n_resamples=patterns,
-        batch=max(1, 2**20 // max(1, sum(part.size for part in parts))),
-        axis=-1,
-        rng=np.random.default_rng([19350101, *(shape[-1] for shape in shapes)]),
-    ).pvalue
+    found = (
+        require("scipy.stats")
+        .permutation_test(
+            tuple(parts),
+            _mean if len(parts) == 1 else _difference_of_means,
+            permutation_type="samples" if len(parts) == 1 else "independent",
+            vectorized=True,
+            n_resamples=patterns,
+            batch=max(1, 2**20 // max(1, sum(part.size for part in parts))),
+            axis=-1,
+            rng=np.random.default_rng([19350101, *(shape[-1] for shape in shapes)]),
+        )
+        .pvalue
+    )
     return float(found) if np.ndim(found) == 0 else found
 
 
@@ -125,7 +129,7 @@ def _difference_of_means(a: Floats, b: Floats, axis: int) -> Floats:
     return np.mean(a, axis=axis) - np.mean(b, axis=axis)
 
 
-# --- Many pairs, many looks -----------------------------------------------------------------------
+# --- Many pairs, many looks ----------------------------------------------------------------------
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -175,7 +179,7 @@ def patterns_for(pairs: int, error: float) -> int:
     return max(PATTERNS, math.ceil(4 * pairs / error))
 
 
-# --- Power ------------------------------------------------------------------------------------------
+# --- Power ---------------------------------------------------------------------------------------
 
 
 def effect_size(a: Floats, b: Floats, *, paired: bool) -> float:
@@ -200,7 +204,9 @@ def power(units: ArrayLike, effect: float, error: float, *, paired: bool) -> Any
     """
     laws = require("scipy.stats")
     n = np.asarray(units, dtype=np.float64)
-    degrees, shift = (n - 1, effect * np.sqrt(n)) if paired else (2 * n - 2, effect * np.sqrt(n / 2))
+    degrees, shift = (
+        (n - 1, effect * np.sqrt(n)) if paired else (2 * n - 2, effect * np.sqrt(n / 2))
+    )
     edge = laws.t.isf(error / 2, degrees)
     return laws.nct.sf(edge, degrees, shift) + laws.nct.cdf(-edge, degrees, shift)
 
@@ -222,12 +228,10 @@ def units_needed(effect: float, pairs: int, error: float, *, paired: bool) -> in
     return int(units[np.argmax(enough)]) if effect > 0 and enough.any() else None
 
 
-# --- Units and test rows together -----------------------------------------------------------------
+# --- Units and test rows together ----------------------------------------------------------------
 
 
-def crossed_interval(
-    differences: ArrayLike, rows: ArrayLike, level: float = LEVEL
-) -> Interval:
+def crossed_interval(differences: ArrayLike, rows: ArrayLike, level: float = LEVEL) -> Interval:
     """Interval of a mean difference over units that were all judged on the same test rows.
 
     Units and rows are drawn independently of each other, so the variances of the mean add: that

@@ -40,7 +40,7 @@ class StatisticsError(AnyOrderError, ValueError):
     """Numbers that no statistic can be made of."""
 
 
-# --- Location and intervals -----------------------------------------------------------------------
+# --- Location and intervals ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,7 @@ def interval(
 
 
 @lru_cache(maxsize=1024)  # one report asks for the same intervals many times
-def _interval(
-    values: tuple[float, ...], statistic: Callable[..., Any], level: float
-) -> Interval:
+def _interval(values: tuple[float, ...], statistic: Callable[..., Any], level: float) -> Interval:
     n = len(values)
     laws = require("scipy.stats")
     tail = laws.norm.cdf(math.sqrt(n / (n - 1)) * laws.t.ppf((1 - level) / 2, n - 1))
@@ -158,7 +156,7 @@ def checked(values: ArrayLike) -> Floats:
     return array
 
 
-# --- Time to a target -----------------------------------------------------------------------------
+# --- Time to a target ----------------------------------------------------------------------------
 
 
 def first_hit(
@@ -203,7 +201,7 @@ def expected_running_time(spent: ArrayLike, hit: ArrayLike) -> Any:
     return float(ratio) if ratio.ndim == 0 else ratio
 
 
-# --- Curves ------------------------------------------------------------------------------------
+# --- Curves --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +259,7 @@ def band(curves: Sequence[Curve], goal: Goal = "min", points: int = 200) -> Band
     return Band(x[shown], mid[shown], low[shown], high[shown])
 
 
-# --- Tuning ---------------------------------------------------------------------------------------
+# --- Tuning --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

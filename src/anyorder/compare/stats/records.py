@@ -24,7 +24,7 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-# --- What is judged -------------------------------------------------------------------------------
+# --- What is judged ------------------------------------------------------------------------------
 
 
 def succeeded(run: RunRecord) -> bool:
@@ -95,7 +95,7 @@ def judged_by(results: Results) -> Criterion:
     return criteria(results)[0]
 
 
-# --- Units ------------------------------------------------------------------------------------------
+# --- Units ---------------------------------------------------------------------------------------
 
 
 def unit_of(results: Results) -> Literal["tuning", "seed"]:
@@ -122,7 +122,7 @@ def units(runs: Sequence[RunRecord], of: Callable[[RunRecord], float]) -> Floats
     return np.asarray([iqm(groups[tuning]) for tuning in sorted(groups)])
 
 
-# --- What it cost -----------------------------------------------------------------------------------
+# --- What it cost --------------------------------------------------------------------------------
 
 
 def cost(point: Point, axis: Axis) -> float:

@@ -126,7 +126,7 @@ def _cost(results: Results, name: str) -> float:
     method = next(method for method in results.methods if method.name == name)
     if target is None or not method.runs:
         return math.inf
-    reach = time_to_target(method, target.value, results.problem.goal, axis)
+    reach = time_to_target(method.runs, target.value, results.problem.goal, axis)
     return reach.expected / results.budget[axis]
 
 

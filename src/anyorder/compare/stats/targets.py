@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from anyorder.compare.stats.estimators import (
     median_interval,
 )
 from anyorder.compare.stats.records import Axis, cost, number, succeeded
-from anyorder.compare.store.schema import MethodRecord, Results
+from anyorder.compare.store.schema import Results
 
 #: Shares of the budget at which the baseline sets the targets of the ladder.
 RUNGS = (0.25, 0.5, 0.75, 1.0)
@@ -129,21 +129,18 @@ class Reach:
         return np.asarray([median(self.times[groups == name]) for name in names])
 
 
-def time_to_target(
-    method: MethodRecord | Iterable[RunRecord], target: float, goal: Goal, axis: Axis
-) -> Reach:
+def time_to_target(runs: Sequence[RunRecord], target: float, goal: Goal, axis: Axis) -> Reach:
     """When each run's metric reached the target, in the unit of ``axis``.
 
     A run that diverged or failed missed the target, whatever its curve shows: nobody would have
     kept its weights.
 
     Args:
-        method: A method, or reported runs of one.
+        runs: Reported runs of one method.
         target: The value to reach.
         goal: Whether to come down to it or up to it.
         axis: See :func:`~anyorder.compare.stats.records.cost`.
     """
-    runs = list(method.runs if isinstance(method, MethodRecord) else method)
     spent: list[float] = []
     hits: list[bool] = []
     for run in runs:
