@@ -132,7 +132,7 @@ def _methods(text: str | None) -> tuple[str, ...]:
 def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> None:
     """Print the leaderboard, and exit with 1 if a run failed."""
     from anyorder.compare.report.terminal import leaderboard
-    from anyorder.compare.stats.verdicts import summarise
+    from anyorder.compare.stats.leaderboard import summarise
 
     rows = summarise(results)
     if as_json:
@@ -146,7 +146,7 @@ def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> N
         )
     else:
         console.print()
-        console.print(leaderboard(results, rows, out))
+        console.print(leaderboard(results, rows, out), crop=False)
     if any(run.status == "failed" for method in results.methods for run in method.runs):
         raise typer.Exit(FAILED)
 

@@ -94,7 +94,7 @@ class Row:
 
 
 def summarise(results: Results, axis: Axis | None = None) -> list[Row]:
-    """The leaderboard: best in what methods are judged by first; no result at all, last.
+    """The leaderboard: best in what methods are judged by first; the twin and failures last.
 
     Args:
         results: What ``results.json`` holds.
@@ -107,8 +107,8 @@ def summarise(results: Results, axis: Axis | None = None) -> list[Row]:
     sign = 1.0 if criterion.goal == "min" else -1.0
     rows = [_row(method, results, axis, target) for method in results.methods]
 
-    def place(row: Row) -> tuple[bool, float, float, str]:
-        return row.failed, sign * row.judged, row.final_loss, row.name
+    def place(row: Row) -> tuple[bool, bool, float, float, str]:
+        return row.failed, row.twin, sign * row.judged, row.final_loss, row.name
 
     judged = {row.name: _coordinates(row, sign) for row in rows if not (row.failed or row.twin)}
     ranked = [

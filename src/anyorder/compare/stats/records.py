@@ -100,7 +100,7 @@ def judged_by(results: Results) -> Criterion:
 
 def unit_of(results: Results) -> Literal["tuning", "seed"]:
     """What was drawn independently: tunings if there are several, else seeds."""
-    several = any(run.tuning > 0 for method in results.methods for run in method.runs)
+    several = any(len({run.tuning for run in method.runs}) > 1 for method in results.methods)
     return "tuning" if several else "seed"
 
 

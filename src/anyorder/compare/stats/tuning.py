@@ -83,14 +83,15 @@ class NotTunedOut:
     spread: float
     edges: tuple[str, ...]
 
-    def __str__(self) -> str:
-        """The reasons in words."""
+    @property
+    def reason(self) -> str:
+        """In words."""
         reasons: list[str] = []
         if self.rise > self.spread:
-            reasons.append("its best still improves with the number of trials")
+            reasons.append("more trials still help")
         if self.edges:
-            reasons.append(f"its best {' and '.join(self.edges)} lies at an end of the range")
-        return f"{self.method}: {' and '.join(reasons)}"
+            reasons.append(f"best {' and '.join(self.edges)} at an end of the range")
+        return ", ".join(reasons)
 
 
 def not_tuned_out(results: Results) -> list[NotTunedOut]:
@@ -101,7 +102,7 @@ def not_tuned_out(results: Results) -> list[NotTunedOut]:
     """
     goal = results.problem.goal
     found: list[NotTunedOut] = []
-    for method in results.methods:
+    for method in (each for each in results.methods if each.twin_of is None):
         at_edge = tuple(dict.fromkeys(dimension.name for dimension, *_ in edges(method)))
         rise, spread = _rise(method, goal), _spread(method, goal)
         if at_edge or rise > spread:
