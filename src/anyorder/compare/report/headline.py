@@ -141,14 +141,16 @@ def _scope(results: Results, pairs: Sequence[Pair]) -> list[str]:
     if unit_of(results) == "tuning" or not pairs:
         return []
     tested = sum(pair.verdict != "not comparable" for pair in pairs)
-    least = least_units(tested, error_of_look(results.plan.looks), paired=False)
+    # Adding tunings is another look.
+    least = least_units(tested, error_of_look(results.plan.looks + 1), paired=False)
     if any(len(trials_of(method)) > 1 for method in results.methods):
         return [
             "Configurations, one tuning each: another tuning may choose others and reverse the "
-            f"order. To compare methods, add --tunings {least}."
+            f"order. To compare methods, add --extend --tunings {least} or more."
         ]
     return [
-        f"Configurations, none of them tuned. To compare methods, add --tune 4 --tunings {least}."
+        "Configurations, none of them tuned. To compare methods, use --tune 4 or more and "
+        f"--tunings {least} or more."
     ]
 
 
