@@ -1,4 +1,4 @@
-"""What there is, as plain data: for ``anyorder list``, ``show``, ``problems``, and for scripts."""
+"""Methods and problems as plain data, for ``anyorder list``, ``show``, ``problems`` and scripts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from anyorder import methods as registry
 from anyorder.compare.plan.entrants import Entrant, resolve
+from anyorder.compare.plan.space import Dimension
 from anyorder.hyper import Hyper
 from anyorder.optimizer import Optimizer
 
@@ -30,7 +31,7 @@ def methods() -> list[dict[str, Any]]:
 
 
 def method(spec: str) -> dict[str, Any]:
-    """One method: what :func:`methods` says, and ``doc``, ``options``, ``version``, ``source``.
+    """One method: the fields of :func:`methods`, and ``doc``, ``options``, ``version``, ``source``.
 
     Args:
         spec: a name or an import path, see :mod:`anyorder.compare.plan.entrants`.
@@ -74,7 +75,7 @@ def problems() -> list[dict[str, Any]]:
 
 
 def summary(cls: type) -> str:
-    """First line of a docstring, without the name it may begin with."""
+    """First line of a docstring, without a leading name."""
     line = (inspect.getdoc(cls) or "").partition("\n")[0].rstrip(".")
     words = line.partition(": ")[2] or line
     return words[:1].upper() + words[1:]
@@ -91,9 +92,15 @@ def _options(entrant: Entrant) -> list[dict[str, Any]]:
                 "name": name,
                 "default": default,
                 "range": each.range() if each else "",
-                "search": str(searched[name]).partition(" ")[2] if name in searched else "",
+                "search": _search(searched[name]) if name in searched else "",
                 "unit": each.unit if each else "",
                 "doc": each.doc if each else "",
             }
         )
     return rows
+
+
+def _search(dimension: Dimension) -> str:
+    """The range, and where it comes from if the class does not declare it."""
+    declares = dimension.source == "declared"
+    return dimension.range if declares else f"{dimension.range} ({dimension.source})"

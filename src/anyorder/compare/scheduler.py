@@ -1,4 +1,4 @@
-"""Doing the runs: claims one after another, hands them to workers, stores what comes back."""
+"""The scheduler: claims runs, sends them to workers and stores the results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import signal
 import threading
 import time
@@ -19,7 +18,8 @@ from typing import Any
 from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.plan.items import Item, Task, items
 from anyorder.compare.plan.plan import Plan
-from anyorder.compare.plan.space import Config, configuration
+from anyorder.compare.plan.seeds import stream
+from anyorder.compare.plan.space import Config, configuration, depends
 from anyorder.compare.progress import Silent
 from anyorder.compare.run.pool import Event, Pool
 from anyorder.compare.run.records import RunRecord, failed_run
@@ -29,33 +29,33 @@ from anyorder.compare.store.schema import Facts, Outcome
 from anyorder.compare.store.storage import BEAT, Storage, StorageError
 from anyorder.errors import AnyOrderError
 
-#: A run whose process died is tried so many times.
+#: Maximum number of attempts of a run whose process dies.
 TRIES = 2
-#: Seconds between two looks at what other processes have done.
+#: Seconds between checks of the progress of other processes.
 LOOK = 1.0
 
 
-class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - it was asked for, it is no fault
-    """The user or the system asked to stop; everything finished is stored."""
+class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - requested, not an error
+    """The comparison was interrupted; all finished runs are stored."""
 
 
 @contextlib.contextmanager
 def interrupts() -> Generator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once."""
-    asked = threading.Event()
+    interrupted = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if interrupted.is_set():
             os._exit(128 + number)
-        asked.set()
+        interrupted.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may say what a signal does
+        yield interrupted  # only the main thread can set signal handlers
         return
     before = [signal.signal(number, handle) for number in numbers]
     try:
-        yield asked
+        yield interrupted
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
@@ -65,8 +65,8 @@ class Keeper:
     """A thread that keeps claims alive and the Optuna studies up to date.
 
     Args:
-        storage: whose claims.
-        mirror: what is updated.
+        storage: the storage with the claims.
+        mirror: the studies to update.
     """
 
     def __init__(self, storage: Storage, mirror: Mirror) -> None:
@@ -76,7 +76,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def check(self) -> None:
-        """Raise what went wrong in the thread."""
+        """Raise the error of the thread, if any."""
         if self._trouble is not None:
             raise self._trouble
 
@@ -95,29 +95,29 @@ class Keeper:
             try:
                 self._storage.beat()
                 self._mirror.update()
-            except Exception as error:  # raised where it can be answered
+            except Exception as error:  # raised in the main thread
                 self._trouble = error
                 return
 
 
 @dataclass
 class _Flight:
-    """A run in hand."""
+    """An active run."""
 
     task: Task
     crashes: int
 
 
 class Scheduler:
-    """Does all runs of a plan that nobody else does.
+    """Executes all runs of a plan that no other process executes.
 
     Args:
-        plan: what to do.
+        plan: the plan.
         entrants: the methods.
-        storage: where claims and outcomes are kept.
-        facts: what was found before the first run.
-        progress: whom to tell.
-        out: folder of the comparison; curves go to ``runs`` in it.
+        storage: storage of claims and outcomes.
+        facts: results of the pilot.
+        progress: progress output.
+        out: folder of the comparison; curves are written to its subfolder ``runs``.
     """
 
     def __init__(
@@ -141,25 +141,27 @@ class Scheduler:
         self._next_look = 0.0
 
     def prepare(self) -> None:
-        """Add the runs to the storage, with every configuration that is known before the start."""
-        early = self.plan.settings.sampler != "tpe"
+        """Add the runs to the storage, with the configurations that are already known."""
         self.storage.add(
             [
-                (item, self._draw(item) if item.kind == "tune" and early else None)
+                (
+                    item,
+                    self._draw(item) if item.kind == "tune" and not self._depends(item) else None,
+                )
                 for item in self.items
             ]
         )
 
-    def work(self, pool: Pool, asked: threading.Event, check: Callable[[], None]) -> None:
-        """Go on until every run of the plan is done, here or elsewhere.
+    def work(self, pool: Pool, interrupted: threading.Event, check: Callable[[], None]) -> None:
+        """Work until every run of the plan is done, here or elsewhere.
 
         Raises:
-            Interrupted: ``asked`` was set; runs in hand were given back.
+            Interrupted: ``interrupted`` was set; active runs were released.
             StorageError: something could not be stored.
         """
         try:
             while True:
-                if asked.is_set():
+                if interrupted.is_set():
                     raise Interrupted("interrupted")
                 check()
                 if self._fill(pool) and not self._flying:
@@ -172,10 +174,10 @@ class Scheduler:
     # Choosing ------------------------------------------------------------------------------
 
     def _fill(self, pool: Pool) -> bool:
-        """Give work to idle workers; True if every run is done."""
+        """Submit runs to idle workers; return True if every run is done."""
         if not pool.idle or time.monotonic() < self._next_look:
             return False
-        self._next_look = time.monotonic() + LOOK  # unless something ends here before
+        self._next_look = time.monotonic() + LOOK  # unless a run ends here before
         states = self.storage.states()
         done = sum(states[item.key] == "done" for item in self.items)
         for item in self.items:
@@ -189,9 +191,9 @@ class Scheduler:
         return done == len(self.items)
 
     def _ready(self, item: Item, states: Mapping[str, str]) -> bool:
-        """Whether the configuration of a run can be known by now."""
+        """Whether the configuration of a run can be determined already."""
         if item.kind == "tune":
-            needed = range(item.index if self.plan.settings.sampler == "tpe" else 0)
+            needed = range(item.index if self._depends(item) else 0)
         else:
             needed = range(self.plan.trials(self.entries[item.method]))
         keys = (Item.trial(item.method, item.tuning, index).key for index in needed)
@@ -203,7 +205,7 @@ class Scheduler:
             return False
         config = claim.config or self._config(item)
         if item.kind == "default" and config == self._tuned(item.method, 0):
-            # Not a run of its own: the reported runs are runs of the default.
+            # Not executed: the reported runs already use the default.
             self._store(item, config, None)
             return False
         task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
@@ -220,16 +222,28 @@ class Scheduler:
         return self._draw(Item.trial(item.method, 0, 0))
 
     def _draw(self, item: Item) -> Config:
-        past: list[tuple[Config, float]] = []
-        if self.plan.settings.sampler == "tpe":
+        settings, past = self.plan.settings, []
+        if self._depends(item):
             keys = [Item.trial(item.method, item.tuning, i).key for i in range(item.index)]
             found = self.storage.outcomes(keys)
-            past = [(found[key].config, results.score(found[key], self.goal)[0]) for key in keys]
-        space, sampler = self.entrants[item.method].space, self.plan.settings.sampler
-        return configuration(space, item.index, sampler=sampler, seed=0, past=past)
+            past = results.past([found[key] for key in keys], self.goal)
+        return configuration(
+            self.entrants[item.method].space,
+            item.index,
+            trials=settings.tune,
+            sampler=settings.sampler,
+            stream=stream(item.method, item.tuning),
+            sampler_seed=settings.sampler_seed,
+            past=past,
+        )
+
+    def _depends(self, item: Item) -> bool:
+        """Whether a trial can be drawn only after the earlier ones of its tuning."""
+        settings = self.plan.settings
+        return item.kind == "tune" and depends(item.index, settings.tune, settings.sampler)
 
     def _tuned(self, method: str, tuning: int) -> Config:
-        """The configuration that is reported for a tuning: the best of its trials."""
+        """The configuration that a tuning chose: the best of its trials."""
         if (method, tuning) not in self._chosen:
             entry = self.entries[method]
             keys = [Item.trial(method, tuning, i).key for i in range(self.plan.trials(entry))]
@@ -256,7 +270,7 @@ class Scheduler:
         elif event.kind == "error":
             record = failed_run(task, event.content["text"], event.content["traceback"])
         elif flight.crashes + 1 < TRIES:
-            self.progress.say([f"{item}: its process {event.content}; trying once more"])
+            self.progress.say([f"{item}: its process {event.content}; trying again"])
             self.storage.release(item, crashed=True)
             del self._flying[item.key]
             self._next_look = 0.0
@@ -277,24 +291,23 @@ class Scheduler:
         if self.storage.finish(item, Outcome(config, settings, record, machine)):
             self.progress.finished(item, record)
         else:
-            self.progress.say([f"{item}: another process had taken it over and its result counts"])
+            self.progress.say([f"{item}: another process took over this run; its result is used"])
 
     def _give_back(self) -> None:
-        """Release what is still in hand."""
+        """Release the active runs."""
         for key, flight in list(self._flying.items()):
             with contextlib.suppress(StorageError):
                 self.storage.release(flight.task.item)
             del self._flying[key]
 
     def _note(self, item: Item, content: dict[str, Any]) -> None:
-        """Append a line to the run's own file."""
-        name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", item.key)
-        path = self.out / "runs" / f"{name}.jsonl"
+        """Append a line to the file of the run."""
+        path = self.out / "runs" / item.file_name
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(content) + "\n")
         except OSError as error:
             raise StorageError(
-                f"cannot write {path}: {error.strerror or error}. Make room and run the same "
+                f"cannot write {path}: {error.strerror or error}. Free disk space and run the same "
                 "command again; finished runs are kept"
             ) from error

@@ -1,4 +1,4 @@
-"""A comparison from its command to its report."""
+"""A comparison, from the command to the report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import anyorder
-from anyorder.compare.plan.entrants import Entrant, resolve, resolve_all
+from anyorder.compare.plan.entrants import Entrant, resolve_all
 from anyorder.compare.plan.items import TUNING_EVALUATIONS, items
 from anyorder.compare.plan.limits import Limits
-from anyorder.compare.plan.plan import Entry, Plan, PlanError, joined
+from anyorder.compare.plan.plan import Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run import pilot
@@ -34,9 +34,9 @@ from anyorder.compare.store.storage import Storage, StorageError, embedded_url
 from anyorder.extras import require
 from anyorder.problems import ProblemError
 
-#: Room that must be left in the output folder before anything is begun.
+#: Required free space in the output folder, in bytes.
 ROOM = 8 * 2**20
-#: Settings that the command which repeats a comparison names even where they are the usual ones.
+#: Settings that the command to repeat a comparison includes even if they are defaults.
 _NAMED = ("budget", "tune", "seeds")
 
 Report = Callable[[Results, Path], object]
@@ -44,21 +44,23 @@ Report = Callable[[Results, Path], object]
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for.
+    """The request for a comparison.
 
     Attributes:
-        settings: what is held equal for all methods.
+        settings: conditions that are equal for all methods.
         methods: names and import paths of the methods.
         out: folder of the results.
-        sets: ``METHOD.NAME=VALUE`` settings that are not searched.
-        storage: address of a database that several machines share; None is a file in ``out``.
-        extend: whether a comparison that has begun may get more seeds and methods.
+        sets: ``METHOD.NAME=VALUE`` settings that are not tuned.
+        spaces: ``METHOD.NAME=RANGE`` ranges to search in, such as ``sgd.lr=log:1e-3..10``.
+        storage: URL of a database shared by several machines; None: a file in ``out``.
+        extend: whether to add seeds and methods to an existing comparison.
     """
 
     settings: Settings
     methods: tuple[str, ...]
     out: Path
     sets: tuple[str, ...] = ()
+    spaces: tuple[str, ...] = ()
     storage: str | None = None
     extend: bool = False
 
@@ -66,57 +68,61 @@ class Request:
 def compare(
     request: Request, progress: Silent | None = None, report: Report | None = None
 ) -> Results:
-    """Run a comparison, or go on with one, and write ``results.json`` and the report.
+    """Run or continue a comparison, and write ``results.json`` and the report.
 
     Args:
-        request: what is asked for.
-        progress: whom to tell what is going on; by default nobody.
-        report: writes the report into the folder; by default :mod:`anyorder.compare.report.page`.
+        request: methods, settings and folder.
+        progress: progress output; default: none.
+        report: function that writes the report into the folder; default:
+            :mod:`anyorder.compare.report.page`.
 
     Returns:
         The results.
 
     Raises:
         EntrantError: a method or a setting of one is wrong.
-        PlanError: the device cannot be used, or the folder holds a comparison with another plan.
+        PlanError: the device cannot be used, or the folder contains a comparison with another plan.
         ProblemError: the problem cannot be used.
         StorageError: folder or database cannot be used.
-        ResultsError: what folder or database hold is damaged.
-        Interrupted: the user asked to stop.
-        MissingExtraError: a library that comparisons need is not installed.
+        ResultsError: the content of folder or database is damaged.
+        Interrupted: the user interrupted the comparison.
+        MissingExtraError: a required library is not installed.
     """
     progress = progress or Silent()
     for module in ("optuna", "sqlalchemy", "scipy", "jinja2"):
         require(module)
     settings, out = request.settings, request.out
-    entrants = resolve_all(request.methods, request.sets)
+    entrants = resolve_all(request.methods, request.sets, request.spaces)
     _require_device(settings.device)
     _prepare_folder(out)
     threads = settings.threads or max(1, cores() // settings.jobs)
     log = str((out / "output.log").resolve())
     storage = Storage(request.storage or embedded_url(out))
-    with interrupts() as asked, Pool(settings.jobs, threads, log) as pool, closing(storage):
+    with interrupts() as interrupted, Pool(settings.jobs, threads, log) as pool, closing(storage):
 
         def check() -> None:
-            if asked.is_set():
+            if interrupted.is_set():
                 raise Interrupted(f"interrupted before the first run; {_again(request)}")
 
+        _load_engines()
         described = _ask(pool, "describe", settings, check)
         if settings.schedule is None:
             settings = replace(settings, schedule=described.schedule)
         wanted = _plan(settings, entrants)
         _agree_with_folder(request, wanted)
         plan = storage.begin(wanted, extend=request.extend)
-        entrants = [resolve(each.spec, each.name, each.fixed) for each in plan.methods]
         results.keep(out / "plan.json", plan)
+        plan = _here(plan, settings)
+        entrants = [each.entrant() for each in plan.methods]
         progress.say([each.describe() for each in entrants])
         facts = storage.facts()
         if facts is None:
             found = _ask(pool, "pilot", settings, check)
             where = environment(threads, settings.jobs, settings.device)
             facts = storage.keep_facts(Facts(described, found, where))
-        progress.say(_found(plan, facts, entrants))
-        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, asked)
+        usable = [each for each in entrants if each.failed is None]
+        progress.say(_found(plan, facts, usable))
+        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, interrupted)
         done = results.build(plan, facts, entrants, storage.outcomes(), command(request))
     results.keep(out / "results.json", done)
     (report or _report)(done, out)
@@ -141,28 +147,42 @@ def command(request: Request) -> str:
         words += ["--option", f"{name}={value}"]
     for each in request.sets:
         words += ["--set", each]
+    for each in request.spaces:
+        words += ["--space", each]
     words += ["--out", str(request.out)]
     if request.storage:
-        words += ["--storage", "URL"]  # it may hold a password
+        words += ["--storage", "URL"]  # it may contain a password
     return shlex.join(words)
 
 
 def _again(request: Request) -> str:
-    return f"go on with: {command(request)}"
+    return f"continue with: {command(request)}"
 
 
 # --- Before the start --------------------------------------------------------------------------
 
 
 def _plan(settings: Settings, entrants: Iterable[Entrant]) -> Plan:
-    path = Path(settings.problem.partition(".py")[0] + ".py")
-    is_file = ".py" in settings.problem and path.is_file()
-    return Plan(
-        settings=settings,
-        methods=[Entry.of(each) for each in entrants],
+    spec = settings.problem
+    path = Path(spec if spec.endswith(".py") else spec.rpartition(":")[0])
+    is_file = path.suffix == ".py" and path.is_file()
+    return Plan.of(
+        settings,
+        entrants,
         source=hashlib.sha256(path.read_bytes()).hexdigest()[:16] if is_file else "",
         versions={"anyorder": anyorder.__version__, "torch": metadata.version("torch")},
     )
+
+
+def _here(plan: Plan, settings: Settings) -> Plan:
+    """The plan with the settings that may differ from process to process."""
+    own = {name: getattr(settings, name) for name in ("jobs", "threads", "timeout")}
+    return replace(plan, settings=replace(plan.settings, **own))
+
+
+def _load_engines() -> None:
+    """Import what Optuna and SQLAlchemy import late: two threads must not be the first to do so."""
+    require("optuna").storages.RDBStorage("sqlite://")
 
 
 def _require_device(device: str) -> None:
@@ -177,7 +197,7 @@ def _require_device(device: str) -> None:
 
 
 def _prepare_folder(out: Path) -> None:
-    """Make the folder, and find out now rather than later that it cannot be written."""
+    """Create the folder, and check early that it can be written."""
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
         trial = out / f".room-{os.getpid()}"
@@ -192,13 +212,13 @@ def _prepare_folder(out: Path) -> None:
         ) from error
     if free < ROOM:
         raise StorageError(
-            f"{out} has {free / 2**20:.1f} MiB left, a comparison wants {ROOM / 2**20:.0f}. Make "
-            "room or choose another folder with --out"
+            f"{out} has {free / 2**20:.1f} MiB left, a comparison needs {ROOM / 2**20:.0f} MiB. "
+            "Free disk space or choose another folder with --out"
         )
 
 
 def _agree_with_folder(request: Request, plan: Plan) -> None:
-    """Refuse a folder that holds results of another plan, wherever its runs are stored."""
+    """Reject a folder with results of another plan."""
     path = request.out / "plan.json"
     if not path.exists():
         return
@@ -207,9 +227,9 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
         version = json.loads(text)["versions"]["anyorder"]
         if version != anyorder.__version__:
             raise StorageError(
-                f"{request.out} holds results of anyorder {version} and this is "
+                f"{request.out} contains results of anyorder {version} and this is "
                 f"{anyorder.__version__}; runs of two versions cannot be compared. Choose another "
-                "folder with --out, or go on with that version"
+                "folder with --out, or continue with that version"
             )
         stored = read(Plan, text, "plan")
     except StorageError:
@@ -231,7 +251,7 @@ def _ask(pool: Pool, job: str, settings: Settings, check: Callable[[], None]) ->
 
 
 def _found(plan: Plan, facts: Facts, entrants: Sequence[Entrant]) -> list[str]:
-    """What to tell before the first run."""
+    """Messages before the first run."""
     settings, rates = plan.settings, rates_of(plan, facts)
     limits = Limits.read(settings.budget, rates).to_dict()
     each_run = ", ".join(f"{value:g} {name}" for name, value in limits.items())
@@ -243,16 +263,17 @@ def _found(plan: Plan, facts: Facts, entrants: Sequence[Entrant]) -> list[str]:
             for line in pilot.describe(facts.pilot, rates, settings.rates)
         ),
         *pilot.troubles(facts.pilot, entrants),
-        f"each run: {each_run}; learning rate {settings.schedule}{except_}; {settings.tune} tuning "
-        f"runs and {settings.seeds} seeds per method",
+        f"each run: {each_run}; learning rate {settings.schedule}{except_}; "
+        f"{settings.tunings} x {settings.tune} trials and {settings.tunings} x {settings.seeds} "
+        "reported runs per method",
     ]
 
 
 # --- The runs ----------------------------------------------------------------------------------
 
 
-def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.Event) -> None:
-    """Do all runs that nobody else does, and show them to Optuna."""
+def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threading.Event) -> None:
+    """Execute all runs that no other process executes, and mirror them to Optuna."""
     plan, facts, storage = scheduler.plan, scheduler.facts, scheduler.storage
     scheduler.prepare()
     title = f"{facts.problem.name} {plan.settings.budget} {plan.fingerprint[:6]}"
@@ -263,7 +284,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
     scheduler.progress.begin(done, todo, plan.settings.jobs, estimate(plan, facts))
     try:
         with Keeper(storage, mirror) as keeper:
-            scheduler.work(pool, asked, keeper.check)
+            scheduler.work(pool, interrupted, keeper.check)
     except Interrupted:
         done = sum(state == "done" for state in storage.states().values())
         raise Interrupted(
@@ -276,7 +297,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
 
 
 def estimate(plan: Plan, facts: Facts) -> float:
-    """Seconds all runs will take together, going by the prices the pilot found."""
+    """Total seconds of all runs, estimated from the prices of the pilot."""
     settings, costs = plan.settings, facts.pilot.costs
     limits = Limits.read(settings.budget, rates_of(plan, facts))
     times = [limits.seconds] if limits.seconds is not None else []
@@ -292,6 +313,6 @@ def estimate(plan: Plan, facts: Facts) -> float:
 
 
 def _report(found: Results, out: Path) -> None:
-    from anyorder.compare.report import page as report  # draws; nothing before this needs it
+    from anyorder.compare.report import page as report  # imported late: only needed here
 
     report.write(found, out)

@@ -1,13 +1,12 @@
-"""Who takes part: methods of this library and any ``torch.optim.Optimizer``, found by name.
+"""Entrants: methods of this library and any ``torch.optim.Optimizer``, resolved by name.
 
 ``adamw`` is a method of this library, ``torch.optim:LBFGS`` or ``my_package.module:MyClass`` is
-imported, ``folder/file.py:MyClass`` is loaded from a file, and ``fast=adamw`` gives any of these a
-name of its own, so that one method can take part twice with different settings.
+imported, ``folder/file.py:MyClass`` is loaded from a file, and ``fast=adamw`` gives
+any of these another name, so that one method can take part twice with different settings.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import hashlib
@@ -18,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -29,20 +28,28 @@ import torch
 
 import anyorder
 from anyorder import methods
-from anyorder.compare.plan.space import Config, Dimension, assumed, declared
+from anyorder.compare.plan.space import (
+    Config,
+    Dimension,
+    SpaceError,
+    declared,
+    foreign,
+    literal,
+    user_space,
+)
 from anyorder.errors import AnyOrderError
-from anyorder.hyper import refuse_unknown
+from anyorder.hyper import Hyper, refuse_unknown
 from anyorder.optimizer import Optimizer
 
-_LABEL = re.compile(r"(?P<label>[A-Za-z0-9_.+-]+)=(?P<spec>.+)")
+_LABEL = re.compile(r"(?P<label>[A-Za-z0-9_.+-]+)=(?P<spec>.+)", re.DOTALL)
 
 
 class EntrantError(AnyOrderError, ValueError):
-    """Something that cannot take part in a comparison."""
+    """A method or setting that cannot be compared."""
 
 
 def switches(optimizer: object) -> bool:
-    """Whether an optimizer or its class goes to its average by ``eval()``, back by ``train()``."""
+    """Whether an optimizer switches to an average in ``eval()`` and back in ``train()``."""
     return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
 
 
@@ -51,13 +58,15 @@ class Entrant:
     """One method in a comparison, resolved.
 
     Attributes:
-        name: what it is called in the results.
-        spec: what it was resolved from.
+        name: its name in the results.
+        spec: the text it was resolved from.
         cls: the class.
-        version: version of the package or hash of the file that the class is from.
+        version: version of the package, or hash of the file, that defines the class.
         defaults: every setting and its default.
-        fixed: settings chosen by the user, which are not searched.
-        space: what is searched.
+        fixed: settings set by the user, which are not tuned.
+        space: the search space.
+        ranges: the part of it set by the user, as text.
+        failed: why it cannot be used, else None; it then has no class of its own.
     """
 
     name: str
@@ -67,33 +76,42 @@ class Entrant:
     defaults: dict[str, Any]
     fixed: dict[str, Any]
     space: tuple[Dimension, ...]
+    ranges: dict[str, str] = field(default_factory=dict[str, str])
+    failed: str | None = None
+
+    @classmethod
+    def unusable(cls, name: str, spec: str, why: str) -> Entrant:
+        """Return an entrant that cannot be used."""
+        return cls(name, spec, torch.optim.Optimizer, "", {}, {}, (), failed=why)
 
     @property
     def ours(self) -> bool:
-        """Whether the class speaks this library's language: closures, oracle, ledger, budget."""
+        """Whether the class is an :class:`anyorder.Optimizer`."""
         return issubclass(self.cls, Optimizer)
 
     @property
     def order(self) -> int | str:
-        """Order of the method; a class that does not say is taken for a gradient method."""
+        """Order of the method; 1 (gradients) for a class that does not declare it."""
         return self.cls.order if issubclass(self.cls, Optimizer) else 1
 
     @property
     def needs(self) -> list[str]:
-        """What it asks the problem for."""
+        """The kinds of information the method needs."""
         return sorted(self.cls.needs) if issubclass(self.cls, Optimizer) else ["grad"]
 
     @property
     def scheduled(self) -> bool:
-        """Whether a schedule of the learning rate is meant for it.
+        """Whether the method uses a learning-rate schedule.
 
-        Not for methods that average their way instead; those of others are known by their switch.
+        False for methods that average instead; foreign ones are recognised by :func:`switches`.
         """
         return self.cls.scheduled if issubclass(self.cls, Optimizer) else not switches(self.cls)
 
     @property
     def path(self) -> str:
         """Full name of the class."""
+        if self.failed is not None:
+            return self.spec
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
 
     def settings(self, config: Mapping[str, Any] | None = None) -> Config:
@@ -101,56 +119,93 @@ class Entrant:
         return {**self.defaults, **self.fixed, **(config or {})}
 
     def describe(self) -> str:
-        """Resolved class, version, settings and search space, for people to check."""
+        """Resolved class, version, settings and search space as text."""
+        if self.failed is not None:
+            return f"{self.name} cannot be used: {self.failed}"
         settings = ", ".join(f"{name}={value}" for name, value in self.settings().items())
         searched = ", ".join(map(str, self.space)) or "nothing"
         return f"{self.name}: {self.path} {self.version}; {settings}; searched: {searched}"
 
 
-def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]:
+def resolve_all(
+    specs: Iterable[str], sets: Iterable[str] = (), spaces: Iterable[str] = ()
+) -> list[Entrant]:
     """Resolve all entrants of a comparison.
 
+    A class from elsewhere that cannot be imported does not stop the others: it has ``failed`` set.
+
     Args:
-        specs: names and import paths, see the module.
+        specs: names and import paths, see the module docstring.
         sets: ``METHOD.NAME=VALUE``, fixing a hyper-parameter of one of them.
+        spaces: ``METHOD.NAME=RANGE``, searching a hyper-parameter of one of them in that range.
 
     Raises:
-        EntrantError: unknown, not an optimizer, twice under one name, or a wrong setting.
-        UnknownMethodError: no method of this library has such a name; names the nearest.
-        UnknownOptionError: no such hyper-parameter; names the nearest.
+        EntrantError: no method can be used, one appears twice under one name, or a setting is
+            wrong.
+        SpaceError: a range is wrong.
+        UnknownMethodError: there is no such method; the message names the most similar.
+        UnknownOptionError: there is no such hyper-parameter; the message names the most similar.
     """
     parsed = [_labelled(spec) for spec in specs]
     names = [name for name, _ in parsed]
     for name in names:
         if names.count(name) > 1:
-            raise EntrantError(
-                f"{name} takes part twice; give one of them another name, such as again={name}"
-            )
+            raise EntrantError(f"{name} takes part twice; rename one of them, such as again={name}")
     if not names:
         raise EntrantError("expected at least one method, such as --methods adamw,lion")
-    wanted: dict[str, dict[str, str]] = {name: {} for name in names}
-    for each in sets:
-        name, option, value = _setting(each, names)
-        wanted[name][option] = value
-    return [resolve(spec, name, wanted[name]) for name, spec in parsed]
+    fixed = _by_method(sets, names, "lr=1e-3")
+    ranges = _by_method(spaces, names, "lr=log:1e-5..1e-1")
+    found = [_attempt(spec, name, fixed[name], ranges[name]) for name, spec in parsed]
+    reasons = [each.failed for each in found if each.failed is not None]
+    if len(reasons) == len(found):
+        raise EntrantError("; ".join(reasons))
+    return found
 
 
-def resolve(spec: str, name: str | None = None, sets: Mapping[str, Any] | None = None) -> Entrant:
-    """Resolve one entrant; values in ``sets`` may be text from a command line."""
+def _attempt(spec: str, name: str, sets: Mapping[str, str], ranges: Mapping[str, str]) -> Entrant:
+    try:
+        return resolve(spec, name, sets, ranges)
+    except EntrantError as error:
+        return Entrant.unusable(name, spec, str(error))
+
+
+def resolve(
+    spec: str,
+    name: str | None = None,
+    sets: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, str] | None = None,
+) -> Entrant:
+    """Resolve one entrant; values in ``sets`` can be text from the command line."""
     cls, version = _find(spec)
-    label = name or spec
+    label, sets, ranges = name or spec, sets or {}, dict(ranges or {})
+    both = sorted(sets.keys() & ranges.keys())
+    if both:
+        raise SpaceError(f"{label}.{both[0]} has a fixed value and a range; remove one of them")
+    hypers = cls.hypers if issubclass(cls, Optimizer) else None
     if issubclass(cls, Optimizer):
         defaults = {key: each.default for key, each in cls.hypers.items()}
-        fixed = _checked(cls, sets or {}, defaults)
+        refuse_unknown(ranges, defaults, cls.__name__)
+        fixed = _checked(cls, sets, defaults)
         space = declared(cls.hypers, fixed)
     else:
         defaults, takes_all = _defaults(cls)
         if not takes_all:
-            refuse_unknown(sets or {}, defaults, label)
-        fixed = {key: _literal(value) for key, value in (sets or {}).items()}
+            refuse_unknown([*sets, *ranges], defaults, label)
+        fixed = {key: _literal(value) for key, value in sets.items()}
         _require_values(label, {**defaults, **fixed})
-        space = assumed(cls, defaults, fixed)
-    return Entrant(label, spec, cls, version, defaults, fixed, space)
+        space = foreign(cls, defaults, fixed, _declaring())
+    try:
+        space = user_space(space, ranges, defaults, hypers)
+    except SpaceError as error:
+        raise SpaceError(f"range of {label}.{error}") from error
+    return Entrant(label, spec, cls, version, defaults, fixed, space, ranges)
+
+
+@cache
+def _declaring() -> dict[str, tuple[str, Mapping[str, Hyper]]]:
+    """Name and hyper-parameters of every method of this library, by class name."""
+    classes = [(name, methods.get(name)) for name in methods.names()]
+    return {cls.__name__: (name, cls.hypers) for name, cls in classes}
 
 
 def _labelled(text: str) -> tuple[str, str]:
@@ -158,12 +213,23 @@ def _labelled(text: str) -> tuple[str, str]:
     return (match["label"], match["spec"]) if match else (text.strip(), text.strip())
 
 
-def _setting(text: str, names: Sequence[str]) -> tuple[str, str, str]:
+def _by_method(
+    texts: Iterable[str], names: Sequence[str], example: str
+) -> dict[str, dict[str, str]]:
+    """Options and their texts by method."""
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for each in texts:
+        name, option, value = _setting(each, names, example)
+        found[name][option] = value
+    return found
+
+
+def _setting(text: str, names: Sequence[str], example: str) -> tuple[str, str, str]:
     """Split ``METHOD.NAME=VALUE``; METHOD is a label or the last part of a unique one."""
     left, equals, value = text.partition("=")
     method, dot, option = left.strip().rpartition(".")
     if not equals or not dot or not option:
-        raise EntrantError(f"expected METHOD.NAME=VALUE, such as adamw.lr=1e-3, got {text!r}")
+        raise EntrantError(f"expected METHOD.NAME=VALUE, such as adamw.{example}, got {text!r}")
     matching = [n for n in names if n == method] or [
         n for n in names if n.rpartition(":")[2] == method
     ]
@@ -181,7 +247,7 @@ def _setting(text: str, names: Sequence[str]) -> tuple[str, str, str]:
 
 
 def _find(spec: str) -> tuple[type[torch.optim.Optimizer], str]:
-    """The class a spec names, and its version."""
+    """Return the class of a spec, and its version."""
     place, colon, attribute = spec.rpartition(":")
     if spec.endswith(".py"):
         place, colon, attribute = spec, ":", ""
@@ -213,8 +279,8 @@ def _class_in(
     if not attribute or not hasattr(module, attribute):
         close = difflib.get_close_matches(attribute, found, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        asked = f"has no {attribute!r}" if attribute else "needs a class name, as in FILE.py:CLASS"
-        raise EntrantError(f"{place} {asked}.{hint} Optimizers there: {offers}")
+        what = f"has no {attribute!r}" if attribute else "needs a class name, as in FILE.py:CLASS"
+        raise EntrantError(f"{place} {what}.{hint} Optimizers there: {offers}")
     value = getattr(module, attribute)
     if not (inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)):
         raise EntrantError(
@@ -237,7 +303,7 @@ def _import(name: str, spec: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _working_folder() -> Generator[None]:
-    """Let modules in the working folder be imported, as ``python -m`` would."""
+    """Make modules in the working folder importable, as ``python -m`` does."""
     added = os.getcwd()
     sys.path.insert(0, added)
     try:
@@ -249,7 +315,7 @@ def _working_folder() -> Generator[None]:
 @cache
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise EntrantError(f"method file '{path}' does not exist (seen from {Path.cwd()})")
+        raise EntrantError(f"method file '{path}' does not exist (current folder: {Path.cwd()})")
     resolved = path.resolve()
     name = f"_anyorder_method_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, resolved)
@@ -281,7 +347,7 @@ def _version(module: ModuleType) -> str:
 def _checked(
     cls: type[Optimizer], sets: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Settings of a method of this library, read and checked against what it declares."""
+    """Parse and check settings of a method of this library."""
     refuse_unknown(sets, defaults, cls.__name__)
     found: dict[str, Any] = {}
     for name, value in sets.items():
@@ -295,7 +361,7 @@ def _checked(
 
 
 def _defaults(cls: type) -> tuple[dict[str, Any], bool]:
-    """Arguments of a foreign class and their defaults; whether it takes any others too."""
+    """Arguments of a foreign class with their defaults; whether it accepts ``**kwargs``."""
     try:
         parameters = list(inspect.signature(cls).parameters.values())
     except (TypeError, ValueError):
@@ -314,11 +380,6 @@ def _require_values(label: str, settings: Mapping[str, Any]) -> None:
 
 
 def _literal(value: Any) -> Any:
-    """A value from a command line: a Python literal where it is one, else the text itself."""
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            value = {"true": True, "false": False, "none": None}.get(value.lower(), value)
-    # Stored plans know no tuples, torch.optim knows no lists.
+    """A value from a command line or a stored plan, which has lists for tuples."""
+    value = literal(value) if isinstance(value, str) else value
     return tuple(cast(list[Any], value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What came out of a comparison, in a few sentences that claim no more than the numbers do."""
+"""The result of a comparison in a few sentences that claim no more than the numbers show."""
 
 from __future__ import annotations
 
@@ -66,14 +66,16 @@ def runs_of(row: Row) -> str:
 def _first(results: Results, row: Row) -> str:
     name = judged_by(results).name
     if math.isinf(row.judged):
-        return f"{row.name} is first, although too many of its runs were lost for an average."
+        return (
+            f"{row.name} is first, although too many of its runs diverged or failed for an average."
+        )
     ends = show_interval(row.judged_low, row.judged_high)
     ends = ends and f" {ends}, 95 % interval"
     return f"{row.name} is first: {name} {show(row.judged)}{ends} ({runs_of(row)})."
 
 
 def _verdict(results: Results, first: Row, pairs: Sequence[Pair]) -> list[str]:
-    """Whether the first is apart from the others, and from whom."""
+    """Whether the first method is separated from the others."""
     own = [pair if pair.a == first.name else pair.turned() for pair in pairs]
     own = [pair for pair in own if pair.a == first.name]
     if not own:
@@ -102,7 +104,7 @@ def _verdict(results: Results, first: Row, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _grouped(pairs: Sequence[Pair]) -> str:
-    """What a method is than which others: one part per verdict."""
+    """The verdicts of a method against others, grouped by verdict."""
     parts: list[str] = []
     for word, said in _FIRST_IS.items():
         if found := [pair for pair in pairs if pair.verdict == word]:
@@ -111,7 +113,7 @@ def _grouped(pairs: Sequence[Pair]) -> str:
 
 
 def _effort(pairs: Sequence[Pair]) -> str:
-    """How many more units would separate them, from the clearest pair to the least clear one."""
+    """Number of further units that would separate the pairs, as a range."""
     wanted = sorted({pair.more for pair in pairs if pair.more is not None})
     if not wanted:
         return ""
@@ -120,7 +122,7 @@ def _effort(pairs: Sequence[Pair]) -> str:
 
 
 def _cost(results: Results, rows: Sequence[Row]) -> list[str]:
-    """Which method reaches the target at the least cost."""
+    """The method with the lowest cost to the target."""
     target, axis = main_target(results), main_axis(results)
     hit = [row for row in rows if row.success]
     if target is None or len(rows) < 2 or not hit:
@@ -132,12 +134,12 @@ def _cost(results: Results, rows: Sequence[Row]) -> list[str]:
     told = f"; it is {_grouped(own)}" if own and not all(pair.why for pair in own) else ""
     return [
         f"{fast.name} reaches {results.problem.metric} {show(target.value)} ({target.source}) at "
-        f"the least expected cost, {show(fast.target_cost)} {unit}{told}."
+        f"the lowest expected cost, {show(fast.target_cost)} {unit}{told}."
     ]
 
 
 def _scope(results: Results, pairs: Sequence[Pair]) -> list[str]:
-    """What the statements are about, where they are not about methods."""
+    """A note where the statements are about configurations, not methods."""
     if unit_of(results) == "tuning" or not pairs:
         return []
     tested = sum(pair.verdict != "not comparable" for pair in pairs)
@@ -155,7 +157,7 @@ def _scope(results: Results, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _tuning(results: Results) -> list[str]:
-    """Methods that more trials might have helped, by the reason."""
+    """Methods that are not tuned out, grouped by reason."""
     reasons: dict[str, list[str]] = {}
     for each in not_tuned_out(results):
         reasons.setdefault(each.reason, []).append(each.method)
@@ -164,19 +166,19 @@ def _tuning(results: Results) -> list[str]:
 
 
 def _twin(results: Results) -> list[str]:
-    """What the comparison makes of the baseline against itself."""
+    """The baseline against its twin."""
     pair = resolution(results)
     if pair is None:
         return []
     if pair.verdict == "not comparable":
         return [f"Resolution unknown: {pair.a} against itself (A/A): {pair.why}."]
     size = f"differs by {show(abs(pair.difference), 2)}"
-    size = size if math.isfinite(pair.difference) else "lost runs"
+    size = size if math.isfinite(pair.difference) else "has runs without result"
     if pair.verdict == "not separable":
         return [f"Resolution: {pair.a} against itself (A/A) {size}, not separable."]
     return [
         f"Caution: {pair.a} against itself (A/A) {size} and is separated (p = {show(pair.p, 2)}); "
-        "differences of this size mean nothing here."
+        "differences of this size are not meaningful here."
     ]
 
 

@@ -1,7 +1,7 @@
-"""The report of a comparison: one page that opens without a network, one for terminals, one table.
+"""The report of a comparison: an offline HTML page, a Markdown page and a CSV file.
 
-``report.html`` holds everything it needs: styles, scripts and data. A content policy in it forbids
-requests to anywhere and scripts other than its own, whatever a method is called or an error says.
+``report.html`` contains its styles, scripts and data. Its content security policy forbids requests
+and other scripts, so names of methods and error messages cannot inject any.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def write(results: Results, out: Path) -> list[Path]:
     """Write ``report.html``, ``report.md`` and ``curves.csv`` into a folder.
 
     Args:
-        results: What ``results.json`` holds.
-        out: The folder, made if there is none. Files of an earlier report are replaced.
+        results: The content of ``results.json``.
+        out: The folder, created if missing. Files of an earlier report are replaced.
 
     Returns:
         The files.
@@ -62,7 +62,7 @@ def write(results: Results, out: Path) -> list[Path]:
 
 
 def html(results: Results) -> str:
-    """The report as one page without outside parts."""
+    """The report as one self-contained page."""
     methods, charts = results.methods, figures(results)
     styles = _part("report.css")
     script = "".join(_part(name) for name in ("marks.js", "chart.js", "page.js"))
@@ -118,12 +118,12 @@ def _environment() -> Any:
 
 
 def _digest(text: str) -> str:
-    """What a content policy calls a script or a style by."""
+    """The hash of a script or style for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _embedded(data: Any) -> str:
-    """JSON that no text in it can end early, whatever HTML makes of it."""
+    """JSON escaped for a ``<script>`` element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -133,7 +133,7 @@ def _title(results: Results) -> str:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    """What must be known before any number is read."""
+    """The main conditions of the comparison."""
     settings, problem = results.plan.settings, results.problem
     options = ", ".join(f"{name}={value}" for name, value in problem.options.items())
     tune = settings.tune
@@ -148,23 +148,23 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _pilot(found: Pilot) -> list[tuple[str, str]]:
-    """What the pilot found, apart from prices and complaints."""
+    """Results of the pilot, without prices and findings."""
     noise = found.noise
     return [
         ("parameters", _said(found.parameters)),
         ("same seed, same loss", _said(found.deterministic)),
         (
-            f"loss of {noise.batches} batches at the start",
+            f"loss of {noise.batches} batches at the initial point",
             f"{show(noise.mean)}, standard deviation {show(noise.std, 2)}",
         ),
         ("second derivative", found.second_derivative or "available"),
-        ("outputs and criterion apart", _said(found.in_parts)),
+        ("composite (outputs and criterion)", _said(found.in_parts)),
         ("one evaluation", show_seconds(found.evaluation_seconds)),
     ]
 
 
 def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
-    """The first traceback of every method that has one; the others are most often the same."""
+    """The first traceback of every method that has one; others are usually the same."""
     found: dict[str, tuple[str, str]] = {}
     for method in methods:
         for run in method.runs:
@@ -174,7 +174,7 @@ def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
 
 
 def _settings(method: MethodRecord) -> dict[str, Any]:
-    """All that was resolved of one method."""
+    """The resolved facts of one method."""
     spaces = [_searched(each) for tuning in method.tunings for each in tuning.space]
     settings: dict[str, Any] = {f"tuning {each.index}": each.settings for each in method.tunings}
     if len(method.tunings) == 1:
@@ -184,8 +184,8 @@ def _settings(method: MethodRecord) -> dict[str, Any]:
         "facts": [
             ("class", method.class_name),
             ("version", method.version),
-            ("given as", method.spec),
-            ("asks for", ", ".join(method.needs)),
+            ("specified as", method.spec),
+            ("needs", ", ".join(method.needs)),
             ("searched", "; ".join(dict.fromkeys(spaces)) or "nothing"),
         ],
         "settings": _flat(settings),
@@ -199,7 +199,7 @@ def _searched(each: Dimension) -> str:
 
 
 def _flat(tree: Any, path: str = "") -> list[tuple[str, str]]:
-    """Leaves of nested objects as lines: where they stand, and what they are."""
+    """Leaves of nested objects as pairs of path and value."""
     if isinstance(tree, dict) and tree:
         pairs = cast("dict[str, Any]", tree).items()
         return [
@@ -234,7 +234,7 @@ def markdown(results: Results) -> str:
         lines += [f"## {table.caption}", "", *_rows(table), ""]
     text = results.command
     fence = "`" * max(3, 1 + max((len(run) for run in _runs_of_ticks(text)), default=0))
-    lines += ["## To run it again", "", f"{fence}sh", text, fence, ""]
+    lines += ["## Reproduce", "", f"{fence}sh", text, fence, ""]
     return "\n".join(lines)
 
 
@@ -252,7 +252,7 @@ def _rows(table: tables.Table) -> Sequence[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that means nothing to Markdown or HTML, on one line."""
+    """Text escaped for Markdown and HTML, on one line."""
     signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`*_[]|#"}
     return " ".join("".join(signs.get(sign, sign) for sign in text).split())
 
@@ -262,7 +262,7 @@ def _runs_of_ticks(text: str) -> list[str]:
 
 
 def curves(results: Results) -> str:
-    """Every evaluation of every reported run as CSV; numbers as they were recorded."""
+    """Every evaluation of every reported run as CSV, with unrounded numbers."""
     axes = ("fraction", "seconds", "forwards", "steps")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Charts with one row per method: what every run ended with, and when it reached the target."""
+"""Charts with one row per method: final values, and cost to the target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Entry = tuple[int, str, list[RunRecord]]
 
 
 def _entries(results: Results) -> list[Entry]:
-    """Index, name and runs of every method that was run, best first."""
+    """Index, name and runs of every method with runs, best first."""
     names = [method.name for method in results.methods]
     order = [names.index(row.name) for row in summarise(results)]
     return [(i, names[i], runs) for i in order if (runs := results.methods[i].runs)]
@@ -72,7 +72,7 @@ def final_values(results: Results) -> Chart | None:
         + ".",
         "notes": [
             "Dots: single runs. Large mark: interquartile mean over tunings, or over seeds if "
-            "each was tuned once. Bar: its 95 % interval, from six of these on."
+            "each was tuned once. Bar: its 95 % interval, with at least six of these."
         ],
         "y": {"rows": [method for _, method, _ in entries]},
         "gutter": "no result" if len(seen) < len(places) else None,
@@ -134,9 +134,9 @@ def target_times(results: Results) -> Chart | None:
         + ".",
         "notes": [
             f"Target: {target.source}.",
-            "Dots: runs that reached it. Crosses on the right: runs that did not, and so have no "
-            "time; they count as longer than all others. Large mark: median. Bar: its 95 % "
-            "interval, from six tunings or seeds on.",
+            "Dots: runs that reached it. Crosses on the right: runs that did not reach it; they "
+            "count as longer than all others. Large mark: median. Bar: its 95 % interval, with at "
+            "least six tunings or seeds.",
         ],
         "y": {"rows": [method for _, method, _ in entries]},
         "gutter": "missed",

@@ -1,4 +1,4 @@
-"""The tables of a report: every number that has a column, with its exact value beside its text."""
+"""The tables of a report: cells with formatted text and the exact value."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ UNITS: dict[Axis, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in one place of a table.
+    """One cell of a table.
 
     Attributes:
-        text: What people read.
-        value: The number behind it, unrounded; None for words and where there is no number.
-        small: What stands below in small print, such as an interval.
-        method: Number of the method whose mark goes before the text.
-        word: A word that decides the colour, such as a verdict.
+        text: The displayed text.
+        value: The unrounded number; None if there is none.
+        small: Small print below, such as an interval.
+        method: Index of the method whose mark precedes the text.
+        word: A word that selects the colour, such as a verdict.
     """
 
     text: str
@@ -62,7 +62,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Heads, and rows of cells; ``methods`` are the numbers of the methods of the rows."""
+    """Column heads and rows of cells; ``methods`` are the method indices of the rows."""
 
     caption: str
     head: list[str]
@@ -70,7 +70,7 @@ class Table:
     methods: list[int] | None = None
 
     def __post_init__(self) -> None:
-        """Every row has a cell for every head."""
+        """Check that every row has one cell per head."""
         assert all(len(row) == len(self.head) for row in self.rows), self.caption
 
 
@@ -88,13 +88,13 @@ def _ends(spread: Interval | None) -> str:
 
 
 def _kind(method: MethodRecord) -> str:
-    """What a method lives on, in a word."""
+    """The kind of information that a method uses."""
     words = {"0": "values", "1": "gradients", "2": "curvature", "rank": "rankings"}
     return words[str(method.order)]
 
 
 def _used(table: Table) -> Table:
-    """The table without columns in which nothing stands."""
+    """The table without empty columns."""
     kept = [
         i
         for i, name in enumerate(table.head)
@@ -105,12 +105,12 @@ def _used(table: Table) -> Table:
 
 
 def _ordered(results: Results) -> list[tuple[int, MethodRecord, Row]]:
-    """Number, record and summary of every method, best first."""
+    """Index, record and summary of every method, best first."""
     names = [method.name for method in results.methods]
     return [(i := names.index(row.name), results.methods[i], row) for row in summarise(results)]
 
 
-# --- What came out -----------------------------------------------------------------------------
+# --- Results -----------------------------------------------------------------------------------
 
 
 def leaderboard(results: Results) -> Table:
@@ -197,13 +197,13 @@ def matrix(results: Results) -> Table:
 
 
 def differences(results: Results) -> Table:
-    """All pairs of methods, with what the verdict on their quality goes by."""
+    """All pairs of methods, with the numbers behind the verdict on quality."""
     what = f"difference in {judged_by(results).name}"
     return _pairs("Differences between methods", what, _all_pairs(results), unit_of(results))
 
 
 def cost_differences(results: Results) -> Table | None:
-    """All pairs of methods, with what the verdict on their cost goes by; None without a target."""
+    """All pairs of methods, with the numbers behind the verdict on cost; None without a target."""
     target, pairs = main_target(results), compare_costs(results)
     if target is None:
         return None
@@ -252,19 +252,19 @@ def rungs(results: Results) -> Table | None:
 
 
 def three(results: Results) -> Table | None:
-    """Three results per method: by default, by number of trials, and with tuning charged."""
+    """Three results per method: default, expected best of k, tuning charged."""
     found = {each.method: each for each in three_results(results)}
     ordered = [(i, method) for i, method, _ in _ordered(results) if method.name in found]
     name, metric, axis = judged_by(results).name, results.problem.metric, UNITS[main_axis(results)]
     rows: list[list[Cell]] = []
     for index, method in ordered:
         each = found[method.name]
-        told = "; ".join(f"{k}: {show(value)}" for k, value in each.best_of.items())
+        best = "; ".join(f"{k}: {show(value)}" for k, value in each.best_of.items())
         rows.append(
             [
                 _name(index, method),
                 _number(each.default, "" if math.isnan(each.default) else None),
-                Cell(told),
+                Cell(best),
                 _number(each.tuned),
                 _number(each.search),
                 _number(each.charged, "never" if math.isinf(each.charged) else None),
@@ -277,7 +277,7 @@ def three(results: Results) -> Table | None:
 
 
 def test_data(results: Results) -> Table | None:
-    """Results on data that took part in no choice."""
+    """Results on test data, which no choice has used."""
     per_method = [
         (index, method, [run.test or {} for run in method.runs if succeeded(run)])
         for index, method, _ in _ordered(results)
@@ -293,19 +293,19 @@ def test_data(results: Results) -> Table | None:
             cells.append(_number(iqm(values) if values else None))
         cells.append(_number(len(method.runs) - len(found)))
         rows.append(cells)
-    head = ["method", *(f"test {key}" for key in keys), "runs without result, left out here"]
+    head = ["method", *(f"test {key}" for key in keys), "runs without result (excluded)"]
     return Table("Test data", head, rows, [index for index, _, _ in per_method])
 
 
-# --- What it cost ------------------------------------------------------------------------------
+# --- Cost --------------------------------------------------------------------------------------
 
 
 def ledger(results: Results) -> Table:
-    """What one run of each method took: medians over runs, largest for memory."""
+    """Cost of one run of each method: medians over runs, maxima for memory."""
     words = {answer.name: answer.many for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
     ordered = _ordered(results)
-    # A gradient of a Composite holds one in the outputs; only other numbers say more.
+    # A gradient of a Composite includes one in the outputs: show only different counts.
     if any(
         row.calls and 0 < row.calls["output_grads"] != row.calls["grads"] for *_, row in ordered
     ):
@@ -335,7 +335,7 @@ def ledger(results: Results) -> Table:
     return Table("Ledger of one run", head, rows, [index for index, _, _ in ordered])
 
 
-# --- How it came about -------------------------------------------------------------------------
+# --- Tuning and failures -----------------------------------------------------------------------
 
 
 def tuning(results: Results) -> Table | None:
@@ -363,12 +363,12 @@ def tuning(results: Results) -> Table | None:
         )
         numbers.append(index)
     head = ["method", "tunings", "trials", "without result", f"cost ({UNITS[axis]})"]
-    head += [f"{metric} of the default", f"best {metric}", "chosen", "on the edge"]
+    head += [f"{metric} of the default", f"best {metric}", "chosen", "at the edge"]
     return _used(Table("Tuning", head, rows, numbers)) if rows else None
 
 
 def spaces(results: Results) -> Table | None:
-    """What was searched for each method, and where each range comes from."""
+    """The search space of each method, and the source of each range."""
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
@@ -400,31 +400,31 @@ def losses(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
-        told = [
+        lost = [
             _loss(run, f"seed {run.seed}", f"after {plural(len(run.curve), 'evaluation')}")
             for run in method.runs
             if not succeeded(run)
         ]
-        told += [
+        lost += [
             _loss(trial, f"tuning trial {trial.index}: {_settings(trial.config) or 'default'}")
             for trial in trials_of(method)
             if trial.status != "done"
         ]
-        if method.failed and not told:
-            told.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
-        rows += [[_name(index, method), *cells] for cells in told]
-        numbers += [index] * len(told)
+        if method.failed and not lost:
+            lost.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
+        rows += [[_name(index, method), *cells] for cells in lost]
+        numbers += [index] * len(lost)
     head = ["method", "run", "ended", "reason"]
-    return Table("What diverged or failed", head, rows, numbers) if rows else None
+    return Table("Divergence and failures", head, rows, numbers) if rows else None
 
 
 def _loss(run: RunRecord | Trial, what: str, after: str = "") -> list[Cell]:
-    reason = run.error or "no reason was recorded"
+    reason = run.error or "unknown reason"
     return [Cell(what, small=after), Cell(run.status, word=run.status), Cell(reason)]
 
 
 def rates(results: Results) -> Table:
-    """Price of each answer in forward passes, nominal beside measured."""
+    """Price of each answer in forward passes, nominal and measured."""
     words = {
         "values": "value",
         "grads": "gradient",

@@ -18,15 +18,15 @@ from anyorder.compare.stats.records import criteria
 from anyorder.compare.stats.targets import main_target
 from anyorder.compare.store.schema import MethodRecord, Results
 
-#: A cell as wide as this is broken into lines; all columns together then fit 80.
+#: Wider intervals are wrapped; all columns together then fit 80.
 _WIDEST = 15
 
 
 def leaderboard(results: Results, rows: Sequence[Row], out: Path) -> RenderableType:
-    """What came out, a table with one row per method, best first, and where the rest is.
+    """Headline, a table with one row per method, best first, and the paths of the report.
 
-    Fits 80 columns, on a terminal and in a log: what does not fit beside each other stands below
-    each other. Only paths are not broken, so that they can be copied.
+    Fits 80 columns, on a terminal and in a log, by stacking values within a cell. Only paths are
+    not wrapped, so that they can be copied.
 
     Args:
         results: the results.
@@ -50,13 +50,13 @@ def _item(text: str, style: str = "") -> Text:
 
 def _title(results: Results) -> str:
     problem, plan = results.problem, results.plan.settings
-    good = "small" if problem.goal == "min" else "large"
+    better = "smaller" if problem.goal == "min" else "larger"
     target = main_target(results)
     wanted = "" if target is None else f"; target: {problem.metric} {_number(target.value)}"
     many = f"{plural(plan.tunings, 'tuning')} x " if plan.tunings > 1 else ""
     return (
         f"{problem.name}, {plan.budget} per run, {many}{plural(plan.seeds, 'seed')}; "
-        f"{problem.metric} is good when {good}{wanted}"
+        f"{problem.metric} is better when {better}{wanted}"
     )
 
 
@@ -90,7 +90,7 @@ def _notes(rows: Sequence[Row]) -> Iterable[tuple[str, str]]:
 
 
 def _spaces(methods: Sequence[MethodRecord]) -> Iterable[tuple[str, str]]:
-    """What was searched for each method, the widest range over its tunings."""
+    """The search space of each method."""
     for method in methods:
         found = dict.fromkeys(str(each) for tuning in method.tunings for each in tuning.space)
         if found:
@@ -98,7 +98,7 @@ def _spaces(methods: Sequence[MethodRecord]) -> Iterable[tuple[str, str]]:
 
 
 def _grouped(remarks: Iterable[tuple[str, str]], count: int) -> list[str]:
-    """Remarks on methods; what holds for several is said once."""
+    """Notes on methods; equal notes of several methods are merged."""
     whom: dict[str, list[str]] = {}
     for name, part in remarks:
         whom.setdefault(part, []).append(name)
@@ -109,7 +109,7 @@ def _grouped(remarks: Iterable[tuple[str, str]], count: int) -> list[str]:
 
 
 def _tuned(method: MethodRecord) -> str:
-    """The chosen values, from least to largest over the tunings."""
+    """The chosen values: minimum and maximum over the tunings."""
     names = dict.fromkeys(each.name for tuning in method.tunings for each in tuning.space)
     return "".join(
         f"\n  {name}={_range([tuning.settings[name] for tuning in method.tunings])}"
@@ -136,7 +136,7 @@ def _interval(middle: float, low: float | None, high: float | None) -> str:
 
 
 def _target(row: Row) -> str:
-    """Expected cost until the target is reached, and how many of the runs did."""
+    """Expected cost to the target, and the number of runs that reached it."""
     if row.success is None:
         return "-"
     hits = f"{round(row.success * row.runs)}/{row.runs} runs"
@@ -145,7 +145,7 @@ def _target(row: Row) -> str:
 
 def _answers(calls: dict[str, float]) -> list[str]:
     kinds = ["values", "grads", "products", "rankings"]
-    if calls.get("output_grads") != calls.get("grads"):  # else each gradient held one
+    if calls.get("output_grads") != calls.get("grads"):  # otherwise each gradient includes one
         kinds.append("output_grads")
     return [
         f"{_count(calls[kind])} {kind.replace('output_grads', 'out. grads')}"
@@ -155,7 +155,7 @@ def _answers(calls: dict[str, float]) -> list[str]:
 
 
 def _count(value: float) -> str:
-    """A count in at most four signs, up to 10 ** 12."""
+    """A count with at most five characters, up to 10 ** 12."""
     power = next((p for p in (0, 3, 6) if value < 1e4 * 10**p), 9)
     return f"{value / 10**power:.0f}" + {0: "", 3: "k", 6: "M", 9: "G"}[power]
 

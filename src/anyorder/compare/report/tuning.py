@@ -1,4 +1,4 @@
-"""Charts of tuning: what more trials buy, and how much depends on the learning rate."""
+"""Charts of tuning: gain by more trials, and sensitivity to the learning rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anyorder.compare.store.schema import MethodRecord, Results, Trial
 
 
 def chosen_of(method: MethodRecord) -> list[Trial]:
-    """The trials whose configurations are reported, one per tuning that has trials."""
+    """The trials whose configurations are reported, one per tuning with trials."""
     return [tuning.trials[tuning.chosen] for tuning in method.tunings if tuning.trials]
 
 
@@ -30,7 +30,7 @@ def chosen_of(method: MethodRecord) -> list[Trial]:
 
 
 def best_of_trials(results: Results) -> Chart | None:
-    """What the best of ``k`` tuning trials comes to, by ``k``."""
+    """Expected best of ``k`` tuning trials, against ``k``."""
     goal, name = results.problem.goal, results.problem.metric
     sign = 1.0 if goal == "min" else -1.0
     series: list[Series] = []
@@ -49,13 +49,13 @@ def best_of_trials(results: Results) -> Chart | None:
                 "line": [list(side) for side in zip(*line, strict=True)],
             }
         )
-        told = [
+        means = [
             f"{k}: {show(value)}"
             for k, value in expected_best(method, goal).items()
             if math.isfinite(value)
         ]
         lost = int(np.isinf(values).sum())
-        rows.append([method.name, str(len(values)), str(lost), "; ".join(told)])
+        rows.append([method.name, str(len(values)), str(lost), "; ".join(means)])
     if not series:
         return None
     log = wants_log([mean for each in series for mean in each["line"][1]])
@@ -90,7 +90,7 @@ def best_of_trials(results: Results) -> Chart | None:
 
 
 def learning_rates(results: Results) -> Chart | None:
-    """Result of each trial against its learning rate, with the ends of what was searched."""
+    """Result of each trial against its learning rate, with the search range."""
     goal, name = results.problem.goal, results.problem.metric
     sign = 1.0 if goal == "min" else -1.0
     series: list[Series] = []
@@ -135,8 +135,8 @@ def _lr_chart(
         + "; ".join(f"{row[0]}, searched {row[1]}: chosen value {row[2]}" for row in rows)
         + ".",
         "notes": [
-            "Dots: trials of all tunings; their other settings differ too. Large marks: chosen. "
-            "Brackets at the foot: ends of what was searched.",
+            "Dots: trials of all tunings, which also differ in other settings. Large marks: chosen "
+            "ones. Brackets on the axis: search range.",
             *flagged,
         ],
         "y": {"label": name, "log": wants_log(seen), "cap": None, "goal": goal},
@@ -167,9 +167,9 @@ def lr_range(method: MethodRecord) -> list[float] | None:
 
 
 def edge(method: MethodRecord) -> str:
-    """In words, which chosen values lie on an end of their range; empty if none does."""
+    """A warning for each chosen value at an end of its range, or empty."""
     said = [
-        f"{dimension.name} {show(value)} lies at the {side} end, the best may lie outside"
+        f"{dimension.name} {show(value)} is at the {side} end of the range, the best may be outside"
         for dimension, value, side in edges(method)
     ]
     return "; ".join(dict.fromkeys(said))

@@ -1,13 +1,13 @@
 """Whether two entrants differ: permutation tests, correction for pairs and looks, power.
 
-Pure functions of arrays. The unit of a test is whatever was drawn independently: a tuning, which
-enters as the mean of its seeds, or a seed where each entrant was tuned once. SciPy does the
-permutations and the distributions; Holm's correction is not among what it offers.
+Pure functions of arrays. The unit of a test is the independent sample: a tuning, represented by the
+mean of its seeds, or a seed if each entrant was tuned once. SciPy does the permutations and the
+distributions; it has no Holm correction.
 
 References:
     Fisher (1935), The Design of Experiments (permutation tests); Holm (1979), Scandinavian Journal
     of Statistics 6; Satterthwaite (1946), Biometrics Bulletin 2 (degrees of freedom of a sum of
-    variances); Dodge and Romig (1929) and Lan and DeMets (1983) (error that is spent over looks).
+    variances); Dodge and Romig (1929) and Lan and DeMets (1983) (alpha spending).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from anyorder.extras import require
 
 #: Differences below this share of the numbers are rounding.
 ROUNDING = 1e-5
-#: Patterns are counted one by one up to this many, and drawn beyond; many pairs take more.
+#: Patterns are enumerated up to this many, and sampled beyond; many pairs need more.
 PATTERNS = 2**14
 #: Power that "needs about n more" aims at.
 POWER = 0.8
-#: No more units than this are ever advised.
+#: Largest number of units that is advised.
 MOST_UNITS = 1000
 
 
@@ -46,7 +46,7 @@ def snapped(a: Floats, b: Floats) -> Floats:
 def measurable(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Both as they are; if a value is infinite, ranks among all values instead.
 
-    A run without a result is the worst of all, but nobody can say by how much.
+    A run without a result is the worst of all, but by an unknown amount.
     """
     if np.isfinite(a).all() and np.isfinite(b).all():
         return a, b
@@ -58,33 +58,34 @@ def measurable(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 
 
 def paired_test(differences: ArrayLike, patterns: int = PATTERNS) -> Any:
-    """Two-sided sign-flip test: is the mean as far from zero with other signs?
+    """Two-sided paired permutation test, which flips the signs of the differences.
 
-    Valid if each pair would be as likely the other way round.
+    Valid if each difference would be equally likely with the opposite sign.
 
     Args:
         differences: Shape ``(..., n)``, finite.
-        patterns: All ``2 ** n`` sign patterns are counted up to this many; beyond, as many fixed
-            ones are drawn.
+        patterns: All ``2 ** n`` sign patterns are enumerated up to this many; beyond that, as many
+            fixed ones are sampled.
 
     Returns:
         The p-value, or an array of shape ``(...)``. With ``n`` pairs it is at least
         ``2 ** (1 - n)``.
     """
-    values = np.sort(checked(differences), axis=-1)  # the order of the seeds must not matter
+    values = np.sort(checked(differences), axis=-1)  # independent of the order of the seeds
     return _p_value((values.shape,), values.tobytes(), patterns)
 
 
 def relabelling_test(a: ArrayLike, b: ArrayLike, patterns: int = PATTERNS) -> Any:
-    """Two-sided permutation test: do the means differ as much after any other split of the units?
+    """Two-sided permutation test of the difference of means, which relabels the units.
 
-    Valid if all units would be interchangeable were the entrants the same. Units that have
-    something in common with their counterpart (the seeds) make it cautious, not wrong.
+    Valid if all units are exchangeable when the entrants are the same. Units that share seeds with
+    their counterpart make the test conservative.
 
     Args:
         a: Shape ``(..., n)``, finite.
         b: Shape ``(..., m)``, finite.
-        patterns: All splits are counted up to this many; beyond, as many fixed ones are drawn.
+        patterns: All splits are enumerated up to this many; beyond that, as many fixed ones are
+            sampled.
 
     Returns:
         The p-value, or an array of shape ``(...)``. With ``n`` units each it is at least
@@ -98,7 +99,7 @@ def relabelling_test(a: ArrayLike, b: ArrayLike, patterns: int = PATTERNS) -> An
     return float(found) if found.ndim == 0 else found
 
 
-@lru_cache(maxsize=4096)  # one report asks for the same tests many times
+@lru_cache(maxsize=4096)  # a report uses the same tests many times
 def _p_value(shapes: tuple[tuple[int, ...], ...], data: bytes, patterns: int) -> Any:
     flat, parts = np.frombuffer(data), []
     for shape in shapes:
@@ -133,7 +134,7 @@ def _difference_of_means(a: Floats, b: Floats, axis: int) -> Floats:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order of the arguments; NaN stands for no test."""
+    """Holm's adjusted p-values in the same order; NaN means no test and is not counted."""
     tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     running = 0.0
@@ -144,10 +145,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def error_of_look(look: int, level: float = LEVEL) -> float:
-    """Error that the ``look``-th look at growing data may spend; over all looks ``1 - level``.
+    """Error rate of the ``look``-th look at growing data.
 
-    ``(1 - level) * 6 / (pi * look) ** 2``, whose sum over all looks is ``1 - level`` however often
-    a comparison is extended.
+    ``(1 - level) * 6 / (pi * look) ** 2``; the sum over all looks is ``1 - level``, for any number
+    of extensions.
 
     Example:
         >>> [round(error_of_look(look), 4) for look in (1, 2, 3)]
@@ -157,12 +158,12 @@ def error_of_look(look: int, level: float = LEVEL) -> float:
 
 
 def least_units(pairs: int, error: float, *, paired: bool) -> int:
-    """Fewest units with which a test can separate one of that many pairs, however far apart.
+    """Minimum number of units with which a test can separate one of ``pairs`` pairs.
 
     Args:
         pairs: Number of pairs that are tested.
-        error: Error that may be spent on all of them.
-        paired: Whether signs are flipped, or units relabelled.
+        error: Error rate over all of them.
+        paired: Whether signs are flipped; else units are relabelled.
     """
     units = 2
     while _least_p(units, paired=paired) * max(pairs, 1) > error + 1e-12:
@@ -175,7 +176,7 @@ def _least_p(units: int, *, paired: bool) -> float:
 
 
 def patterns_for(pairs: int, error: float) -> int:
-    """Patterns with which drawn ones can still separate one of that many pairs."""
+    """Number of sampled patterns that can still separate one of ``pairs`` pairs."""
     return max(PATTERNS, math.ceil(4 * pairs / error))
 
 
@@ -192,15 +193,15 @@ def effect_size(a: Floats, b: Floats, *, paired: bool) -> float:
 
 
 def power(units: ArrayLike, effect: float, error: float, *, paired: bool) -> Any:
-    """Chance that a test with so many units separates entrants this far apart.
+    """Probability that a test separates entrants with this effect.
 
-    Student's power, which the permutation test follows closely for normal units (see the tests).
+    The power of Student's test, which the permutation test has closely for normal units.
 
     Args:
         units: Number of units per entrant, at least 2; any shape.
         effect: See :func:`effect_size`.
         error: Two-sided error of the test.
-        paired: Whether signs are flipped, or units relabelled.
+        paired: Whether signs are flipped; else units are relabelled.
     """
     laws = require("scipy.stats")
     n = np.asarray(units, dtype=np.float64)
@@ -212,13 +213,13 @@ def power(units: ArrayLike, effect: float, error: float, *, paired: bool) -> Any
 
 
 def units_needed(effect: float, pairs: int, error: float, *, paired: bool) -> int | None:
-    """Units that separate entrants this far apart with 80 % chance; None above 1,000.
+    """Number of units for a power of 80 %; None above 1,000.
 
     Args:
         effect: See :func:`effect_size`.
         pairs: Number of pairs that are tested.
-        error: Error that may be spent on all of them.
-        paired: Whether signs are flipped, or units relabelled.
+        error: Error rate over all of them.
+        paired: Whether signs are flipped; else units are relabelled.
     """
     least = least_units(pairs, error, paired=paired)
     if math.isinf(effect):
@@ -232,17 +233,17 @@ def units_needed(effect: float, pairs: int, error: float, *, paired: bool) -> in
 
 
 def crossed_interval(differences: ArrayLike, rows: ArrayLike, level: float = LEVEL) -> Interval:
-    """Interval of a mean difference over units that were all judged on the same test rows.
+    """Interval of a mean difference over units that share their test rows.
 
-    Units and rows are drawn independently of each other, so the variances of the mean add: that
-    between units, and that over resampled rows. Student's t, with Satterthwaite's degrees of
+    Units and rows are independent, so two variances of the mean add: between units, and over
+    resampled rows. Student's t, with Satterthwaite's degrees of
     freedom.
 
     Args:
         differences: Shape ``(n,)``, ``n >= 2``: difference of each unit on the real rows.
         rows: Shape ``(r,)``: mean difference over the units on each of ``r`` resampled sets of
-            rows. Empty if no rows were resampled: their variance is then left out.
-        level: Wanted coverage.
+            rows. Empty if no rows were resampled: their variance is then ignored.
+        level: Coverage.
     """
     units, drawn = checked(differences), np.asarray(rows, dtype=np.float64)
     n, middle = len(units), float(units.mean())

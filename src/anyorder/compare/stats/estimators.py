@@ -1,9 +1,9 @@
-"""Estimators for a handful of units: location, intervals, censored costs, curves, best of k.
+"""Estimators for few units: location, intervals, censored costs, curves, best of k.
 
-Pure functions of arrays. A run that diverged, crashed or never reached the target enters as the
-worst possible value, infinity; it is never left out of an average. Random numbers are fixed: the
-same runs give the same intervals, in whatever order they come. What SciPy offers is SciPy's; the
-interquartile mean in fractions, the expanded percentiles and the running time are not among it.
+Pure functions of arrays. A run that diverged, crashed or never reached the target counts as the
+worst possible value, infinity; it is never excluded from an average. Random numbers are fixed: the
+same runs give the same intervals, in any order. SciPy is used where possible; it has no fractional
+interquartile mean, expanded percentiles or expected running time.
 
 References:
     Agarwal et al. (2021), arXiv 2108.13264 (interquartile mean, bootstrap over runs);
@@ -32,12 +32,12 @@ Goal = Literal["min", "max"]
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-#: Fewest units whose 95 % intervals cover at least 93 %, whatever the law (see the tests).
+#: Minimum number of units whose 95 % intervals cover at least 93 % for all simulated laws.
 MIN_UNITS = 6
 
 
 class StatisticsError(AnyOrderError, ValueError):
-    """Numbers that no statistic can be made of."""
+    """Invalid input of a statistic."""
 
 
 # --- Location and intervals ----------------------------------------------------------------------
@@ -45,7 +45,7 @@ class StatisticsError(AnyOrderError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Two ends; one is infinite where too many runs had no result to bound it."""
+    """An interval; an end is infinite if too many runs have no result."""
 
     low: float
     high: float
@@ -54,9 +54,9 @@ class Interval:
 def iqm(values: ArrayLike) -> Any:
     """Interquartile mean over the last axis: the mean of the middle half of the values.
 
-    Each of ``n`` sorted values stands for ``1/n`` of the whole; those that straddle a quartile
-    count with the part that lies inside, so the result has no jumps in ``n``: three values weigh
-    1/6, 2/3, 1/6, four weigh 0, 1/2, 1/2, 0.
+    Each of ``n`` sorted values represents ``1/n`` of the distribution; values that straddle a
+    quartile count with the fraction inside, so the result does not jump with ``n``: the weights of
+    three values are 1/6, 2/3, 1/6, of four values 0, 1/2, 1/2, 0.
 
     Args:
         values: Shape ``(..., n)`` with ``n >= 1``. Infinite ones are allowed, NaN is not.
@@ -68,7 +68,7 @@ def iqm(values: ArrayLike) -> Any:
     n = ordered.shape[-1]
     edges: Floats = np.arange(n + 1, dtype=np.float64) / n
     weights = 2 * np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
-    inside = weights > 1e-12  # an infinite value of weight zero must not turn into NaN
+    inside = weights > 1e-12  # an infinite value with weight zero must not give NaN
     middle = np.asarray(ordered[..., inside] @ weights[inside])
     return float(middle) if middle.ndim == 0 else middle
 
@@ -90,9 +90,9 @@ def interval(
 ) -> Interval | None:
     """Bootstrap interval of a statistic of independent units.
 
-    The units are drawn with replacement, and the percentiles are taken further out than
-    ``(1 - level) / 2`` by as much as Student's t is wider than the normal law (Hesterberg's
-    expanded percentiles). Plain percentiles are too narrow for a handful of units.
+    Units are resampled with replacement, and the percentiles ``(1 - level) / 2`` are widened by the
+    ratio of Student's t to the normal distribution (Hesterberg's expanded percentiles). Plain
+    percentiles are too narrow for few units.
 
     Args:
         values: Shape ``(n,)``, one number per unit.
@@ -100,12 +100,12 @@ def interval(
         level: Wanted coverage.
 
     Returns:
-        The interval, or None with fewer than six units, where it would cover less than it says.
+        The interval, or None with fewer than six units, where its coverage would be too low.
     """
     table = checked(values)
     if len(table) < MIN_UNITS:
         return None
-    # Sorted first, so that the answer does not depend on the order of the units.
+    # Sort first, so that the result does not depend on the order of the units.
     return _interval(tuple(np.sort(table).tolist()), statistic, level)
 
 
@@ -114,7 +114,7 @@ def _interval(values: tuple[float, ...], statistic: Callable[..., Any], level: f
     n = len(values)
     laws = require("scipy.stats")
     tail = laws.norm.cdf(math.sqrt(n / (n - 1)) * laws.t.ppf((1 - level) / 2, n - 1))
-    with np.errstate(invalid="ignore"):  # lost runs: SciPy's own interval has inf - inf in it
+    with np.errstate(invalid="ignore"):  # runs without result: SciPy computes inf - inf
         drawn = laws.bootstrap(
             (values,),
             lambda resampled, axis: statistic(resampled),
@@ -128,13 +128,13 @@ def _interval(values: tuple[float, ...], statistic: Callable[..., Any], level: f
 
 
 def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
-    """Exact interval of a median: from one of the sorted values to another, whatever the law.
+    """Exact interval of a median between two of the sorted values, for any distribution.
 
-    Infinite values are fine: a cost that was not reached is larger than any other.
+    Values may be infinite: a target that was missed costs more than any other.
 
     Args:
         values: Shape ``(n,)``, one number per unit.
-        level: Least coverage.
+        level: Minimum coverage.
 
     Returns:
         The interval, or None with fewer than six units, which cannot cover 95 %.
@@ -147,7 +147,7 @@ def median_interval(values: ArrayLike, level: float = LEVEL) -> Interval | None:
 
 
 def checked(values: ArrayLike) -> Floats:
-    """The numbers as an array; refuses none at all, and NaN."""
+    """The numbers as an array; an empty one and NaN are errors."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise StatisticsError(f"expected at least one number, got {values!r}")
@@ -165,11 +165,11 @@ def first_hit(
     """Cost at which a curve first reaches the target, by linear interpolation; inf if never.
 
     Args:
-        costs: Cost at each evaluation, not decreasing.
-        values: Metric at each evaluation. One that is not finite breaks the line: a target met
-            right after it counts from the later evaluation.
+        costs: Cost at each evaluation, non-decreasing.
+        values: Metric at each evaluation. There is no interpolation from a non-finite value: a
+            target reached right after it counts from the later evaluation.
         target: The value to reach.
-        goal: Whether to come down to it (``min``) or up to it (``max``).
+        goal: Whether the target is reached from above (``min``) or from below (``max``).
     """
     sign = 1.0 if goal == "min" else -1.0
     before: tuple[float, float] | None = None
@@ -187,14 +187,14 @@ def first_hit(
 
 
 def expected_running_time(spent: ArrayLike, hit: ArrayLike) -> Any:
-    """Cost of all runs over the number of hits: what it takes if one restarts until it works.
+    """Total cost of all runs divided by the number of hits: the expected cost with restarts.
 
     Args:
         spent: Shape ``(..., n)``: cost up to the hit, or of the whole run if it missed.
         hit: Shape ``(..., n)`` of zeros and ones.
 
     Returns:
-        A float, or an array of shape ``(...)``; inf where nothing was hit.
+        A float, or an array of shape ``(...)``; inf without a hit.
     """
     total, hits = np.sum(spent, axis=-1, dtype=float), np.sum(hit, axis=-1, dtype=float)
     ratio = np.divide(total, hits, out=np.full_like(total, np.inf), where=hits > 0)
@@ -226,14 +226,14 @@ class Band:
 def band(curves: Sequence[Curve], goal: Goal = "min", points: int = 200) -> Band:
     """Pointwise median of curves, and their quartiles (their range, if there are fewer than five).
 
-    Curves are joined linearly between evaluations and cut where the shortest complete one ends. A
-    lost run counts as the worst possible value from its end on, so the line does not improve
-    because bad runs have dropped out of it; it ends where more than half are lost.
+    Curves are interpolated linearly between evaluations and cut at the end of the shortest complete
+    one. A run without a result counts as the worst possible value after its end, so that the line
+    does not improve when bad runs drop out; it ends where more than half of them have no result.
 
     Args:
         curves: One per run.
-        goal: Whether small or large values are good.
-        points: At most so many costs are kept.
+        goal: Whether smaller or larger values are better.
+        points: Maximum number of points.
     """
     worst = np.inf if goal == "min" else -np.inf
     drawn = [curve for curve in curves if curve.x]
@@ -280,23 +280,23 @@ class BestOfK:
 
 
 def best_of_k(values: ArrayLike) -> BestOfK:
-    """What the best of ``k`` trials would have been, over all subsets of the trials that were run.
+    """Expected best of ``k`` trials, over all subsets of the trials.
 
     The ``i``-th smallest of ``n`` values is the smallest of ``C(n - i, k - 1)`` of the ``C(n, k)``
-    subsets of size ``k``. That is exact and unbiased; drawing subsets with replacement is neither.
+    subsets of size ``k``. This is exact and unbiased; sampling subsets with replacement is neither.
 
     Args:
         values: Shape ``(n,)``, smaller is better; inf for a trial that diverged.
 
     Returns:
-        The curves. The mean is inf while a subset can consist of diverged trials only.
+        The curves. The mean is inf as long as a subset can consist only of diverged trials.
     """
     ordered = np.sort(checked(values))
     n = len(ordered)
     place, k = np.arange(1, n + 1), np.arange(1, n + 1)[:, None]
-    # The best is no later than the i-th smallest unless the subset holds none of the first i.
+    # The best is at most the i-th smallest unless the subset contains none of the first i.
     below = 1.0 - require("scipy.stats").hypergeom.pmf(0, n, place, k)
     chance = np.where(place <= n - k + 1, np.diff(below, prepend=0.0), 0.0)
-    worth = np.where(chance > 0, ordered, 0.0)  # no chance at infinity must not turn into NaN
+    worth = np.where(chance > 0, ordered, 0.0)  # probability 0 times inf must not give NaN
     low, high = (ordered[np.argmax(below >= q - 1e-12, axis=1)] for q in (0.25, 0.75))
     return BestOfK(place, (chance * worth).sum(axis=1), low, high)

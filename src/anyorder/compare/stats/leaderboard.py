@@ -35,14 +35,14 @@ class Row:
     """One method in the leaderboard.
 
     A mean is the interquartile mean over units: over tunings, each with the interquartile mean of
-    its seeds, or over seeds if each method was tuned once. It is infinite if so many runs had no
-    result that the middle half holds one of them.
+    its seeds, or over seeds if each method was tuned once. It is infinite if the middle half
+    contains a run without a result.
 
     Attributes:
         name: The method.
-        judged: Mean of what the methods are ranked by, see
+        judged: Mean of the ranking criterion, see
             :func:`~anyorder.compare.stats.records.judged_by`.
-        judged_low: Lower end of its interval, or None where intervals are refused.
+        judged_low: Lower end of its interval, or None without an interval.
         judged_high: Upper end of its interval.
         final_loss: Mean of the final validation loss.
         low: Lower end of its interval.
@@ -50,19 +50,19 @@ class Row:
         metric: Mean of the final validation metric; NaN if there is none.
         metric_low: Lower end of its interval.
         metric_high: Upper end of its interval.
-        success: Share of runs that reached the target; None without a target.
+        success: Fraction of runs that reached the target; None without a target.
         target_cost: Expected running time to the target in ``unit``; inf if never reached.
         calls: Median over runs of each count of the ledger.
         seconds: Median seconds of a run, evaluations not counted.
         peak_bytes: Largest over runs; 0 if it could not be measured.
         state_bytes: Largest over runs.
-        note: What else must be known: failures, divergence, too few units.
+        note: Remarks: failures, divergence, too few units.
         runs: Number of reported runs.
         tunings: Number of tunings that they belong to.
         unit: The axis of ``target_cost``.
-        oracle_share: Share of the time that went into the problem and not into the method.
+        oracle_share: Fraction of the time spent in the problem rather than in the method.
         failed: Whether there is no result at all.
-        twin: Whether this is the baseline again.
+        twin: Whether this is the twin of the baseline.
         pareto: Whether no other method is at least as good in ``judged``, cost and peak memory and
             better in one of them. The cost is ``target_cost``, or ``seconds`` without a target.
     """
@@ -94,10 +94,10 @@ class Row:
 
 
 def summarise(results: Results, axis: Axis | None = None) -> list[Row]:
-    """The leaderboard: best in what methods are judged by first; the twin and failures last.
+    """The leaderboard: sorted by the ranking criterion; the twin and failures are last.
 
     Args:
-        results: What ``results.json`` holds.
+        results: The content of ``results.json``.
         axis: Unit of the cost to the target; by default that of the budget.
     """
     axis = main_axis(results) if axis is None else axis
@@ -215,5 +215,5 @@ def _note(method: MethodRecord, results: Results) -> str:
     unit, count = unit_of(results), len(units(runs, criterion.of))
     if count < MIN_UNITS:
         many = f"{count} {unit}{'' if count == 1 else 's'}"
-        parts.append(f"{many}: no interval ({MIN_UNITS} give one)")
+        parts.append(f"{many}: no interval (at least {MIN_UNITS} are needed)")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""What statistics read from results: what counts as a result, and what it cost."""
+"""Access to results for statistics: final values and costs of runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AXES: tuple[Axis, ...] = ("seconds", "calls", "forwards", "steps")
 
 
 def number(value: float | None) -> float:
-    """The number; NaN where a record has none."""
+    """The number; NaN for None."""
     return math.nan if value is None else value
 
 
@@ -55,7 +55,7 @@ class Criterion:
 
     @property
     def worst(self) -> float:
-        """What a run without a result counts as."""
+        """The value of a run without a result."""
         return math.inf if self.goal == "min" else -math.inf
 
     def of(self, run: RunRecord) -> float:
@@ -73,7 +73,7 @@ class Criterion:
 
 
 def criteria(results: Results) -> list[Criterion]:
-    """What the runs have, most telling first: test metric, validation metric, validation loss."""
+    """The available criteria: test metric, validation metric, validation loss."""
     metric, goal = results.problem.metric, results.problem.goal
     every = [
         Criterion("test", metric, goal),
@@ -87,10 +87,10 @@ def criteria(results: Results) -> list[Criterion]:
 
 
 def judged_by(results: Results) -> Criterion:
-    """What methods are ranked by.
+    """The ranking criterion.
 
-    The metric on test data, which took part in no choice, if the problem has some; else the
-    metric that tuning went by; the loss where no run has a metric.
+    The metric on test data, which no choice has used, if the problem has test data; else the
+    validation metric, which tuning minimises or maximises; the loss if no run has a metric.
     """
     return criteria(results)[0]
 
@@ -99,7 +99,7 @@ def judged_by(results: Results) -> Criterion:
 
 
 def unit_of(results: Results) -> Literal["tuning", "seed"]:
-    """What was drawn independently: tunings if there are several, else seeds."""
+    """The independent sample: a tuning if there are several, else a seed."""
     several = any(len({run.tuning for run in method.runs}) > 1 for method in results.methods)
     return "tuning" if several else "seed"
 
@@ -130,8 +130,8 @@ def cost(point: Point, axis: Axis) -> float:
 
     Args:
         point: An entry of a curve.
-        axis: ``seconds``, ``steps``, ``calls`` (values, gradients, products and rankings alike)
-            or ``forwards`` (what they cost in forward passes).
+        axis: ``seconds``, ``steps``, ``calls`` (values, gradients, products and rankings,
+            each counted as one) or ``forwards`` (their cost in forward passes).
     """
     if axis == "calls":
         calls = point.calls

@@ -1,8 +1,8 @@
-"""What several problems together say about methods: profiles, geometric means, average ranks.
+"""Results over several problems: performance profiles, geometric means, average ranks.
 
-Every number of a method is made from its own costs and those of a *fixed* reference set, so that
-it does not change when another method joins. A problem that a method never solves costs it
-``MISS`` budgets.
+Every number of a method depends only on its own costs and those of a *fixed* reference set, so it
+does not change when another method is added. A problem that a method never solves costs ``MISS``
+budgets.
 
 References:
     Dolan and More (2002), Mathematical Programming 91 (performance profiles);
@@ -31,9 +31,9 @@ from anyorder.compare.stats.records import main_axis
 from anyorder.compare.stats.targets import main_target, time_to_target
 from anyorder.compare.store.schema import Results
 
-#: Budgets that a problem costs which was never solved.
+#: Cost of a problem that was never solved, in budgets.
 MISS = 10.0
-#: Cost ratios at which profiles are read.
+#: Cost ratios of the profiles.
 RATIOS = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 
 
@@ -89,7 +89,7 @@ class Suite:
     disagreements: list[tuple[str, str]]
 
     def __str__(self) -> str:
-        """In a sentence, whether the summaries agree."""
+        """A sentence on whether the summaries agree."""
         if not self.disagreements:
             return "Geometric mean, average rank and profile order the methods alike."
         pairs = "; ".join(f"{a} and {b}" for a, b in self.disagreements)
@@ -131,7 +131,7 @@ def _cost(results: Results, name: str) -> float:
 
 
 def judge(found: Costs, reference: Sequence[str] | None = None) -> Suite:
-    """Sum up what several problems say.
+    """Summarise the costs on several problems.
 
     Args:
         found: See :func:`costs`.
@@ -176,7 +176,7 @@ def _score(found: Costs, method: str, reference: Mapping[str, Floats]) -> Score:
 
 
 def _disagreements(scores: Sequence[Score]) -> list[tuple[str, str]]:
-    """Pairs that one summary puts strictly one way and another strictly the other way."""
+    """Pairs that two summaries order differently."""
     found: list[tuple[str, str]] = []
     for a, b in combinations(scores, 2):
         signs = {

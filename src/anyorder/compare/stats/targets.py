@@ -1,4 +1,4 @@
-"""Cost to a target, right-censored: which targets, and when each run reached them."""
+"""Right-censored cost to a target, and the choice of targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from anyorder.compare.store.schema import Results
 
 #: Shares of the budget at which the baseline sets the targets of the ladder.
 RUNGS = (0.25, 0.5, 0.75, 1.0)
-#: The rung that stands in for a target where the problem has none.
+#: The rung that is the target if the problem sets none.
 MAIN_RUNG = 0.75
 
 
@@ -41,10 +41,10 @@ class Target:
 
 
 def ladder(results: Results) -> list[Target]:
-    """Targets from easy to hard: medians over the runs of the tuned baseline during its budget.
+    """Targets from easy to hard: medians of the tuned baseline at fractions of the budget.
 
-    They depend on nothing but the runs of the baseline, so that they stay when a method joins. A
-    rung at which half of these runs have no value is left out, as is one no harder than the last.
+    They depend only on the runs of the baseline, so they do not change when a method is added. A
+    rung is skipped if half of these runs have no value there, or if it is not harder than the last.
     """
     baseline = next((each for each in results.methods if each.name == results.baseline), None)
     if baseline is None or not baseline.runs:
@@ -60,7 +60,7 @@ def ladder(results: Results) -> list[Target]:
 
 
 def _best_by(run: RunRecord, share: float, sign: float) -> float:
-    """Best value of a run within a share of its budget, turned so that smaller is better."""
+    """Best value of a run within a fraction of its budget, signed so that smaller is better."""
     reached = [
         sign * point.metric
         for point in run.curve
@@ -70,9 +70,9 @@ def _best_by(run: RunRecord, share: float, sign: float) -> float:
 
 
 def main_target(results: Results) -> Target | None:
-    """The target that cost is judged by: the problem's, else what the baseline has at 75 %.
+    """The target of cost verdicts: the problem's, else the rung of the baseline at 75 %.
 
-    If the baseline did not improve between its rungs, the last one below 75 %; None without any.
+    If rungs were skipped, the last one up to 75 %; None without any.
     """
     if results.problem.target is not None:
         return Target(results.problem.target, "set by the problem")
@@ -82,7 +82,7 @@ def main_target(results: Results) -> Target | None:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How the runs of one method came to a target.
+    """The runs of one method on their way to a target.
 
     Attributes:
         seeds: Seed of each run.
@@ -132,13 +132,12 @@ class Reach:
 def time_to_target(runs: Sequence[RunRecord], target: float, goal: Goal, axis: Axis) -> Reach:
     """When each run's metric reached the target, in the unit of ``axis``.
 
-    A run that diverged or failed missed the target, whatever its curve shows: nobody would have
-    kept its weights.
+    A run that diverged or failed missed the target, whatever its curve shows: its weights are lost.
 
     Args:
         runs: Reported runs of one method.
         target: The value to reach.
-        goal: Whether to come down to it or up to it.
+        goal: Whether the target is reached from above or from below.
         axis: See :func:`~anyorder.compare.stats.records.cost`.
     """
     spent: list[float] = []

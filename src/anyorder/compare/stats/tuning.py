@@ -1,4 +1,4 @@
-"""What tuning bought, what it cost, and whether it was enough."""
+"""Gain, cost and sufficiency of tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anyorder.compare.stats.records import Axis, Criterion, judged_by, main_axis
 from anyorder.compare.stats.targets import main_target, time_to_target
 from anyorder.compare.store.schema import MethodRecord, Results, Trial
 
-#: A best value within this share of an end of its range lies on the edge.
+#: A best value within this fraction of an end of its range is at the edge.
 EDGE = 0.02
 
 
@@ -24,7 +24,7 @@ def trials_of(method: MethodRecord) -> list[Trial]:
 
 
 def trial_values(method: MethodRecord, goal: Goal) -> Floats:
-    """What each trial came to, turned so that smaller is better; inf where it had no result."""
+    """Value of each trial, with the sign changed if larger is better; inf without a result."""
     sign = 1.0 if goal == "min" else -1.0
     values = (trial.value if trial.status == "done" else None for trial in trials_of(method))
     return np.asarray([math.inf if value is None else sign * value for value in values])
@@ -34,7 +34,7 @@ def trial_values(method: MethodRecord, goal: Goal) -> Floats:
 
 
 def share_of_range(dimension: Dimension, value: float) -> float | None:
-    """Where a value lies in its range, from 0 to 1; None for choices and empty ranges."""
+    """Position of a value in its range, from 0 to 1; None for choices and empty ranges."""
     low, high = dimension.low, dimension.high
     if dimension.kind == "choice" or low is None or high is None or not low < high:
         return None
@@ -46,9 +46,9 @@ def share_of_range(dimension: Dimension, value: float) -> float | None:
 
 
 def edges(method: MethodRecord) -> Iterator[tuple[Dimension, float, str]]:
-    """Chosen values on an end of their range that could have moved: dimension, value, side.
+    """Chosen values at an end of their range: dimension, value, side.
 
-    A range that ends at a hard limit of its hyper-parameter is no edge there.
+    An end that is a hard limit of its hyper-parameter does not count.
     """
     for tuning in method.tunings:
         chosen = tuning.trials[tuning.chosen].config if tuning.trials else {}
@@ -69,13 +69,13 @@ def edges(method: MethodRecord) -> Iterator[tuple[Dimension, float, str]]:
 
 @dataclass(frozen=True, slots=True)
 class NotTunedOut:
-    """Why more trials might have helped a method.
+    """Why more trials could improve a method.
 
     Attributes:
         method: The method.
-        rise: How much the expected best of all trials is better than that of half as many.
-        spread: Standard deviation over seeds; ``rise`` is above it if that is the reason.
-        edges: Names of hyper-parameters whose best value lies on an end of their range.
+        rise: Gain of the expected best from half of the trials to all.
+        spread: Standard deviation over seeds, the threshold for ``rise``.
+        edges: Names of hyper-parameters whose best value is at an end of their range.
     """
 
     method: str
@@ -95,10 +95,10 @@ class NotTunedOut:
 
 
 def not_tuned_out(results: Results) -> list[NotTunedOut]:
-    """Methods that more trials, or a wider range, might have helped.
+    """Methods that more trials, or a wider range, could improve.
 
-    The expected best of ``k`` goes over all subsets of the trials of all tunings, and is compared
-    at the number of trials of one tuning and at half of it.
+    The expected best of ``k`` trials, over all subsets of the trials of all tunings, is compared at
+    the number of trials of one tuning and at half of it.
     """
     goal = results.problem.goal
     found: list[NotTunedOut] = []
@@ -111,7 +111,7 @@ def not_tuned_out(results: Results) -> list[NotTunedOut]:
 
 
 def _rise(method: MethodRecord, goal: Goal) -> float:
-    """Gain of the last half of the trials; 0 if there are too few, inf if it made the result."""
+    """Gain of the second half of the trials; 0 if there are too few."""
     count = max((len(tuning.trials) for tuning in method.tunings), default=0)
     values = trial_values(method, goal)
     if count < 2 or not np.isfinite(values).any():
@@ -124,7 +124,7 @@ def _rise(method: MethodRecord, goal: Goal) -> float:
 def _spread(method: MethodRecord, goal: Goal) -> float:
     """Standard deviation of the validation metric over the seeds of a tuning, all tunings pooled.
 
-    Infinite where it is unknown: a rise cannot be told from noise then.
+    Infinite if unknown: then a gain cannot be distinguished from noise.
     """
     key = Criterion("metric", "", goal)
     groups: dict[int, list[float]] = {}
@@ -141,7 +141,7 @@ def _spread(method: MethodRecord, goal: Goal) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Three:
-    """A method without tuning, by tuning effort, and with tuning on the bill.
+    """Three results of a method: default, expected best of k, tuning charged.
 
     Attributes:
         method: The method.
@@ -163,7 +163,7 @@ class Three:
 
     @property
     def charged(self) -> float:
-        """Cost to the target if one has to tune first."""
+        """Cost of one tuning and of reaching the target."""
         return self.search + self.target
 
 
@@ -199,7 +199,7 @@ def expected_best(method: MethodRecord, goal: Goal) -> dict[int, float]:
 
 
 def search_cost(method: MethodRecord, axis: Axis) -> float:
-    """Cost of one tuning, mean over the tunings; trials keep no count of their calls."""
+    """Cost of one tuning, mean over the tunings; trials do not store their call counts."""
     if axis == "calls":
         return math.nan
     spent = [float(getattr(trial.cost, axis)) for trial in trials_of(method)]

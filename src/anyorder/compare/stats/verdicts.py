@@ -45,7 +45,7 @@ Verdict = Literal["better", "worse", "faster", "slower", "not separable", "not c
 Unit = Literal["tuning", "seed"]
 Key = tuple[int, int]
 
-#: The same verdict, seen from the other side.
+#: The verdict with both methods swapped.
 OPPOSITE: dict[Verdict, Verdict] = {
     "better": "worse", "worse": "better", "faster": "slower", "slower": "faster",
     "not separable": "not separable", "not comparable": "not comparable",
@@ -59,17 +59,17 @@ class Pair:
     Attributes:
         a: Name of the one.
         b: Name of the other.
-        unit: What was drawn independently: tunings, or seeds if each was tuned once.
-        units: How many of these both have.
+        unit: The independent sample: a tuning, or a seed if each method was tuned once.
+        units: Number of units of each method.
         difference: Interquartile mean of ``a - b`` over units, of ``a / b`` for costs; NaN if a
             run had no result.
         interval: Its interval, or None.
-        p: Chance of means at least as far apart if the two were the same; NaN if unknown.
+        p: P-value of the permutation test; NaN without a test.
         adjusted: ``p`` after Holm's correction for all pairs.
         verdict: The word.
-        more: Units that separate a difference like the observed one with 80 % chance, minus those
-            that are there; None if that takes more than 1,000, or if there is none.
-        why: Reason why they are not comparable, or why no verdict is possible; else empty.
+        more: Number of further units for a power of 80 % at the observed difference; None if more
+            than 1,000 are needed, or if there is no difference.
+        why: Reason why they are not comparable, or why no verdict is possible; empty otherwise.
     """
 
     a: str
@@ -86,15 +86,15 @@ class Pair:
 
     @property
     def advice(self) -> str:
-        """How many more units a verdict takes, in words; empty if there is one or never will be."""
+        """Number of further units for a verdict, in words; empty if there is one."""
         if self.verdict != "not separable":
             return ""
         if self.more is None:
-            return f"no difference that {MOST_UNITS:,} {self.unit}s would show"
+            return f"more than {MOST_UNITS:,} {self.unit}s are needed"
         return f"needs about {self.more} more {self.unit}{'' if self.more == 1 else 's'}"
 
     def turned(self) -> Pair:
-        """The same pair, seen from the other side; its numbers stay those of ``a - b``."""
+        """The pair with ``a`` and ``b`` swapped; its numbers do not change."""
         return replace(self, a=self.b, b=self.a, verdict=OPPOSITE[self.verdict])
 
 
@@ -102,7 +102,7 @@ class Pair:
 
 
 def compare_pairs(results: Results, level: float = LEVEL) -> list[Pair]:
-    """Compare every two methods in what they are judged by: ``better`` or ``worse``.
+    """Compare all pairs of methods in the ranking criterion: ``better`` or ``worse``.
 
     Returns:
         All pairs, in the order of the methods, without the twin of the baseline. A pair is ``not
@@ -114,14 +114,14 @@ def compare_pairs(results: Results, level: float = LEVEL) -> list[Pair]:
 
 
 def compare_costs(results: Results, axis: Axis | None = None, level: float = LEVEL) -> list[Pair]:
-    """Compare every two methods in their cost to the target: ``faster`` or ``slower``.
+    """Compare all pairs of methods in their cost to the target: ``faster`` or ``slower``.
 
     A run that missed the target counts as slower than any that did not. Differences are ratios.
 
     Args:
-        results: What ``results.json`` holds.
+        results: The content of ``results.json``.
         axis: Unit of the cost; by default that of the budget.
-        level: One minus the error over all pairs and looks.
+        level: One minus the error rate over all pairs and looks.
 
     Returns:
         As :func:`compare_pairs`; empty if there is no target.
@@ -143,7 +143,7 @@ def compare_costs(results: Results, axis: Axis | None = None, level: float = LEV
 
 
 def resolution(results: Results, level: float = LEVEL) -> Pair | None:
-    """The baseline against its twin: what this comparison makes of a method against itself."""
+    """The baseline against its twin, which shows the resolution of the comparison."""
     twin = next((each for each in results.methods if each.twin_of is not None), None)
     baseline = next((each for each in results.methods if twin and each.name == twin.twin_of), None)
     if twin is None or baseline is None:
@@ -239,12 +239,12 @@ def _unit(key: Key, unit: Unit) -> int:
 
 
 def _obstacle(a: _Entrant, b: _Entrant, shared: Sequence[Key], count: int, unit: Unit) -> str:
-    """Why two methods cannot be compared; empty if they can."""
+    """The reason why two methods cannot be compared, or empty."""
     for each in (a, b):
         if each.failed():
             return f"{each.name} has no result"
     if count < 2:
-        return f"{count} {unit}{'' if count == 1 else 's'}; two are the least"
+        return f"{count} {unit}{'' if count == 1 else 's'}; at least two are needed"
     starts = [(a.runs[key].start_hash, b.runs[key].start_hash) for key in shared]
     if any(x and y and x != y for x, y in starts):
         return "not started at the same point"
@@ -252,7 +252,7 @@ def _obstacle(a: _Entrant, b: _Entrant, shared: Sequence[Key], count: int, unit:
 
 
 def _with_difference(pair: Pair, values: Sequence[Floats], keys: Sequence[Sequence[Key]]) -> Pair:
-    """The pair with the size of the difference, where all units have a result."""
+    """The pair with its difference, if all units have a result."""
     blocks = [
         _blocks(each, key_of, pair.unit, iqm)[: pair.units]
         for each, key_of in zip(values, keys, strict=True)
@@ -304,7 +304,7 @@ def _judged(
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """What is known of the lead of one method.
+    """The lead of one method over the others.
 
     Attributes:
         apart: Whether it is separated from all others, test rows included where they are known.
@@ -324,7 +324,7 @@ def lead(results: Results, leader: str, pairs: Sequence[Pair], level: float = LE
     also covers the choice of test rows must exclude 0.
 
     Args:
-        results: What ``results.json`` holds.
+        results: The content of ``results.json``.
         leader: Name of the method.
         pairs: See :func:`compare_pairs`.
         level: Coverage of the interval.
@@ -355,12 +355,12 @@ def _has_rows(methods: Sequence[MethodRecord], criterion: Criterion) -> bool:
 def _rows_may_decide(
     methods: tuple[MethodRecord, MethodRecord], criterion: Criterion, level: float
 ) -> bool:
-    """Whether other test rows could turn the difference around."""
+    """Whether other test rows could change the sign of the difference."""
     first, second = (units(each.runs, criterion.of) for each in methods)
     count = min(len(first), len(second))
     apart = first[:count] - second[:count]
     if not np.isfinite(apart).all():
-        return False  # a lost run is the worst on any rows
+        return False  # a run without a result is the worst on any rows
     a, b = (_over_rows(each) for each in methods)
     rows = a[: len(b)] - b[: len(a)]
     found = crossed_interval(apart, rows[np.isfinite(rows)], level)

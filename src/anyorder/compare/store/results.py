@@ -1,4 +1,4 @@
-"""``results.json``: made from what the storage holds, written whole, read back."""
+"""Building, writing and reading ``results.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.plan.items import Item, best_trial
 from anyorder.compare.plan.limits import Limits, prices
 from anyorder.compare.plan.plan import Entry, Plan
-from anyorder.compare.plan.space import Dimension
+from anyorder.compare.plan.space import Config, explored, open_edge
 from anyorder.compare.run.environment import Environment
 from anyorder.compare.run.records import RunRecord
 from anyorder.compare.store.schema import (
@@ -42,14 +42,14 @@ Outcomes = Mapping[str, Outcome]
 def build(
     plan: Plan, facts: Facts, entrants: Sequence[Entrant], outcomes: Outcomes, command: str
 ) -> Results:
-    """Everything that was measured, in the form of ``docs/results.md``.
+    """Collect all measurements in the format of ``docs/results.md``.
 
     Args:
-        plan: the plan that was followed.
-        facts: what was found before the first run.
+        plan: the plan.
+        facts: results of the pilot.
         entrants: the methods, in order.
         outcomes: every finished run by key.
-        command: what repeats the comparison.
+        command: command that repeats the comparison.
     """
     environment = replace(facts.environment, machines=_machines(outcomes))
     methods = [_method(plan, each, outcomes, facts.problem.goal) for each in entrants]
@@ -75,7 +75,7 @@ def build(
 
 
 def rates_of(plan: Plan, facts: Facts) -> dict[str, float]:
-    """The price list that a comparison goes by."""
+    """The prices that a comparison uses."""
     return prices(facts.pilot.measured if plan.settings.rates == "measured" else None)
 
 
@@ -90,6 +90,11 @@ def score(outcome: Outcome, goal: str) -> tuple[float, float]:
     return (value if goal == "min" else -value), loss
 
 
+def past(outcomes: Iterable[Outcome], goal: str) -> list[tuple[Config, tuple[float, float]]]:
+    """Configurations and scores of earlier trials, from which later ones are drawn."""
+    return [(outcome.config, score(outcome, goal)) for outcome in outcomes]
+
+
 def chosen(plan: Plan, method: Entry, tuning: int, outcomes: Outcomes, goal: str) -> int:
     """Index of the trial whose configuration is reported for one tuning of a method."""
     keys = [Item.trial(method.name, tuning, index).key for index in range(plan.trials(method))]
@@ -99,6 +104,20 @@ def chosen(plan: Plan, method: Entry, tuning: int, outcomes: Outcomes, goal: str
 def _method(plan: Plan, entrant: Entrant, outcomes: Outcomes, goal: str) -> MethodRecord:
     entry = next(method for method in plan.methods if method.name == entrant.name)
     settings = plan.settings
+    if entry.failed is not None:
+        return MethodRecord(
+            name=entry.name,
+            spec=entry.spec,
+            class_name=entrant.path,
+            version=entry.version,
+            order=entrant.order,
+            needs=entrant.needs,
+            tunings=[],
+            runs=[],
+            default_runs=[],
+            twin_of=entry.twin_of,
+            failed=entry.failed,
+        )
     tunings = [
         _tuning(plan, entry, entrant, index, outcomes, goal) for index in range(settings.tunings)
     ]
@@ -137,7 +156,7 @@ def _tuning(
         trials=[_trial(number, outcome) for number, outcome in enumerate(found)],
         chosen=best,
         settings=plain(entrant.settings(found[best].config if found else {})),
-        space=list(entrant.space),
+        space=list(explored(entrant.space, plan.settings.tune, past(found, goal))),
     )
 
 
@@ -148,7 +167,7 @@ def _done(todo: Iterable[Item], outcomes: Outcomes) -> list[RunRecord]:
 
 def _trial(index: int, outcome: Outcome) -> Trial:
     record = outcome.record
-    assert record is not None  # only runs of the default may not have been needed
+    assert record is not None  # only runs of the default can be skipped
     cost = TrialCost(0.0, 0.0, 0)
     if record.curve:
         last = record.curve[-1]
@@ -166,7 +185,7 @@ def _trial(index: int, outcome: Outcome) -> Trial:
 
 
 def _failure(runs: Sequence[RunRecord]) -> str | None:
-    """Why no run of a method is usable; None if one is."""
+    """Why no run of a method is usable; None if at least one is."""
     if any(run.status == "done" for run in runs):
         return None
     worst = next((run for run in runs if run.status == "failed"), runs[0])
@@ -180,7 +199,7 @@ def _machines(outcomes: Outcomes) -> list[str]:
 def _warnings(
     methods: Sequence[MethodRecord], environment: Environment, budget: Mapping[str, float]
 ) -> list[str]:
-    """What makes a comparison less fair than it looks."""
+    """Warnings about unequal conditions."""
     says: list[str] = []
     starts: dict[int, set[str]] = {}
     for run in (run for method in methods for run in method.runs if run.start_hash):
@@ -189,7 +208,12 @@ def _warnings(
     if unequal:
         says.append(
             f"methods did not start at the same point (seed {', '.join(unequal)}): build(seed) of "
-            "the problem gives another model in another process"
+            "the problem returns different models in different processes"
+        )
+    if all(len(method.runs) < 2 for method in methods):
+        says.append(
+            "one seed per method: nothing here separates a better method from a lucky one; add "
+            "seeds with --seeds 5 --extend"
         )
     machines = environment.machines
     if "seconds" in budget and len(machines) > 1:
@@ -201,37 +225,28 @@ def _warnings(
 
 
 def _edges(method: MethodRecord) -> list[str]:
-    """Searched values that were best at an end of their range."""
+    """Chosen values at the edge of their search range, after it was extended where it could be."""
+    several = len(method.tunings) > 1
     return [
-        f"{method.name}: the best {each.name} ({tuning.settings[each.name]:.3g}) lies at the edge "
-        f"of what was searched ({each.low:g} to {each.high:g})"
+        f"{method.name}: the best {each.name} ({value:.3g}) is at the {side} edge of the search "
+        f"range ({each.low:g} to {each.high:g})" + f" in tuning {tuning.index}" * several
         for tuning in method.tunings
-        if tuning.chosen != 0
+        if tuning.trials
         for each in tuning.space
-        if _at_edge(each, tuning.settings[each.name])
+        if (side := open_edge(each, value := tuning.settings[each.name]))
     ]
-
-
-def _at_edge(dimension: Dimension, value: float) -> bool:
-    low, high = dimension.low, dimension.high
-    if low is None or high is None or low == high:
-        return False
-    share = (value - low) / (high - low)
-    if dimension.kind == "log":
-        share = math.log(value / low) / math.log(high / low)
-    return share < 0.02 or share > 0.98
 
 
 # --- Files -------------------------------------------------------------------------------------
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON can hold them; what it cannot is described in words."""
+    """Settings for JSON; other objects are replaced by a description."""
     return {name: json.loads(json.dumps(value, default=str)) for name, value in values.items()}
 
 
 def keep(path: Path, record: Any) -> None:
-    """Write results, or another record, whole or not at all.
+    """Write results, or another record, atomically.
 
     Raises:
         StorageError: the folder cannot be written or is full.
@@ -240,7 +255,7 @@ def keep(path: Path, record: Any) -> None:
 
 
 def keep_text(path: Path, text: str) -> None:
-    """Put ``text`` into a file of the comparison's folder, whole or not at all.
+    """Write ``text`` to a file atomically.
 
     Raises:
         StorageError: the folder cannot be written or is full.
@@ -249,8 +264,8 @@ def keep_text(path: Path, text: str) -> None:
         write_whole(path, text)
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. Make room or choose another folder "
-            "with --out"
+            f"cannot write {path}: {error.strerror or error}. Free disk space or choose another "
+            "folder with --out"
         ) from error
 
 
@@ -258,7 +273,7 @@ def load(path: Path) -> Results:
     """Read a results file and check it.
 
     Raises:
-        ResultsError: it is no results file, is damaged, or another version wrote it.
+        ResultsError: the file is no results file, is damaged, or was written by another version.
     """
     try:
         return results_from(path.read_text(encoding="utf-8"))
@@ -268,7 +283,7 @@ def load(path: Path) -> Results:
         raise ResultsError(f"cannot read the results file {path}: {error}") from error
 
 
-#: Fields that hold times, memory, or circumstances, wherever they stand.
+#: Fields of times, memory and environment, at any depth.
 _TIMES = frozenset(
     """created command environment pilot measured seconds oracle_seconds optimizer_seconds
     data_seconds warmup_seconds evaluation_seconds compile_seconds peak_bytes base_bytes state_bytes
@@ -277,10 +292,10 @@ _TIMES = frozenset(
 
 
 def strip_times(record: Any) -> dict[str, Any]:
-    """What is left of results, or of one record, without times, memory and circumstances.
+    """Return results, or one record, without times, memory and environment.
 
-    With a budget counted in answers, two comparisons with one plan are equal in this, however
-    often one of them was killed.
+    With a budget counted in answers, two comparisons with the same plan are equal in this respect,
+    even if one of them was killed and continued.
     """
     return cast("dict[str, Any]", _stripped(asdict(record)))
 
