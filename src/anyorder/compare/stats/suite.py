@@ -21,6 +21,8 @@ from itertools import combinations
 import numpy as np
 
 from anyorder.compare.stats.estimators import (
+    LEVEL,
+    MIN_UNITS,
     Floats,
     Interval,
     StatisticsError,
@@ -30,6 +32,7 @@ from anyorder.compare.stats.estimators import (
 from anyorder.compare.stats.records import main_axis
 from anyorder.compare.stats.targets import main_target, time_to_target
 from anyorder.compare.store.schema import Results
+from anyorder.extras import require
 
 #: Cost of a problem that was never solved, in budgets.
 MISS = 10.0
@@ -59,6 +62,10 @@ class Costs:
 @dataclass(frozen=True)
 class Score:
     """One method over all problems; an interval is None with fewer than six problems.
+
+    Intervals of means resample the problems (expanded percentiles). They show how much the choice
+    of problems matters, and cover less than 95 % where few problems decide; those of shares are
+    exact.
 
     Attributes:
         method: The method.
@@ -170,9 +177,17 @@ def _score(found: Costs, method: str, reference: Mapping[str, Floats]) -> Score:
         mean(places),
         interval(places, mean),
         tuple(map(mean, within)),
-        tuple(interval(each, mean) for each in within),
+        tuple(map(_share_interval, within)),
         float(np.isfinite(own).mean()),
     )
+
+
+def _share_interval(solved: Floats) -> Interval | None:
+    """Exact interval of a share (Clopper and Pearson); None with fewer than six problems."""
+    if len(solved) < MIN_UNITS:
+        return None
+    found = require("scipy.stats").binomtest(int(solved.sum()), len(solved)).proportion_ci(LEVEL)
+    return Interval(float(found.low), float(found.high))
 
 
 def _disagreements(scores: Sequence[Score]) -> list[tuple[str, str]]:

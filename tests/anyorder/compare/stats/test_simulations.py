@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 from scipy import stats
+from simulated import LAWS, Law, comparisons, separated
 
 from anyorder.compare.stats.differences import (
     crossed_interval,
@@ -18,9 +18,6 @@ from anyorder.compare.stats.differences import (
     units_needed,
 )
 from anyorder.compare.stats.estimators import MIN_UNITS, Floats, interval, iqm
-
-sys.path.insert(0, str(Path(__file__).parent))
-from simulate import LAWS, Law, comparisons, separated
 
 DOCS = Path(__file__).parents[4] / "docs" / "compare.md"
 
