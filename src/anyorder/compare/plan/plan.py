@@ -223,5 +223,5 @@ def _differences(whose: str, there: dict[str, Any], now: dict[str, Any]) -> list
     return [
         f"{whose}{name}: {there[name]!r} there, {now[name]!r} now"
         for name in now
-        if there[name] != now[name]
+        if name in there and there[name] != now[name]
     ]
