@@ -38,8 +38,10 @@ class Problem(ABC):
 
     A subclass writes ``build``, ``batch``, ``loss`` and ``evaluate``. Where the loss depends on the
     model's outputs alone, it may write ``outputs`` and ``criterion`` instead of ``loss``; methods
-    that work in the space of outputs can then be used too. Options are keyword arguments of the
-    constructor, each with a default; ``options()`` lists them.
+    that work in the space of outputs can then be used too. Where test samples can be judged one by
+    one, it may write ``test_outputs`` and ``score`` instead of ``test``; a comparison then resamples
+    the test set. Options are keyword arguments of the constructor, each with a default;
+    ``options()`` lists them.
 
     Attributes:
         name: How the problem is called in results; the class name when it is not set.
@@ -73,6 +75,7 @@ class Problem(ABC):
         require_choice("goal", cls.goal, GOALS, owner=cls.__name__)
         require_choice("schedule", cls.schedule, SCHEDULES, owner=cls.__name__)
         cls._find_parts()
+        cls._find_test()
 
     @classmethod
     def _find_parts(cls) -> None:
@@ -95,6 +98,17 @@ class Problem(ABC):
                     )
             cls.in_parts = True
             cls.loss = _loss_in_parts
+
+    @classmethod
+    def _find_test(cls) -> None:
+        """Refuse one of ``test_outputs`` and ``score`` without the other."""
+        written = [getattr(cls, n) is not getattr(Problem, n) for n in ("test_outputs", "score")]
+        if any(written) and not all(written):
+            raise ProblemError(
+                f"{cls.__name__} has only one of test_outputs() and score(). Write both, "
+                "test_outputs(self, model) and score(self, outputs, rows), or test(self, model) "
+                "alone."
+            )
 
     @classmethod
     def options(cls) -> dict[str, Any]:
@@ -139,8 +153,33 @@ class Problem(ABC):
         """
 
     def test(self, model: nn.Module) -> dict[str, float] | None:
-        """Judge the model on data that no choice has seen; used once, at the very end."""
+        """Judge the model on data that no choice has seen; used once, at the very end.
+
+        By default the ``score`` of all rows of ``test_outputs``; None where there is no test data.
+        """
+        outputs = self.test_outputs(model)
+        return None if outputs is None else self.score(outputs, all_rows(outputs))
+
+    def test_outputs(self, model: nn.Module) -> Any:
+        """Return what ``score`` needs of the model on the test data, one row per test sample.
+
+        Returns:
+            A tensor, or a dict, list, tuple or dataclass of tensors, with the test samples in
+            dimension 0 of each; None where the test data cannot be resampled.
+        """
         return None
+
+    def score(self, outputs: Any, rows: Tensor) -> dict[str, float]:
+        """Judge some of the test samples; a comparison calls it with resampled rows.
+
+        Args:
+            outputs: what ``test_outputs`` returned.
+            rows: positions of the samples, int64 of shape ``(n,)`` on the CPU; they may repeat.
+
+        Returns:
+            The numbers that ``test`` returns, for these rows.
+        """
+        raise NotImplementedError
 
     @final
     def closure(self, model: nn.Module, batch: Any) -> Closure:
@@ -246,6 +285,29 @@ def minibatch(n: int, size: int, *, seed: int, step: int) -> Tensor:
         raise ProblemError(f"a batch of {size} cannot be drawn from {n} samples; use 1 to {n}.")
     epoch, place = divmod(step, n // size)
     return _permutation(n, seed, epoch)[place * size : (place + 1) * size].clone()
+
+
+def all_rows(outputs: Any) -> Tensor:
+    """Return the positions of all test samples in what ``test_outputs`` returned.
+
+    Raises:
+        ProblemError: If it holds no tensor, or tensors that differ in dimension 0.
+    """
+    lengths: set[int | None] = set()
+
+    def look(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            lengths.add(len(leaf) if leaf.ndim else None)
+        return leaf
+
+    map_tree(outputs, look)
+    length = lengths.pop() if len(lengths) == 1 else None
+    if not length:
+        raise ProblemError(
+            "test_outputs() must return tensors with the test samples in dimension 0, the same "
+            "number in each."
+        )
+    return torch.arange(length)
 
 
 # --- Devices and modes -------------------------------------------------------------------------

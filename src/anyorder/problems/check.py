@@ -63,8 +63,8 @@ class Report:
 def check(problem: Problem, *, seed: int = 0) -> Report:
     """Examine a problem by using it: build, draw, differentiate, evaluate, and compare.
 
-    Nothing is trained. The problem's test data is touched once, with an untrained model, and only
-    the form of the answer is looked at. Global random states are as before afterwards. Whatever
+    Nothing is trained. The problem's test data is used with an untrained model only, to see the
+    form of the answer and whether ``score`` agrees with ``test``. Global random states are as before afterwards. Whatever
     the problem raises becomes a finding.
 
     Args:
