@@ -31,7 +31,11 @@ class Dimension:
         high: upper end of the range.
         choices: what is chosen from.
         whole: whether it takes whole numbers only.
-        assumed: whether the range is a guess by name, for a class that declares none.
+        source: where the range comes from: the method itself, the method ``as NAME`` that has the
+            same class name or options, the name of the hyper-parameter, or the user.
+        extended: whether trials went beyond an end because the best lay there.
+        floor: how far the lower end may move; None: no limit.
+        ceiling: how far the upper end may move; None: no limit.
     """
 
     name: str
@@ -41,12 +45,15 @@ class Dimension:
     high: float | None = None
     choices: tuple[Any, ...] | None = None
     whole: bool = False
-    assumed: bool = False
+    source: str = "declared"
+    extended: bool = False
+    floor: float | None = None
+    ceiling: float | None = None
 
     def __str__(self) -> str:
         """In words, such as ``lr log 1e-05..0.1``."""
         what = "|".join(map(str, self.choices or ())) or f"{self.low:g}..{self.high:g}"
-        return f"{self.name} {self.kind} {what}" + " (assumed)" * self.assumed
+        return f"{self.name} {self.kind} {what}" + f" ({self.source})"
 
 
 def declared(hypers: Mapping[str, Hyper], fixed: Mapping[str, Any]) -> tuple[Dimension, ...]:
@@ -75,14 +82,14 @@ def assumed(
     """
     low, high = (0.1, 1.0) if cls.__name__ == "LBFGS" else (1e-5, 1.0)
     guesses = {
-        "lr": Dimension("lr", "log", defaults.get("lr"), low, high, assumed=True),
+        "lr": Dimension("lr", "log", defaults.get("lr"), low, high, source="by name"),
         "momentum": Dimension(
-            "momentum", "linear", defaults.get("momentum"), 0.0, 0.95, assumed=True
+            "momentum", "linear", defaults.get("momentum"), 0.0, 0.95, source="by name"
         ),
     }
     decay = defaults.get("weight_decay")
     if isinstance(decay, (int, float)) and decay > 0:
-        guesses["weight_decay"] = Dimension("weight_decay", "log", decay, 1e-4, 1.0, assumed=True)
+        guesses["weight_decay"] = Dimension("weight_decay", "log", decay, 1e-4, 1.0, source="by name")
     return tuple(
         guess
         for name, guess in guesses.items()

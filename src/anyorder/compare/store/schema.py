@@ -22,7 +22,7 @@ from anyorder.compare.run.records import Described, Pilot, RunRecord, Status
 from anyorder.errors import AnyOrderError
 
 #: Goes up whenever a reader of the old form would misread the new one.
-SCHEMA = 2
+SCHEMA = 3
 
 T = TypeVar("T")
 
@@ -101,8 +101,35 @@ class Trial:
 
 
 @dataclass
+class TuningRecord:
+    """One independent search for a configuration.
+
+    Attributes:
+        index: number of the tuning.
+        trials: its trials, in order; empty where there is nothing to choose between.
+        chosen: index of the trial whose configuration is reported.
+        settings: every hyper-parameter of the chosen configuration.
+        space: what was searched, with the ends that were reached.
+    """
+
+    index: int
+    trials: list[Trial]
+    chosen: int
+    settings: dict[str, Any]
+    space: list[Dimension]
+
+
+@dataclass
 class MethodRecord:
-    """One entrant: what it is, how it was tuned, and its runs."""
+    """One entrant: what it is, how it was tuned, and its runs.
+
+    Attributes:
+        tunings: its independent tunings; empty if it could not take part.
+        runs: reported runs of all tunings.
+        default_runs: reported runs of the default configuration.
+        twin_of: name of the method it is a second copy of; else None.
+        failed: why there is no result; else None.
+    """
 
     name: str
     spec: str
@@ -110,12 +137,10 @@ class MethodRecord:
     version: str
     order: int | str
     needs: list[str]
-    settings: dict[str, Any]
-    chosen: int
-    space: list[Dimension]
-    tuning: list[Trial]
+    tunings: list[TuningRecord]
     runs: list[RunRecord]
     default_runs: list[RunRecord]
+    twin_of: str | None
     failed: str | None
 
 
@@ -145,6 +170,7 @@ class Results:
     pilot: Pilot
     rates: Rates
     budget: dict[str, float]
+    baseline: str
     methods: list[MethodRecord]
     warnings: list[str]
 
