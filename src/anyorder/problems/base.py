@@ -310,6 +310,19 @@ def all_rows(outputs: Any) -> Tensor:
     return torch.arange(length)
 
 
+@lru_cache(maxsize=256)
+def resampled_rows(count: int, draw: int) -> Tensor:
+    """Return ``count`` of ``count`` test samples, drawn with replacement.
+
+    The same ones in every run of every method, so that differences of two results are paired.
+
+    Args:
+        count: Number of test samples.
+        draw: Number of the drawn test set.
+    """
+    return torch.randint(count, (count,), generator=generator("test rows", count, draw))
+
+
 # --- Devices and modes -------------------------------------------------------------------------
 
 

@@ -11,14 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import Entrant
+from anyorder.compare.run.snapshot import Snapshot
 from anyorder.errors import AnyOrderError
 from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure, one_gradient
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 
-#: A closure that is not finite this many times in a row ends the run of a foreign optimizer, which
-#: would never say so itself.
+#: So many steps in a row that begin with a loss that is not finite end the run of a foreign
+#: optimizer, which would never say so itself.
 HOPELESS = 20
+#: The state of a foreign optimizer is copied before every step when the budget allows fewer steps.
+RESERVE = 32
 
 
 class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - ends a run, is no fault
@@ -40,10 +43,19 @@ class Native:
         assert issubclass(cls, Optimizer)
         self.optimizer = cls(model, budget=budget, seed=seed, **entrant.fixed, **config)
 
+    #: Its steps undo themselves.
+    kept_bytes = 0
+
     @property
     def calls(self) -> Calls:
         """The ledger."""
         return self.optimizer.calls
+
+    def prepare(self, steps_left: float) -> None:
+        """Do nothing, see :meth:`Foreign.prepare`."""
+
+    def keep(self) -> None:
+        """Do nothing, see :meth:`Foreign.keep`."""
 
     def step(self, closure: Closure) -> Tensor | None:
         """One step."""
@@ -54,7 +66,11 @@ class Foreign:
     """Any other ``torch.optim.Optimizer``: a closure with ``backward`` is made for it.
 
     An optimizer that asks several times per step may meet the end of the budget in the middle of
-    one. The unfinished step is then undone: a trial point of a line search is no result.
+    one. The unfinished step is then undone: a trial point of a line search is no result. Most
+    optimizers ask once per step, so the state is copied before every step only once another
+    number was seen, or while the budget is short; see :meth:`prepare`. If an optimizer asks
+    several times for the first time and that ends the budget, the copy may be older than the
+    step: that of the last :meth:`keep`.
     """
 
     def __init__(
@@ -63,15 +79,40 @@ class Foreign:
         settings: Any = {**entrant.fixed, **config}
         self.optimizer = entrant.cls(model.parameters(), **settings)
         self.calls = Calls()
-        self._budget = budget
-        self._params = [p for p in model.parameters() if p.requires_grad]
+        self._model, self._budget = model, budget
+        # A budget in steps ends between two of them.
+        self._undoable = bool(budget.limits().keys() - {"steps"})
+        self._kept: Snapshot | None = None
         self._bad = 0
-        self._several = True
+        self._once = True
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the copy in main memory."""
+        return 0 if self._kept is None else self._kept.bytes
+
+    def prepare(self, steps_left: float) -> None:
+        """Copy the state if the budget may end within the next step.
+
+        Args:
+            steps_left: how many steps like the mean one so far the budget still allows.
+        """
+        if not self._once or steps_left < RESERVE:
+            self.keep()
+
+    def keep(self) -> None:
+        """Copy parameters, buffers and the optimizer's state, to which a step is undone."""
+        if not self._undoable:
+            return
+        if self._kept is None:
+            self._kept = Snapshot(self._model, self.optimizer)
+        else:
+            self._kept.update()
 
     def step(self, closure: Closure) -> Tensor | None:
         """One step, with as many gradients as the optimizer asks for."""
-        before = [p.detach().clone() for p in self._params] if self._several else []
         asked = one_gradient(closure)
+        self._budget.check(self.calls, asked)  # here nothing has moved yet
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
@@ -85,23 +126,23 @@ class Foreign:
             self.calls.grads += asked["grads"]
             self.calls.output_grads += asked["output_grads"]
             seen.append(loss.detach())
-            self._watch(seen[-1].item())
+            if len(seen) == 1:  # those that follow may be trial points
+                self._watch(seen[0].item())
             return loss
 
         try:
             self.optimizer.step(closure_with_backward)  # type: ignore[arg-type]
         except BudgetExhausted:
-            with torch.no_grad():
-                for param, kept in zip(self._params, before, strict=False):
-                    param.copy_(kept)
+            if self._kept is not None:
+                self._kept.restore()
             raise
-        self._several = len(seen) != 1
+        self._once = self._once and len(seen) <= 1
         return seen[0] if seen else None
 
     def _watch(self, loss: float) -> None:
         self._bad = 0 if math.isfinite(loss) else self._bad + 1
         if self._bad >= HOPELESS:
-            raise Diverged(f"the loss was not finite {HOPELESS} times in a row")
+            raise Diverged(f"{HOPELESS} steps in a row began with a loss that is not finite")
 
 
 def adapt(

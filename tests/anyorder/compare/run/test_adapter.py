@@ -71,6 +71,7 @@ def test_an_unfinished_step_is_undone() -> None:
     adapted.step(lambda: loss_of(model))
     assert adapted.calls.grads == 20
     before = model.weight.detach().clone()
+    adapted.prepare(0.25)
     with pytest.raises(BudgetExhausted):
         adapted.step(lambda: loss_of(model))
     assert adapted.calls.grads == 25
