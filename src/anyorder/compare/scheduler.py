@@ -21,6 +21,7 @@ from anyorder.compare.plan.items import Item, Task, items
 from anyorder.compare.plan.plan import Plan
 from anyorder.compare.plan.space import Config, configuration
 from anyorder.compare.progress import Silent
+from anyorder.compare.run.estimate import timeout
 from anyorder.compare.run.pool import Event, Pool
 from anyorder.compare.run.records import RunRecord, failed_run
 from anyorder.compare.store import results
@@ -139,6 +140,8 @@ class Scheduler:
         self._flying: dict[str, _Flight] = {}
         self._chosen: dict[tuple[str, int], Config] = {}
         self._next_look = 0.0
+        #: Wall-clock seconds that each run is expected to take, if anybody has estimated them.
+        self.expected: Mapping[Item, float] = {}
 
     def prepare(self) -> None:
         """Add the runs to the storage, with every configuration that is known before the start."""
@@ -209,7 +212,8 @@ class Scheduler:
         task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
         self._flying[item.key] = _Flight(task, claim.crashes)
         self._note(item, {"run": item.key, "config": config, "seed": item.seed})
-        pool.submit("run", task, item.key)
+        limit = timeout(self.plan.settings, self.expected.get(item, 0.0))
+        pool.submit("run", task, item.key, limit)
         return True
 
     def _config(self, item: Item) -> Config:
@@ -255,6 +259,9 @@ class Scheduler:
             record = event.content
         elif event.kind == "error":
             record = failed_run(task, event.content["text"], event.content["traceback"])
+        elif event.kind == "timeout":
+            record = failed_run(task, f"the run {event.content}")
+            record.stop_reason = "timeout"
         elif flight.crashes + 1 < TRIES:
             self.progress.say([f"{item}: its process {event.content}; trying once more"])
             self.storage.release(item, crashed=True)

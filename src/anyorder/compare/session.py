@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,13 +18,14 @@ from typing import Any
 
 import anyorder
 from anyorder.compare.plan.entrants import Entrant, resolve, resolve_all
-from anyorder.compare.plan.items import TUNING_EVALUATIONS, items
+from anyorder.compare.plan.items import Item, Task
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Entry, Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run import pilot
 from anyorder.compare.run.environment import cores, environment
+from anyorder.compare.run.estimate import Pace, run_seconds, timeout
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
@@ -259,8 +261,18 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
     spaces = {name: entrant.space for name, entrant in scheduler.entrants.items()}
     mirror = Mirror(storage, title, facts.problem.goal, spaces)
     todo = len(scheduler.items)
-    done = sum(state == "done" for state in storage.states().values())
-    scheduler.progress.begin(done, todo, plan.settings.jobs, estimate(plan, facts))
+    states = storage.states()
+    left = [item for item in scheduler.items if states[item.key] != "done"]
+
+    def check() -> None:
+        if asked.is_set():
+            raise Interrupted(f"interrupted before the first run; {_again(request)}")
+
+    def ask(job: str, task: Task) -> Any:
+        return pool.ask(job, task, check, timeout(plan.settings, 0.0))
+
+    scheduler.expected = _expected(plan, scheduler.rates, left, ask)
+    scheduler.progress.begin(todo, scheduler.expected, plan.settings.jobs)
     try:
         with Keeper(storage, mirror) as keeper:
             scheduler.work(pool, asked, keeper.check)
@@ -275,20 +287,25 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
         mirror.update()
 
 
-def estimate(plan: Plan, facts: Facts) -> float:
-    """Seconds all runs will take together, going by the prices the pilot found."""
-    settings, costs = plan.settings, facts.pilot.costs
-    limits = Limits.read(settings.budget, rates_of(plan, facts))
-    times = [limits.seconds] if limits.seconds is not None else []
-    if limits.forwards is not None:
-        times.append(limits.forwards * costs["value"].seconds)
-    if limits.steps is not None:
-        times.append(limits.steps * costs["gradient"].seconds)
-    todo = items(plan)
-    tuning = sum(item.kind == "tune" for item in todo)
-    looks = settings.evaluations * (len(todo) - tuning + tuning / TUNING_EVALUATIONS)
-    whole = len(todo) * min(times) + looks * facts.pilot.evaluation_seconds
-    return whole / settings.jobs
+def _expected(
+    plan: Plan, rates: dict[str, float], left: Sequence[Item], ask: Callable[[str, Task], Any]
+) -> dict[Item, float]:
+    """Seconds that each run will take, going by a few warm steps of its method.
+
+    A method whose steps fail is not expected to take any time.
+    """
+    entries = {method.name: method for method in plan.methods}
+    tasks = {item: Task(plan.settings, entries[item.method], item, {}, rates) for item in left}
+    paces: dict[str, Pace] = {}
+    for name, entry in entries.items():
+        if any(item.method == name for item in left):
+            first = Task(plan.settings, entry, Item.trial(name, 0, 0), {}, rates)
+            with contextlib.suppress(WorkerError):
+                paces[name] = ask("pace", first)
+    return {
+        item: run_seconds(paces[item.method], task) if item.method in paces else 0.0
+        for item, task in tasks.items()
+    }
 
 
 def _report(found: Results, out: Path) -> None:

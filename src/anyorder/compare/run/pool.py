@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,11 @@ from anyorder.errors import AnyOrderError
 
 #: Read by the libraries under PyTorch when they are loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+#: A process may take so many seconds to start before a time-out counts.
+STARTING = 600.0
+#: Of the time between two looks at the workers at most so many seconds count as watched: if this
+#: process was stopped or the machine asleep, the workers were too.
+GAP = 5.0
 
 
 class WorkerError(AnyOrderError, RuntimeError):
@@ -39,12 +45,12 @@ class Event:
     """Something a worker said, or that it died.
 
     Attributes:
-        kind: ``point`` (progress), ``done``, ``error`` or ``died``.
+        kind: ``point`` (progress), ``done``, ``error``, ``died`` or ``timeout``.
         tag: what was given to :meth:`Pool.submit`.
         content: the point, the answer, the error, or in words how the process ended.
     """
 
-    kind: Literal["point", "done", "error", "died"]
+    kind: Literal["point", "done", "error", "died", "timeout"]
     tag: Any
     content: Any
 
@@ -55,6 +61,8 @@ class _Worker:
     pipe: Any
     tag: Any = None
     busy: bool = field(default=False)
+    timeout: float | None = None
+    deadline: float = math.inf
 
 
 class Pool:
@@ -70,16 +78,26 @@ class Pool:
         self.size, self.threads, self.log = size, threads, log
         self._workers: list[_Worker] = []
         self._context = multiprocessing.get_context("spawn")
+        self._watched, self._looked = 0.0, time.monotonic()
 
     @property
     def idle(self) -> int:
         """Jobs that could be submitted now."""
         return self.size - sum(worker.busy for worker in self._workers)
 
-    def submit(self, job: str, subject: Any, tag: Any) -> None:
-        """Give a job to a free worker; ``tag`` comes back with everything it says."""
+    def submit(self, job: str, subject: Any, tag: Any, timeout: float | None = None) -> None:
+        """Give a job to a free worker.
+
+        Args:
+            job: its name.
+            subject: what the job is about.
+            tag: comes back with everything the worker says.
+            timeout: wall-clock seconds after which the process is ended, counted from when it
+                begins with the job, while this process waits for it.
+        """
         worker = next((w for w in self._workers if not w.busy), None) or self._start()
-        worker.tag, worker.busy = tag, True
+        worker.tag, worker.busy, worker.timeout = tag, True, timeout
+        worker.deadline = math.inf if timeout is None else self._watched + STARTING + timeout
         # A worker that died while idle is noticed when its sentinel is read.
         with contextlib.suppress(OSError):
             worker.pipe.send((job, subject))
@@ -98,18 +116,24 @@ class Pool:
         for worker in [w for w in self._workers if w.process.sentinel in ready]:
             events += self._read(worker)
             events += self._bury(worker)
-        return events
+        return events + self._end_late()
 
-    def ask(self, job: str, subject: Any, check: Callable[[], None] = lambda: None) -> Any:
+    def ask(
+        self,
+        job: str,
+        subject: Any,
+        check: Callable[[], None] = lambda: None,
+        timeout: float | None = None,
+    ) -> Any:
         """Run one job while nothing else is going on, and return its answer.
 
         ``check`` is called all the while, and may raise to end the wait.
 
         Raises:
-            WorkerError: the process died or the job failed.
+            WorkerError: the process died, took longer than ``timeout``, or the job failed.
         """
         tag = object()
-        self.submit(job, subject, tag)
+        self.submit(job, subject, tag, timeout)
         while True:
             check()
             for event in self.wait(0.2):
@@ -117,7 +141,7 @@ class Pool:
                     continue
                 if event.kind == "done":
                     return event.content
-                if event.kind == "died":
+                if event.kind in ("died", "timeout"):
                     raise WorkerError(f"the process that did the job {job!r} {event.content}")
                 error = event.content
                 raise WorkerError(error["text"], error["kind"], error["traceback"])
@@ -155,9 +179,26 @@ class Pool:
         with contextlib.suppress(EOFError, OSError):
             while worker.pipe.poll():
                 kind, content = worker.pipe.recv()
+                if kind == "began":
+                    if worker.timeout is not None:
+                        worker.deadline = self._watched + worker.timeout
+                    continue
                 events.append(Event(kind, worker.tag, content))
                 if kind != "point":
                     worker.busy = False
+        return events
+
+    def _end_late(self) -> list[Event]:
+        """End the processes of jobs that take too long."""
+        now = time.monotonic()
+        self._watched += min(now - self._looked, GAP)
+        self._looked = now
+        events: list[Event] = []
+        for worker in [w for w in self._workers if w.busy and self._watched > w.deadline]:
+            worker.process.kill()
+            self._bury(worker)
+            text = f"was ended: it took longer than {worker.timeout:g} s"
+            events.append(Event("timeout", worker.tag, text))
         return events
 
     def _bury(self, worker: _Worker) -> list[Event]:

@@ -312,12 +312,10 @@ class Training:
             self._schedule(fraction)
             self.adapted.prepare(self.clock.steps * (1 / fraction - 1) if fraction else 0.0)
             try:
-                with self._charged():
-                    self._step()
+                self.step()
             except BudgetExhausted:
                 break
             clock, before = self.clock, forwards
-            clock.steps += 1
             forwards = clock.calls.forwards(clock.rates)
             fraction = clock.limits.spent(forwards, clock.seconds, clock.steps)
             idle = idle + 1 if forwards == before else 0
@@ -331,6 +329,16 @@ class Training:
                 while due < len(grid) - 1 and fraction >= grid[due]:
                     due += 1
         self._evaluate(last=True)
+
+    def step(self) -> None:
+        """Take one step, which is charged.
+
+        Raises:
+            BudgetExhausted: the budget ended within the step, which was undone.
+        """
+        with self._charged():
+            self._step()
+        self.clock.steps += 1
 
     def test(self) -> tuple[dict[str, float | None] | None, list[float | None]]:
         """Judge the result on data that no choice has seen.
