@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.plan.items import Item, Task
-from anyorder.compare.plan.limits import Limits
+from anyorder.compare.plan.limits import Limits, seconds
 from anyorder.compare.run.runner import Training
 from anyorder.oracle.ledger import BudgetExhausted
 from anyorder.problems import Problem
@@ -88,7 +88,7 @@ def run_seconds(pace: Pace, task: Task) -> float:
 def timeout(settings: Settings, expected: float) -> float:
     """Wall-clock seconds after which a run is ended."""
     if settings.timeout is not None:
-        return Limits.read(settings.timeout, {}).seconds or SHORTEST
+        return seconds(settings.timeout)
     return max(SHORTEST, SLACK * expected)
 
 
@@ -104,12 +104,12 @@ class Forecast:
         self._expected, self._jobs = dict(expected), jobs
         self._took: dict[str, tuple[float, float]] = {}
 
-    def finished(self, item: Item, seconds: float | None) -> None:
-        """Take a run off; ``seconds`` is what it took, None if it was not needed."""
+    def finished(self, item: Item, took: float | None) -> None:
+        """Take a run off; ``took`` is how many seconds it took, None if it was not needed."""
         expected = self._expected.pop(item, 0.0)
-        if seconds is not None and expected > 0.0:
-            took, of = self._took.get(item.method, (0.0, 0.0))
-            self._took[item.method] = took + seconds, of + expected
+        if took is not None and expected > 0.0:
+            before, of = self._took.get(item.method, (0.0, 0.0))
+            self._took[item.method] = before + took, of + expected
 
     def left(self, runs: int | None = None) -> float:
         """Seconds until the end.
