@@ -1,4 +1,4 @@
-"""The runs that follow from a plan, in their order, and what each needs to know."""
+"""The runs of a plan, in order, and the input of each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from anyorder.compare.plan.limits import Limits, grid
 from anyorder.compare.plan.seeds import report_seed, trial_seed
 
-if TYPE_CHECKING:  # a worker's runs, and studies, need no library that checks settings
+if TYPE_CHECKING:  # workers and studies do not need pydantic
     from anyorder.compare.plan.plan import Entry, Plan
     from anyorder.compare.plan.settings import Settings
 
 Kind = Literal["tune", "report", "default"]
 
-#: A tuning run gets one evaluation where a reported run gets so many: its curve is not reported.
+#: A trial is evaluated this many times less often: its curve is not reported.
 TUNING_EVALUATIONS = 4
 
 
@@ -45,7 +45,7 @@ class Item:
 
     @classmethod
     def from_key(cls, key: str) -> Item:
-        """The run of that name."""
+        """Return the run with this name."""
         kind, rest = key.split("/", 1)
         method, tuning, number = rest.rsplit("/", 2)
         if kind == "tune":
@@ -56,31 +56,31 @@ class Item:
 
     @classmethod
     def trial(cls, method: str, tuning: int, index: int) -> Item:
-        """Trial ``index`` of a tuning."""
+        """Return trial ``index`` of a tuning."""
         return cls("tune", method, tuning, index, trial_seed(method, tuning))
 
     @classmethod
     def report(cls, method: str, tuning: int, number: int) -> Item:
-        """Reported run ``number`` (0, 1, ...) of what a tuning chose."""
+        """Return reported run ``number`` (0, 1, ...) of the configuration a tuning chose."""
         return cls("report", method, tuning, -1, report_seed(method, tuning, number))
 
     @classmethod
     def default(cls, method: str, number: int) -> Item:
-        """Run ``number`` (0, 1, ...) of the default configuration."""
+        """Return run ``number`` (0, 1, ...) of the default configuration."""
         return cls("default", method, 0, -1, report_seed(method, 0, number))
 
     def __str__(self) -> str:
-        """For people: what it is and which one."""
+        """Kind, number and method of the run."""
         number = self.index if self.kind == "tune" else self.seed
         place = f"{self.tuning}/{number}" if self.kind == "tune" and self.tuning else number
         return f"{self.kind} {place}  {self.method}"
 
 
 def items(plan: Plan) -> list[Item]:
-    """All runs in the order in which they start: methods take turns.
+    """Return all runs in order; methods alternate.
 
     First trial 0 of every tuning of every method, then trial 1, and so on; then the same with the
-    reported seeds. A machine that grows slower or busier affects all methods alike.
+    reported seeds. So changes in the load of the machine affect all methods equally.
     """
     settings = plan.settings
     usable = [method for method in plan.methods if method.failed is None]
@@ -100,23 +100,23 @@ def items(plan: Plan) -> list[Item]:
 
 
 def best_trial(outcomes: Sequence[tuple[float, float]]) -> int:
-    """Index of the trial that is reported: the best, by value and then loss; 0 if all failed.
+    """Return the index of the best trial, by value and then loss; 0 if all failed.
 
     Args:
-        outcomes: value and loss of each trial, smaller is better, inf if it diverged or failed.
+        outcomes: value and loss of each trial, smaller is better; inf if it diverged or failed.
     """
     return min(range(len(outcomes)), key=lambda index: (*outcomes[index], index), default=0)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one run needs to know, as it is sent to another process.
+    """The input of one run, as sent to a worker process.
 
     Attributes:
-        settings: those of the comparison.
-        method: the entrant, to be resolved there.
-        item: which run it is.
-        config: searched hyper-parameters and their values.
+        settings: settings of the comparison.
+        method: the entrant, which the worker resolves.
+        item: the run.
+        config: values of the tuned hyper-parameters.
         rates: price of each answer in forward passes.
     """
 
@@ -128,12 +128,12 @@ class Task:
 
     @property
     def seed(self) -> int:
-        """Seed of start, batches and random directions."""
+        """Seed of initial point, batches and random directions."""
         return self.item.seed
 
     @property
     def is_trial(self) -> bool:
-        """Whether the run is for choosing: it is evaluated less often, and never on test data."""
+        """Whether this is a trial: evaluated less often, and never on test data."""
         return self.item.kind == "tune"
 
     @property
@@ -143,6 +143,6 @@ class Task:
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """Shares of the budget at which to evaluate."""
+        """Fractions of the budget at which to evaluate."""
         evaluations = self.settings.evaluations
         return grid(max(1, evaluations // TUNING_EVALUATIONS) if self.is_trial else evaluations)

@@ -1,4 +1,4 @@
-"""One step of any optimizer: the same line for all, every answer counted, the budget kept."""
+"""A uniform ``step`` for any optimizer, with counted oracle calls and a budget."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure, one_gradient
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 
-#: So many steps in a row that begin with a loss that is not finite end the run of a foreign
-#: optimizer, which would never say so itself.
+#: A foreign optimizer does not detect divergence: its run ends after this many steps in a row whose
+#: first loss is not finite.
 HOPELESS = 20
-#: The state of a foreign optimizer is copied before every step when the budget allows fewer steps.
+#: The state of a foreign optimizer is copied before each step if fewer steps than this remain.
 RESERVE = 32
 
 
-class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - ends a run, is no fault
-    """The loss has not been finite for a while."""
+class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - a regular end of a run
+    """The loss or the metric is not finite, or the loss has grown too far."""
 
 
 class Native:
-    """A method of this library: it has its own oracle, ledger and budget."""
+    """A method of this library, which counts calls and checks the budget itself."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Native:
         assert issubclass(cls, Optimizer)
         self.optimizer = cls(model, budget=budget, seed=seed, **entrant.fixed, **config)
 
-    #: Its steps undo themselves.
+    #: It undoes incomplete steps itself.
     kept_bytes = 0
 
     @property
@@ -63,14 +63,13 @@ class Native:
 
 
 class Foreign:
-    """Any other ``torch.optim.Optimizer``: a closure with ``backward`` is made for it.
+    """Any other ``torch.optim.Optimizer``, which gets a closure that calls ``backward``.
 
-    An optimizer that asks several times per step may meet the end of the budget in the middle of
-    one. The unfinished step is then undone: a trial point of a line search is no result. Most
-    optimizers ask once per step, so the state is copied before every step only once another
-    number was seen, or while the budget is short; see :meth:`prepare`. If an optimizer asks
-    several times for the first time and that ends the budget, the copy may be older than the
-    step: that of the last :meth:`keep`.
+    If the optimizer calls the closure several times per step, the budget can end within a step. The
+    incomplete step is then undone: a trial point of a line search is not a result. Most optimizers
+    call the closure once per step, so the state is copied before a step only if an earlier step
+    did otherwise, or if few steps remain; see :meth:`prepare`. If the first step with several calls
+    uses up the whole budget, it is undone to the last :meth:`keep`, which can be earlier.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Foreign:
         self.optimizer = entrant.cls(model.parameters(), **settings)
         self.calls = Calls()
         self._model, self._budget = model, budget
-        # A budget in steps ends between two of them.
+        # A budget in steps never ends within one.
         self._undoable = bool(budget.limits().keys() - {"steps"})
         self._kept: Snapshot | None = None
         self._bad = 0
@@ -88,20 +87,20 @@ class Foreign:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory of the copy in main memory."""
+        """Bytes of the copy in main memory."""
         return 0 if self._kept is None else self._kept.bytes
 
     def prepare(self, steps_left: float) -> None:
-        """Copy the state if the budget may end within the next step.
+        """Copy the state if the budget can end within the next step.
 
         Args:
-            steps_left: how many steps like the mean one so far the budget still allows.
+            steps_left: number of steps that the budget still allows, at the mean cost so far.
         """
         if not self._once or steps_left < RESERVE:
             self.keep()
 
     def keep(self) -> None:
-        """Copy parameters, buffers and the optimizer's state, to which a step is undone."""
+        """Copy parameters, buffers and the optimizer's state; an incomplete step restores them."""
         if not self._undoable:
             return
         if self._kept is None:
@@ -110,23 +109,23 @@ class Foreign:
             self._kept.update()
 
     def step(self, closure: Closure) -> Tensor | None:
-        """One step, with as many gradients as the optimizer asks for."""
-        asked = one_gradient(closure)
-        self._budget.check(self.calls, asked)  # here nothing has moved yet
+        """One step, with as many gradients as the optimizer requests."""
+        needed = one_gradient(closure)
+        self._budget.check(self.calls, needed)  # nothing has changed yet
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
-            self._budget.check(self.calls, asked)
+            self._budget.check(self.calls, needed)
             began = time.perf_counter()
             with torch.enable_grad():
                 self.optimizer.zero_grad()
                 loss = closure()
                 loss.backward()
             self.calls.seconds += time.perf_counter() - began
-            self.calls.grads += asked["grads"]
-            self.calls.output_grads += asked["output_grads"]
+            self.calls.grads += needed["grads"]
+            self.calls.output_grads += needed["output_grads"]
             seen.append(loss.detach())
-            if len(seen) == 1:  # those that follow may be trial points
+            if len(seen) == 1:  # later ones may be trial points
                 self._watch(seen[0].item())
             return loss
 
@@ -142,20 +141,20 @@ class Foreign:
     def _watch(self, loss: float) -> None:
         self._bad = 0 if math.isfinite(loss) else self._bad + 1
         if self._bad >= HOPELESS:
-            raise Diverged(f"{HOPELESS} steps in a row began with a loss that is not finite")
+            raise Diverged(f"{HOPELESS} steps in a row started with a non-finite loss")
 
 
 def adapt(
     entrant: Entrant, model: nn.Module, config: Mapping[str, Any], budget: Budget, seed: int
 ) -> Native | Foreign:
-    """The entrant's optimizer over ``model``, ready to step.
+    """Create the entrant's optimizer for ``model``.
 
     Args:
         entrant: the method.
-        model: what it moves.
-        config: hyper-parameters that are neither fixed nor left at their defaults.
+        model: the model to train.
+        config: values of the tuned hyper-parameters.
         budget: checked before every answer.
-        seed: seed of its random directions, if it takes one.
+        seed: seed of its random directions, if it has this option.
     """
     if entrant.ours:
         return Native(entrant, model, config, budget, seed)

@@ -1,4 +1,4 @@
-"""Seconds spent on compiling in this process: a run is not charged for them."""
+"""Seconds of compilation in this process, which runs are not charged for."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 
 from anyorder.engine.kernels import compile_seconds
 
-#: What torch.compile calls the outermost phases in its own record of times.
+#: The outermost phases in the timings of ``torch.compile``.
 _PHASES = ("_compile.compile_inner", "backward._backward_impl")
 
 
 def compiled() -> tuple[float, float]:
-    """Wall-clock seconds of compiling in this process so far.
+    """Return the wall-clock seconds of compilation in this process so far.
 
     Returns:
-        Those of this library's rules, and those of ``torch.compile``, lazy backwards included.
+        Seconds for this library's rules, and for ``torch.compile`` including lazy backwards.
     """
-    utils = sys.modules.get("torch._dynamo.utils")  # not there: nothing was compiled with it
+    utils = sys.modules.get("torch._dynamo.utils")  # imported by torch.compile
     times = getattr(utils, "compilation_time_metrics", {})
     return compile_seconds(), math.fsum(math.fsum(times.get(phase, ())) for phase in _PHASES)

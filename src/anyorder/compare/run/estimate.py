@@ -1,4 +1,4 @@
-"""How long runs will take: by warm steps of each method first, by finished runs as they come."""
+"""Estimates of the time of runs, from warm steps of each method and from finished runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from anyorder.problems import Problem
 if TYPE_CHECKING:
     from anyorder.compare.plan.settings import Settings
 
-#: Warm steps of each method: at least and at most so many, for about so many seconds.
+#: Minimum and maximum number of timed steps per method, and about how many seconds.
 LEAST, MOST, PATIENCE = 3, 100, 0.5
-#: A run is ended after so many times its estimate, but not before so many seconds.
+#: Default time-out: this multiple of the estimate, at least this many seconds.
 SLACK, SHORTEST = 20.0, 600.0
 
 
 @dataclass
 class Pace:
-    """How fast a method is on a problem.
+    """Speed of a method on a problem.
 
     Attributes:
         step_seconds: charged time of a warm step.
-        step_forwards: price of its answers in forward passes.
-        setup_seconds: time to make model and optimizer.
+        step_forwards: cost of a step in forward passes.
+        setup_seconds: time to create model and optimizer.
         evaluation_seconds: time of one evaluation.
     """
 
@@ -41,7 +41,7 @@ class Pace:
     evaluation_seconds: float
 
     def charged(self, limits: Limits) -> float:
-        """Charged seconds until the budget is used up, by the limit that comes first."""
+        """Return the charged seconds until the first limit of the budget is reached."""
         steps = [math.inf if limits.steps is None else float(limits.steps)]
         if limits.forwards is not None and self.step_forwards:
             steps.append(math.ceil(limits.forwards / self.step_forwards))
@@ -50,12 +50,12 @@ class Pace:
 
 
 def pace(problem: Problem, entrant: Entrant, task: Task) -> Pace:
-    """Time warm steps of one method; the process has been warmed up for it.
+    """Time warm steps of one method, in a process that is warmed up for it.
 
     Args:
-        problem: what is minimised.
-        entrant: by what.
-        task: a run of the method; its budget bounds the steps.
+        problem: the problem.
+        entrant: the method.
+        task: a run of the method; its budget limits the steps.
     """
     training = Training(problem, entrant, task, lambda point: None)
     began = time.perf_counter()
@@ -68,7 +68,7 @@ def pace(problem: Problem, entrant: Entrant, task: Task) -> Pace:
             clock.steps < MOST and time.perf_counter() - began < PATIENCE
         ):
             training.step()
-    except BudgetExhausted:  # smaller than a few steps
+    except BudgetExhausted:  # the budget is smaller than a few steps
         pass
     steps = max(1, clock.steps)
     return Pace(
@@ -80,23 +80,23 @@ def pace(problem: Problem, entrant: Entrant, task: Task) -> Pace:
 
 
 def run_seconds(pace: Pace, task: Task) -> float:
-    """Wall-clock seconds of one run, by the pace of its method."""
-    looks = len(task.grid) + (not task.is_trial)  # the test data too
-    return pace.setup_seconds + pace.charged(task.limits) + looks * pace.evaluation_seconds
+    """Return the estimated wall-clock seconds of one run."""
+    evaluations = len(task.grid) + (not task.is_trial)  # and one on test data
+    return pace.setup_seconds + pace.charged(task.limits) + evaluations * pace.evaluation_seconds
 
 
 def timeout(settings: Settings, expected: float) -> float:
-    """Wall-clock seconds after which a run is ended."""
+    """Return the wall-clock seconds after which a run is killed."""
     if settings.timeout is not None:
         return seconds(settings.timeout)
     return max(SHORTEST, SLACK * expected)
 
 
 class Forecast:
-    """Seconds until all runs are done, corrected by those that are finished.
+    """Remaining time of all runs, corrected by the times of finished runs.
 
     Args:
-        expected: seconds of each run that is not done.
+        expected: estimated seconds of each unfinished run.
         jobs: runs at a time.
     """
 
@@ -105,17 +105,17 @@ class Forecast:
         self._took: dict[str, tuple[float, float]] = {}
 
     def finished(self, item: Item, took: float | None) -> None:
-        """Take a run off; ``took`` is how many seconds it took, None if it was not needed."""
+        """Remove a run that took this many seconds; None if it was not needed."""
         expected = self._expected.pop(item, 0.0)
         if took is not None and expected > 0.0:
             before, of = self._took.get(item.method, (0.0, 0.0))
             self._took[item.method] = before + took, of + expected
 
     def left(self, runs: int | None = None) -> float:
-        """Seconds until the end.
+        """Return the remaining seconds.
 
         Args:
-            runs: how many are left, if other processes have finished some.
+            runs: number of unfinished runs, if other processes have finished some.
         """
         overall = _ratio(self._took.values())
         ratios = {method: _ratio([each]) for method, each in self._took.items()}
@@ -126,7 +126,7 @@ class Forecast:
 
 
 def _ratio(pairs: Iterable[tuple[float, float]]) -> float:
-    """Seconds taken over seconds expected; 1 without any."""
+    """Return measured over expected seconds; 1 without data."""
     pairs = list(pairs)
     expected = sum(each for _, each in pairs)
     return sum(took for took, _ in pairs) / expected if expected else 1.0

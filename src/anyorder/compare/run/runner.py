@@ -32,37 +32,37 @@ from anyorder.problems.base import all_rows, resampled_rows
 if TYPE_CHECKING:
     from anyorder.compare.plan.settings import Settings
 
-#: A validation loss this many times its value at the start, at so many evaluations in a row, is a
-#: divergence. One such evaluation may be a spike that the method comes back from.
+#: A run has diverged if its validation loss exceeds its initial value by this factor, this many
+#: evaluations in a row. A single such evaluation can be a spike from which the method recovers.
 BLOWN_UP, PATIENCE = 1e3, 3
-#: So many steps without a single question mean that the method waits for something else.
+#: A method that takes this many steps without calling the closure does not use it.
 IDLE_STEPS = 1000
 
-#: Texts of warnings that a run keeps.
+#: Maximum number of recorded warnings of a run.
 MAX_WARNINGS = 20
-#: Test sets that are drawn from the test samples.
+#: Number of resampled test sets.
 RESAMPLES = 200
 
 Watcher = Callable[[Point], None]
 
 
 class DivergenceWarning(UserWarning):
-    """The loss blew up in a run that is judged by another number."""
+    """The loss of a run that is judged by another metric has grown too far."""
 
 
 @dataclass
 class Clock:
-    """What a run has cost so far.
+    """The cost of a run so far.
 
     Attributes:
         limits: the budget.
         rates: price of each answer in forward passes.
         calls: the ledger.
-        seconds: charged wall-clock time, without that of compiling.
-        data_seconds: part of it that batches took.
-        model_compile_seconds: time of ``torch.compile`` while the clock ran, not charged.
-        evaluation_seconds: time of evaluations, not charged.
-        steps: steps taken.
+        seconds: charged wall-clock seconds, without compilation.
+        data_seconds: seconds of these for drawing batches.
+        model_compile_seconds: seconds of ``torch.compile`` while the clock ran, not charged.
+        evaluation_seconds: seconds of evaluations, not charged.
+        steps: number of steps.
     """
 
     limits: Limits
@@ -78,30 +78,30 @@ class Clock:
 
     @property
     def fraction(self) -> float:
-        """The share of the budget that is used up."""
+        """The used fraction of the budget."""
         return self.limits.spent(self.calls.forwards(self.rates), self.seconds, self.steps)
 
     def start(self) -> None:
-        """Charge from here on."""
+        """Start charging."""
         self._compiled, self._began = compiled(), time.perf_counter()
 
     def stop(self) -> None:
-        """Charge until here."""
+        """Stop charging."""
         self.seconds = self.now()
         self.model_compile_seconds += compiled()[1] - self._compiled[1]
         self._began = None
 
     def now(self) -> float:
-        """Charged seconds at this moment."""
+        """Return the charged seconds at this moment."""
         if self._began is None:
             return self.seconds
         compiling = sum(compiled()) - sum(self._compiled)
         return self.seconds + max(0.0, time.perf_counter() - self._began - compiling)
 
     def point(self, **judged: Any) -> Point:
-        """All costs so far, and how the model was judged there."""
+        """A point of the curve: all costs so far, and the validation results."""
         calls = {each.name: getattr(self.calls, each.name) for each in fields(Costs)}
-        # A model is compiled where its loss is asked for.
+        # Models are compiled while their loss is computed.
         oracle = max(0.0, self.calls.seconds - self.model_compile_seconds)
         return Point(
             fraction=self.fraction,
@@ -117,15 +117,15 @@ class Clock:
 
 
 class RunBudget(Budget):
-    """A budget whose seconds are the charged ones of a clock."""
+    """A budget in the charged seconds of a clock."""
 
     clock: Clock
 
     @classmethod
     def of_run(cls, clock: Clock) -> RunBudget:
-        """The limits of the clock, for what happens within a step."""
+        """Return a budget with the limits of the clock, to check within a step."""
         forwards = clock.limits.forwards
-        # A little more than the limit: sums of prices differ from their product by rounding.
+        # Slightly above the limit: sums of prices differ from their product by rounding.
         budget = cls(
             rates=clock.rates,
             forwards=forwards and forwards * (1 + 1e-9),
@@ -135,7 +135,7 @@ class RunBudget(Budget):
         return budget
 
     def start(self) -> None:
-        """Do nothing: the clock is started and stopped by the run."""
+        """Do nothing: the run starts and stops the clock."""
 
     def spent_seconds(self) -> float:
         """Return the charged seconds."""
@@ -145,15 +145,15 @@ class RunBudget(Budget):
 def run(
     problem: Problem, entrant: Entrant, task: Task, watch: Watcher = lambda point: None
 ) -> RunRecord:
-    """Train once and say what came of it.
+    """Train once and return the record.
 
-    Whatever the method or the problem raises ends this run and is part of the outcome.
+    An exception of the method or the problem ends the run and becomes part of the record.
 
     Args:
-        problem: what is minimised.
-        entrant: by what.
-        task: how, and how long.
-        watch: told every point of the curve as soon as it is known.
+        problem: the problem.
+        entrant: the method.
+        task: settings, seed and budget.
+        watch: called with every point of the curve as soon as it is known.
 
     Returns:
         The record, with ``warmup_seconds`` of 0.
@@ -188,7 +188,7 @@ def _outcome(training: Training) -> RunRecord:
 
 @contextlib.contextmanager
 def _noted_warnings(texts: dict[str, None]) -> Generator[None]:
-    """Collect the first unique texts of Python warnings, and show each of them once."""
+    """Record the first unique texts of Python warnings, and show each once."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -209,7 +209,7 @@ def _ended_by(error: BaseException, record: RunRecord) -> RunRecord:
 
 
 def explain(error: BaseException) -> str:
-    """One line: kind, place of the deepest frame, and text of an exception."""
+    """One line: type, location of the deepest frame, and message of an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     where = ""
     if frames:
@@ -222,21 +222,21 @@ def explain(error: BaseException) -> str:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of PyTorch, NumPy and Python."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - what problems may draw from
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - problems may use it
     random.seed(seed)
 
 
 def fresh_model(problem: Problem, seed: int, device: str) -> nn.Module:
-    """A new model at the start of this seed, with all global generators seeded."""
+    """A new model for this seed, built with all global generators seeded."""
     seed_everything(seed)
     model = cast(Any, problem.build(seed))
     return model.to(device)
 
 
 def warm_up(problem: Problem, entrant: Entrant, task: Task, config: Mapping[str, Any]) -> float:
-    """Seconds of a first step on a copy that is thrown away: compiling, loading, first touches.
+    """Take a step on a discarded copy, to compile and load libraries; return its seconds.
 
-    Errors are left to the run itself.
+    Errors are ignored, because the run itself reports them.
     """
     began = time.perf_counter()
     with contextlib.suppress(Exception, SystemExit):
@@ -249,7 +249,7 @@ def warm_up(problem: Problem, entrant: Entrant, task: Task, config: Mapping[str,
 
 
 def _cast(closure: Closure, settings: Settings) -> Closure:
-    """The same closure in mixed precision; one in two parts stays in two."""
+    """The same closure in mixed precision; a composite closure stays composite."""
     kind = torch.device(settings.device).type
     cast_to = torch.autocast(kind, dtype=getattr(torch, settings.autocast))
     if isinstance(closure, Composite):
@@ -258,7 +258,7 @@ def _cast(closure: Closure, settings: Settings) -> Closure:
 
 
 def _guarded(closure: Closure, check: Callable[[], None]) -> Closure:
-    """The same closure, with a check before each of its calls; one in two parts stays in two."""
+    """Return the closure with a check before each call; a ``Composite`` stays one."""
 
     def guarded(part: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def call() -> Tensor:
@@ -284,7 +284,7 @@ class Training:
         self.clock = Clock(task.limits, task.rates)
         self.budget = RunBudget.of_run(self.clock)
         self.curve: list[Point] = []
-        self.warnings: dict[str, None] = {}  # in the order in which they came
+        self.warnings: dict[str, None] = {}  # an ordered set
         self.start_hash, self.base_bytes = "", 0
         self._losses: list[Tensor] = []
         self._rates: list[float] = []
@@ -293,7 +293,7 @@ class Training:
         self._cuda = torch.device(self.device).type == "cuda"
 
     def prepare(self) -> None:
-        """Make model and optimizer, prove the start, look at it once."""
+        """Create model and optimizer, hash the initial point, and evaluate it."""
         task = self.task
         memory.reset_peak(self.device)
         self.model = fresh_model(self.problem, task.seed, self.device)
@@ -321,7 +321,7 @@ class Training:
             idle = idle + 1 if forwards == before else 0
             if idle >= IDLE_STEPS:
                 raise RuntimeError(
-                    f"{self.entrant.path} took {IDLE_STEPS} steps without asking for a loss; "
+                    f"{self.entrant.path} took {IDLE_STEPS} steps without calling the closure; "
                     "its step(closure) must call the closure"
                 )
             if due < len(grid) - 1 and fraction >= grid[due]:
@@ -331,20 +331,20 @@ class Training:
         self._evaluate(last=True)
 
     def step(self) -> None:
-        """Take one step, which is charged.
+        """Take one step and charge it.
 
         Raises:
-            BudgetExhausted: the budget ended within the step, which was undone.
+            BudgetExhausted: the budget ended within the step, which is undone.
         """
         with self._charged():
             self._step()
         self.clock.steps += 1
 
     def test(self) -> tuple[dict[str, float | None] | None, list[float | None]]:
-        """Judge the result on data that no choice has seen.
+        """Evaluate the result on test data, which no choice has used.
 
         Returns:
-            The numbers, and the metric on :data:`RESAMPLES` resampled test sets.
+            The numbers, and the judged metric on :data:`RESAMPLES` resampled test sets.
         """
         problem = self.problem
         with self._quiet(), self._judged():
@@ -363,7 +363,7 @@ class Training:
         return numbers, resampled
 
     def record(self) -> RunRecord:
-        """What is known of the run, at any moment, as if it had come to its end."""
+        """The record of the run so far, as if it ended now."""
         optimizer = self.adapted.optimizer if hasattr(self, "adapted") else None
         return RunRecord(
             seed=self.task.seed,
@@ -394,7 +394,7 @@ class Training:
 
     @contextlib.contextmanager
     def _charged(self) -> Generator[None]:
-        """Put the time of the block on the clock."""
+        """Add the time of the block to the clock."""
         self.clock.start()
         try:
             yield
@@ -403,9 +403,9 @@ class Training:
             self.clock.stop()
 
     def _peak_bytes(self) -> int:
-        """Peak memory without what is kept to undo a step."""
+        """Peak memory without the copy for undoing a step."""
         peak = memory.peak_bytes(self.device)
-        if self._cuda or not hasattr(self, "adapted"):  # it is kept in main memory
+        if self._cuda or not hasattr(self, "adapted"):  # the copy is in main memory
             return peak
         return max(self.base_bytes, peak - self.adapted.kept_bytes)
 
@@ -416,7 +416,7 @@ class Training:
     def _step(self) -> None:
         began = time.perf_counter()
         batch = self.problem.batch(self.task.seed, self.clock.steps)
-        if batch is not None and self.device != "cpu":  # problems make batches there
+        if batch is not None and self.device != "cpu":  # problems return batches on the CPU
             batch = move(batch, self.device)
         self.clock.data_seconds += time.perf_counter() - began
         closure = self.problem.closure(self.model, batch)
@@ -429,7 +429,7 @@ class Training:
             self._losses.append(loss.detach())
 
     def _schedule(self, fraction: float) -> None:
-        """Set the learning rate of every group from the share of the budget that is used up."""
+        """Set the learning rate of every group from the used fraction of the budget."""
         if self.settings.schedule != "cosine" or not self.entrant.scheduled:
             return
         factor = 0.5 * (1.0 + math.cos(math.pi * fraction))
@@ -441,7 +441,7 @@ class Training:
 
     @contextlib.contextmanager
     def _quiet(self) -> Generator[None]:
-        """Leave the global random state of training alone."""
+        """Restore the global random state after the block."""
         devices = [torch.device(self.device)] if self._cuda else []
         states = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:
@@ -453,10 +453,10 @@ class Training:
 
     @contextlib.contextmanager
     def _judged(self) -> Generator[None]:
-        """Let methods put the point to be judged in place; that time is charged.
+        """Switch the model to the point to evaluate; the time of the switch is charged.
 
-        Our own have ``answer()``; others follow the convention of schedule-free optimizers, which
-        is ``eval()`` before and ``train()`` after.
+        Methods of this library have ``answer()``; others follow the convention of schedule-free
+        optimizers: ``eval()`` before and ``train()`` after.
         """
         optimizer: Any = self.adapted.optimizer
         change = optimizer.answer() if hasattr(optimizer, "answer") else _switched(optimizer)
@@ -469,7 +469,7 @@ class Training:
                 change.__exit__(None, None, None)
 
     def _evaluate(self, *, last: bool = False) -> None:
-        """Add a point to the curve. Not charged, and without a trace in the run."""
+        """Add a point to the curve, without cost and without side effects on the run."""
         if not last:
             self.adapted.keep()
         with self._quiet(), self._judged():
@@ -496,10 +496,10 @@ class Training:
         return finite(mean)
 
     def _judge(self, loss: float, metric: float, last: bool) -> None:
-        """Raise :class:`Diverged` if the run is lost; the metric decides.
+        """Raise :class:`Diverged` if the run is lost.
 
-        A blown-up loss is a divergence only where the loss is the metric. A metric that is not
-        finite in between may come back.
+        The metric decides: a loss that has grown too far is a divergence only if it is the metric.
+        A metric that is not finite before the end may recover.
         """
         name = self.problem.metric
         if not math.isfinite(loss):
@@ -507,7 +507,7 @@ class Training:
         if last and not math.isfinite(metric):
             raise Diverged(f"the {name} is {metric} at the end")
         start = self.curve[0].val_loss
-        assert start is not None  # else the run had ended there
+        assert start is not None  # otherwise the run has ended
         self._blown_up = self._blown_up + 1 if loss > BLOWN_UP * abs(start) + 1.0 else 0
         if self._blown_up >= PATIENCE or (self._blown_up and last):
             text = f"the validation loss rose to {loss:g}, from {start:g}"

@@ -1,4 +1,4 @@
-"""A copy of a model and its optimizer, with which an unfinished step is undone."""
+"""A copy of a model and its optimizer, to undo an incomplete step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Snapshot:
 
     Args:
         model: the model.
-        optimizer: its optimizer, of any class. If its attributes cannot all be copied, only
-            ``state`` and ``param_groups`` are.
+        optimizer: its optimizer, of any class. If some attributes cannot be copied, only ``state``
+            and ``param_groups`` are.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -29,13 +29,13 @@ class Snapshot:
         self._take_state()
 
     def update(self) -> None:
-        """Copy everything as it is now."""
+        """Copy the current values."""
         for kept, tensor in zip(self._kept, self._tensors, strict=True):
             kept.copy_(tensor.detach())
         self._take_state()
 
     def restore(self) -> None:
-        """Put everything back as it was."""
+        """Restore the copied values."""
         with torch.no_grad():
             for tensor, kept in zip(self._tensors, self._kept, strict=True):
                 tensor.copy_(kept)
@@ -46,7 +46,7 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """Size of the copy."""
+        """Bytes of the copied tensors."""
         return sum(t.untyped_storage().nbytes() for t in (*self._kept, *self._state.tensors()))
 
     def _take_state(self) -> None:
@@ -61,8 +61,8 @@ class Snapshot:
 class _Copy:
     """A deep copy whose tensors are in main memory.
 
-    Tensors in ``fixed``, modules, functions and generators are kept by reference. What is shared
-    stays shared.
+    Tensors in ``fixed``, modules, functions and generators are kept by reference. Shared objects
+    stay shared.
     """
 
     def __init__(self, content: Mapping[str, Any], fixed: set[int]) -> None:
@@ -76,12 +76,12 @@ class _Copy:
         return (part for part, device in self._parts if device is not None)
 
     def load(self) -> dict[str, Any]:
-        """Another deep copy, with tensors on their devices."""
+        """Return another deep copy, with tensors on their devices."""
         return _Reader(io.BytesIO(self._content), self._parts).load()
 
 
 class _Writer(pickle.Pickler):
-    """Puts tensors and what is kept by reference into ``parts``, with the device of the former."""
+    """Stores tensors and references in ``parts``; tensors with their device."""
 
     def __init__(self, file: io.BytesIO, fixed: set[int]) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
@@ -89,7 +89,7 @@ class _Writer(pickle.Pickler):
         self._fixed, self._places = fixed, dict[int, int]()
 
     def persistent_id(self, obj: Any) -> int | None:
-        """The place in ``parts``; None for what is written out."""
+        """Return the index in ``parts``; None for objects that are pickled."""
         if not (isinstance(obj, (Tensor, nn.Module, torch.Generator)) or callable(obj)):
             return None
         if id(obj) not in self._places:
@@ -107,7 +107,7 @@ class _Reader(pickle.Unpickler):
         ]
 
     def persistent_load(self, pid: int) -> Any:
-        """What is at this place."""
+        """Return the object with this index."""
         return self._parts[pid]
 
 
