@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,14 +17,13 @@ from typing import Any
 
 import anyorder
 from anyorder.compare.plan.entrants import Entrant, resolve, resolve_all
-from anyorder.compare.plan.items import Item, Task
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Entry, Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run import pilot
 from anyorder.compare.run.environment import cores, environment
-from anyorder.compare.run.estimate import Pace, run_seconds, timeout
+from anyorder.compare.run.estimate import expected, timeout
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
@@ -119,7 +117,9 @@ def compare(
             where = environment(threads, settings.jobs, settings.device)
             facts = storage.keep_facts(Facts(described, found, where))
         progress.say(_found(plan, facts, entrants))
-        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, interrupted)
+        scheduler = Scheduler(plan, entrants, storage, facts, progress, out)
+        scheduler.expected = expected(plan, scheduler.rates, storage.states(), pool, check)
+        _work(request, scheduler, pool, interrupted)
         done = results.build(plan, facts, entrants, storage.outcomes(), command(request))
     results.keep(out / "results.json", done)
     (report or _report)(done, out)
@@ -228,7 +228,7 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
 
 def _ask(pool: Pool, job: str, settings: Settings, check: Callable[[], None]) -> Any:
     try:
-        return pool.ask(job, settings, check)
+        return pool.ask(job, settings, check, settings.timeout and timeout(settings))
     except WorkerError as error:
         raise ProblemError(f"{error}\n{error.trace}".strip()) from error
 
@@ -262,17 +262,6 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threa
     spaces = {name: entrant.space for name, entrant in scheduler.entrants.items()}
     mirror = Mirror(storage, title, facts.problem.goal, spaces)
     todo = len(scheduler.items)
-    states = storage.states()
-    left = [item for item in scheduler.items if states[item.key] != "done"]
-
-    def check() -> None:
-        if asked.is_set():
-            raise Interrupted(f"interrupted before the first run; {_again(request)}")
-
-    def ask(job: str, task: Task) -> Any:
-        return pool.ask(job, task, check, timeout(plan.settings, 0.0))
-
-    scheduler.expected = _expected(plan, scheduler.rates, left, ask)
     scheduler.progress.begin(todo, scheduler.expected, plan.settings.jobs)
     try:
         with Keeper(storage, mirror) as keeper:
@@ -286,27 +275,6 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threa
         scheduler.progress.end()
     while storage.unmirrored(1):
         mirror.update()
-
-
-def _expected(
-    plan: Plan, rates: dict[str, float], left: Sequence[Item], ask: Callable[[str, Task], Any]
-) -> dict[Item, float]:
-    """Estimate the seconds of each run from a few warm steps of its method.
-
-    Runs of a method whose steps fail count as 0 seconds.
-    """
-    entries = {method.name: method for method in plan.methods}
-    tasks = {item: Task(plan.settings, entries[item.method], item, {}, rates) for item in left}
-    paces: dict[str, Pace] = {}
-    for name, entry in entries.items():
-        if any(item.method == name for item in left):
-            first = Task(plan.settings, entry, Item.trial(name, 0, 0), {}, rates)
-            with contextlib.suppress(WorkerError):
-                paces[name] = ask("pace", first)
-    return {
-        item: run_seconds(paces[item.method], task) if item.method in paces else 0.0
-        for item, task in tasks.items()
-    }
 
 
 def _report(found: Results, out: Path) -> None:

@@ -47,14 +47,16 @@ class Pretending:
     def __init__(self, answer: Answer = good) -> None:
         self.answer = answer
         self.asked: list[tuple[str, Task]] = []
+        self.timeouts: list[float | None] = []
         self.events: list[Event] = []
 
     @property
     def idle(self) -> int:
         return 0 if self.events else 1
 
-    def submit(self, job: str, task: Task, tag: str) -> None:
+    def submit(self, job: str, task: Task, tag: str, timeout: float | None = None) -> None:
         self.asked.append((tag, task))
+        self.timeouts.append(timeout)
         self.events = self.answer(tag, task)
 
     def wait(self, timeout: float) -> list[Event]:

@@ -94,8 +94,10 @@ class _Writer(pickle.Pickler):
             return None
         if id(obj) not in self._places:
             self._places[id(obj)] = len(self.parts)
-            copied = isinstance(obj, Tensor) and id(obj) not in self._fixed
-            self.parts.append(_copied(obj) if copied else (obj, None))
+            if isinstance(obj, Tensor) and id(obj) not in self._fixed:
+                self.parts.append(_copied(obj))
+            else:
+                self.parts.append((obj, None))
         return self._places[id(obj)]
 
 
