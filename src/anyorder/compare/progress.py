@@ -95,8 +95,8 @@ class Live(Plain):
         super().__init__(console)
         self.bars = Progress(
             TextColumn("{task.description}", markup=False, table_column=_column(3)),
-            BarColumn(table_column=_column(2)),
-            TextColumn("{task.fields[note]}", markup=False, table_column=_column(3)),
+            BarColumn(table_column=_column(1)),
+            TextColumn("{task.fields[note]}", markup=False, table_column=_column(4)),
             console=console,
             transient=True,
             expand=True,

@@ -55,7 +55,7 @@ def test_bars_on_a_terminal() -> None:
 
 def test_lines_of_logs_have_80_columns_and_whole_words() -> None:
     out = console(terminal=False, width=80)
-    words = "adamw: anyorder.methods.adamw.AdamW 0.9; lr=0.001, betas=(0.9, 0.999), eps=1e-08; " * 3
+    words = "adamw: anyorder.methods.adamw.AdamW 0.9; lr=0.001, betas=(0.9, 0.999), eps=1e-08; " * 3 + "end"
     path = "/a/path/that/is/longer/than/a/line/" + "x" * 80
     Plain(out).say([words, f"  cannot write {path}", "", "short"])
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -71,13 +71,14 @@ def test_bars_fit_into_80_columns() -> None:
     progress.begin(12, {item: 4000.0}, 1)
     progress.started(item)
     progress.point(item, point(fraction=0.5, val_loss=0.7))
-    with out.capture() as shown:
-        out.print(progress.bars.get_renderable())
+    progress.waiting(11, 1)
     progress.end()
-    lines = shown.get().splitlines()
+    shown = console(terminal=False, width=80)
+    shown.print(progress.bars.get_renderable())
+    lines = shown.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 2
     assert all(len(line) <= 80 for line in lines)
-    assert "11/12, 1 h 6 min left" in lines[0]
+    assert "11/12, 1 h 6 min left, 1 elsewhere" in lines[0]
     assert lines[1].startswith("tune 3  a_package") and "loss 0.7" in lines[1]
 
 
