@@ -8,6 +8,7 @@ defaults, gets the same space and the same trials.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -70,9 +71,14 @@ class Dimension:
     ceiling: float | None = None
 
     def __str__(self) -> str:
-        """In words, such as ``lr log 1e-05..0.1 (declared)``."""
+        """As text, such as ``lr log 1e-05..0.1 (declared)``."""
+        return f"{self.name} {self.range} ({self.source}{', extended' * self.extended})"
+
+    @property
+    def range(self) -> str:
+        """Kind and ends, such as ``log 1e-05..0.1``."""
         what = "|".join(map(str, self.choices or ())) or f"{self.low:g}..{self.high:g}"
-        return f"{self.name} {self.kind} {what} ({self.source}{', extended' * self.extended})"
+        return f"{self.kind} {what}"
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -145,7 +151,9 @@ def _log(name: str, default: float, fixed: tuple[float, float], source: str) -> 
     """A logarithmic scale around the default; a fixed range where the default is 0."""
     reach = 10.0 ** (DECADES / 2)
     low, high = (default / reach, default * reach) if default > 0 else fixed
-    return Dimension(name, "log", default, float(f"{low:.12g}"), float(f"{high:.12g}"), source=source)
+    return Dimension(
+        name, "log", default, float(f"{low:.12g}"), float(f"{high:.12g}"), source=source
+    )
 
 
 def _declared(name: str, each: Hyper, default: Any, source: str) -> Dimension:
@@ -224,7 +232,9 @@ def _user(name: str, text: str, default: Any, hyper: Hyper | None) -> Dimension:
             f"{name}: expected two numbers, as in {kind}:1e-5..1e-1, got {text!r}"
         ) from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise SpaceError(f"{name}: expected two finite numbers LOW..HIGH with LOW < HIGH, got {text!r}")
+        raise SpaceError(
+            f"{name}: expected two finite numbers LOW..HIGH with LOW < HIGH, got {text!r}"
+        )
     if kind == "log" and low <= 0:
         raise SpaceError(f"{name}: a logarithmic range needs LOW > 0, got {text!r}")
     is_count = isinstance(default, int) and not isinstance(default, bool)
@@ -247,8 +257,6 @@ def _choice(name: str, text: str, hyper: Hyper | None) -> Any:
 
 def literal(text: str) -> Any:
     """A value from a command line: a Python literal where it is one, else the text itself."""
-    import ast
-
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -339,6 +347,18 @@ def at_edge(dimension: Dimension, value: Any) -> Literal["lower", "upper"] | Non
     return "lower" if share <= EDGE else "upper" if share >= 1 - EDGE else None
 
 
+def open_edge(dimension: Dimension, value: Any) -> Literal["lower", "upper"] | None:
+    """The end that a value lies at, if better ones may lie beyond it.
+
+    Not where the hyper-parameter itself ends, as a momentum does at 0; but where the user's range
+    does.
+    """
+    side = at_edge(dimension, value)
+    if side is None or (dimension.source != "user" and _beyond(dimension, side) is None):
+        return None
+    return side
+
+
 def _move(space: Sequence[Dimension], past: Past) -> tuple[Dimension, Config] | None:
     """The first dimension with the best trial at an edge, extended, and the trial beyond it."""
     best, (value, _) = min(past, key=lambda trial: trial[1], default=({}, (math.inf, math.inf)))
@@ -385,7 +405,9 @@ def _shares(count: int, index: int, sampler: Sampler, seed: int) -> list[float]:
         numpy = require("numpy")
         return numpy.random.default_rng([seed, index]).random(count).tolist()
     sobol = require("scipy.stats").qmc.Sobol(count, scramble=True, rng=seed)
-    return sobol.fast_forward(index - 1).random(1)[0].tolist()
+    if index > 1:
+        sobol.fast_forward(index - 1)
+    return sobol.random(1)[0].tolist()
 
 
 def _at(dimension: Dimension, share: float) -> Any:

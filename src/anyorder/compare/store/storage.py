@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyorder
 from anyorder.compare.plan.items import Item
@@ -51,7 +53,11 @@ class Claim:
 
 def embedded_url(out: Path) -> str:
     """URL of the SQLite database in the folder of a comparison."""
-    return f"sqlite:///{(out / 'compare.db').resolve()}"
+    path = str((out / "compare.db").resolve())
+    if re.fullmatch(r"[\w/. ~+:,@()-]*", path):
+        return f"sqlite:///{path}"
+    # A character that means something in an address: SQLite's own form can quote it.
+    return f"sqlite:///file:{quote(path)}?uri=true"
 
 
 class Storage:

@@ -192,7 +192,7 @@ def test_a_damaged_outcome_is_named_with_its_place(opened: Storage, url: str) ->
     opened.claim(ITEM)
     opened.finish(ITEM, GOOD)
     edit(url, "UPDATE anyorder_items SET outcome = '{}' WHERE state = 'done'")
-    with pytest.raises(ResultsError, match="tune/a/0.config is missing"):
+    with pytest.raises(ResultsError, match="tune/a/0/0.config is missing"):
         opened.outcomes()
 
 
