@@ -55,7 +55,10 @@ def test_bars_on_a_terminal() -> None:
 
 def test_lines_of_logs_have_80_columns_and_whole_words() -> None:
     out = console(terminal=False, width=80)
-    words = "adamw: anyorder.methods.adamw.AdamW 0.9; lr=0.001, betas=(0.9, 0.999), eps=1e-08; " * 3 + "end"
+    words = (
+        "adamw: anyorder.methods.adamw.AdamW 0.9; lr=0.001, betas=(0.9, 0.999), eps=1e-08; " * 3
+        + "end"
+    )
     path = "/a/path/that/is/longer/than/a/line/" + "x" * 80
     Plain(out).say([words, f"  cannot write {path}", "", "short"])
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from anyorder.compare.plan.entrants import resolve
 from anyorder.compare.plan.items import Item, Task
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.settings import Settings
+from anyorder.compare.progress import Silent
 from anyorder.compare.run import estimate
 from anyorder.compare.run.estimate import Forecast, Pace, pace, run_seconds, timeout
+from anyorder.compare.session import Request, compare
 from anyorder.oracle.ledger import NOMINAL_RATES
 from anyorder.problems import load
 
@@ -116,3 +119,21 @@ def test_a_forecast_without_estimates_says_nothing() -> None:
     forecast = Forecast(dict.fromkeys(runs("a", 2), 0.0))
     forecast.finished(runs("a", 1)[0], 3.0)
     assert forecast.left() == 0.0
+
+
+@pytest.mark.slow
+def test_the_estimate_before_the_start_is_near_the_measured_times(tmp_path: Path) -> None:
+    """Recorded numbers of a real comparison: methods that differ in the cost of a step."""
+    told: dict[str, float] = {}
+
+    class Told(Silent):
+        def begin(self, total: int, expected: Mapping[Item, float], jobs: int) -> None:
+            told.update({item.key: seconds for item, seconds in expected.items()})
+
+    settings = Settings("digits", budget="300grads", tune=2, seeds=1, threads=1, defaults=False)
+    methods = ("adamw", "mezo", "torch.optim:LBFGS")
+    found = compare(Request(settings, methods, tmp_path), Told(), lambda found, out: None)
+    for method in found.methods:
+        spent = sum(run.curve[-1].seconds + run.evaluation_seconds for run in method.runs)
+        guess = sum(told[f"report/{method.name}/0/{run.seed}"] for run in method.runs)
+        assert spent / 3 < guess < 3 * spent, method.name
