@@ -18,15 +18,12 @@ import pytest
 import anyorder
 from anyorder.compare import session
 from anyorder.compare.plan.entrants import EntrantError
-from anyorder.compare.plan.items import items
 from anyorder.compare.plan.plan import PlanError
 from anyorder.compare.plan.settings import Settings, SettingsError
 from anyorder.compare.progress import Silent
 from anyorder.compare.run.pool import Pool
-from anyorder.compare.run.records import Cost
 from anyorder.compare.session import Request, compare
 from anyorder.compare.store import results
-from anyorder.compare.store.schema import Facts
 from anyorder.compare.store.storage import StorageError
 from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
@@ -382,24 +379,6 @@ def test_measured_rates_price_the_budget(tiny: Callable[..., Any]) -> None:
     found = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=1)
     assert found.budget["forwards"] == pytest.approx(20 * found.rates.measured["grads"])
     assert found.methods[0].runs[0].curve[-1].calls.grads == 20
-
-
-def test_the_estimate_follows_budget_and_jobs(finished: Any) -> None:
-    _, found, _ = finished
-    pilot = replace(
-        found.pilot, evaluation_seconds=0.0, costs={"value": Cost(0.5, 0), "gradient": Cost(2.0, 0)}
-    )
-    facts = Facts(found.problem, pilot, found.environment)
-
-    def seconds(**changes: Any) -> float:
-        settings = replace(found.plan.settings, defaults=False, **changes)
-        return session.estimate(replace(found.plan, settings=settings), facts)
-
-    assert len(items(found.plan)) == 3 * (2 + 2 + 2)
-    assert seconds(budget="7s") == pytest.approx(7 * 12)
-    assert seconds(budget="7s", jobs=2) == pytest.approx(7 * 6)
-    assert seconds(budget="12grads") == pytest.approx(12 * 36 * 0.5)
-    assert seconds(budget="10steps") == pytest.approx(12 * 10 * 2.0)
 
 
 WORDS = [
