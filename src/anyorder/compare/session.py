@@ -249,7 +249,8 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
 
 def _ask(pool: Pool, job: str, settings: Settings, check: Callable[[], None]) -> Any:
     try:
-        return pool.ask(job, settings, check, settings.timeout and timeout(settings))
+        limit = timeout(settings) if settings.timeout else None
+        return pool.ask(job, settings, check, limit)
     except WorkerError as error:
         raise ProblemError(f"{error}\n{error.trace}".strip()) from error
 
