@@ -61,7 +61,7 @@ def data_hash(names: Iterable[str]) -> str | None:
 
 
 def files_hash(files: Iterable[tuple[str, Path]]) -> str:
-    """SHA-256 over pairs of a name and a file's contents (with normalized line ends)."""
+    """SHA-256 over pairs of a name and a file's contents (with normalised line ends)."""
     digest = hashlib.sha256()
     for name, path in files:
         content = path.read_bytes().replace(b"\r\n", b"\n")

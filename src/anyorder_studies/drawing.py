@@ -9,7 +9,7 @@ from typing import Any
 
 from anyorder_studies.study import Measurement, Results, Study
 
-# All text and axes use this color; the SVG file replaces it by the reader's text color.
+# All text and axes use this colour; the SVG file replaces it by the reader's text colour.
 INK = "#16181d"
 PALETTE = ("#2f7fd0", "#e0782f", "#2a9d6f", "#c4568f", "#8f7bd8", "#b99a1e", "#7d8794")
 
@@ -50,7 +50,7 @@ SCHEMES = (
 
 
 def draw(study: Study, results: Results, measurements: dict[str, Measurement], path: Path) -> None:
-    """Write the study's figure as SVG that adapts to light and dark color schemes.
+    """Write the study's figure as SVG that adapts to light and dark colour schemes.
 
     The same results give the same bytes: identifiers are derived from the study's key, and the file
     contains no date.

@@ -1,4 +1,4 @@
-"""The gallery's page: markup, styles for both color schemes, and the filter."""
+"""The gallery's page: markup, styles for both colour schemes, and the filter."""
 
 from __future__ import annotations
 

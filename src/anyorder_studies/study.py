@@ -154,4 +154,4 @@ class Study(ABC):
 
     @abstractmethod
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Draw the result; the harness sets colors and fonts."""
+        """Draw the result; the harness sets colours and fonts."""

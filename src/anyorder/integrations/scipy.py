@@ -68,7 +68,7 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
             raise MinimizeError(f"disp: expected True or False, got {shown!r}")
         chosen |= _limited(chosen.pop("maxiter", None), chosen.get("budget"))
         if _beside_the_value(fun, jac) and not get(name).needs & {"grad", "hessian"}:
-            jac = None  # minimize always passes it
+            jac = None  # minimize() always passes it
         stop = _relayed(callback)
         found = minimize(fun, x0, args, method=name, jac=jac, callback=stop, **chosen)
         if shown:  # the purpose of the option
@@ -116,7 +116,7 @@ def _limited(maxiter: Any, budget: Budget | str | None) -> dict[str, Any]:
         return {"budget": Budget(steps=steps)}
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
     if not isinstance(limits, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return {"budget": limits}  # minimize raises the error
+        return {"budget": limits}  # minimize() raises the error
     return {"budget": replace(limits, steps=min(steps, limits.steps or steps))}
 
 

@@ -22,7 +22,7 @@ QUASI_NEWTON_FALL, PAIRS = 1e-4, 10
 
 
 class Search:
-    """Minimizes ``eta S`` over displacements from the current point, where it is zero.
+    """Minimises ``eta S`` over displacements from the current point, where it is zero.
 
     Args:
         oracle: evaluates values and gradients of the surrogate.

@@ -107,11 +107,11 @@ class ByRole(Optimizer):
         made.setdefault("lr_given", plain(made["lr"]))  # schedulers write into tensors
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Matrix updates are normalized, so decay added to the gradient would have no effect."""
+        """Matrix updates are normalised, so decay added to the gradient would have no effect."""
         if not group["decoupled_weight_decay"]:
             raise HyperError(
                 "decoupled_weight_decay: expected True; decay added to the gradient has no effect, "
-                f"since {type(self).__name__} normalizes it. Leave the option out"
+                f"since {type(self).__name__} normalises it. Leave the option out"
             )
 
     def adamw_share(self, group: Mapping[str, Any]) -> float:

@@ -49,7 +49,7 @@ class LionK(Optimizer):
         m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
     The choice of :math:`\kappa` determines the effect of decoupled weight decay :math:`\lambda`.
-    The method minimizes :math:`f(x) + \kappa^*(\lambda x) / \lambda` with the convex conjugate
+    The method minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda` with the convex conjugate
     :math:`\kappa^*(y) = \sup_v v \cdot y - \kappa(v)`, and where :math:`\kappa` grows like a norm
     that is a constraint of radius :math:`1 / \lambda` in the dual norm:
 
@@ -156,7 +156,7 @@ class LionK(Optimizer):
     p: float = hyper(1.5, ge=1, doc="exponent, for lp")
     threshold: float = hyper(1e-3, ge=0, unit="gradient", doc="width, for huber and soft")
     polar: str = hyper(
-        "auto", choices=("auto", "svd", "newton-schulz"), doc="how to orthogonalize, for spectral"
+        "auto", choices=("auto", "svd", "newton-schulz"), doc="how to orthogonalise, for spectral"
     )
 
     def check_group(self, group: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ class SSO(Optimizer):
     :math:`z(w_t) - \eta_t G`: gradient descent in output space, projected onto the outputs that the
     model can represent.
 
-    Inner steps minimize :math:`\eta_t S`, whose curvature does not depend on :math:`\eta_t`. One
+    Inner steps minimise :math:`\eta_t S`, whose curvature does not depend on :math:`\eta_t`. One
     inner step with ``inner="gd"`` is bitwise equal to stochastic gradient descent with step size
     ``lr * inner_lr``. ``armijo`` is gradient descent with a backtracking line search, ``lbfgs`` a
     quasi-Newton method with a line search.
@@ -51,7 +51,7 @@ class SSO(Optimizer):
 
     Departures from the paper: rejected trial steps are halved; the authors' code multiplies by 0.9.
     The first trial of a step is twice the largest step size accepted in the previous step; theirs
-    is always 18. Step sizes do not grow between inner steps. The authors' code minimizes the mean
+    is always 18. Step sizes do not grow between inner steps. The authors' code minimises the mean
     of :math:`G z / c + (z - z_t)^2` over samples and classes, so their
     :math:`c` is :math:`1/(2\eta)`.
 
@@ -83,7 +83,7 @@ class SSO(Optimizer):
         doc="learning rate eta in output space; with 1/L the surrogate is a bound",
     )  # fmt: skip
     inner: Literal["armijo", "gd", "lbfgs"] = hyper(
-        "armijo", choices=("armijo", "gd", "lbfgs"), doc="method that minimizes the surrogate"
+        "armijo", choices=("armijo", "gd", "lbfgs"), doc="method that minimises the surrogate"
     )
     inner_steps: int = hyper(10, ge=1, doc="steps on each surrogate")
     inner_lr: float = hyper(

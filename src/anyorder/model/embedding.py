@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class StableEmbedding(nn.Embedding):
-    """An embedding with normalized outputs and 32-bit optimizer state.
+    """An embedding with normalised outputs and 32-bit optimizer state.
 
     Gradients of token embeddings are sparse and vary widely in size, which is the main cause of
-    instability with 8-bit state. Weights are initialized with Xavier uniform instead of normal, and
-    layer normalization is applied before positions are added. An optimizer of the module keeps the
+    instability with 8-bit state. Weights are initialised with Xavier uniform instead of normal, and
+    layer normalisation is applied before positions are added. An optimizer of the module keeps the
     state of these weights in float32, whatever its option ``state``.
 
     Args:
@@ -41,14 +41,14 @@ class StableEmbedding(nn.Embedding):
         self.norm = nn.LayerNorm(embedding_dim, device=self.weight.device, dtype=self.weight.dtype)
 
     def reset_parameters(self) -> None:
-        """Initialize with Xavier uniform; the padding token, if there is one, with zeros."""
+        """Initialise with Xavier uniform; the padding token, if there is one, with zeros."""
         nn.init.xavier_uniform_(self.weight)
         if self.padding_idx is not None:
             with torch.no_grad():
                 self.weight[self.padding_idx].zero_()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalized embeddings, shape ``(*input.shape, embedding_dim)``."""
+        """Normalised embeddings, shape ``(*input.shape, embedding_dim)``."""
         return self.norm(super().forward(input))
 
 

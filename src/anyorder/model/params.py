@@ -199,7 +199,7 @@ def _check(name: str, param: Tensor, seen: set[int], names: set[str]) -> None:
             f"{name} is complex; expected real parameters. Keep torch.view_as_real(z) as the "
             "parameter and use torch.view_as_complex on it in the model"
         )
-    # A module's integer parameters are quantized weights, which are always frozen and skipped.
+    # A module's integer parameters are quantised weights, which are always frozen and skipped.
     if not param.is_floating_point() and not isinstance(param, nn.Parameter):
         raise ParamsError(f"{name} has dtype {param.dtype}; expected a floating-point parameter")
     if param.layout is not torch.strided:

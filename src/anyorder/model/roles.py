@@ -1,6 +1,6 @@
 """Roles of a module's parameters: hidden matrix, embedding, output layer, vector.
 
-Methods with a matrix update (orthogonalized, normalized by rows) must know which of the
+Methods with a matrix update (orthogonalised, normalised by rows) must know which of the
 two-dimensional tensors are linear maps between hidden layers, and which are embeddings or the
 output layer. Most of this follows from the module: types of layers, shared weights, names.
 

@@ -2,7 +2,7 @@ r"""Convex functions of a tensor, whose gradients are the directions of Lion-K.
 
 For an even convex function :math:`\kappa` with conjugate :math:`\kappa^*(y) = \sup_v v \cdot y -
 \kappa(v)`, momentum mapped by :math:`\nabla \kappa` together with decoupled weight decay
-:math:`\lambda` minimizes :math:`f(x) + \kappa^*(\lambda x) / \lambda`. All functions here but one
+:math:`\lambda` minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda`. All functions here but one
 grow like a norm, so their conjugates are infinite outside the unit ball of the dual norm: weight
 decay determines the radius. The last column describes :math:`\kappa^*(y)`.
 

@@ -133,7 +133,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert self._best_fall(dtype, steps=100, enough=0.5, **options) < 0.5
 
     def test_maximize_is_minimising_minus(self) -> None:
-        """Maximizing -f equals minimizing f bit for bit; the returned loss is the closure's."""
+        """Maximising -f equals minimising f bit for bit; the returned loss is the closure's."""
         down, closure = bowl()
         up, other = bowl()
         first, second = (

@@ -261,7 +261,7 @@ class OptionsContract:
         assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in after.values())
 
     def test_under_a_compiled_model(self) -> None:
-        """A model compiled with ``torch.compile`` is optimized like the original."""
+        """A model compiled with ``torch.compile`` is optimised like the original."""
         if "hessian" in self.method.needs:
             pytest.skip("PyTorch's compiled models have no second derivatives")
         names = [name for name, _ in wide()[0].named_parameters()]

@@ -1,6 +1,6 @@
 """Compares each method with a reference implementation of its paper in float64.
 
-Methods are optimized for speed: packed, in place and shared. A reference consists of simple loops,
+Methods are optimised for speed: packed, in place and shared. A reference consists of simple loops,
 so it is easy to verify. The contract runs both on :class:`World`.
 """
 

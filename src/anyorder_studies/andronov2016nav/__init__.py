@@ -1,1 +1,1 @@
-"""NAV light curves: two localized dips and a short Fourier series instead of a long one."""
+"""NAV light curves: two localised dips and a short Fourier series instead of a long one."""

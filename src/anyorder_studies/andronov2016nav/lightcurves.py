@@ -121,7 +121,7 @@ def _area(radius: float) -> Array:
 
 @dataclass(frozen=True)
 class TwoDiscs:
-    """Two stars, modeled as discs, on a circular orbit of radius 1.
+    """Two stars, modelled as discs, on a circular orbit of radius 1.
 
     Args:
         first: Radius of the star that is behind at phase 0.

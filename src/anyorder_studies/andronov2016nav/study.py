@@ -46,8 +46,8 @@ class NavLightCurves(Study):
     """NAV describes the light curve of an eclipsing binary with few parameters.
 
     A light curve with narrow eclipses needs many harmonics, which oscillate (Gibbs phenomenon). NAV
-    adds two localized dips to harmonics of order two: 11 parameters. It is compared here with the
-    trigonometric polynomial whose order minimizes the Bayesian information criterion: on two real
+    adds two localised dips to harmonics of order two: 11 parameters. It is compared here with the
+    trigonometric polynomial whose order minimises the Bayesian information criterion: on two real
     Algol-type curves (ASAS-SN and TESS; random splits, 80 % to fit and 20 % held out), and on
     simulated pairs of discs (limb-darkened except for the total eclipse), where the true curve is
     known. The simulator is independent of NAV; each curve has 400 observations with noise of 0.01

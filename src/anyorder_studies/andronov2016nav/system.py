@@ -127,7 +127,7 @@ def best_trig_order(
 ) -> tuple[int, Fit]:
     """Choose the order of a trigonometric polynomial by an information criterion.
 
-    All orders share one QR factorization, since their columns are nested.
+    All orders share one QR factorisation, since their columns are nested.
 
     Args:
         curve: The light curve over phase.

@@ -194,7 +194,7 @@ def supervised(
         triangles: Open triangles to score.
 
     Returns:
-        One probability per triangle. Features are standardized first, unlike in the paper.
+        One probability per triangle. Features are standardised first, unlike in the paper.
 
     Raises:
         SimplexError: If all or none of the training triangles close.

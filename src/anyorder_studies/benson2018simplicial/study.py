@@ -71,7 +71,7 @@ class SimplicialClosure(Study):
     All ten closure counts of this data set equal the published ones. The published accuracies do
     not follow from them: the authors' code looks up each triangle as an unsorted triple in a set of
     sorted ones, so 83 of the 119 closures count as misses. With these labels we reproduce all 35
-    published accuracies of generalized means to within 0.002 (`as_published` below: our scores with
+    published accuracies of generalised means to within 0.002 (`as_published` below: our scores with
     those labels). With the correct labels the harmonic mean drops from 1.78 to 1.31 times chance,
     and the arithmetic mean is as good. This single data set cannot show whether local scores are
     better than walks: PageRank is best here with either labels. Simplicial PageRank is not

@@ -1,1 +1,1 @@
-"""Lion and its generalizations: weight decay is the radius of a ball."""
+"""Lion and its generalisations: weight decay is the radius of a ball."""

@@ -62,7 +62,7 @@ def projected(ball: str, x: np.ndarray, radius: float) -> np.ndarray:
 
 
 def constrained_optimum(ball: str, problem: Quadratic, radius: float) -> np.ndarray:
-    """Minimize a quadratic in a ball by accelerated projected gradient descent.
+    """Minimise a quadratic in a ball by accelerated projected gradient descent.
 
     Curvatures are between 0.01 and 1, so only rounding errors remain after 1,000 steps.
     """

@@ -50,10 +50,10 @@ ABSTRACT = "abstract of arXiv:2310.05898"
 
 @final
 class LionInABall(Study):
-    r"""Lion's weight decay acts as a constraint: Lion minimizes within abs(x) <= 1 / decay.
+    r"""Lion's weight decay acts as a constraint: Lion minimises within abs(x) <= 1 / decay.
 
     The paper replaces Lion's sign by the gradient of a convex function. Weight decay then bounds
-    the dual norm of the weights: each element for Lion itself, the Euclidean norm for normalized
+    the dual norm of the weights: each element for Lion itself, the Euclidean norm for normalised
     momentum (`l2`), the norm of each row (`group`), the singular values for Muon's direction
     (`spectral`).
 

@@ -1,6 +1,6 @@
 """Five small families of simulations with strengths over two decades and both signs.
 
-Each function draws ``n`` cases and returns the solutions (n, times, d) and the standardized inputs
+Each function draws ``n`` cases and returns the solutions (n, times, d) and the standardised inputs
 (n, p), which are known before the simulation. With ``even=True`` all cases have the same strength
 and sign, to which the angle is invariant and the Euclidean distance is not.
 """

@@ -1,1 +1,1 @@
-"""SCALE and Adam: normalized columns, a single momentum, and memory."""
+"""SCALE and Adam: normalised columns, a single momentum, and memory."""

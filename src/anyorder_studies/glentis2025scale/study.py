@@ -1,4 +1,4 @@
-"""SCALE, SGD, SGD with normalized columns, and Adam on a byte-level language model."""
+"""SCALE, SGD, SGD with normalised columns, and Adam on a byte-level language model."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ GRIDS = {
 WARM_UP = 0.1
 # The loss of a run that diverged: a uniform guess among 256 bytes.
 WORST = math.log(256.0)
-# Perplexities of SCALE and Adam with 60 million weights, the least favorable of four sizes.
+# Perplexities of SCALE and Adam with 60 million weights, the least favourable of four sizes.
 MATCH = math.log(30.81) / math.log(30.05)
 _CODE = "README of the authors' code (OptimAI-Lab/Minimalist_LLM_Pretraining)"
 
 
 @final
 class ScaleAgainstAdam(Study):
-    """SCALE is SGD with normalized columns of each gradient, and with momentum in the output layer.
+    """SCALE is SGD with normalised columns of each gradient, and with momentum in the output layer.
 
     A column contains the weights of one output unit. The paper claims that this matches Adam in
     pretraining of language models, with 35 to 45 % of the memory for weights and state.

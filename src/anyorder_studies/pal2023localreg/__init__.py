@@ -1,4 +1,4 @@
-"""Locally regularized neural differential equations (Pal et al., 2023)."""
+"""Locally regularised neural differential equations (Pal et al., 2023)."""
 
 from anyorder_studies.pal2023localreg.adjoint import solve_adjoint
 from anyorder_studies.pal2023localreg.field import NetworkField

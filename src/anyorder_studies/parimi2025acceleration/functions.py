@@ -25,7 +25,7 @@ class Smooth:
         value: maps a point of shape ``(n,)`` to a loss of shape ().
         mu: its smallest curvature, or a lower bound.
         smooth: its largest curvature, or an upper bound.
-        minimum: its minimizer, shape ``(n,)``, float64.
+        minimum: its minimiser, shape ``(n,)``, float64.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ def pieces(size: int) -> Smooth:
 
 @cache
 def _cancer() -> tuple[Tensor, Tensor]:
-    """Standardized features with a column of ones, shape ``(n, 31)``, and labels 0 or 1."""
+    """Standardised features with a column of ones, shape ``(n, 31)``, and labels 0 or 1."""
     batch = load("cancer").batch(0, 0)
     ones = torch.ones(len(batch.answers), 1, dtype=torch.float64)
     return torch.cat([batch.features, ones], dim=1), batch.answers
@@ -86,7 +86,7 @@ def ridge(condition: float) -> Smooth:
 
 
 def _newton(table: Tensor, answers: Tensor, mu: float) -> Tensor:
-    """The minimizer of the ridge regression by Newton's method from zero, which converges here.
+    """The minimiser of the ridge regression by Newton's method from zero, which converges here.
 
     Raises:
         StudyError: If 50 steps do not reach rounding errors.

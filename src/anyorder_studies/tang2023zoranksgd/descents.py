@@ -52,7 +52,7 @@ def optimizer_of(method: str, model: torch.nn.Module, setting: list[float], seed
 def run_task(
     task: str, method: str, setting: list[float], seed: int, budget: int
 ) -> dict[str, Any]:
-    """Minimize with a fixed number of evaluations.
+    """Minimise with a fixed number of evaluations.
 
     Args:
         task: One of :data:`TASKS`.

@@ -38,7 +38,7 @@ class LengthScales(Problem):
 
     @cached_property
     def _parts(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Features and targets of the three parts, standardized with the training part."""
+        """Features and targets of the three parts, standardised with the training part."""
         features, answers = _patients()
         order = torch.randperm(len(answers), generator=generator(self.name, self.split))
         rows = order.split([TRAINING, VALIDATION, len(answers) - TRAINING - VALIDATION])

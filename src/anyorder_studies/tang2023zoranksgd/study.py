@@ -1,4 +1,4 @@
-"""ZO-RankSGD: cosines to the gradient, optimization runs, and a real tuning task."""
+"""ZO-RankSGD: cosines to the gradient, optimisation runs, and a real tuning task."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SUMMARIES = (
 
 @final
 class RanksAgainstValues(Study):
-    """ZO-RankSGD minimizes a function using only the order of candidates.
+    """ZO-RankSGD minimises a function using only the order of candidates.
 
     There are three experiments. Cosines: how well is the estimate from ranks aligned with the
     gradient of a quadratic in 100 dimensions, if all of 15 or 50 candidates are ranked, or only the
     best 3 or the best one of 15? Descents: a quadratic in 20 dimensions with condition number 10
-    and Rosenbrock's function in 10 dimensions are minimized with 880 evaluations. A real task: ten
+    and Rosenbrock's function in 10 dimensions are minimised with 880 evaluations. A real task: ten
     length scales of a kernel regression on the diabetes data are tuned in 440 evaluations, using
     only the order of validation errors.
 
@@ -154,7 +154,7 @@ class RanksAgainstValues(Study):
                     }
 
     def run(self, unit: Unit) -> Result:
-        """Average cosines; or tune (once for all seeds) and minimize with the best setting."""
+        """Average cosines; or tune (once for all seeds) and minimise with the best setting."""
         if unit["task"] == "cosines":
             return {**mean_cosines(unit["dim"], unit["draws"], unit["seed"])}
         contest = (unit["task"], unit["method"])

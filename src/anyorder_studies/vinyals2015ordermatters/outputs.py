@@ -1,7 +1,7 @@
 r"""Sets as outputs: a chain model over tokens, and the search for an output order.
 
 A set has many orders, and the chain rule applies to each, but some are easier to learn. The search
-maximizes :math:`\sum_i \max_\pi \log p(Y_{i,\pi}\mid X_i)`: first with uniformly random orders,
+maximises :math:`\sum_i \max_\pi \log p(Y_{i,\pi}\mid X_i)`: first with uniformly random orders,
 then with an order *sampled* according to its probability, element by element among those not yet
 emitted. Sampling explores; the maximum would keep its first choice.
 
