@@ -297,7 +297,7 @@ def test_who_shares_an_address_is_told_and_changes_nothing(
     vote(first)
     refused = vote(second)
     assert refused.status_code == 409
-    assert "Networks that share one address share one vote" in refused.text
+    assert "All users of a network share one vote" in refused.text
     assert vote(second, headers={"accept": "application/json"}).json() == {"status": 409}
     assert 'aria-pressed="true"' not in second.get("/paper/71").text
     vote(first)  # takes it back, and the network is free again
