@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def _here(plan: Plan, settings: Settings) -> Plan:
     return replace(plan, settings=replace(plan.settings, **own))
 
 
+@cache
 def _load_engines() -> None:
     """Import what Optuna and SQLAlchemy import late: two threads must not be the first to do so."""
     require("optuna").storages.RDBStorage("sqlite://")
