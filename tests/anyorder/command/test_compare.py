@@ -97,6 +97,7 @@ def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path
         (["digits", "--storage", "oracle://x/y"], 4, "use sqlite or postgresql"),
         (["nothing.py"], 3, "does not exist"),
         (["digits", "-o", "batchsize=3"], 3, "unknown option 'batchsize'"),
+        (["digits", "-o", "batch_size=[3]"], 3, "must be an integer of at least 1; got [3]"),
         (["digits", "--out", "/proc/nowhere"], 4, "cannot write into /proc/nowhere"),
         (["digits", "--jobs", "many"], 2, "Invalid value for '--jobs'"),
         (["digits", "--schedule", "steps"], 2, "schedule: expected 'constant' or 'cosine'"),
