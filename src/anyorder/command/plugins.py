@@ -21,7 +21,10 @@ from anyorder.errors import AnyOrderError
 
 GROUP = "anyorder.commands"
 #: Commands of this package that need an extra.
-OWN = (metadata.EntryPoint("compare", "anyorder.command.compare:app", GROUP),)
+OWN = tuple(
+    metadata.EntryPoint(name, f"anyorder.command.{name}:app", GROUP)
+    for name in ("compare", "gate", "race", "suite")
+)
 
 
 def plugins() -> dict[str, metadata.EntryPoint]:

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from anyorder.compare.run import memory
 from anyorder.compare.run.adapter import Diverged, Foreign, Native, adapt
 from anyorder.compare.run.compiling import compiled
 from anyorder.compare.run.records import Costs, Final, Point, RunRecord
+from anyorder.files import replaced
 from anyorder.oracle.closures import Closure, Composite
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
@@ -143,7 +145,11 @@ class RunBudget(Budget):
 
 
 def run(
-    problem: Problem, entrant: Entrant, task: Task, watch: Watcher = lambda point: None
+    problem: Problem,
+    entrant: Entrant,
+    task: Task,
+    watch: Watcher = lambda point: None,
+    keep: Path | None = None,
 ) -> RunRecord:
     """Train once and return the record.
 
@@ -154,6 +160,7 @@ def run(
         entrant: the method.
         task: settings, seed and budget.
         watch: called with every point of the curve as soon as it is known.
+        keep: file for the ``state_dict`` of the trained model, if the run succeeds.
 
     Returns:
         The record, with ``warmup_seconds`` of 0.
@@ -161,6 +168,8 @@ def run(
     training = Training(problem, entrant, task, watch)
     with _noted_warnings(training.warnings):
         record = _outcome(training)
+        if keep is not None and record.status == "done":
+            training.save(keep)
     record.warnings = list(training.warnings)
     return record
 
@@ -361,6 +370,13 @@ class Training:
                     resampled.append(finite(score[problem.metric]))
         numbers = None if found is None else {name: finite(each) for name, each in found.items()}
         return numbers, resampled
+
+    def save(self, path: Path) -> None:
+        """Write the ``state_dict`` of the result to a file, with tensors on the CPU."""
+        with self._quiet(), self._judged():
+            state = move(dict(self.model.state_dict()), "cpu")
+            with replaced(path) as scratch:
+                torch.save(state, scratch)
 
     def record(self) -> RunRecord:
         """The record of the run so far, as if it ended now."""
