@@ -85,9 +85,7 @@ class Judge:
         each = grads // (TRIALS + 1)
         past: list[tuple[dict[str, Any], tuple[float, float]]] = []
         for index in range(TRIALS):
-            config = configuration(
-                entrant.space, index, trials=TRIALS, sampler="qmc", past=past
-            )
+            config = configuration(entrant.space, index, trials=TRIALS, sampler="qmc", past=past)
             value, _ = self.run(entrant, config, each, trial=True)
             past.append((config, (value, 0.0)))
         best = min(past, key=lambda one: one[1])[0]

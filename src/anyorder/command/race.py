@@ -39,9 +39,7 @@ def race(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial point and batches.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads; default: all cores.")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
     timeout: Annotated[
         str | None, typer.Option(help="Per run: 10m, 2h; default: 20 x its estimate.")
     ] = None,
@@ -50,7 +48,7 @@ def race(
 ) -> None:
     """Train a model within one total budget, without tuning by hand.
 
-    Methods and learning rates are tried on short schedules; more than half of the budget trains the
+    Methods and learning rates are tried on short schedules; at least half of the budget trains the
     winner from the start. The folder gets model.pt, race.json and race.txt. To continue an
     interrupted race, run the same command again.
     """

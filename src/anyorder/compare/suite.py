@@ -1,8 +1,8 @@
 """A suite: ordinary comparisons on several problems, and a summary over them.
 
-What a suite consists of is data: :data:`PARTS` are the problems, and :data:`LEVELS` say how long and
-how often each method is run on them. Every problem is one comparison in a folder of its own, so a
-suite is continued by running it again.
+A suite is data: :data:`PARTS` are the problems, and :data:`LEVELS` say how long and how often each
+method is run on them. Every problem is one comparison in a folder of its own, so a suite is
+continued by running it again.
 """
 
 from __future__ import annotations

@@ -114,9 +114,7 @@ def _frozen(texts: list[str], trained: int) -> Tensor:
     there = found["attention_mask"].bool()
     parts: list[Tensor] = []
     with torch.no_grad():
-        for tokens, mask in zip(
-            found["input_ids"].split(_CHUNK), there.split(_CHUNK), strict=True
-        ):
+        for tokens, mask in zip(found["input_ids"].split(_CHUNK), there.split(_CHUNK), strict=True):
             states = model.embeddings(input_ids=tokens)
             for block in _blocks(trained)[0]:
                 states = _through(block, states, mask)

@@ -2,9 +2,10 @@
 
 Candidates are methods with learning rates around their defaults. They are compared on *completed*
 short schedules: in each stage every candidate is trained from the start with the whole
-learning-rate schedule, and the best third goes on to longer runs. What is left of the budget, more
-than half of it, trains the winner from the start. The intermediate state of a long run would say
-little, because methods with a high learning rate only catch up when it decays.
+learning-rate schedule, and the best third goes on to longer runs, with further learning rates next
+to the best. At least half of the budget is left to train the winner from the start. The
+intermediate state of a long run would say little, because runs with a high learning rate only catch
+up when it decays.
 
 Runs are executed by the worker processes of a comparison. Each finished run is appended to a
 journal, so a killed race is continued by the same command.

@@ -27,15 +27,15 @@ from anyorder.compare.store.schema import Outcome
 from anyorder.problems import ProblemError
 
 #: Shares of the budget for the stages; the rest trains the winner.
-STAGES = (0.15, 0.1, 0.2)
+STAGES = (0.12, 0.13, 0.25)
 #: Learning rates of the first stage, in half decades around the default; fewer if time is short.
 LADDERS = ((-2, 0, 2, 4), (0, 2), (0,))
 #: A run shorter than this many steps says little; a step costs about one gradient.
 LEAST_STEPS, LEAST_FORWARDS = 20, 60
-#: One candidate in this many goes on, and of so many methods the learning rates are refined.
+#: One candidate in this many goes on, and the learning rates of so many are refined.
 KEPT, REFINED = 3, 2
-#: A stage is left out if its runs are not longer than those before by this factor.
-LONGER = 1.5
+#: Runs of a stage are longer than those before by this factor at least, or it is left out.
+LONGER = 2.0
 #: Evaluations of the winner's run, and the largest share of its time for them.
 EVALUATIONS, WATCHED = 20, 0.05
 
@@ -133,9 +133,13 @@ class Track:
             candidates, length = self._first()
         else:
             candidates = self._next(ranked)
-            length = self._length(STAGES[number], len(candidates))
-            if len(candidates) == 1 or length < LONGER * before:
+            while self._length(STAGES[number], len(candidates)) < LONGER * before:
+                candidates.pop()  # the least promising is last
+                if not candidates:
+                    return None
+            if len(candidates) == 1:
                 return None
+            length = self._length(STAGES[number], len(candidates))
         return {"length": length, "candidates": [[each.method, each.rung] for each in candidates]}
 
     def _first(self) -> tuple[list[Candidate], float]:
@@ -155,16 +159,17 @@ class Track:
         )
 
     def _next(self, ranked: Sequence[Candidate]) -> list[Candidate]:
-        """The best third, and the untried learning rates next to those of the best methods."""
+        """The best third, and untried learning rates next to the best two; important ones first."""
         kept = list(ranked[: math.ceil(len(ranked) / KEPT)])
-        best = {each.method: each.rung for each in reversed(kept) if each.rung is not None}
-        order = dict.fromkeys(each.method for each in kept if each.method in best)
+        leaders = [each for each in kept if each.rung is not None][:REFINED]
         near = [
-            Candidate(method, best[method] + step)
-            for method in list(order)[:REFINED]
+            Candidate(each.method, each.rung + step)
+            for each in leaders
             for step in (1, -1)
+            if each.rung is not None
         ]
-        return [*kept, *(each for each in near if each not in self.tried)]
+        new = [each for each in dict.fromkeys(near) if each not in self.tried]
+        return [*kept[:REFINED], *new, *kept[REFINED:]]
 
     def _config(self, each: Candidate) -> dict[str, float]:
         if not each.rung:

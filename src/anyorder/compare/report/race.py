@@ -104,8 +104,7 @@ def text(found: Race) -> str:
     lines = [
         f"{found.problem}: {found.winner.name}, trained for {found.length} "
         f"of a total budget of {found.budget}",
-        f"validation: {found.metric} {show(found.winner.metric)}, "
-        f"loss {show(found.winner.loss)}",
+        f"validation: {found.metric} {show(found.winner.metric)}, loss {show(found.winner.loss)}",
     ]
     if found.test is not None:
         numbers = ", ".join(f"{name} {show(value)}" for name, value in found.test.items())

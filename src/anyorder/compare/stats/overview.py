@@ -4,9 +4,9 @@ The target on a problem is what the tuned baseline reached at 75 % of its budget
 :func:`~anyorder.compare.stats.targets.ladder`), so that every problem has one that is neither
 trivial nor out of reach.
 
-A further line shows the *best of the defaults*: on each problem the method whose default setting has
-the best validation metric. Trying several methods at their defaults can be as good as tuning one of
-them, so a method that is worth tuning has to be better.
+A further line shows the *best of the defaults*: on each problem the method whose default setting
+has the best validation metric. Trying several methods at their defaults can be as good as tuning
+one of them, so a method that is worth tuning has to be better.
 
 References:
     R. M. Schmidt, F. Schneider, P. Hennig (2021), Descending through a crowded valley. ICML 2021.
