@@ -62,9 +62,8 @@ PARTS = (
     Part("encoder", "text, pretrained encoder", 40),
 )
 
-#: Methods that take part by default: first-order methods whose defaults work without knowledge of
-#: the problem.
-METHODS = ("adamw", "lion", "muon", "schedule_free_adamw", "sgd")
+#: Methods that take part by default: first-order methods that work on every problem.
+METHODS = ("adamw", "exadam", "lion", "schedule_free_adamw", "sgd")
 
 
 @dataclass(frozen=True)

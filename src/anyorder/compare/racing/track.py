@@ -29,9 +29,9 @@ from anyorder.problems import ProblemError
 #: Shares of the budget for the stages; the rest trains the winner.
 STAGES = (0.12, 0.13, 0.25)
 #: Learning rates of the first stage, in half decades around the default; fewer if time is short.
-LADDERS = ((-2, 0, 2, 4), (0, 2), (0,))
+LADDERS = ((-2, 0, 2, 4), (0, 2, 4), (0, 2), (0,))
 #: A run shorter than this many steps says little; a step costs about one gradient.
-LEAST_STEPS, LEAST_FORWARDS = 20, 60
+LEAST_STEPS, LEAST_FORWARDS = 10, 30
 #: One candidate in this many goes on, and the learning rates of so many are refined.
 KEPT, REFINED = 3, 2
 #: Runs of a stage are longer than those before by this factor at least, or it is left out.

@@ -71,6 +71,13 @@ def sentences(found: Overview) -> list[str]:
     few = len(found.problems) < 6
     said += ["With fewer than six problems these scores mean little."] if few else []
     said += [f"{name} was left out: {why}" for name, why in found.left_out.items()]
+    for method in found.methods:
+        reasons = {
+            each.problem: why for each in found.problems if (why := each.place(method).failed)
+        }
+        if reasons:
+            why = next(iter(reasons.values()))
+            said.append(f"{method} has no result on {', '.join(reasons)}: {why}")
     return said
 
 

@@ -55,6 +55,7 @@ def test_the_sentences_name_what_beats_the_defaults() -> None:
     assert said[0] == "Least mean cost over 1 problem: a<b."
     assert "Better than the best of 2 defaults: a<b." in said
     assert "encoder was left out: not installed" in said
+    assert said[-1] == "sgd has no result on p: it|x"
     worse = [{**each, "ratio": 3.0} for each in overview().scores]
     assert "No method is better than the best of 2 defaults." in sentences(overview(scores=worse))
 
