@@ -72,7 +72,7 @@ def race(
     return run_race(RaceRequest(problem, folder, budget, memory=limit, **more), say)
 
 
-def model_of(found: Race, out: Path) -> Any:
+def model_of(found: Race, out: str | Path) -> Any:
     """The trained model of a race, on the CPU.
 
     Args:
@@ -82,7 +82,7 @@ def model_of(found: Race, out: Path) -> Any:
     import torch
 
     model = load(found.problem, **found.options).build(found.seed)
-    model.load_state_dict(torch.load(out / "model.pt", weights_only=True))
+    model.load_state_dict(torch.load(Path(out) / "model.pt", weights_only=True))
     return model
 
 
