@@ -311,7 +311,8 @@ def use():
     optuna.create_study(storage=optuna.storages.RDBStorage("sqlite://"), study_name="x")
 thread = threading.Thread(target=use)
 thread.start(); thread.join()
-print(sorted(name for name in set(sys.modules) - before if name.startswith(("optuna", "sqlalchemy", "alembic"))))
+engines = ("optuna", "sqlalchemy", "alembic")
+print([name for name in set(sys.modules) - before if name.startswith(engines)])
 """
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True,
