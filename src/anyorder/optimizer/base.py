@@ -60,7 +60,7 @@ from anyorder.optimizer.options import (
 from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
-from anyorder.oracle.closures import Closure, ClosureError, Ranker
+from anyorder.oracle.closures import Closure, ClosureError, Ranker, needs_closure
 from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
@@ -655,10 +655,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """Return the oracle of a step."""
         if closure is None and not self.closures:
             if self.needs != GRADIENT_ONLY:
-                raise NeedsError(
-                    f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
-                    "closure; write optimizer.step(lambda: criterion(model(x), y))"
-                )
+                raise NeedsError(needs_closure(type(self).__name__, self.needs))
             return BackwardDone(self.named_params(), owner=self, **self._policies())
         asked: Any = closure  # None raises an error for methods with several closures
         return self.oracle(asked, advance=True)
