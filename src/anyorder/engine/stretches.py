@@ -165,7 +165,7 @@ class Stretch:
             columns = zip(
                 here, self._rows(buffers), *[map(_flat, given) for given in rest], strict=True
             )
-            rows = [[param.view(-1), *stored, *more] for param, stored, *more in columns]
+            rows = [[_flat(param), *stored, *more] for param, stored, *more in columns]
             engine.run_each(program, rows, scalars)
             return
         pack = self._pack(engine) if self.packed else None
@@ -223,7 +223,7 @@ def _run_blocks(
 
 def _flat(tensor: Tensor) -> Tensor:
     """``tensor`` in one dimension, sharing its memory where a program can run on that."""
-    flat = tensor.reshape(-1)
+    flat = tensor.detach() if tensor.dim() == 1 else tensor.reshape(-1)
     return flat.resolve_neg() if flat.is_neg() else flat
 
 

@@ -671,15 +671,15 @@ _CONSTRUCTOR = (
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _writable() -> Generator[None]:
+def _writable() -> contextlib.AbstractContextManager[Any]:
     """Disable gradients; inside inference mode, create ordinary tensors nevertheless."""
-    if torch.is_inference_mode_enabled():
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    else:
-        with torch.no_grad():
-            yield
+    return _outside_inference_mode() if torch.is_inference_mode_enabled() else torch.no_grad()
+
+
+@contextlib.contextmanager
+def _outside_inference_mode() -> Generator[None]:
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _apply(use: Application, stretch: Stretch, given: Mapping[int, Sequence[Any]]) -> None:
