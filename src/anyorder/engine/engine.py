@@ -14,10 +14,19 @@ import torch
 from torch import Tensor
 
 from anyorder.engine.kernels import Kernel, kernel_for
-from anyorder.engine.program import NOISE, Arithmetic, Program, program_for
+from anyorder.engine.program import (
+    NOISE,
+    Arithmetic,
+    Program,
+    number,
+    precision_for,
+    program_for,
+)
 from anyorder.errors import AnyOrderError
 
 Mode = Literal["auto", "eager", "compiled"]
+#: The scalars of a program by name.
+Scalars = Mapping[str, float | Tensor]
 MODES: tuple[Mode, ...] = ("auto", "eager", "compiled")
 
 #: Eager rules work through long CPU tensors in slices of this many elements, so that their
@@ -46,22 +55,20 @@ class Engine:
         self.mode: Mode = mode
         self.work: dict[str, int] = {}
 
-    def run(
-        self, rule: Arithmetic | Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-    ) -> None:
+    def run(self, rule: Arithmetic | Program, tensors: Sequence[Tensor], scalars: Scalars) -> None:
         """Apply a rule in place.
 
         Args:
             rule: the arithmetic, or a program around it.
             tensors: contiguous tensors on one device, the written ones first: 1-D and of equal
                 length, or of equal first dimension where the program has blocks.
-            scalars: 0-dim CPU tensors by name, float64 (int64 for those of the noise).
+            scalars: numbers by name, or 0-dim tensors of them.
         """
         program = rule if isinstance(rule, Program) else program_for(rule)
         self.run_each(program, [tensors], scalars)
 
     def run_each(
-        self, program: Program, sets: Iterable[Sequence[Tensor]], scalars: Mapping[str, Tensor]
+        self, program: Program, sets: Iterable[Sequence[Tensor]], scalars: Scalars
     ) -> None:
         """Apply a program to each of several sets of tensors as :meth:`run` does to one.
 
@@ -72,18 +79,19 @@ class Engine:
         sets = [tensors for tensors in sets if tensors[0].numel()]
         kernels = self._kernels(program, sets)
         if len(sets) == 1 and kernels[0] is None and sets[0][0].numel() <= SLICE:
-            program(sets[0], scalars)  # the shortest way, for small problems
+            _run_eagerly(program, sets[0], scalars)  # the shortest way, for small problems
             return
         ready: list[tuple[Kernel, list[Tensor]]] = []
         for tensors, kernel in zip(sets, kernels, strict=True):
             if kernel is None:
                 for piece, given in _slices(program, tensors, scalars):
-                    program(piece, given)
+                    _run_eagerly(program, piece, given)
             else:
                 # Kernels with blocks look at each of them twice, the others stream.
                 cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
                 for piece, given in cut:
-                    ready.append((kernel, [*piece, *[given[name] for name in program.scalars]]))
+                    numbers = _numbers(program, given, torch.float64)
+                    ready.append((kernel, [*piece, *numbers.values()]))
             scalars = _after(program, tensors, scalars)
         for kernel, arguments in ready:
             kernel(arguments)
@@ -109,9 +117,24 @@ class Engine:
         ]
 
 
+def _run_eagerly(program: Program, tensors: Sequence[Tensor], scalars: Scalars) -> None:
+    dtype = precision_for(program.rule, tuple([t.dtype for t in tensors]))
+    program(tensors, _numbers(program, scalars, dtype))
+
+
+def _numbers(program: Program, scalars: Scalars, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The scalars as the tensors that a program takes, in order; whole numbers for the noise."""
+    return {
+        name: number(int(scalars[name]), torch.int64)
+        if name in NOISE
+        else number(float(scalars[name]), dtype)
+        for name in program.scalars
+    }
+
+
 def _slices(
-    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-) -> Iterable[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    program: Program, tensors: Sequence[Tensor], scalars: Scalars
+) -> Iterable[tuple[Sequence[Tensor], Scalars]]:
     """The tensors cut so that temporaries stay in cache, with the scalars for each piece."""
     rows, width = tensors[0].shape[0], program.block or 1
     step = SLICE // width
@@ -121,8 +144,8 @@ def _slices(
 
 
 def _cut(
-    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int
-) -> Iterator[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    program: Program, tensors: Sequence[Tensor], scalars: Scalars, step: int
+) -> Iterator[tuple[Sequence[Tensor], Scalars]]:
     """Pieces of ``step`` rows."""
     for start in range(0, tensors[0].shape[0], step):
         piece = [t[start : start + step] for t in tensors]
@@ -130,9 +153,7 @@ def _cut(
         scalars = _after(program, piece, scalars)
 
 
-def _after(
-    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-) -> Mapping[str, Tensor]:
+def _after(program: Program, tensors: Sequence[Tensor], scalars: Scalars) -> Scalars:
     """The scalars for what follows ``tensors``: random bits are numbered by element."""
     if not program.random:
         return scalars

@@ -8,7 +8,9 @@ on 1-D tensors of equal length, written with plain tensor operations::
         param.sub_(lr * velocity)
 
 Tensors are positional, the ones it writes to come first; scalars are keyword-only and arrive as
-0-dim float64 tensors, so that a schedule changes their value and never the program. A rule uses
+0-dim tensors, so that a schedule changes their value and never the program. They are float64, or
+float32 where an eager rule only combines them with float32 tensors, which round them anyway
+(:func:`precision_for`). A rule uses
 only operations that IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons, integer and bit
 operations), never ``add(alpha=)`` or ``lerp``, which some kernels fuse: that is why eager and
 compiled runs agree bit for bit and a run may change over in the middle.
@@ -26,8 +28,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from anyorder.engine.formats import PLAIN, Format, Parts, noise_for
 from anyorder.engine.tensors import HALF
@@ -150,6 +155,45 @@ def program_for(
 ) -> Program:
     """The program of these parts, always the same one: it is looked up by identity."""
     return Program(rule, formats, decay, gradient)
+
+
+@functools.lru_cache(maxsize=512)  # most numbers stay the same from step to step
+def number(value: float, dtype: torch.dtype) -> Tensor:
+    """``value`` as a 0-dim CPU tensor."""
+    kind = np.float64 if dtype.is_floating_point else np.int64
+    return torch.from_numpy(np.array(value, kind)).to(dtype)  # the fastest way to a tensor
+
+
+@functools.cache
+def precision_for(rule: Arithmetic, dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
+    """The dtype of scalars in an eager run of ``rule`` on tensors of these dtypes.
+
+    PyTorch rounds a float64 scalar that meets a float32 tensor, at the price of another operation
+    each time. It is rounded once for all where nothing else is done with it.
+    """
+    if not HALF.union((torch.float32,)).issuperset(dtypes):
+        return torch.float64
+    with torch.inference_mode(False), torch.no_grad(), _Meetings() as seen:
+        tensors = [torch.ones(2, dtype=torch.float32, device="cpu") for _ in dtypes]
+        rule(*tensors, **dict.fromkeys(scalar_names(rule), number(1.0, torch.float64)))
+    return torch.float32 if seen.vectors_only else torch.float64
+
+
+class _Meetings(TorchDispatchMode):
+    """Sees whether each operation on a scalar also takes a float32 tensor that is none."""
+
+    vectors_only = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        if not all(t.ndim for t in given) and not any(
+            t.ndim and t.dtype is torch.float32 for t in given
+        ):
+            self.vectors_only = False
+        return func(*args, **kwargs)
 
 
 def _more(formats: Sequence[Format]) -> int:

@@ -8,14 +8,14 @@ each of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anyorder.engine.engine import Engine
+from anyorder.engine.engine import Engine, Scalars
 from anyorder.engine.formats import SMALLEST_8BIT, Format, Parts
 from anyorder.engine.packing import Pack
 from anyorder.engine.program import Arithmetic, Decay, Program, program_for
@@ -156,7 +156,7 @@ class Stretch:
         program: Program,
         buffers: tuple[str, ...],
         inputs: Sequence[Sequence[Tensor]],
-        scalars: Mapping[str, Tensor],
+        scalars: Scalars,
     ) -> None:
         """Run ``program`` on parameters, the named buffers and inputs (lists over parameters)."""
         here = [local(p) for p in self.params]
@@ -201,7 +201,7 @@ def _run_blocks(
     program: Program,
     stored: Sequence[Parts],
     flat: list[Tensor],
-    scalars: Mapping[str, Tensor],
+    scalars: Scalars,
 ) -> None:
     """Run on rows of blocks; a last row that is not full is completed for the call."""
     block = program.block

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.engine.formats import PLAIN, STOCHASTIC, noise_for
-from anyorder.engine.program import NOISE, Decay, Program, scalar_names
+from anyorder.engine.program import NOISE, Decay, Program, number, scalar_names
 from anyorder.engine.stretches import Stretch
 from anyorder.model.sharding import as_sharded, local, summed
 from anyorder.points.directions import Seeded
@@ -33,11 +31,6 @@ class Owner(Protocol):
         ...
 
 
-@functools.lru_cache(maxsize=256)  # most numbers stay the same from step to step
-def _number(value: float) -> Tensor:
-    return torch.from_numpy(np.array(value, np.float64))  # the fastest way to a tensor
-
-
 class Application:
     """Application of a rule to a group."""
 
@@ -46,7 +39,7 @@ class Application:
     ) -> None:
         self.owner, self.rule, self.group = owner, rule, group
         self.scalars = scalars or rule.scalars
-        self._made: dict[int, dict[str, Tensor]] = {}  # numbers by step
+        self._made: dict[int, dict[str, float]] = {}  # numbers by step
         surrounded = rule.ends_step and rule.gradient
         self._cautious = bool(surrounded and group.get("cautious"))
         self._rounds = bool(group.get("stochastic_rounding"))
@@ -80,7 +73,7 @@ class Application:
         stretch: Stretch,
         program: Program,
         inputs: Sequence[Sequence[Tensor]],
-        scalars: dict[str, Tensor],
+        scalars: dict[str, float],
     ) -> None:
         """Keep only updates against the gradient and scale them up to compensate.
 
@@ -106,12 +99,13 @@ class Application:
             result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
             noise = None
             if program.formats[0].random:
-                keys = self._noise(f"{stretch.names[0]}/{index}").values()
+                words = self._noise(f"{stretch.names[0]}/{index}").values()
+                keys = [number(word, torch.int64) for word in words]
                 noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
             program.formats[0].write_((local(param),), result, noise)
 
-    def _numbers(self, step: int) -> dict[str, Tensor]:
-        """The scalars of the rule and of weight decay as the 0-dim tensors the engine takes."""
+    def _numbers(self, step: int) -> dict[str, float]:
+        """The scalars of the rule and of weight decay."""
         if step in self._made:
             return self._made[step]
         group = self.group
@@ -121,11 +115,9 @@ class Application:
             numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
         elif self.decay == "coupled":
             numbers["penalty"] = float(group["weight_decay"])
-        made = {name: _number(value) for name, value in numbers.items()}
-        return self._made.setdefault(step, made)
+        return self._made.setdefault(step, numbers)
 
-    def _noise(self, name: str) -> dict[str, Tensor]:
+    def _noise(self, name: str) -> dict[str, int]:
         """Return the keys of the random bits for rounding a stretch in this step."""
         low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
-        words = [torch.tensor(word, dtype=torch.int64, device="cpu") for word in (low, high, 0)]
-        return dict(zip(NOISE, words, strict=True))
+        return dict(zip(NOISE, (low, high, 0), strict=True))

@@ -55,17 +55,19 @@ class Owner(Declares, Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, and its views."""
+    """A stretch, what its parameters were like when it was made, and its views by name."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
-    views: dict[str, list[Tensor]]
+    names: list[str]
+    views: list[Tensor] = field(init=False)
     here: list[Tensor] = field(init=False)
     places: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.here = [local(view) for views in self.views.values() for view in views]
+        self.views = [entry[name] for name in self.names for entry in self.stretch.entries]
+        self.here = list(map(local, self.views))
         self.places = list(map(Tensor.data_ptr, self.here))
 
 
@@ -221,8 +223,7 @@ def _enter(
         stretch.entries.append(fresh)
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
-    views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views)
+    return _Arranged(stretch, label, _facts(stretch.params), names)
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
@@ -241,9 +242,8 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     entries = stretch.entries
     if not same(map(owner.state.get, stretch.params), entries):
         return False
-    for name, views in arranged.views.items():
-        if not same([entry.get(name) for entry in entries], views):
-            return False
+    if not same([entry.get(name) for name in arranged.names for entry in entries], arranged.views):
+        return False
     if list(map(Tensor.data_ptr, arranged.here)) != arranged.places:
         return False  # value.data = other moves a tensor that stays the same object
     facts = _facts(stretch.params)

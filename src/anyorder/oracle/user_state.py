@@ -38,7 +38,7 @@ class NumpyRandom:
 
     def state(self) -> Any:
         """The state; the same object if nothing was drawn since."""
-        generator: Any = np.random.get_bit_generator()
+        generator: Any = np.random.get_bit_generator()  # pyright: ignore[reportAttributeAccessIssue]
         memory = None
         if type(generator) is np.random.MT19937 and not self._halves:
             memory = ctypes.string_at(generator.ctypes.state_address, 4 * (624 + 1))
