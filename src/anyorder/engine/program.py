@@ -173,9 +173,13 @@ def precision_for(rule: Arithmetic, dtypes: tuple[torch.dtype, ...]) -> torch.dt
     """
     if not HALF.union((torch.float32,)).issuperset(dtypes):
         return torch.float64
-    with torch.inference_mode(False), torch.no_grad(), _Meetings() as seen:
+    with torch.inference_mode(False), torch.no_grad():
         tensors = [torch.ones(2, dtype=torch.float32, device="cpu") for _ in dtypes]
-        rule(*tensors, **dict.fromkeys(scalar_names(rule), number(1.0, torch.float64)))
+        scalars = dict.fromkeys(
+            scalar_names(rule), torch.ones((), dtype=torch.float64, device="cpu")
+        )
+        with _Meetings() as seen:
+            rule(*tensors, **scalars)
     return torch.float32 if seen.vectors_only else torch.float64
 
 
