@@ -1,4 +1,4 @@
-"""Hyper-parameters, declared once: constructor, check, command-line flag, docs row, search space.
+"""Hyper-parameters, declared once for constructors, checks, command line, docs and tuning.
 
 Example:
     >>> from anyorder.hyper import Hyper, hyper
@@ -34,7 +34,7 @@ class UnknownOptionError(AnyOrderError, TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Hyper:
-    """One hyper-parameter: default, bounds, search space and words for people."""
+    """One hyper-parameter: default, bounds, search space and documentation."""
 
     default: Any
     gt: float | None = None
@@ -49,7 +49,7 @@ class Hyper:
     doc: str = ""
 
     def check(self, name: str, value: Any) -> None:
-        """Raise :class:`HyperError` unless ``value`` is one this parameter may take."""
+        """Raise :class:`HyperError` unless ``value`` is allowed."""
         if self.choices is not None:
             if not any(_is_choice(value, choice) for choice in self.choices):
                 raise HyperError(f"{name}: expected one of {list(self.choices)}, got {value!r}")
@@ -95,7 +95,7 @@ class Hyper:
         return isinstance(self.default, int) and not isinstance(self.default, bool)
 
     def range(self) -> str:
-        """The allowed values in words, such as ``> 0`` or ``>= 0, < 1``."""
+        """The allowed values as text, such as ``> 0`` or ``>= 0, < 1``."""
         if self.choices is not None:
             return " | ".join(str(choice) for choice in self.choices)
         low = f"> {self.gt:g}" if self.gt is not None else ""
@@ -124,7 +124,7 @@ class Hyper:
 
 
 def _is_choice(value: Any, choice: Any) -> bool:
-    """Whether they are equal and of one kind: True is not 1, and 256.0 counts nothing."""
+    """Whether both are equal and of the same type: True is not 1, 256.0 is not 256."""
     kind = Integral if isinstance(choice, int) else type(choice)
     if isinstance(value, bool) != isinstance(choice, bool) or not isinstance(value, kind):
         return False
@@ -156,17 +156,17 @@ def hyper(
     """Declare a hyper-parameter of a method.
 
     Args:
-        default: the value used when none is given; its type is the parameter's type.
+        default: the value used if none is passed; its type is the parameter's type.
         gt: lower bound, excluded.
         ge: lower bound, included.
         lt: upper bound, excluded.
         le: upper bound, included.
         choices: the only values allowed.
-        search: how tuning draws it; ``None`` leaves it at its default.
+        search: how tuning samples it; ``None`` keeps the default.
         low: lower end of the search range.
         high: upper end of the search range.
         unit: physical meaning of one unit, e.g. ``"parameter / gradient"``.
-        doc: one line for people.
+        doc: one line of documentation.
     """
     chosen = None if choices is None else tuple(choices)
     if search in ("log", "linear") and (low is None or high is None or not low < high):
@@ -181,7 +181,7 @@ def hyper(
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], owner: str) -> None:
-    """Raise :class:`UnknownOptionError` if ``given`` holds a name that is not in ``known``."""
+    """Raise :class:`UnknownOptionError` if a name in ``given`` is not in ``known``."""
     names = sorted(known)
     for name in given:
         if name not in names:

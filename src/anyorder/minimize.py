@@ -35,7 +35,7 @@ Status = Literal["budget", "converged", "stopped", "diverged"]
 
 #: Steps without progress after which ``tol`` calls a run converged.
 PATIENCE = 10
-#: Steps left out in a row (``nonfinite="skip"``) after which a run is given up.
+#: Skipped steps in a row (``nonfinite="skip"``) after which a run ends.
 SKIPS = 100
 #: The units of the ledger that a method uses, by need.
 SPENT = {
@@ -48,7 +48,7 @@ SPENT = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What :func:`minimize` found.
+    """The result of :func:`minimize`.
 
     Attributes:
         x: the best evaluated point, of the same type as ``x0``. With a ranker no values are known,
@@ -174,7 +174,7 @@ def minimize(
 def _run(
     optimizer: Optimizer, closure: Closure, seen: Seen, stop: Callable[[], bool], tol: float | None
 ) -> tuple[Status, str]:
-    """Step until something ends the run."""
+    """Take steps until the run ends."""
     near, stale, skipped = math.nan, 0, 0
     try:
         while skipped < SKIPS:
@@ -189,12 +189,12 @@ def _run(
                 if stale >= PATIENCE:
                     return "converged", f"{PATIENCE} steps in a row brought at most {tol:g}"
             if stop():
-                return "stopped", "the callback asked to stop"
+                return "stopped", "the callback stopped the run"
     except BudgetExhausted as end:
         return "budget", str(end)
     except NonFiniteError as error:
         return "diverged", str(error)
-    return "diverged", f"{SKIPS} steps in a row were left out: what they met was not finite"
+    return "diverged", f"{SKIPS} steps in a row were skipped: the value or gradient was not finite"
 
 
 def _last(
@@ -210,9 +210,9 @@ def _last(
         return math.nan
     try:
         replace(limits, steps=None, seconds=None).check(optimizer.calls, {"values": 1})
-    except BudgetExhausted:  # of less than one value
+    except BudgetExhausted:  # the budget is smaller than one value
         return None
-    optimizer.budget, optimizer.nonfinite = None, "ignore"  # the run is over; this is set aside
+    optimizer.budget, optimizer.nonfinite = None, "ignore"  # the final value is not limited
     optimizer.oracle(closure).value()
     return None if seen.last is None else seen.last[1]
 
@@ -222,10 +222,10 @@ def _judged(
 ) -> tuple[Status, str, bool]:
     """Determine status, message and success from the values."""
     if seen.last is not None and math.isnan(seen.fun):
-        return status, f"{message}; no finite value was seen", False
+        return status, f"{message}; there was no finite value", False
     if last is not None and seen.worse(last):
-        kept = f"it ended at a value of {last:g}, worse than {seen.began():g} where it began"
-        message = f"{message}; {kept}. The result is the best point seen; lower the step size"
+        kept = f"the final value {last:g} is worse than the initial value {seen.began():g}"
+        message = f"{message}; {kept}. The result is the best evaluated point; lower the step size"
         return ("stopped" if status == "stopped" else "diverged"), message, False
     return status, message, status != "diverged"
 
@@ -264,13 +264,13 @@ def takes_intermediate_result(callback: Callable[..., Any]) -> bool:
         return False
 
 
-# What is asked for -------------------------------------------------------------------------------
+# Arguments ---------------------------------------------------------------------------------------
 
 
 def _limits(
     budget: Any, chosen: type[Optimizer], options: dict[str, Any], *, endless: bool
 ) -> Budget:
-    """Return a copy of the budget if the method can use it up; else raise."""
+    """Return a copy of the budget if the method can use it up; otherwise raise."""
     spent = set[str]().union(*(SPENT.get(need, set()) for need in chosen.needs))
     if options.get("products") == "finite":
         spent.discard("products")
@@ -291,8 +291,8 @@ def _limits(
         priced = any(limits.rates.get(kind, 0.0) > 0 for kind in spent)
         if not (name in spent or name in ("steps", "seconds") or (name == "forwards" and priced)):
             raise MinimizeError(
-                f"budget: {chosen.__name__} never spends {name}, so a limit in them would never "
-                f"end it; write it in {', '.join(sorted(spent))}, forwards, steps or seconds"
+                f"budget: {chosen.__name__} never spends {name}, so a limit in {name} never "
+                f"ends the run; use {', '.join(sorted(spent))}, forwards, steps or seconds"
             )
     return limits
 
@@ -323,8 +323,8 @@ def _check_use(
     """Refuse options that the method cannot use."""
     if chosen.needs & COMPOSITE:
         raise MinimizeError(
-            f"{chosen.__name__} needs a function in two parts, outputs and their loss; step the "
-            "optimizer itself, with anyorder.Composite(outputs, loss)"
+            f"{chosen.__name__} needs a composite function, a loss of outputs; call the "
+            "optimizer directly, with anyorder.Composite(outputs, loss)"
         )
     if not (jac is None or isinstance(jac, bool) or callable(jac)):
         raise MinimizeError(
@@ -332,19 +332,19 @@ def _check_use(
         )
     slopes = bool(chosen.needs & {"grad", "hessian"})
     if callable(jac) and not slopes:
-        raise MinimizeError(f"jac: {chosen.__name__} never asks for a gradient; leave it out")
+        raise MinimizeError(f"jac: {chosen.__name__} uses no gradient; remove jac")
     if slopes and not jac and not isinstance(x0, Tensor):
         raise MinimizeError(
             f"{chosen.__name__} needs gradients; pass jac=, or start from a tensor and compute "
             "with torch"
         )
     if ranker is not None and "rank" not in chosen.needs:
-        raise MinimizeError(f"ranker: {chosen.__name__} never asks for an order; leave it out")
+        raise MinimizeError(f"ranker: {chosen.__name__} uses no ranking; remove ranker")
     if tol is not None and chosen.needs == frozenset({"rank"}):
-        raise MinimizeError(f"tol: {chosen.__name__} never sees a value; use callback to stop it")
+        raise MinimizeError(f"tol: {chosen.__name__} uses no values; stop it with callback")
     exact = options.get("products", "exact") == "exact"
     if jac and "hessian" in chosen.needs and exact:
         raise MinimizeError(
-            f"{chosen.__name__} needs second derivatives, which jac does not give; pass "
+            f"{chosen.__name__} needs second derivatives, which jac does not return; pass "
             "products='finite' for differences of gradients, or start from a tensor, without jac"
         )

@@ -1,4 +1,4 @@
-"""A plain function as a closure: shown copies of points, its values remembered, the best kept."""
+"""Closures from plain functions; they record the values and keep the best point."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from anyorder.errors import AnyOrderError
 from anyorder.oracle.closures import Closure
 from anyorder.points.directions import Shift
 
-Point = Any  # a numpy array, a list of numbers or a tensor; the answer comes in the same kind
+Point = Any  # a NumPy array, a list of numbers or a tensor; results have the same type
 Function = Callable[..., Any]
-#: Makes of a tensor what the user is shown: a copy, in the kind of ``x0``.
+#: Converts a tensor to what the user's function receives: a copy of the type of ``x0``.
 Shown = Callable[[Tensor], Point]
 
-#: A value is worse than another if it is so by more than this many rounding errors.
+#: A value counts as worse than another only beyond this multiple of eps, relatively.
 ROUNDING = 16
 
 
 class MinimizeError(AnyOrderError, ValueError):
-    """A function, a start or an option that cannot be used."""
+    """An invalid function, initial point or option."""
 
 
 class Seen:
-    """The values the function gave and where, of which the best is kept.
+    """The evaluated points and values, of which the best is kept.
 
     Args:
-        start: where the run begins.
-        sign: -1 where large values are good, else 1.
+        start: the initial point.
+        sign: -1 when maximizing, else 1.
     """
 
     def __init__(self, start: Tensor, sign: float) -> None:
@@ -48,7 +48,7 @@ class Seen:
         self._at_start: float | None = None
 
     def take(self, x: Tensor, value: float) -> None:
-        """Take note of a value at ``x``, which nobody changes any more."""
+        """Record a value at ``x``, a tensor that is not modified later."""
         self.last = x, value
         if self.opening:
             self._first.append(value)
@@ -58,14 +58,14 @@ class Seen:
             self.best, self.fun = x, value
 
     def began(self) -> float:
-        """The value at the start, or around it for methods that only look there."""
+        """The value at the initial point, or the mean around it if it was not evaluated."""
         if self._at_start is not None:
             return self._at_start
         found = [value for value in self._first if math.isfinite(value)]
         return sum(found) / len(found) if found else math.nan
 
     def worse(self, value: float) -> bool:
-        """Whether ``value`` is worse than a known one at the start; NaN is."""
+        """Whether ``value`` is worse than a known initial value; NaN is."""
         began = self.began()
         slack = ROUNDING * torch.finfo(self.start.dtype).eps * abs(began)
         return math.isfinite(began) and not self.sign * (value - began) <= slack
@@ -73,10 +73,10 @@ class Seen:
 
 @contextlib.contextmanager
 def plain_settings() -> Generator[Callable[[Function], Function]]:
-    """PyTorch as the library expects it, whatever the caller has set.
+    """Set the PyTorch defaults that the library expects, independent of the caller's.
 
-    Autograd works, and new tensors lie on the CPU unless a device is named. Yields what makes a
-    function of the user's run on the user's default device.
+    Autograd is enabled, and new tensors are on the CPU unless a device is specified. Yields a
+    wrapper that makes a user's function run with the user's default device.
     """
     device = torch.get_default_device()
     moved = device.type != "cpu"
@@ -97,14 +97,14 @@ def plain_settings() -> Generator[Callable[[Function], Function]]:
 
 
 def kind(x0: Point) -> Shown:
-    """How points are shown to the user: as copies in the kind of ``x0``."""
+    """Return the conversion of points for the user: copies of the type of ``x0``."""
     if isinstance(x0, Tensor):
         return lambda tensor: tensor.detach().clone()
     return lambda tensor: tensor.detach().cpu().numpy().copy()
 
 
 def start_of(x0: Point) -> Tensor:
-    """``x0`` as a tensor of its own, or :class:`MinimizeError`."""
+    """Return a copy of ``x0`` as a tensor, or raise :class:`MinimizeError`."""
     try:
         start = x0.detach().clone() if isinstance(x0, Tensor) else numbers(x0)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -118,7 +118,7 @@ def start_of(x0: Point) -> Tensor:
 
 
 def numbers(value: Any) -> Tensor:
-    """Real numbers of any kind as a detached tensor, of dtype float64 unless they are one."""
+    """Convert real numbers to a detached tensor, float64 unless they are a tensor already."""
     if isinstance(value, Tensor) and not value.is_complex():
         return value.detach()
     found = np.asarray(value)
@@ -128,12 +128,12 @@ def numbers(value: Any) -> Tensor:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is one real number, of Python or numpy, and no truth value."""
+    """Whether ``value`` is one real number of Python or NumPy, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
 def own(args: Any) -> tuple[Any, ...]:
-    """Further arguments as a tuple. Of tensors from inference mode autograd needs copies."""
+    """Return extra arguments as a tuple; inference tensors are cloned, as autograd requires."""
     args = args if isinstance(args, tuple) else (args,)
     return tuple(a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in args)
 
@@ -144,20 +144,20 @@ def own(args: Any) -> tuple[Any, ...]:
 def closure_of(
     fun: Function, jac: Function | bool | None, point: torch.nn.Parameter, shown: Shown, seen: Seen
 ) -> Closure:
-    """A closure that asks ``fun`` at ``point`` or wherever it is moved to.
+    """Return a closure that evaluates ``fun`` at the current value of ``point``.
 
     Args:
         fun: the function of a point.
-        jac: its gradient; True if ``fun`` returns it beside the value, None if autograd finds it
-            or nobody asks for it.
-        point: the parameter that holds the point.
-        shown: makes what ``fun`` and ``jac`` are given.
-        seen: remembers what ``fun`` answers.
+        jac: its gradient; True if ``fun`` returns it with the value, None if autograd computes
+            it or it is not needed.
+        point: the parameter with the point.
+        shown: converts points to arguments of ``fun`` and ``jac``.
+        seen: records the values of ``fun``.
     """
     native = isinstance(shown(point), Tensor)
 
-    def ask(x: Tensor) -> tuple[Tensor, Any]:
-        """The value at ``x``, and the gradient if it comes beside it."""
+    def evaluate(x: Tensor) -> tuple[Tensor, Any]:
+        """Return the value at ``x``, and the gradient if ``fun`` returns both."""
         here, slope = x.detach().clone(), None
         answer = fun(x.clone() if native else shown(here))
         if jac is True:
@@ -166,12 +166,12 @@ def closure_of(
         seen.take(here, float(value.item()))
         if isinstance(answer, Tensor) and answer.is_floating_point():
             if not (answer.requires_grad or bool(value.isfinite())):
-                answer = answer + 0.0 * x.sum()  # out of bounds: no constant, but no finite loss
+                answer = answer + 0.0 * x.sum()  # an infinite constant: give it a graph
             return answer.reshape(()), slope  # with its graph
         return value.to(here), slope
 
     if jac is None or jac is False:
-        return lambda: ask(point)[0]
+        return lambda: evaluate(point)[0]
 
     class Known(torch.autograd.Function):
         """A function whose gradient the user supplies."""
@@ -179,13 +179,13 @@ def closure_of(
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
             ctx.save_for_backward(x)
-            value, ctx.beside = ask(x)
+            value, ctx.gradient = evaluate(x)
             return value.to(x.dtype)
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Tensor:
             (x,) = ctx.saved_tensors
-            return grads[0] * _slope(ctx.beside if jac is True else jac(shown(x)), x)
+            return grads[0] * _slope(ctx.gradient if jac is True else jac(shown(x)), x)
 
     return lambda: Known.apply(point)  # pyright: ignore
 
@@ -193,7 +193,7 @@ def closure_of(
 def ranker_of(
     ranker: Callable[[list[Any]], Sequence[int]], point: Tensor, shown: Shown
 ) -> Callable[[Sequence[Shift]], Sequence[int]]:
-    """A ranker of points as a ranker of shifts."""
+    """Convert a ranker of points to a ranker of shifts."""
     engine = Engine("eager")
 
     def rank(shifts: Sequence[Shift]) -> Sequence[int]:
@@ -209,7 +209,7 @@ def ranker_of(
 
 
 def _one_number(answer: Any) -> Tensor:
-    """What ``fun`` answered as a detached tensor of shape (), or :class:`MinimizeError`."""
+    """Return the value of ``fun`` as a detached tensor of shape ()."""
     try:
         found = numbers(answer)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -220,16 +220,14 @@ def _one_number(answer: Any) -> Tensor:
 
 
 def _both(answer: Any) -> tuple[Any, Any]:
-    """Value and gradient, where ``fun`` returns both."""
+    """Return value and gradient if ``fun`` returned both."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        raise MinimizeError(
-            f"fun: expected the value and the gradient, as jac=True says, got {answer!r}"
-        )
+        raise MinimizeError(f"fun: expected (value, gradient) because of jac=True, got {answer!r}")
     return answer[0], answer[1]
 
 
 def _slope(answer: Any, x: Tensor) -> Tensor:
-    """What ``jac`` answered as a tensor like ``x``, or :class:`MinimizeError`."""
+    """Return the gradient as a tensor like ``x``."""
     try:
         found = numbers(answer)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What there is, as plain data: for ``anyorder list``, ``show``, ``problems``, and for scripts."""
+"""Methods and problems as plain data, for ``anyorder list``, ``show``, ``problems`` and scripts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def methods() -> list[dict[str, Any]]:
 
 
 def method(spec: str) -> dict[str, Any]:
-    """One method: what :func:`methods` says, and ``doc``, ``options``, ``version``, ``source``.
+    """One method: the fields of :func:`methods`, and ``doc``, ``options``, ``version``, ``source``.
 
     Args:
         spec: a name or an import path, see :mod:`anyorder.compare.plan.entrants`.
@@ -74,7 +74,7 @@ def problems() -> list[dict[str, Any]]:
 
 
 def summary(cls: type) -> str:
-    """First line of a docstring, without the name it may begin with."""
+    """First line of a docstring, without a leading name."""
     line = (inspect.getdoc(cls) or "").partition("\n")[0].rstrip(".")
     words = line.partition(": ")[2] or line
     return words[:1].upper() + words[1:]

@@ -1,6 +1,6 @@
 """The command ``anyorder``.
 
-Nothing heavy is imported before a command needs it, so that ``anyorder --help`` answers at once.
+Commands import what they need when they run, so that ``anyorder --help`` is fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from anyorder.command.exits import (
 from anyorder.command.plugins import PluginGroup
 
 _EPILOG = (
-    "Exit codes: 0 done; 1 a comparison finished and a method in it failed; 2 wrong usage; "
+    "Exit codes: 0 success; 1 a comparison finished but a method in it failed; 2 wrong usage; "
     "3 the problem cannot be used; 4 folder or database cannot be used; 70 a bug; 130 interrupted."
 )
 
@@ -37,9 +37,9 @@ app = typer.Typer(
     no_args_is_help=True,
     epilog=_EPILOG,
     pretty_exceptions_enable=False,
-    help="Optimise with whatever your problem can tell you, and find out which method is best.",
+    help="Optimise with rankings, values, gradients or curvature, and compare methods.",
 )
-new_app = typer.Typer(no_args_is_help=True, help="Begin something new from a template.")
+new_app = typer.Typer(no_args_is_help=True, help="Create files from a template.")
 app.add_typer(new_app, name="new")
 
 
@@ -48,8 +48,8 @@ def main() -> None:
     app(prog_name="anyorder")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"anyorder {__version__}")
         raise typer.Exit
 
@@ -62,16 +62,16 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of all errors.")] = False,
 ) -> None:
-    """Options that come before the command."""
+    """Options before the command."""
     show_tracebacks(debug)
 
 
-# --- Looking things up -------------------------------------------------------------------------
+# --- Methods and problems ----------------------------------------------------------------------
 
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List all methods: their order, what they ask for, and what they do."""
+    """List all methods: their order, what they need, and what they do."""
     with clean_errors():
         from anyorder.command import catalogue
 
@@ -79,12 +79,12 @@ def list_(as_json: JsonOption = False) -> None:
         if as_json:
             print_json(rows)
             return
-        table = Table("method", "order", "asks for", "what it does", box=None, pad_edge=False)
+        table = Table("method", "order", "needs", "what it does", box=None, pad_edge=False)
         for row in rows:
-            asks = ", ".join(row["needs"])
-            table.add_row(row["name"], str(row["order"]), asks, escape(row["summary"]))
+            needs = ", ".join(row["needs"])
+            table.add_row(row["name"], str(row["order"]), needs, escape(row["summary"]))
         Console().print(table)
-        typer.echo("\nMore about one: anyorder show METHOD")
+        typer.echo("\nDetails of a method: anyorder show METHOD")
 
 
 @app.command()
@@ -92,7 +92,7 @@ def show(
     method: Annotated[str, typer.Argument(help="A name, or MODULE:CLASS, or FILE.py:CLASS.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show a method: its mathematics, hyper-parameters, what it asks for, and its source."""
+    """Show a method: its mathematics, hyper-parameters, what it needs, and its source."""
     with clean_errors():
         from anyorder.command import catalogue
 
@@ -102,9 +102,9 @@ def show(
             return
         console = Console()
         console.print(f"[bold]{escape(found['class'])}[/bold]  {escape(found['version'])}")
-        console.print(f"order {found['order']}, asks for {', '.join(found['needs'])}\n")
+        console.print(f"order {found['order']}, needs {', '.join(found['needs'])}\n")
         console.print(found["doc"], markup=False, highlight=False)
-        table = Table("option", "default", "allowed", "searched", "unit", "what it is", box=None)
+        table = Table("option", "default", "allowed", "searched", "unit", "description", box=None)
         for row in found["options"]:
             cells = ("name", "default", "range", "search", "unit", "doc")
             table.add_row(*(escape(str(row[cell])) for cell in cells))
@@ -123,25 +123,25 @@ def problems(as_json: JsonOption = False) -> None:
         if as_json:
             print_json(rows)
             return
-        table = Table("problem", "judged by", "target", "options", "what it is", box=None)
+        table = Table("problem", "metric", "target", "options", "description", box=None)
         for row in rows:
             judged = f"{row['metric']} ({row['goal']})"
-            given = ", ".join(f"{name}={value!r}" for name, value in row["options"].items())
+            defaults = ", ".join(f"{name}={value!r}" for name, value in row["options"].items())
             target = "-" if row["target"] is None else f"{row['target']:g}"
-            table.add_row(row["name"], judged, target, escape(given), escape(row["summary"]))
+            table.add_row(row["name"], judged, target, escape(defaults), escape(row["summary"]))
         Console().print(table)
-        typer.echo("\nA problem of your own is a Python file: anyorder check my_problem.py")
+        typer.echo("\nYour own problem is a Python file: anyorder check my_problem.py")
 
 
 @app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A problem's file, or its name.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File of a problem, or its name.")],
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE, for the problem.")
+        list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE: option of the problem.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try a problem out, and say what is wrong with it and what to write instead."""
+    """Test a problem; report errors and how to fix them."""
     with clean_errors():
         from anyorder.compare.plan.limits import prices
         from anyorder.compare.run import pilot
@@ -163,12 +163,12 @@ def check(
 
 @new_app.command("method")
 def new_method(
-    name: Annotated[str, typer.Argument(help="Such as sign_memory.")],
+    name: Annotated[str, typer.Argument(help="Name, for example sign_memory.")],
     into: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path(),
 ) -> None:
-    """Write a method that works, and its test, to be changed into yours.
+    """Create a working method and its test as a template for your own.
 
-    In a checkout of AnyOrder the files go to their places in src and tests.
+    In a checkout of AnyOrder the files are written to src and tests.
     """
     with clean_errors():
         from anyorder.command import scaffold

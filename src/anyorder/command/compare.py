@@ -1,6 +1,6 @@
-"""Find out which method is best on a problem, within a budget.
+"""Compare methods on a problem, within a budget.
 
-Loaded when it is called, not before: it needs the libraries of its extra.
+Imported only when it is called: it needs the libraries of its extra.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def options_of_settings() -> list[inspect.Parameter]:
-    """An option for each setting of a comparison, with its default and its help."""
+    """One command-line option per setting of a comparison, with its default and help."""
     require("pydantic")
     from anyorder.compare.plan.settings import Settings
 
@@ -46,7 +46,7 @@ def options_of_settings() -> list[inspect.Parameter]:
 
 
 def _plain(kind: Any) -> Any:
-    """The type as the command line reads it; words are left to the settings, which know them."""
+    """The type for the command line; choices become plain text, which the settings check."""
     if get_origin(kind) in (Union, types.UnionType):
         (inner,) = (part for part in get_args(kind) if part is not types.NoneType)
         return _plain(inner) | None
@@ -54,7 +54,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of the settings between its own."""
+    """Add the options of the settings to the signature of the command."""
     signature = inspect.signature(function, eval_str=True)
     own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     problem, methods, *rest = own
@@ -69,33 +69,33 @@ def _with_settings(function: Callable[..., None]) -> Callable[..., None]:
 @app.command()
 @_with_settings
 def compare(
-    problem: Annotated[str, typer.Argument(help="A built-in problem, or a file of your own.")],
+    problem: Annotated[str, typer.Argument(help="A built-in problem, or your own file.")],
     methods: Annotated[
         str | None,
-        typer.Option(help="Names, MODULE:CLASS or FILE.py:CLASS, with commas; default: all."),
+        typer.Option(help="Names, MODULE:CLASS or FILE.py:CLASS, comma-separated; default: all."),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE: fix it, do not tune it.")
+        list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE: fix instead of tuning.")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE, for the problem.")
+        list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE: option of the problem.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder; default: comparisons/PROBLEM-BUDGET.")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="postgresql://...: machines with the same command join.")
+        str | None, typer.Option(help="postgresql://...: share the runs between machines.")
     ] = None,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Add seeds or methods to what is there.")
+        bool, typer.Option("--extend", help="Add seeds or methods to an existing comparison.")
     ] = False,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
-    """Find out which method is best on a problem, within a budget.
+    """Compare methods on a problem, within a budget.
 
-    Every method gets the same tuning, the same starts and batches, and the same budget. Killed or
-    interrupted, the same command goes on where it was.
+    Every method gets the same tuning, initial points, batches and budget. To continue an
+    interrupted comparison, run the same command again.
     """
     with clean_errors():
         from anyorder.compare import session
@@ -147,7 +147,7 @@ def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> N
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the leaderboard as JSON can hold it: what is not finite becomes null."""
+    """A row of the leaderboard for JSON: non-finite numbers become null."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()

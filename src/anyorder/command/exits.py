@@ -1,4 +1,4 @@
-"""How commands of ``anyorder`` end: exit codes, errors in red words, answers as JSON."""
+"""Exit codes, error messages and JSON output of the commands."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _debug = False
 
 
 class UsageError(AnyOrderError, ValueError):
-    """Something on the command line that cannot be read."""
+    """An invalid argument on the command line."""
 
 
-def show_tracebacks(wanted: bool) -> None:
-    """Whether errors that this library raises on purpose are shown with their traceback."""
+def show_tracebacks(show: bool) -> None:
+    """Set whether expected errors (:class:`AnyOrderError`) are shown with their traceback."""
     global _debug
-    _debug = wanted
+    _debug = show
 
 
 @contextlib.contextmanager
 def clean_errors() -> Generator[None]:
-    """One red message for an error that this library raised on purpose, and an exit code."""
+    """Turn an expected error into a red message and an exit code."""
     try:
         yield
     except AnyOrderError as error:
@@ -52,7 +52,7 @@ def clean_errors() -> Generator[None]:
 
 
 def _code(error: AnyOrderError) -> int:
-    """The exit code of an error, by the names of its classes: their modules may not be loaded."""
+    """The exit code of an error, by class name, because its module may not be imported."""
     names = {kind.__name__ for kind in type(error).__mro__}
     for name, code in (
         ("Interrupted", INTERRUPTED),
@@ -66,12 +66,12 @@ def _code(error: AnyOrderError) -> int:
 
 
 def print_json(content: Any) -> None:
-    """Print what a command found."""
+    """Print the result of a command."""
     typer.echo(json.dumps(content, indent=1, default=str))
 
 
 def named_values(texts: list[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE``; a value that is a Python literal is taken as one."""
+    """Read ``NAME=VALUE``; values are parsed as Python literals if possible."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

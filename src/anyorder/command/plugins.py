@@ -1,6 +1,7 @@
-"""Commands that are loaded when they are called, not before.
+"""Commands that are imported only when called.
 
-Those that need an extra, and those that other packages add by an entry point of :data:`GROUP`.
+These are commands that need an extra, and commands of other packages, which register them as entry
+points in :data:`GROUP`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ OWN = (metadata.EntryPoint("compare", "anyorder.command.compare:app", GROUP),)
 
 
 def plugins() -> dict[str, metadata.EntryPoint]:
-    """Commands that are loaded late, by name."""
+    """Lazily imported commands, by name."""
     return {each.name: each for each in (*metadata.entry_points(group=GROUP), *OWN)}
 
 
 def summary(point: metadata.EntryPoint) -> str:
-    """First line of a plug-in's docstring, read without running it."""
+    """First line of a plug-in's docstring, read without importing it."""
     with contextlib.suppress(Exception):
         top, _, rest = point.module.partition(".")
         spec = importlib.util.find_spec(top)
@@ -45,22 +46,22 @@ def summary(point: metadata.EntryPoint) -> str:
 
 
 class PluginGroup(typer.core.TyperGroup):
-    """A group that loads some of its commands when they are called, not before."""
+    """A group that imports some of its commands only when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names of the commands that are there, then of those that are loaded late."""
+        """Names of the imported commands, then of the lazy ones."""
         own = super().list_commands(ctx)
         return [*own, *(name for name in sorted(plugins()) if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command; for one that is loaded late a stand-in that only knows its help."""
+        """The command; for a lazy one a placeholder that only has its help."""
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name not in plugins():
             return own
         return typer.core.TyperCommand(cmd_name, help=summary(plugins()[cmd_name]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is called, loaded now if that was not done before."""
+        """The called command, imported now if necessary."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is None or name in self.commands or name not in plugins():
             return name, command, rest
@@ -71,7 +72,7 @@ class PluginGroup(typer.core.TyperGroup):
             what = f"error: {error}"
             if not isinstance(error, AnyOrderError):
                 what = (
-                    f"warning: the command {name!r} of {point.module} cannot be loaded: "
+                    f"warning: the command {name!r} of {point.module} cannot be imported: "
                     f"{type(error).__name__}: {error}"
                 )
             typer.echo(what, err=True)

@@ -1,4 +1,4 @@
-"""``anyorder new method``: a method that works and its test, ready to be changed."""
+"""``anyorder new method``: templates of a working method and its test."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from string import Template
 
 from anyorder.errors import AnyOrderError
 
-#: Where methods and their tests lie in a checkout.
+#: Folders of methods and their tests in a checkout.
 _SOURCES, _TESTS = Path("src/anyorder/methods"), Path("tests/anyorder/methods")
 
 
 class ScaffoldError(AnyOrderError, ValueError):
-    """A name or a folder that no file can be made for."""
+    """An invalid method name, or a folder that cannot be written."""
 
 
 _METHOD = Template('''\
-"""$title: say in one line what it does."""
+"""$title: describe it in one line."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def ${name}_(
 
 
 def _numbers(group: Mapping[str, Any], step: int) -> dict[str, float]:
-    """What the rule takes beside tensors; ``step`` counts from 1."""
+    """Scalar arguments of the rule; ``step`` counts from 1."""
     return {"lr": float(group["lr"]), "keep": group["beta"], "take": 1.0 - group["beta"]}
 
 
 class $cls(Optimizer):
-    r"""$title: descend along an average of gradients. Say here what yours does.
+    r"""$title: descend along an average of gradients. Describe your method here.
 
     .. math::
         m_t = \\beta m_{t-1} + (1 - \\beta) g_t, \\qquad x_t = x_{t-1} - \\eta m_t
@@ -62,7 +62,7 @@ class $cls(Optimizer):
         (9.0, 0.0)
 
     References:
-        Say where it is from: authors, year, title, arXiv id.
+        Authors, year, title, arXiv id.
     """
 
     order = 1
@@ -74,7 +74,7 @@ class $cls(Optimizer):
 ''')
 
 _TEST = Template('''\
-"""$cls: its formula as a plain loop, and the contract that every method keeps."""
+"""$cls: its formula as a plain loop, and the contract of all methods."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ $imports
 
 class TestContract(MethodContract):
     method = $cls
-    #: What the formula below is tried with; the defaults are among it.
+    #: Options with which the formula below is compared; {} are the defaults.
     reference_settings = ({}, {"lr": 0.02, "beta": 0.5, "weight_decay": 0.1})
 
     def reference(
         self, values: Values, world: World, steps: int, options: Mapping[str, Any]
     ) -> Values:
-        """The paper's formula, one number at a time; say here which of the paper."""
+        """The paper's formula, one number at a time; name its equation here."""
         lr, keep, decay = (options[name] for name in ("lr", "beta", "weight_decay"))
         average = {name: np.zeros_like(value) for name, value in values.items()}
         for _ in range(steps):
@@ -102,13 +102,13 @@ class TestContract(MethodContract):
 
 
 def test_without_memory_it_is_gradient_descent() -> None:
-    """A limit case: the least that a method's own tests should hold."""
+    """A special case: the minimum of a method's own tests."""
     x = torch.nn.Parameter(torch.tensor([3.0, -1.0]))
     $cls([x], lr=0.25, beta=0.0).step(lambda: (x**2).sum())
     assert x.tolist() == [1.5, -0.5]
 ''')
 
-#: Imports of the test: of a method within the library, and of one that lies beside its test.
+#: Imports of the test, for a method in the library and for a method next to its test.
 _WITHIN = """\
 from collections.abc import Mapping
 from typing import Any
@@ -131,7 +131,7 @@ from anyorder.testing import MethodContract, Values, World
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from $module import $cls  # noqa: E402 - it lies beside this file
+from $module import $cls  # noqa: E402 - next to this file
 """
 
 
@@ -140,14 +140,14 @@ def new_method(name: str, folder: Path) -> list[Path]:
 
     Args:
         name: the method's name: lower-case letters, digits and underscores.
-        folder: where to; made if it does not exist. In a checkout of this library the files go to
-            their places in ``src`` and ``tests``.
+        folder: output folder, created if missing. In a checkout of this library the files are
+            written to ``src`` and ``tests``.
 
     Returns:
         The two files.
 
     Raises:
-        ScaffoldError: a name no module can have, a method that exists, a file that is there.
+        ScaffoldError: the name is invalid, or the method or a file already exists.
     """
     from anyorder import methods
 
@@ -157,13 +157,13 @@ def new_method(name: str, folder: Path) -> list[Path]:
             f"got {name!r}"
         )
     if name in methods.names():
-        raise ScaffoldError(f"there is a method {name} already; choose another name")
+        raise ScaffoldError(f"the method {name} already exists; choose another name")
     within = is_checkout(folder)
     places = (folder / _SOURCES, folder / _TESTS) if within else (folder, folder)
     files = [places[0] / f"{name}.py", places[1] / f"test_{name}.py"]
     for path in files:
         if path.exists():
-            raise ScaffoldError(f"{path} exists already; choose another name or --into folder")
+            raise ScaffoldError(f"{path} already exists; choose another name or --into folder")
     words = name.split("_")
     fields = {
         "name": name,

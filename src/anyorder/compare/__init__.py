@@ -1,1 +1,1 @@
-"""Comparisons: which method is best on a problem, under equal conditions, and how sure that is."""
+"""Comparisons of methods on a problem under equal conditions, with statistics."""

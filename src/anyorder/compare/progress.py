@@ -1,4 +1,4 @@
-"""What a comparison says while it runs: bars on a terminal, plain lines elsewhere, or nothing."""
+"""Progress output: bars on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from anyorder.compare.run.records import Point, RunRecord
 
 
 class Silent:
-    """Says nothing; the base of the others."""
+    """Prints nothing; the base class of the others."""
 
     def say(self, lines: Iterable[str]) -> None:
-        """Something to know before the start or in between."""
+        """Report a message."""
 
     def begin(self, done: int, total: int, jobs: int, estimate: float) -> None:
-        """The runs begin: so many are done already, and all will take ``estimate`` seconds."""
+        """The runs begin: ``done`` are finished already, all take about ``estimate`` seconds."""
 
     def started(self, item: Item) -> None:
-        """A run was taken up."""
+        """A run started."""
 
     def point(self, item: Item, point: Point) -> None:
         """A run was evaluated."""
 
     def finished(self, item: Item, record: RunRecord | None) -> None:
-        """A run ended here."""
+        """A run ended in this process."""
 
     def waiting(self, done: int, others: int) -> None:
-        """So many runs are done altogether, and others have so many in hand."""
+        """Report the number of finished runs, and of runs in other processes."""
 
     def end(self) -> None:
-        """The runs are over, or were interrupted."""
+        """The runs ended or were interrupted."""
 
 
 class Plain(Silent):
     """One line per run, for files and pipes.
 
     Args:
-        console: where to.
+        console: the output.
     """
 
     def __init__(self, console: Console) -> None:
@@ -56,18 +56,18 @@ class Plain(Silent):
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, done: int, total: int, jobs: int, estimate: float) -> None:
-        """Say how long it will take."""
+        """Print the number of runs and the estimated time."""
         self.done, self.total, self.jobs, self.estimate = done, total, jobs, estimate
         self.began = time.monotonic()
-        already = f", {done} of them done before" if done else ""
+        already = f", {done} already finished" if done else ""
         self.say([f"{total} runs{already}; about {duration(self.left())}"])
 
     def started(self, item: Item) -> None:
-        """Note the time."""
+        """Record the start time."""
         self._since[item] = time.monotonic()
 
     def finished(self, item: Item, record: RunRecord | None) -> None:
-        """Print how the run went."""
+        """Print the result of the run."""
         self.done, self.here = self.done + 1, self.here + 1
         took = time.monotonic() - self._since.pop(item, time.monotonic())
         text = f"[{self.done}/{self.total}] {item}: {ending(record)}  ({took:.1f} s)"
@@ -75,11 +75,11 @@ class Plain(Silent):
         self.say([text + left])
 
     def waiting(self, done: int, others: int) -> None:
-        """Take over the count of what others have done."""
+        """Update the number of finished runs."""
         self.done = max(self.done, done)
 
     def left(self) -> float:
-        """Seconds until the end, going by the runs seen so far."""
+        """Remaining seconds, estimated from the finished runs."""
         rest = self.total - self.done
         if self.here == 0:
             return self.estimate * rest / max(1, self.total)
@@ -87,7 +87,7 @@ class Plain(Silent):
 
 
 class Live(Plain):
-    """A bar for the whole and one for each run in hand, on a terminal."""
+    """One bar for all runs and one per active run, on a terminal."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -114,26 +114,26 @@ class Live(Plain):
         self._rows[item] = self.bars.add_task(str(item), total=1.0, note="starting")
 
     def point(self, item: Item, point: Point) -> None:
-        """Move the bar."""
+        """Update the bar."""
         loss = point.val_loss
         note = "loss not finite" if loss is None else f"loss {loss:.4g}"
         if item in self._rows:
             self.bars.update(self._rows[item], completed=point.fraction, note=note)
 
     def finished(self, item: Item, record: RunRecord | None) -> None:
-        """Take the bar away and print the line."""
+        """Remove the bar and print the result."""
         if item in self._rows:
             self.bars.remove_task(self._rows.pop(item))
         super().finished(item, record)
         self._refresh()
 
     def waiting(self, done: int, others: int) -> None:
-        """Show what others do."""
+        """Show the progress of other processes."""
         super().waiting(done, others)
         self._refresh(others)
 
     def end(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self.bars.stop()
 
     def _refresh(self, others: int = 0) -> None:
@@ -150,9 +150,9 @@ def progress_for(console: Console) -> Silent:
 
 
 def ending(record: RunRecord | None) -> str:
-    """How a run went, in one line."""
+    """The result of a run, in one line."""
     if record is None:
-        return "the default was chosen, nothing to do"
+        return "not needed, the default was chosen"
     if record.status != "done":
         return f"{record.status}: {record.error}"
     loss, metric = record.final.loss, record.final.metric
@@ -164,7 +164,7 @@ def _short(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, such as ``1 min 20 s``."""
+    """A duration as text, such as ``1 min 20 s``."""
     seconds = max(0.0, seconds)
     if seconds < 60:
         return f"{seconds:.0f} s"

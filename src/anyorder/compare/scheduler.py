@@ -1,4 +1,4 @@
-"""Doing the runs: claims one after another, hands them to workers, stores what comes back."""
+"""The scheduler: claims runs, sends them to workers and stores the results."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from anyorder.compare.store.schema import Facts, Outcome
 from anyorder.compare.store.storage import BEAT, Storage, StorageError
 from anyorder.errors import AnyOrderError
 
-#: A run whose process died is tried so many times.
+#: Maximum number of attempts of a run whose process dies.
 TRIES = 2
-#: Seconds between two looks at what other processes have done.
+#: Seconds between checks of the progress of other processes.
 LOOK = 1.0
 
 
-class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - it was asked for, it is no fault
-    """The user or the system asked to stop; everything finished is stored."""
+class Interrupted(AnyOrderError, RuntimeError):  # noqa: N818 - requested, not an error
+    """The comparison was interrupted; all finished runs are stored."""
 
 
 @contextlib.contextmanager
 def interrupts() -> Generator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag; a second one ends the process at once."""
-    asked = threading.Event()
+    interrupted = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if interrupted.is_set():
             os._exit(128 + number)
-        asked.set()
+        interrupted.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may say what a signal does
+        yield interrupted  # only the main thread can set signal handlers
         return
     before = [signal.signal(number, handle) for number in numbers]
     try:
-        yield asked
+        yield interrupted
     finally:
         for number, old in zip(numbers, before, strict=True):
             signal.signal(number, old)
@@ -65,8 +65,8 @@ class Keeper:
     """A thread that keeps claims alive and the Optuna studies up to date.
 
     Args:
-        storage: whose claims.
-        mirror: what is updated.
+        storage: the storage with the claims.
+        mirror: the studies to update.
     """
 
     def __init__(self, storage: Storage, mirror: Mirror) -> None:
@@ -76,7 +76,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def check(self) -> None:
-        """Raise what went wrong in the thread."""
+        """Raise the error of the thread, if any."""
         if self._trouble is not None:
             raise self._trouble
 
@@ -95,29 +95,29 @@ class Keeper:
             try:
                 self._storage.beat()
                 self._mirror.update()
-            except Exception as error:  # raised where it can be answered
+            except Exception as error:  # raised in the main thread
                 self._trouble = error
                 return
 
 
 @dataclass
 class _Flight:
-    """A run in hand."""
+    """An active run."""
 
     task: Task
     crashes: int
 
 
 class Scheduler:
-    """Does all runs of a plan that nobody else does.
+    """Executes all runs of a plan that no other process executes.
 
     Args:
-        plan: what to do.
+        plan: the plan.
         entrants: the methods.
-        storage: where claims and outcomes are kept.
-        facts: what was found before the first run.
-        progress: whom to tell.
-        out: folder of the comparison; curves go to ``runs`` in it.
+        storage: storage of claims and outcomes.
+        facts: results of the pilot.
+        progress: progress output.
+        out: folder of the comparison; curves are written to its subfolder ``runs``.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Scheduler:
         self._next_look = 0.0
 
     def prepare(self) -> None:
-        """Add the runs to the storage, with every configuration that is known before the start."""
+        """Add the runs to the storage, with the configurations that are already known."""
         early = self.plan.settings.sampler != "tpe"
         self.storage.add(
             [
@@ -150,16 +150,16 @@ class Scheduler:
             ]
         )
 
-    def work(self, pool: Pool, asked: threading.Event, check: Callable[[], None]) -> None:
-        """Go on until every run of the plan is done, here or elsewhere.
+    def work(self, pool: Pool, interrupted: threading.Event, check: Callable[[], None]) -> None:
+        """Work until every run of the plan is done, here or elsewhere.
 
         Raises:
-            Interrupted: ``asked`` was set; runs in hand were given back.
+            Interrupted: ``interrupted`` was set; active runs were released.
             StorageError: something could not be stored.
         """
         try:
             while True:
-                if asked.is_set():
+                if interrupted.is_set():
                     raise Interrupted("interrupted")
                 check()
                 if self._fill(pool) and not self._flying:
@@ -172,10 +172,10 @@ class Scheduler:
     # Choosing ------------------------------------------------------------------------------
 
     def _fill(self, pool: Pool) -> bool:
-        """Give work to idle workers; True if every run is done."""
+        """Submit runs to idle workers; return True if every run is done."""
         if not pool.idle or time.monotonic() < self._next_look:
             return False
-        self._next_look = time.monotonic() + LOOK  # unless something ends here before
+        self._next_look = time.monotonic() + LOOK  # unless a run ends here before
         states = self.storage.states()
         done = sum(states[item.key] == "done" for item in self.items)
         for item in self.items:
@@ -189,7 +189,7 @@ class Scheduler:
         return done == len(self.items)
 
     def _ready(self, item: Item, states: Mapping[str, str]) -> bool:
-        """Whether the configuration of a run can be known by now."""
+        """Whether the configuration of a run can be determined already."""
         if item.kind == "tune":
             needed = range(item.index if self.plan.settings.sampler == "tpe" else 0)
         else:
@@ -203,7 +203,7 @@ class Scheduler:
             return False
         config = claim.config or self._config(item)
         if item.kind == "default" and config == self._tuned(item.method):
-            # Not a run of its own: the reported runs are runs of the default.
+            # Not executed: the reported runs already use the default.
             self._store(item, config, None)
             return False
         task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
@@ -229,7 +229,7 @@ class Scheduler:
         return configuration(space, item.index, sampler=sampler, seed=0, past=past)
 
     def _tuned(self, method: str) -> Config:
-        """The configuration that is reported: the best of the tuning runs."""
+        """The reported configuration: the best of the tuning runs."""
         if method not in self._chosen:
             entry = self.entries[method]
             keys = [Item.trial(method, i).key for i in range(self.plan.trials(entry))]
@@ -256,7 +256,7 @@ class Scheduler:
         elif event.kind == "error":
             record = failed_run(task, event.content["text"], event.content["traceback"])
         elif flight.crashes + 1 < TRIES:
-            self.progress.say([f"{item}: its process {event.content}; trying once more"])
+            self.progress.say([f"{item}: its process {event.content}; trying again"])
             self.storage.release(item, crashed=True)
             del self._flying[item.key]
             self._next_look = 0.0
@@ -277,17 +277,17 @@ class Scheduler:
         if self.storage.finish(item, Outcome(config, settings, record, machine)):
             self.progress.finished(item, record)
         else:
-            self.progress.say([f"{item}: another process had taken it over and its result counts"])
+            self.progress.say([f"{item}: another process took over this run; its result is used"])
 
     def _give_back(self) -> None:
-        """Release what is still in hand."""
+        """Release the active runs."""
         for key, flight in list(self._flying.items()):
             with contextlib.suppress(StorageError):
                 self.storage.release(flight.task.item)
             del self._flying[key]
 
     def _note(self, item: Item, content: dict[str, Any]) -> None:
-        """Append a line to the run's own file."""
+        """Append a line to the file of the run."""
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", item.key)
         path = self.out / "runs" / f"{name}.jsonl"
         try:
@@ -295,6 +295,6 @@ class Scheduler:
                 file.write(json.dumps(content) + "\n")
         except OSError as error:
             raise StorageError(
-                f"cannot write {path}: {error.strerror or error}. Make room and run the same "
+                f"cannot write {path}: {error.strerror or error}. Free disk space and run the same "
                 "command again; finished runs are kept"
             ) from error

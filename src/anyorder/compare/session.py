@@ -1,4 +1,4 @@
-"""A comparison from its command to its report."""
+"""A comparison, from the command to the report."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from anyorder.compare.store.storage import Storage, StorageError, embedded_url
 from anyorder.extras import require
 from anyorder.problems import ProblemError
 
-#: Room that must be left in the output folder before anything is begun.
+#: Required free space in the output folder, in bytes.
 ROOM = 8 * 2**20
-#: Settings that the command which repeats a comparison names even where they are the usual ones.
+#: Settings that the command to repeat a comparison includes even if they are defaults.
 _NAMED = ("budget", "tune", "seeds")
 
 Report = Callable[[Results, Path], object]
@@ -44,15 +44,15 @@ Report = Callable[[Results, Path], object]
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for.
+    """The request for a comparison.
 
     Attributes:
-        settings: what is held equal for all methods.
+        settings: conditions that are equal for all methods.
         methods: names and import paths of the methods.
         out: folder of the results.
-        sets: ``METHOD.NAME=VALUE`` settings that are not searched.
-        storage: address of a database that several machines share; None is a file in ``out``.
-        extend: whether a comparison that has begun may get more seeds and methods.
+        sets: ``METHOD.NAME=VALUE`` settings that are not tuned.
+        storage: URL of a database shared by several machines; None: a file in ``out``.
+        extend: whether to add seeds and methods to an existing comparison.
     """
 
     settings: Settings
@@ -66,24 +66,25 @@ class Request:
 def compare(
     request: Request, progress: Silent | None = None, report: Report | None = None
 ) -> Results:
-    """Run a comparison, or go on with one, and write ``results.json`` and the report.
+    """Run or continue a comparison, and write ``results.json`` and the report.
 
     Args:
-        request: what is asked for.
-        progress: whom to tell what is going on; by default nobody.
-        report: writes the report into the folder; by default :mod:`anyorder.compare.report.page`.
+        request: methods, settings and folder.
+        progress: progress output; default: none.
+        report: function that writes the report into the folder; default:
+            :mod:`anyorder.compare.report.page`.
 
     Returns:
         The results.
 
     Raises:
         EntrantError: a method or a setting of one is wrong.
-        PlanError: the device cannot be used, or the folder holds a comparison with another plan.
+        PlanError: the device cannot be used, or the folder contains a comparison with another plan.
         ProblemError: the problem cannot be used.
         StorageError: folder or database cannot be used.
-        ResultsError: what folder or database hold is damaged.
-        Interrupted: the user asked to stop.
-        MissingExtraError: a library that comparisons need is not installed.
+        ResultsError: the content of folder or database is damaged.
+        Interrupted: the user interrupted the comparison.
+        MissingExtraError: a required library is not installed.
     """
     progress = progress or Silent()
     for module in ("optuna", "sqlalchemy", "scipy", "jinja2"):
@@ -95,10 +96,10 @@ def compare(
     threads = settings.threads or max(1, cores() // settings.jobs)
     log = str((out / "output.log").resolve())
     storage = Storage(request.storage or embedded_url(out))
-    with interrupts() as asked, Pool(settings.jobs, threads, log) as pool, closing(storage):
+    with interrupts() as interrupted, Pool(settings.jobs, threads, log) as pool, closing(storage):
 
         def check() -> None:
-            if asked.is_set():
+            if interrupted.is_set():
                 raise Interrupted(f"interrupted before the first run; {_again(request)}")
 
         described = _ask(pool, "describe", settings, check)
@@ -116,7 +117,7 @@ def compare(
             where = environment(threads, settings.jobs, settings.device)
             facts = storage.keep_facts(Facts(described, found, where))
         progress.say(_found(plan, facts, entrants))
-        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, asked)
+        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, interrupted)
         done = results.build(plan, facts, entrants, storage.outcomes(), command(request))
     results.keep(out / "results.json", done)
     (report or _report)(done, out)
@@ -139,12 +140,12 @@ def command(request: Request) -> str:
         words += ["--set", each]
     words += ["--out", str(request.out)]
     if request.storage:
-        words += ["--storage", "URL"]  # it may hold a password
+        words += ["--storage", "URL"]  # it may contain a password
     return shlex.join(words)
 
 
 def _again(request: Request) -> str:
-    return f"go on with: {command(request)}"
+    return f"continue with: {command(request)}"
 
 
 # --- Before the start --------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def _require_device(device: str) -> None:
 
 
 def _prepare_folder(out: Path) -> None:
-    """Make the folder, and find out now rather than later that it cannot be written."""
+    """Create the folder, and check early that it can be written."""
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
         trial = out / f".room-{os.getpid()}"
@@ -188,13 +189,13 @@ def _prepare_folder(out: Path) -> None:
         ) from error
     if free < ROOM:
         raise StorageError(
-            f"{out} has {free / 2**20:.1f} MiB left, a comparison wants {ROOM / 2**20:.0f}. Make "
-            "room or choose another folder with --out"
+            f"{out} has {free / 2**20:.1f} MiB left, a comparison needs {ROOM / 2**20:.0f} MiB. "
+            "Free disk space or choose another folder with --out"
         )
 
 
 def _agree_with_folder(request: Request, plan: Plan) -> None:
-    """Refuse a folder that holds results of another plan, wherever its runs are stored."""
+    """Reject a folder with results of another plan."""
     path = request.out / "plan.json"
     if not path.exists():
         return
@@ -203,9 +204,9 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
         version = json.loads(text)["versions"]["anyorder"]
         if version != anyorder.__version__:
             raise StorageError(
-                f"{request.out} holds results of anyorder {version} and this is "
+                f"{request.out} contains results of anyorder {version} and this is "
                 f"{anyorder.__version__}; runs of two versions cannot be compared. Choose another "
-                "folder with --out, or go on with that version"
+                "folder with --out, or continue with that version"
             )
         stored = read(Plan, text, "plan")
     except StorageError:
@@ -227,7 +228,7 @@ def _ask(pool: Pool, job: str, settings: Settings, check: Callable[[], None]) ->
 
 
 def _found(plan: Plan, facts: Facts, entrants: Sequence[Entrant]) -> list[str]:
-    """What to tell before the first run."""
+    """Messages before the first run."""
     settings, rates = plan.settings, rates_of(plan, facts)
     limits = Limits.read(settings.budget, rates).to_dict()
     each_run = ", ".join(f"{value:g} {name}" for name, value in limits.items())
@@ -247,8 +248,8 @@ def _found(plan: Plan, facts: Facts, entrants: Sequence[Entrant]) -> list[str]:
 # --- The runs ----------------------------------------------------------------------------------
 
 
-def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.Event) -> None:
-    """Do all runs that nobody else does, and show them to Optuna."""
+def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threading.Event) -> None:
+    """Execute all runs that no other process executes, and mirror them to Optuna."""
     plan, facts, storage = scheduler.plan, scheduler.facts, scheduler.storage
     scheduler.prepare()
     title = f"{facts.problem.name} {plan.settings.budget} {plan.fingerprint[:6]}"
@@ -259,7 +260,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
     scheduler.progress.begin(done, todo, plan.settings.jobs, estimate(plan, facts))
     try:
         with Keeper(storage, mirror) as keeper:
-            scheduler.work(pool, asked, keeper.check)
+            scheduler.work(pool, interrupted, keeper.check)
     except Interrupted:
         done = sum(state == "done" for state in storage.states().values())
         raise Interrupted(
@@ -272,7 +273,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, asked: threading.E
 
 
 def estimate(plan: Plan, facts: Facts) -> float:
-    """Seconds all runs will take together, going by the prices the pilot found."""
+    """Total seconds of all runs, estimated from the prices of the pilot."""
     settings, costs = plan.settings, facts.pilot.costs
     limits = Limits.read(settings.budget, rates_of(plan, facts))
     times = [limits.seconds] if limits.seconds is not None else []
@@ -288,6 +289,6 @@ def estimate(plan: Plan, facts: Facts) -> float:
 
 
 def _report(found: Results, out: Path) -> None:
-    from anyorder.compare.report import page as report  # draws; nothing before this needs it
+    from anyorder.compare.report import page as report  # imported late: only needed here
 
     report.write(found, out)

@@ -1,4 +1,4 @@
-"""Problems: what is to be minimised, on which data, and how it is judged."""
+"""Problems: a model, its data, its loss and its evaluation."""
 
 from __future__ import annotations
 

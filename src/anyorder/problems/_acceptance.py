@@ -1,4 +1,4 @@
-"""What a check needs to look at a problem without disturbing it or being disturbed by it."""
+"""Tools of the check: run a problem without side effects, and compare what it returns."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _ROUNDING = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that a check has to say.
+    """One result of a check.
 
     Attributes:
-        level: ``error`` makes results meaningless, ``warning`` probably was not meant, ``info``
-            is good to know.
-        topic: The method or attribute that it is about.
-        found: What was found.
+        level: ``error`` makes results meaningless, ``warning`` is probably a mistake, ``info``
+            is a fact worth knowing.
+        topic: The method or attribute concerned.
+        found: What the check observed.
         instead: What to write instead; empty if there is nothing to change.
         where: ``file:line`` in the user's code, if there is one.
     """
@@ -52,11 +52,11 @@ class Finding:
 
 
 class Bench:
-    """A problem under examination and what has been found about it.
+    """A problem under test and the findings so far.
 
     Args:
-        problem: What to examine.
-        seed: Seed given to ``build`` and ``batch``.
+        problem: The problem to test.
+        seed: Seed passed to ``build`` and ``batch``.
     """
 
     def __init__(self, problem: Problem, seed: int) -> None:
@@ -67,16 +67,16 @@ class Bench:
         self.seconds: dict[str, float] = {}
         self.parameters = 0
         self.batch: Any = None
-        # What later trials can build on.
+        # Results of earlier trials, for later ones.
         self.passed: set[str] = set()
 
     def add(self, level: Level, topic: str, found: str, instead: str = "") -> None:
-        """Keep a finding; its place is where the method named ``topic`` is defined."""
+        """Add a finding; its location is the definition of the method named ``topic``."""
         where = definition(self.problem, topic)
         self.findings.append(Finding(level, topic, found, instead, where))
 
     def attempt(self, topic: str, trial: Callable[[Bench], None]) -> None:
-        """Run a trial; an exception that comes out of it becomes an error finding."""
+        """Run a trial; an exception that it raises becomes an error finding."""
         try:
             trial(self)
         except (Exception, SystemExit) as error:
@@ -91,17 +91,17 @@ class Bench:
             )
 
     def fresh(self) -> nn.Module:
-        """Return a new model, built under a fixed random state."""
+        """Return a new model, built with a fixed random state."""
         reseed(1)
         return self.problem.build(self.seed)
 
     def loss(self, model: nn.Module, batch: Any, state: int = 3) -> Any:
-        """Return what the problem's loss returns, under a chosen global random state."""
+        """Return the result of the problem's loss, with the global random state ``state``."""
         reseed(state)
         return cast(Any, self.problem.loss(model, batch))
 
     def time(self, name: str, call: Callable[[], Any], repeats: int = 3) -> Any:
-        """Note the median wall time of a call in seconds; return what its last run returned."""
+        """Record the median wall time of a call in seconds; return its last result."""
         took: list[float] = []
         result = None
         for _ in range(repeats):
@@ -115,8 +115,8 @@ class Bench:
 def _advice(topic: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
-            "Import modules that lie beside the file at its top: its folder can be imported from "
-            "only while the file is loaded."
+            "Import modules from the file's folder at the top of the file: that folder is on "
+            "sys.path only while the file is loaded."
         )
     return {
         "build": "build(seed) must return a new model for every integer seed.",
@@ -131,15 +131,15 @@ def _advice(topic: str, error: BaseException) -> str:
 
 
 def reseed(seed: int) -> None:
-    """Seed the global CPU generator of PyTorch, NumPy's old global one and Python's own."""
+    """Seed the global generators of PyTorch (CPU), NumPy (legacy) and Python."""
     torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 -- the state that users' code may draw from
+    np.random.seed(seed)  # noqa: NPY002 -- user code may use this state
     random.seed(seed)
 
 
 @contextmanager
 def kept_random_state() -> Generator[None, None, None]:
-    """Put the global random states back after the block."""
+    """Restore the global random states after the block."""
     old = np.random.get_state()  # noqa: NPY002 -- see reseed
     states = torch.get_rng_state(), random.getstate()
     try:
@@ -154,15 +154,15 @@ def kept_random_state() -> Generator[None, None, None]:
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that ask for a gradient, by name."""
+    """Return the parameters that require a gradient, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 class Snapshot:
-    """A copy of everything in a model that a loss or an evaluation could disturb."""
+    """A copy of everything in a model that a loss or an evaluation could change."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Copy parameters, buffers, modes and flags; gradients are noted as absent or copied."""
+        """Copy parameters, buffers, modes, flags and gradients (None where absent)."""
         self._model = model
         self._parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
         self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
@@ -174,10 +174,10 @@ class Snapshot:
         }
 
     def changed(self) -> dict[str, list[str]]:
-        """Return the names of what differs now, under the kinds of thing that can differ.
+        """Return the names of everything that has changed, by kind.
 
         Kinds are ``parameters``, ``buffers``, ``modes``, ``flags`` (of ``requires_grad``) and
-        ``gradients``; a kind without a difference is absent.
+        ``gradients``; a kind without a change is absent.
         """
         now = Snapshot(self._model)
         pairs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -198,7 +198,7 @@ class Snapshot:
         return {kind: found for kind, found in differing.items() if found}
 
     def restore(self) -> None:
-        """Put parameters, buffers, modes and flags back, and drop all gradients."""
+        """Restore parameters, buffers, modes and flags, and drop all gradients."""
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 parameter.requires_grad_(self._flags.get(name, parameter.requires_grad))
@@ -226,7 +226,7 @@ def some(names: list[str]) -> str:
 
 
 def same(a: Any, b: Any) -> bool | None:
-    """Say whether two trees hold the same values; None where they cannot be compared."""
+    """Whether two trees contain the same values; None if they cannot be compared."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):
@@ -248,7 +248,7 @@ def same(a: Any, b: Any) -> bool | None:
         return True if a is b else None
     try:
         return bool(a == b) or (a != a and b != b)
-    except Exception:  # an __eq__ of any class may do anything
+    except Exception:  # a user-defined __eq__ may raise anything
         return None
 
 
@@ -262,18 +262,18 @@ def _same_tensor(a: Tensor, b: Tensor) -> bool:
 
 
 def _all(answers: Iterator[bool | None] | map[bool | None]) -> bool | None:
-    """Return False if one answer is, else None if one is, else True."""
+    """Return False if any answer is False, else None if any is None, else True."""
     known = list(answers)
     return False if False in known else (None if None in known else True)
 
 
 def close(a: float, b: float) -> bool:
-    """Say whether two numbers are equal but for rounding."""
+    """Whether two numbers are equal up to rounding."""
     return math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=1e-12)
 
 
 def copied(tree: Any) -> Any:
-    """Return a deep copy of a tree as far as it can be copied, tensors cut from their graphs."""
+    """Return a deep copy of a tree, with tensors detached; other leaves only if copyable."""
     return map_tree(tree, _copied_leaf)
 
 
@@ -282,7 +282,7 @@ def _copied_leaf(leaf: Any) -> Any:
         return leaf.detach().clone()
     try:
         return copy.deepcopy(leaf)
-    except Exception:  # what cannot be copied is compared with itself
+    except Exception:  # a leaf that cannot be copied is compared with itself
         return leaf
 
 
@@ -297,7 +297,7 @@ def tensors_of(tree: Any) -> list[Tensor]:
 
 
 def definition(problem: Problem, method: str) -> str | None:
-    """Return ``file:line`` of a method of the problem; None if it is not the user's own."""
+    """Return ``file:line`` of a method of the problem; None if it is not defined in user code."""
     function = getattr(type(problem), method, None)
     if not callable(function) or function is getattr(Problem, method, None):
         return None
@@ -306,7 +306,7 @@ def definition(problem: Problem, method: str) -> str | None:
 
 
 def _files_of(problem: Problem) -> set[str]:
-    """Return the files in which the classes of the problem are written."""
+    """Return the files that define the classes of the problem."""
     kinds = [kind for kind in type(problem).__mro__ if issubclass(kind, Problem)]
     modules = {kind.__module__ for kind in kinds if kind is not Problem}
     return {getattr(sys.modules.get(name), "__file__", None) or "" for name in modules}
@@ -339,7 +339,7 @@ def watched_backward(problem: Problem) -> Generator[list[str], None, None]:
     real = torch.autograd.backward
 
     def noting(*args: Any, **kwargs: Any) -> None:
-        # Tensor.backward comes through here too: it looks the function up when it is called.
+        # Tensor.backward also gets here: it looks up torch.autograd.backward at every call.
         places.append(innermost(traceback.extract_stack(), problem) or "")
         real(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Where the built-in problems get their data; nothing is read before it is asked for."""
+"""Data of the built-in problems, loaded lazily."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sklearn_datasets(problem: str) -> Any:
     """Return the module ``sklearn.datasets``.
 
     Raises:
-        ProblemError: If scikit-learn is not installed; names the extra that brings it.
+        ProblemError: If scikit-learn is not installed; the message names the extra.
     """
     try:
         return importlib.import_module("sklearn.datasets")
@@ -35,8 +35,8 @@ def data_files(problem: str, folder: str, names: Sequence[str]) -> list[Path]:
     """Return the paths of data files below the folder that ``ANYORDER_DATA`` points to.
 
     Raises:
-        ProblemError: If the variable is not set, or the folder or a file is missing; says which
-            variable to set and which files are expected.
+        ProblemError: If the variable is not set, or the folder or a file is missing; the message
+            names the variable to set and the expected files.
     """
     expected = f"Set {DATA_VARIABLE} to a folder that contains '{folder}' with {', '.join(names)}."
     root = os.environ.get(DATA_VARIABLE, "")
@@ -46,22 +46,22 @@ def data_files(problem: str, folder: str, names: Sequence[str]) -> list[Path]:
         )
     place = Path(root) / folder
     if not place.is_dir():
-        raise ProblemError(f"problem '{problem}' found no folder {place}. {expected}")
+        raise ProblemError(
+            f"problem '{problem}' needs the folder {place}, which does not exist. {expected}"
+        )
     missing = [name for name in names if not (place / name).is_file()]
     if missing:
-        raise ProblemError(
-            f"problem '{problem}' found no {', '.join(missing)} in {place}. {expected}"
-        )
+        raise ProblemError(f"problem '{problem}' needs {', '.join(missing)} in {place}. {expected}")
     return [place / name for name in names]
 
 
 def split(n: int, sizes: Sequence[int], *, key: str) -> list[Tensor]:
-    """Cut ``n`` samples into disjoint parts, the same ones every time.
+    """Split ``n`` samples into disjoint parts, deterministically.
 
     Args:
         n: Number of samples.
-        sizes: Samples in each part but the last, which gets the rest.
-        key: Names the split; another key cuts differently.
+        sizes: Samples in each part except the last, which gets the rest.
+        key: Seed of the split, as text.
 
     Returns:
         One index tensor per part, ``len(sizes) + 1`` in all.

@@ -1,4 +1,4 @@
-"""The trials of the derivatives of ``loss``: there, finite, right, and how fast."""
+"""Trials of the derivatives of ``loss``: they exist, are finite and correct; their speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gradients(bench: Bench) -> None:
             "error",
             "loss",
             "no parameter of the model received a gradient",
-            "Use the model that loss is given, not one kept in self.",
+            "Use the model passed to loss, not one stored in self.",
         )
         return
     strange = [n for n, p in parameters.items() if not _is_finite(p.grad)]
@@ -33,7 +33,7 @@ def gradients(bench: Bench) -> None:
         bench.add(
             "error",
             "loss",
-            f"has a NaN or infinite gradient at the start, in {some(strange)}",
+            f"has a NaN or infinite gradient at the initial point, in {some(strange)}",
             "Look for sqrt(0), log(0), division by zero, or torch.where around one of these.",
         )
         return
@@ -51,7 +51,7 @@ def gradients(bench: Bench) -> None:
 
 
 def _report_zero(bench: Bench, zero: list[str]) -> None:
-    """A gradient of zero at a start of zeros is common; one that stays zero nearby is not."""
+    """Report zero gradients: an error only if they are also zero near the initial point."""
     model = bench.fresh()
     chance = torch.Generator().manual_seed(bench.seed)
     with torch.no_grad():
@@ -66,16 +66,16 @@ def _report_zero(bench: Bench, zero: list[str]) -> None:
         bench.add(
             "warning",
             "loss",
-            f"the gradient is exactly zero for {some(dead)}, at the start and near it",
+            f"the gradient is exactly zero for {some(dead)}, at the initial point and near it",
             "Look for a product with zero, a clamp, a rounding or a saturated activation.",
         )
     at_start = [name for name in zero if name not in dead]
     if at_start:
-        bench.add("info", "loss", f"the gradient is zero at the start for {some(at_start)}")
+        bench.add("info", "loss", f"the gradient is zero at the initial point for {some(at_start)}")
 
 
 class _Place(NamedTuple):
-    """A model with its data, and a direction of length one to move its parameters along."""
+    """A model with its data, and a unit direction in parameter space."""
 
     model: nn.Module
     data: Any
@@ -83,7 +83,7 @@ class _Place(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """One derivative found in two ways."""
+    """One derivative, computed in two ways."""
 
     exact: float
     difference: float
@@ -91,14 +91,14 @@ class _Pair(NamedTuple):
 
 
 def finite_differences(bench: Bench) -> None:
-    """The gradient is that of the loss, along itself and along a random direction."""
+    """The gradient matches finite differences, along itself and along a random direction."""
     try:
         pairs = [_slope(bench, at) for at in _directions(bench, *_doubled(bench))]
     except Exception as error:
         bench.add(
             "info",
             "loss",
-            f"does not run in float64 ({say(error)}), so its gradient was checked only roughly",
+            f"does not run in float64 ({say(error)}), so the check of its gradient is coarse",
         )
         pairs = [_slope(bench, at) for at in _directions(bench, bench.fresh(), bench.batch)]
     wrong = next((pair for pair in pairs if not pair.agree), None)
@@ -108,16 +108,16 @@ def finite_differences(bench: Bench) -> None:
         bench.add(
             "warning",
             "loss",
-            f"its gradient is not its derivative: along one direction the gradient says "
-            f"{wrong.exact:.6g}, differences of the loss say {wrong.difference:.6g}",
-            "Look for .detach(), .data, rounding or a custom backward. If this is meant "
+            f"its gradient is wrong: along one direction autograd gives "
+            f"{wrong.exact:.6g}, finite differences of the loss give {wrong.difference:.6g}",
+            "Look for .detach(), .data, rounding or a custom backward. If this is intended "
             "(straight-through estimator), methods that use values and methods that use gradients "
             "solve different problems here.",
         )
 
 
 def second_derivative(bench: Bench) -> None:
-    """Hessian products can be taken, and are those of the gradient."""
+    """Hessian products can be computed and match differences of the gradient."""
     try:
         model, data = _doubled(bench)
         bench.loss(model, data)
@@ -143,10 +143,10 @@ def second_derivative(bench: Bench) -> None:
         bench.add(
             "warning",
             "loss",
-            f"its second derivative is wrong: along one direction a Hessian product says "
-            f"{pair.exact:.6g}, differences of the gradient say {pair.difference:.6g}",
-            "Look for a custom backward that is not itself differentiable: PyTorch leaves its "
-            "part out without an error. Methods that use curvature products need it.",
+            f"its second derivative is wrong: along one direction a Hessian product gives "
+            f"{pair.exact:.6g}, differences of the gradient give {pair.difference:.6g}",
+            "Look for a custom backward that is not itself differentiable: PyTorch omits its "
+            "second derivative without an error. Methods that use curvature products need it.",
         )
 
 
@@ -186,13 +186,13 @@ def _gradient(bench: Bench, model: nn.Module, data: Any) -> list[Tensor]:
 
 
 def _derivative(bench: Bench, at: _Place) -> float:
-    """Derivative of the loss along the direction, by its gradient."""
+    """Derivative of the loss along the direction, from its gradient."""
     gradient = _gradient(bench, at.model, at.data)
     return sum(float((g * v).sum().item()) for g, v in zip(gradient, at.direction, strict=True))
 
 
 def _curvature(bench: Bench, at: _Place) -> float:
-    """Second derivative of the loss along the direction, by a Hessian product."""
+    """Second derivative of the loss along the direction, from a Hessian product."""
     parameters = list(trainable(at.model).values())
     first = cast(
         tuple[Tensor | None, ...],
@@ -214,9 +214,9 @@ def _precision(bench: Bench, at: _Place) -> float:
 
 
 def _slope(bench: Bench, at: _Place) -> _Pair:
-    """Compare the derivative by the gradient with differences of the loss."""
+    """Compare the derivative from the gradient with differences of the loss."""
     slope, eps = _derivative(bench, at), _precision(bench, at)
-    if eps > 1e-5:  # float16 and bfloat16 hold too few digits for a difference to say anything
+    if eps > 1e-5:  # float16 and bfloat16 have too few digits for finite differences
         return _Pair(slope, math.nan, agree=True)
 
     def value() -> float:
@@ -230,15 +230,15 @@ def _compare(
 ) -> _Pair:
     """Compare a derivative of ``function`` along a direction with central differences.
 
-    One of three step widths has to agree: a kink between the two points spoils a wide step and
-    rounding a narrow one, but a wrong derivative spoils all.
+    One of three step sizes must agree: a kink between the two points spoils a large step and
+    rounding a small one, but a wrong derivative spoils all three.
 
     Args:
-        at: Where, and along what.
-        function: Evaluates at the model's present parameters.
-        exact: The derivative to be tested.
+        at: The point and the direction.
+        function: Evaluates at the model's current parameters.
+        exact: The derivative to test.
         eps: Rounding unit of ``function``.
-        tolerance: Relative difference that is let pass.
+        tolerance: Relative difference that is accepted.
     """
     parameters = list(trainable(at.model).values())
     start = [p.detach().clone() for p in parameters]
@@ -274,7 +274,7 @@ def _go(
 
 
 def speed(bench: Bench) -> None:
-    """Note the wall time of a loss and of its backward pass."""
+    """Record the wall time of a loss and of its backward pass."""
     model = bench.fresh()
     values: list[Tensor] = []
     bench.time("loss", lambda: values.append(bench.loss(model, bench.batch)))

@@ -1,4 +1,4 @@
-"""Closed functions of one vector, as problems."""
+"""Analytic functions of one vector, as problems."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from anyorder.problems.base import Problem, evaluating, require_int
 
 
 class Point(nn.Module):
-    """A model that is nothing but its one parameter ``x``, float64 of shape ``(dim,)``."""
+    """A model with the single parameter ``x``, float64 of shape ``(dim,)``."""
 
     def __init__(self, start: Tensor) -> None:
-        """Keep a copy of ``start`` as the parameter."""
+        """Create the parameter from a copy of ``start``."""
         super().__init__()
         self.x = nn.Parameter(start.detach().clone())
 
@@ -23,14 +23,14 @@ class Point(nn.Module):
 
 
 class Landscape(Problem):
-    """A deterministic function whose minimum, zero, is known.
+    """A deterministic function whose minimum is zero.
 
     There is no data: ``batch`` is None at every step. ``evaluate`` returns the value as ``loss``
     and the Euclidean ``distance`` to ``solution``.
 
     Args:
         dim: Number of coordinates.
-        at_least: Smallest ``dim`` that the function is defined for.
+        at_least: Smallest ``dim`` for which the function is defined.
     """
 
     optimum = 0.0
@@ -38,20 +38,20 @@ class Landscape(Problem):
     """The minimiser, float64 of shape ``(dim,)``; set by the subclass."""
 
     def __init__(self, dim: int, *, at_least: int = 1) -> None:
-        """Check and keep the number of coordinates."""
+        """Check and store the number of coordinates."""
         require_int("dim", dim, at_least=at_least, owner=self.name)
         self.dim = dim
 
     @abstractmethod
     def start(self, seed: int) -> Tensor:
-        """Return the first point, float64 of shape ``(dim,)``."""
+        """Return the initial point, float64 of shape ``(dim,)``."""
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
-        """Return the function at ``x``, a 0-dimensional tensor."""
+        """Return the function value at ``x``, a 0-dimensional tensor."""
 
     def build(self, seed: int) -> nn.Module:
-        """Return the start as a model."""
+        """Return a model at the initial point."""
         return Point(self.start(seed))
 
     def batch(self, seed: int, step: int) -> None:
@@ -59,7 +59,7 @@ class Landscape(Problem):
         return
 
     def loss(self, model: nn.Module, batch: None) -> Tensor:
-        """Return the function at the model's point."""
+        """Return the function value at the model's point."""
         return self.value(model())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

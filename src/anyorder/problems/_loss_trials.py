@@ -1,4 +1,4 @@
-"""The trials of ``loss``: its value, its side effects, and whether it comes out again."""
+"""Trials of ``loss``: its value, its side effects and its repeatability."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from anyorder.problems.registry import describe, say
 
 
 def loss(bench: Bench) -> None:
-    """``loss`` is one attached, finite number, found without disturbing anything."""
+    """``loss`` returns one finite number with a graph and has no side effects."""
     model = bench.fresh()
     before, data = Snapshot(model), copied(bench.batch)
     with watched_backward(bench.problem) as backwards:
@@ -35,7 +35,7 @@ def loss(bench: Bench) -> None:
             "error",
             "loss",
             f"changes parameters: {some(changed['parameters'])}",
-            "Compute the loss only; the step is the optimiser's.",
+            "Only compute the loss; the optimiser changes the parameters.",
         )
     if "buffers" in changed:
         bench.add("info", "loss", f"changes buffers: {some(changed['buffers'])}")
@@ -51,7 +51,7 @@ def loss(bench: Bench) -> None:
         bench.add(
             "error",
             "loss",
-            "changes the batch, so its next value is that of other data",
+            "changes the batch, so the next evaluation uses different data",
             "Use operations that return a new tensor instead of those ending in an underscore.",
         )
         bench.batch = data
@@ -75,7 +75,7 @@ def _report_backward(bench: Bench, where: str) -> None:
 
 
 def _is_scalar_loss(bench: Bench, value: object, *, attached: bool) -> bool:
-    """Report what keeps the value from being a loss; say whether it can be differentiated."""
+    """Report why the value is not a loss; return whether it can be differentiated."""
     if not isinstance(value, Tensor):
         bench.add(
             "error",
@@ -104,14 +104,14 @@ def _is_scalar_loss(bench: Bench, value: object, *, attached: bool) -> bool:
             "error",
             "loss",
             f"returned a tensor of type {value.dtype}",
-            "Return a floating-point loss; a count or an accuracy belongs into evaluate.",
+            "Return a floating-point loss; a count or an accuracy belongs in evaluate.",
         )
         return False
     if not math.isfinite(value.item()):
         bench.add(
             "error",
             "loss",
-            f"is {value.item()} at the start",
+            f"is {value.item()} at the initial point",
             "Look for log(0), division by zero, overflow, or NaN in the data.",
         )
         return False
@@ -128,7 +128,7 @@ def _is_scalar_loss(bench: Bench, value: object, *, attached: bool) -> bool:
 
 
 def _repeat_loss(bench: Bench, model: nn.Module, before: Snapshot, value: float) -> None:
-    """The same loss comes out again; or a different one, if the random state differs."""
+    """The loss is repeatable; report whether it depends on the global random state."""
     again = float(bench.loss(model, bench.batch).item())
     before.restore()
     if not close(value, again):
@@ -136,8 +136,8 @@ def _repeat_loss(bench: Bench, model: nn.Module, before: Snapshot, value: float)
             "error",
             "loss",
             f"two evaluations of the same model and batch differ: {value:.8g} and {again:.8g}",
-            "Use the batch that is given, and neither a counter, an iterator nor a generator of "
-            "your own in loss. Random numbers belong into batch(seed, step).",
+            "Use the batch passed to loss; no counter, iterator or random generator of your own. "
+            "Random numbers belong in batch(seed, step).",
         )
         return
     bench.passed.add("repeatable")
@@ -153,7 +153,7 @@ def _repeat_loss(bench: Bench, model: nn.Module, before: Snapshot, value: float)
 
 
 def without_graph(bench: Bench) -> None:
-    """Methods that take only values call the loss under ``torch.no_grad``."""
+    """The loss also works under ``torch.no_grad``, where methods that need only values call it."""
     model = bench.fresh()
     before = Snapshot(model)
     expected = float(bench.loss(model, bench.batch).item())

@@ -1,4 +1,4 @@
-"""The trials of everything but ``loss``: each is about one promise of the contract."""
+"""Trials of everything except ``loss``: each checks one rule of the contract."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LARGE_IS_GOOD = ("accuracy", "auc", "precision", "recall", "f1")
 
 
 def attributes(bench: Bench) -> None:
-    """Goal, schedule, metric, target and optimum mean something."""
+    """Goal, schedule, metric, target and optimum have valid values."""
     problem = cast(Any, bench.problem)
     bench.name = str(problem.name)
     for name, allowed in (("goal", GOALS), ("schedule", SCHEDULES)):
@@ -49,7 +49,7 @@ def attributes(bench: Bench) -> None:
         bench.add(
             "warning",
             "goal",
-            f'is "min", so a small {problem.metric} would count as good',
+            f'is "min", so a smaller {problem.metric} would count as better',
             'goal = "max"',
         )
     for name in ("target", "optimum"):
@@ -59,7 +59,7 @@ def attributes(bench: Bench) -> None:
 
 
 def build(bench: Bench) -> None:
-    """``build`` returns a new trainable model that depends on the seed alone."""
+    """``build`` returns a new trainable model that depends only on the seed."""
     reseed(1)
     state = torch.get_rng_state()
     model = bench.time("build", lambda: bench.problem.build(bench.seed), repeats=1)
@@ -68,15 +68,15 @@ def build(bench: Bench) -> None:
             "error",
             "build",
             f"returned {describe(model)}",
-            "Return a torch.nn.Module; numbers to be optimised become nn.Parameter in it.",
+            "Return a torch.nn.Module that has the numbers to optimise as nn.Parameter.",
         )
         return
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         bench.add(
             "error",
             "build",
-            "left lazy layers without parameters",
-            "Run one forward pass in build, or give the layers their sizes.",
+            "leaves lazy layers uninitialised",
+            "Run one forward pass in build, or specify the sizes of the layers.",
         )
         return
     bench.parameters = sum(p.numel() for p in trainable(model).values())
@@ -85,27 +85,27 @@ def build(bench: Bench) -> None:
             "error",
             "build",
             "the model has no trainable parameters",
-            "Use nn.Parameter for what is to be optimised, with requires_grad=True.",
+            "Make what should be optimised an nn.Parameter with requires_grad=True.",
         )
         return
     strange = [n for n, p in model.named_parameters() if not bool(p.isfinite().all().item())]
     if strange:
-        bench.add("error", "build", f"NaN or Inf in {some(strange)}", "Start from finite numbers.")
+        bench.add("error", "build", f"NaN or Inf in {some(strange)}", "Use finite initial values.")
     if not torch.equal(state, torch.get_rng_state()):
         bench.add(
             "info",
             "build",
             "changes the global random state",
-            "Build under `with seeded(seed):` of anyorder.problems; it puts the state back.",
+            "Build under `with seeded(seed):` of anyorder.problems; it restores the state.",
         )
     if _is_fresh(bench, model):
         bench.passed.add("build")
 
 
 def _is_fresh(bench: Bench, model: nn.Module) -> bool:
-    """Build twice more; say whether the models are separate ones, so that trials can go on.
+    """Build two more models; return whether they are separate, which later trials require.
 
-    The same seed has to give an equal model, another seed another one.
+    The same seed must give an equal model, a different seed a different one.
     """
     before = copied(dict(model.state_dict()))
     reseed(2)
@@ -116,7 +116,7 @@ def _is_fresh(bench: Bench, model: nn.Module) -> bool:
             "error",
             "build",
             "two calls returned the same parameters",
-            "Make a new model in every call of build; keep none in self.",
+            "Create a new model in every call of build; store none in self.",
         )
         return False
     if not same(before, copied(dict(again.state_dict()))):
@@ -124,11 +124,11 @@ def _is_fresh(bench: Bench, model: nn.Module) -> bool:
             "error",
             "build",
             "two calls with the same seed returned different models",
-            "Draw the start under `with seeded(seed):` of anyorder.problems, and use no other "
+            "Initialise under `with seeded(seed):` of anyorder.problems, and use no other "
             "source of randomness.",
         )
     elif same(before, copied(dict(bench.problem.build(bench.seed + 1).state_dict()))):
-        bench.add("info", "build", "the start is the same for every seed")
+        bench.add("info", "build", "the initial point is the same for every seed")
     return True
 
 
@@ -141,7 +141,7 @@ def batch(bench: Bench) -> None:
         bench.add(
             "error",
             "batch",
-            f"returned {describe(cast(object, first))}, which is used up when it is read",
+            f"returned {describe(cast(object, first))}, which can be read only once",
             "Return the tensors themselves.",
         )
         return
@@ -152,7 +152,7 @@ def batch(bench: Bench) -> None:
         bench.add("warning", "batch", "contains NaN or Inf", "Clean the data before training.")
     before = copied(first)
     reseed(2)
-    # The first call may have read the data, so it is the second one that is timed.
+    # The first call may load the data, so the second one is timed.
     following = bench.time("batch", lambda: problem.batch(seed, 1), repeats=1)
     is_overwritten = same(before, first) is False
     following = copied(following)
@@ -161,8 +161,8 @@ def batch(bench: Bench) -> None:
         bench.add(
             "error",
             "batch",
-            "a batch changed while later ones were drawn",
-            "Return new tensors in every call; do not fill the same one again.",
+            "a batch changed when later ones were drawn",
+            "Return new tensors in every call; do not reuse one.",
         )
         bench.batch = before
     if same(before, again) is False:
@@ -170,14 +170,14 @@ def batch(bench: Bench) -> None:
             "error",
             "batch",
             "two calls with the same seed and step returned different data",
-            "Choose the samples from the arguments alone, for instance with "
+            "Choose the samples only from the arguments, for instance with "
             "minibatch(n, size, seed=seed, step=step) of anyorder.problems.",
         )
     elif same(before, again) is None:
         bench.add(
             "info",
             "batch",
-            "holds objects that cannot be compared, so its repeatability was not checked",
+            "contains objects that cannot be compared, so its repeatability was not checked",
             "Return tensors, or objects with __eq__.",
         )
     elif first is not None and same(before, following):
@@ -187,12 +187,12 @@ def batch(bench: Bench) -> None:
             "warning",
             "batch",
             "does not depend on the seed, so repeated runs see the same data in the same order",
-            "Use the seed where the samples are chosen.",
+            "Use the seed to choose the samples.",
         )
 
 
 def evaluate(bench: Bench) -> None:
-    """``evaluate`` returns the promised numbers, always the same, and leaves no trace."""
+    """``evaluate`` returns the required numbers, is repeatable and has no side effects."""
     model = bench.fresh()
     before = Snapshot(model)
     reseed(5)
@@ -202,11 +202,11 @@ def evaluate(bench: Bench) -> None:
         "parameters": "Do not train in evaluate.",
         "buffers": "Evaluate under `with evaluating(model):` of anyorder.problems; in training "
         "mode batch norm updates its statistics.",
-        "modes": "Evaluate under `with evaluating(model):` of anyorder.problems; it puts the mode "
-        "back.",
+        "modes": "Evaluate under `with evaluating(model):` of anyorder.problems; it resets "
+        "the mode.",
         "flags": "Use torch.no_grad() instead of requires_grad_(False).",
-        "gradients": "Evaluate under torch.no_grad(), or use torch.autograd.grad, which leaves "
-        "no .grad behind.",
+        "gradients": "Evaluate under torch.no_grad(), or use torch.autograd.grad, which does not "
+        "set .grad.",
     }
     kinds = {"flags": "requires_grad", "modes": "the mode", "gradients": ".grad"}
     for kind, names in changed.items():
@@ -238,7 +238,7 @@ def evaluate(bench: Bench) -> None:
 
 
 def _is_result(bench: Bench, topic: str, result: Any) -> bool:
-    """Report what keeps a result from being numbers by name; say whether it is that."""
+    """Report why a result is not a dict of numbers; return whether it is one."""
     if not isinstance(result, dict):
         bench.add(
             "error", topic, f"returned {describe(result)}", 'Return a dict: {"loss": ..., ...}.'
@@ -247,12 +247,12 @@ def _is_result(bench: Bench, topic: str, result: Any) -> bool:
     numbers = cast(dict[Any, Any], result)
     names = [key for key in numbers if not isinstance(key, str)]
     if names:
-        bench.add("error", topic, f"has keys that are not text: {names}", "Name the numbers.")
+        bench.add("error", topic, f"has keys that are not text: {names}", "Use strings as keys.")
         return False
     wrong = [key for key, number in numbers.items() if not _is_number(number, finite=False)]
     if wrong:
         kinds = [f"{key} is {describe(numbers[key])}" for key in wrong]
-        bench.add("error", topic, some(kinds), "Return Python numbers; tensors have .item().")
+        bench.add("error", topic, some(kinds), "Return Python numbers: tensor.item().")
         return False
     infinite = [key for key, number in numbers.items() if not math.isfinite(number)]
     if infinite:
@@ -261,7 +261,7 @@ def _is_result(bench: Bench, topic: str, result: Any) -> bool:
 
 
 def _judge_result(bench: Bench, result: dict[str, float]) -> None:
-    """The result has what was promised, and fits target and optimum."""
+    """The result has the required keys and is consistent with target and optimum."""
     problem = bench.problem
     for key in dict.fromkeys(("loss", problem.metric)):
         if key not in result:
@@ -280,7 +280,7 @@ def _judge_result(bench: Bench, result: dict[str, float]) -> None:
                 "error",
                 "optimum",
                 f"is {optimum:.8g}, but the untrained model has a loss of {result['loss']:.8g}",
-                "optimum is the smallest loss that evaluate can return.",
+                "optimum must be the smallest loss that evaluate can return.",
             )
     if _is_number(target) and problem.metric in result:
         value, goal = result[problem.metric], cast(float, target)
@@ -288,13 +288,13 @@ def _judge_result(bench: Bench, result: dict[str, float]) -> None:
             bench.add(
                 "warning",
                 "target",
-                f"is {goal:g}, which the untrained model reaches with {value:g}",
+                f"is {goal:g}, which the untrained model already reaches with {value:g}",
                 "Choose a harder target, or correct goal.",
             )
 
 
 def test(bench: Bench) -> None:
-    """``test`` returns None or numbers; its values are not looked at."""
+    """``test`` returns None or numbers; its values are not used."""
     result = cast(Any, bench.problem.test(bench.fresh()))
     if result is not None:
         _is_result(bench, "test", result)

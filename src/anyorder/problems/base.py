@@ -1,9 +1,8 @@
-"""The contract of a problem: a model, its data, its loss, and how the result is judged.
+"""The contract of a problem: a model, its data, its loss and its evaluation.
 
-A problem answers every question from its arguments alone. ``build(seed)`` and
-``batch(seed, step)`` are functions in the mathematical sense, so two methods that are given the
-same seed start at the same point and see the same data in the same order, and a run can be
-continued at any step without replaying what came before.
+Methods of a problem depend only on their arguments. ``build(seed)`` and ``batch(seed, step)`` are
+pure functions, so two methods with the same seed start at the same point and see the same data
+in the same order, and a run can continue at any step without replaying the earlier ones.
 """
 
 from __future__ import annotations
@@ -30,25 +29,25 @@ SCHEDULES = ("constant", "cosine")
 
 
 class ProblemError(AnyOrderError, ValueError):
-    """A problem cannot be found, loaded or used; the message says what to write instead."""
+    """A problem does not exist, or cannot be loaded or used; the message says how to fix it."""
 
 
 class Problem(ABC):
-    """What is to be minimised, on which data, and how it is judged.
+    """A loss to minimise, its model and data, and how a result is evaluated.
 
-    A subclass writes ``build``, ``batch``, ``loss`` and ``evaluate``. Where the loss depends on the
-    model's outputs alone, it may write ``outputs`` and ``criterion`` instead of ``loss``; methods
-    that work in the space of outputs can then be used too. Options are keyword arguments of the
-    constructor, each with a default; ``options()`` lists them.
+    A subclass implements ``build``, ``batch``, ``loss`` and ``evaluate``. If the loss depends only
+    on the model's outputs, it can implement ``outputs`` and ``criterion`` instead of ``loss``;
+    methods that work in the space of outputs can then be used too. Options are keyword arguments of
+    the constructor, each with a default; ``options()`` lists them.
 
     Attributes:
-        name: How the problem is called in results; the class name when it is not set.
-        metric: The key of ``evaluate()`` that is reported beside the loss.
-        goal: Whether a small (``"min"``) or a large (``"max"``) metric is good.
-        target: The value of ``metric`` that counts as reached, or None. It may be set in the
-            constructor where it depends on an option.
-        schedule: How the learning rate runs over the budget unless somebody says otherwise.
-        optimum: The smallest possible value of the evaluated loss, or None if nobody knows it.
+        name: Name of the problem in results; default: the class name.
+        metric: The key of ``evaluate()`` that is reported with the loss.
+        goal: Whether a smaller (``"min"``) or a larger (``"max"``) metric is better.
+        target: The value of ``metric`` that counts as reached, or None. Set it in the
+            constructor if it depends on an option.
+        schedule: Default learning-rate schedule over the budget.
+        optimum: The smallest possible value of the evaluated loss, or None if unknown.
     """
 
     name: ClassVar[str] = "Problem"
@@ -58,10 +57,10 @@ class Problem(ABC):
     target: float | None = None
     optimum: float | None = None
     in_parts: ClassVar[bool] = False
-    """Whether the loss is given as ``outputs`` and ``criterion``; found out by itself."""
+    """Whether the loss is defined by ``outputs`` and ``criterion``; set automatically."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Name the class and refuse attributes that cannot mean anything."""
+        """Set the default name and reject invalid overrides."""
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             cls.name = cls.__name__
@@ -76,7 +75,7 @@ class Problem(ABC):
 
     @classmethod
     def _find_parts(cls) -> None:
-        """Derive ``loss`` from its two parts if the class gives these, not the whole."""
+        """Derive ``loss`` if the class defines ``outputs`` and ``criterion`` instead."""
         parts = [name for name in ("outputs", "criterion") if name in cls.__dict__]
         if "loss" in cls.__dict__:
             if parts:
@@ -108,13 +107,13 @@ class Problem(ABC):
 
     @abstractmethod
     def build(self, seed: int) -> nn.Module:
-        """Return a freshly initialised model that depends on ``seed`` and on nothing else."""
+        """Return a freshly initialised model that depends only on ``seed``."""
 
     @abstractmethod
     def batch(self, seed: int, step: int) -> Any:
         """Return the training batch of one step, a pure function of ``(seed, step)``.
 
-        Tensors are on the CPU; whoever runs the problem moves them with ``move``.
+        Tensors are on the CPU; the caller moves them with ``move``.
         """
 
     @abstractmethod
@@ -122,29 +121,29 @@ class Problem(ABC):
         """Return the loss of the batch: a 0-dimensional tensor, without calling ``backward``."""
 
     def outputs(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the model's outputs for the batch; the first part of the loss, if it has two."""
+        """Return the model's outputs for the batch: the inner function of a composite loss."""
         raise NotImplementedError
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return the loss of these outputs, which reads no parameter; the second part."""
+        """Return the loss of these outputs, without reading parameters: the outer function."""
         raise NotImplementedError
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Judge the model on held-out validation data, on the device where the model is.
+        """Evaluate the model on held-out validation data, on the model's device.
 
         Returns:
-            Numbers by name, among them ``"loss"`` and ``metric``. The same model must always get
-            the same numbers, and must be left as it was (see ``evaluating``).
+            Numbers by name, among them ``"loss"`` and ``metric``. The same model must always give
+            the same numbers, and must not be changed (see ``evaluating``).
         """
 
     def test(self, model: nn.Module) -> dict[str, float] | None:
-        """Judge the model on data that no choice has seen; used once, at the very end."""
+        """Evaluate the model on test data, which no choice has used; called once, at the end."""
         return None
 
     @final
     def closure(self, model: nn.Module, batch: Any) -> Closure:
-        """Return the function without arguments that an optimiser's ``step`` takes."""
+        """Return the closure that an optimiser's ``step`` takes."""
         if self.in_parts:
             return Composite(
                 lambda: self.outputs(model, batch), lambda outputs: self.criterion(outputs, batch)
@@ -168,7 +167,7 @@ def options_of(maker: Callable[..., Any]) -> dict[str, Any]:
 
 
 def require_choice(name: str, value: object, allowed: tuple[str, ...], *, owner: str) -> None:
-    """Raise ``ProblemError`` unless ``value`` is one of the ``allowed`` words."""
+    """Raise ``ProblemError`` unless ``value`` is one of the ``allowed`` values."""
     if value not in allowed:
         words = ", ".join(repr(word) for word in allowed)
         raise ProblemError(f"{owner}: {name} must be one of {words}; got {value!r}.")
@@ -195,16 +194,16 @@ def require_number(name: str, value: object, *, at_least: float, owner: str) -> 
 
 
 def generator(*key: int | str) -> torch.Generator:
-    """Return a CPU generator that is a function of ``key``; nearby keys give unrelated streams."""
+    """Return a CPU generator seeded by ``key``; similar keys give unrelated streams."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 @contextmanager
 def seeded(seed: int) -> Generator[None, None, None]:
-    """Run a block under a seeded global CPU generator and put the old state back afterwards.
+    """Seed the global CPU generator inside the block and restore its state afterwards.
 
-    Use it in ``build``: layers of ``torch.nn`` draw their start from the global generator.
+    Use it in ``build``: layers of ``torch.nn`` are initialised from the global generator.
     """
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
@@ -216,16 +215,16 @@ def seeded(seed: int) -> Generator[None, None, None]:
 
 @lru_cache(maxsize=8)
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """Order of the samples in one pass; cached because every step of the pass asks for it."""
+    """Order of the samples in one pass; cached because every step of the pass needs it."""
     return torch.randperm(n, generator=generator("minibatch", seed, epoch))
 
 
 def minibatch(n: int, size: int, *, seed: int, step: int) -> Tensor:
-    """Indices of the samples of one step, without repetition within a pass over the data.
+    """Return the sample indices of one step, without repetition within a pass over the data.
 
     Args:
         n: Number of samples.
-        size: Samples per batch; the last ``n % size`` samples of each pass are left out.
+        size: Samples per batch; the last ``n % size`` samples of each pass are dropped.
         seed: Seed of the run.
         step: Step of the run, from 0.
 
@@ -254,8 +253,8 @@ def minibatch(n: int, size: int, *, seed: int, step: int) -> Tensor:
 def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
     """Return the tree with every leaf changed and its containers rebuilt.
 
-    Containers are dicts and other mappings, lists, tuples, named tuples and dataclasses. Whatever
-    has a ``to`` method counts as a leaf even if it is a container too: it knows how to move itself.
+    Containers are dicts and other mappings, lists, tuples, named tuples and dataclasses. An
+    object with a ``to`` method counts as a leaf even if it is a container: it can move itself.
     """
     if callable(getattr(tree, "to", None)):
         return change(tree)
@@ -278,8 +277,8 @@ def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
 def move(batch: T, device: torch.device | str) -> T:
     """Return the batch with every tensor in it on ``device``.
 
-    Walks through dicts, lists, tuples, named tuples and dataclasses; an object of another kind is
-    moved by its own ``to(device)`` if it has one and is returned as it is otherwise.
+    Walks through dicts, lists, tuples, named tuples and dataclasses; any other object is
+    moved by its ``to(device)`` if it has one, and is otherwise returned unchanged.
     """
     return cast(T, map_tree(batch, lambda leaf: leaf.to(device) if hasattr(leaf, "to") else leaf))
 
@@ -295,7 +294,7 @@ def device_of(model: nn.Module) -> torch.device:
 def evaluating(model: nn.Module) -> Generator[None, None, None]:
     """Run a block without gradients and with the model in evaluation mode.
 
-    Afterwards every submodule is in the mode it had before, also where the modes were mixed.
+    Afterwards every submodule is in its previous mode, even if the modes were mixed.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -21,7 +21,7 @@ from anyorder.problems.base import (
 
 
 class _Split(NamedTuple):
-    """Standardised features of shape ``(n, 30)`` and answers 0 or 1 of shape ``(n,)``, float64."""
+    """Standardised features of shape ``(n, 30)`` and labels 0 or 1 of shape ``(n,)``, float64."""
 
     features: Tensor
     answers: Tensor
@@ -30,15 +30,15 @@ class _Split(NamedTuple):
 class Cancer(Problem):
     r"""Fit a logistic regression with an L2 penalty on the weights, in float64.
 
-    With standardised features :math:`a_i`, answers :math:`y_i \in \{-1, 1\}` and :math:`n = 456`
+    With standardised features :math:`a_i`, labels :math:`y_i \in \{-1, 1\}` and :math:`n = 456`
     training samples, the loss is
 
     .. math:: f(w, b) = \frac1n \sum_i \log(1 + e^{-y_i (a_i^\top w + b)}) + \frac{l_2}{2} |w|^2.
 
-    Here the question is optimisation and not learning: ``evaluate`` returns the training
-    objective and its ``regret``, the distance to the minimum. The minimum is found by Newton's
-    method the first time it is asked for, to less than 1e-10. ``test`` returns the accuracy on
-    113 samples that took no part. Features are standardised by the training part.
+    This problem is about optimisation, not generalisation: ``evaluate`` returns the training
+    objective and its ``regret``, the distance to the minimum. Newton's method computes the
+    minimum on first use, to less than 1e-10. ``test`` returns the accuracy on 113 held-out
+    samples. Features are standardised with the statistics of the training part.
 
     Args:
         l2: Weight of the penalty, positive.
@@ -52,8 +52,8 @@ class Cancer(Problem):
     target = 1e-4
 
     def __init__(self, *, l2: float = 1e-3) -> None:
-        """Check and keep the options."""
-        # A smaller penalty leaves a minimum too flat to be certified to 1e-10 in float64.
+        """Check and store the options."""
+        # With a smaller penalty, float64 cannot determine the minimum to 1e-10.
         require_number("l2", l2, at_least=1e-8, owner=self.name)
         self.l2 = l2
 
@@ -70,23 +70,23 @@ class Cancer(Problem):
 
     @cached_property
     def optimum(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride] -- computed
-        """Smallest value of the loss, to less than 1e-10."""
+        """The minimum of the loss, to less than 1e-10."""
         train = self._parts[0]
         return _minimum(train.features, train.answers, self.l2)
 
     def build(self, seed: int) -> nn.Module:
-        """Return a linear layer 30-1 in float64 with the default start of ``torch.nn``."""
+        """Return a linear layer 30-1 in float64 with the default initialisation of ``torch.nn``."""
         with seeded(seed):
             return nn.Linear(30, 1, dtype=torch.float64)
 
     def batch(self, seed: int, step: int) -> _Split:
-        """Return the whole training part, whatever the seed and the step."""
+        """Return the whole training part, for every seed and step."""
         return self._parts[0]
 
     def loss(self, model: nn.Module, batch: _Split) -> Tensor:
         """Return the objective; it is deterministic."""
         scores = model(batch.features).squeeze(1)
-        # The penalty is taken over matrices, so it stays off the bias under any wrapper.
+        # Penalise matrices only: this excludes the bias under any wrapper.
         weights = [p for p in model.parameters() if p.ndim > 1]
         penalty = torch.stack([w.square().sum() for w in weights]).sum()
         data_term = F.binary_cross_entropy_with_logits(scores, batch.answers)
@@ -115,16 +115,16 @@ class Cancer(Problem):
 def _minimum(features: Tensor, answers: Tensor, l2: float) -> float:
     """Minimise the objective by damped Newton steps; return its value there.
 
-    The loop ends when a full step promises less than 1e-13, half the squared Newton decrement:
-    close to the minimum that is the remaining distance in the loss up to a factor near one.
+    The loop ends when half the squared Newton decrement is below 1e-13: close to the minimum this
+    is the remaining distance in the loss, up to a factor near one.
 
     Args:
         features: Float64 of shape ``(n, d)``.
         answers: Float64 zeros and ones of shape ``(n,)``.
-        l2: Weight of the penalty on all but the bias.
+        l2: Weight of the penalty on all parameters except the bias.
 
     Raises:
-        ProblemError: If 100 steps do not get there.
+        ProblemError: If 100 steps are not enough.
     """
     n, d = features.shape
     table = torch.cat([features, features.new_ones(n, 1)], dim=1)
@@ -147,7 +147,7 @@ def _minimum(features: Tensor, answers: Tensor, l2: float) -> float:
             return current
         length = 1.0
         while value(point - length * newton) > current - 0.5 * length * promise:
-            length /= 2  # ends at the latest when the promise drowns in rounding
+            length /= 2  # ends at the latest when the predicted decrease is below rounding
         point = point - length * newton
         current = value(point)
-    raise ProblemError(f"cancer: the minimum was not found for l2={l2!r}; use a larger l2.")
+    raise ProblemError(f"cancer: Newton's method did not converge for l2={l2!r}; use a larger l2.")

@@ -1,4 +1,4 @@
-"""Try a problem out and say what is wrong with it before anybody spends hours on it."""
+"""Test a problem and report its errors before a long comparison."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Finding", "Report", "check"]
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         problem: Name of the problem.
-        findings: Everything found, errors first.
+        findings: All findings, errors first.
         seconds: Median wall time of one ``build``, ``batch``, ``loss``, ``backward`` and
-            ``evaluate``; what could not be run is absent.
-        parameters: Number of trainable numbers in the model.
+            ``evaluate``; calls that could not run are absent.
+        parameters: Number of trainable parameters (scalars) of the model.
     """
 
     problem: str
@@ -41,7 +41,7 @@ class Report:
         return tuple(finding for finding in self.findings if finding.level == level)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as dicts, lists, texts and numbers, ready for JSON."""
+        """Return the report as dicts, lists, texts and numbers, for JSON."""
         return {
             "problem": self.problem,
             "ok": self.ok,
@@ -61,15 +61,15 @@ class Report:
 
 
 def check(problem: Problem, *, seed: int = 0) -> Report:
-    """Examine a problem by using it: build, draw, differentiate, evaluate, and compare.
+    """Test a problem by using it: build, draw, differentiate, evaluate, and compare.
 
-    Nothing is trained. The problem's test data is touched once, with an untrained model, and only
-    the form of the answer is looked at. Global random states are as before afterwards. Whatever
-    the problem raises becomes a finding.
+    Nothing is trained. ``test`` is called once, with an untrained model, and only the form of its
+    result is checked. Global random states are restored afterwards. Every exception that the
+    problem raises becomes a finding.
 
     Args:
-        problem: What to examine.
-        seed: Seed given to ``build`` and ``batch``.
+        problem: The problem to test.
+        seed: Seed passed to ``build`` and ``batch``.
 
     Returns:
         The findings and the wall times.
@@ -80,9 +80,9 @@ def check(problem: Problem, *, seed: int = 0) -> Report:
         True
     """
     if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] -- a user's
-        advice = "Give an instance of a subclass of anyorder.problems.Problem."
+        advice = "Pass an instance of a subclass of anyorder.problems.Problem."
         if inspect.isclass(problem):
-            advice = f"Give an instance: check({problem.__name__}())."
+            advice = f"Pass an instance: check({problem.__name__}())."
         finding = Finding("error", "problem", f"{describe(problem)} is not a problem", advice)
         return Report(type(problem).__name__, (finding,), {}, 0)
     bench = Bench(problem, seed)
@@ -95,7 +95,7 @@ def check(problem: Problem, *, seed: int = 0) -> Report:
     return Report(bench.name, tuple(ordered), bench.seconds, bench.parameters)
 
 
-# Topic, what earlier trials must have established, and the trial.
+# Topic, required results of earlier trials, and the trial.
 _TRIALS = (
     ("attributes", set[str](), _trials.attributes),
     ("build", set[str](), _trials.build),

@@ -30,7 +30,7 @@ class _Split(NamedTuple):
 class Digits(Problem):
     """Classify 8 x 8 images of digits with a tanh network of layers 64-128-64-10.
 
-    The 1,797 images of scikit-learn's ``load_digits`` are cut by a fixed seed into 1,197 for
+    The 1,797 images of scikit-learn's ``load_digits`` are split by a fixed seed into 1,197 for
     training, 300 for validation and 300 for the test. The loss is the mean cross-entropy in nats.
 
     Args:
@@ -47,7 +47,7 @@ class Digits(Problem):
     target = 0.95
 
     def __init__(self, *, batch_size: int = 64) -> None:
-        """Check and keep the options."""
+        """Check and store the options."""
         require_int("batch_size", batch_size, at_least=1, owner=self.name)
         self.batch_size = batch_size
 
@@ -61,7 +61,7 @@ class Digits(Problem):
         return tuple(_Split(pixels[i], labels[i]) for i in (train, val, test))  # type: ignore[return-value]
 
     def build(self, seed: int) -> nn.Module:
-        """Return the network with the default start of ``torch.nn``."""
+        """Return the network with the default initialisation of ``torch.nn``."""
         with seeded(seed):
             return nn.Sequential(
                 nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 10)

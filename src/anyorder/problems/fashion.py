@@ -45,9 +45,9 @@ class Fashion(Problem):
     """Classify 28 x 28 images of clothing with a convolutional network of 20,490 parameters.
 
     Two 3 x 3 convolutions (16 and 32 channels), each followed by ReLU and 2 x 2 pooling, and one
-    linear layer. A fixed seed keeps 5,000 of the 60,000 training images back; ``evaluate`` uses
-    1,000 of these to be quick. ``test`` uses the 10,000 images of the published test part. The
-    loss is the mean cross-entropy in nats.
+    linear layer. A fixed seed holds out 5,000 of the 60,000 training images; for speed
+    ``evaluate`` uses 1,000 of these. ``test`` uses the 10,000 images of the published test part.
+    The loss is the mean cross-entropy in nats.
 
     Args:
         batch_size: Images per training batch.
@@ -67,7 +67,7 @@ class Fashion(Problem):
     target = 0.85
 
     def __init__(self, *, batch_size: int = 64) -> None:
-        """Check and keep the options."""
+        """Check and store the options."""
         require_int("batch_size", batch_size, at_least=1, owner=self.name)
         self.batch_size = batch_size
 
@@ -82,7 +82,7 @@ class Fashion(Problem):
         )
 
     def build(self, seed: int) -> nn.Module:
-        """Return the network with the default start of ``torch.nn``."""
+        """Return the network with the default initialisation of ``torch.nn``."""
         with seeded(seed):
             return nn.Sequential(
                 nn.Conv2d(1, 16, 3, padding=1),
@@ -119,7 +119,7 @@ class Fashion(Problem):
 
 
 def _standardise(images: Tensor, model: nn.Module) -> Tensor:
-    """Turn bytes into numbers of mean 0 and deviation 1, in the model's own precision."""
+    """Convert bytes to mean 0 and standard deviation 1, in the dtype of the model."""
     return (images.to(next(model.parameters()).dtype) / 255 - _MEAN) / _STD
 
 
@@ -151,20 +151,20 @@ def _read_idx(path: Path, *, ndim: int) -> np.ndarray[tuple[int, ...], np.dtype[
 
     Args:
         path: File to read.
-        ndim: Number of dimensions that the file must have.
+        ndim: Required number of dimensions.
 
     Returns:
-        A writable uint8 array of the shape that the header states.
+        A writable uint8 array of the shape in the header.
 
     Raises:
-        ProblemError: If the file is damaged or of another kind.
+        ProblemError: If the file is damaged or has another format.
     """
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
         raise ProblemError(f"{path} is not a complete gzip file: {error}.") from error
     header = np.frombuffer(content[: 4 * (ndim + 1)], dtype=">u4").tolist()
-    # 0x08 says unsigned bytes; the last byte of the magic number is the number of dimensions.
+    # 0x08 means unsigned bytes; the last byte of the magic number is the number of dimensions.
     if len(header) != ndim + 1 or header[0] != 0x0800 + ndim:
         raise ProblemError(f"{path} is not an idx file of unsigned bytes with {ndim} dimensions.")
     pixels = np.frombuffer(content, dtype=np.uint8, offset=4 * (ndim + 1))

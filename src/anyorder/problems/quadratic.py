@@ -1,4 +1,4 @@
-"""A rotated quadratic bowl of chosen condition number."""
+"""A rotated quadratic function with a chosen condition number."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from anyorder.problems.base import generator, require_number
 
 
 class Quadratic(Landscape):
-    r"""Go down a bowl whose axes are turned against the coordinates.
+    r"""Minimise a quadratic function with rotated axes.
 
     .. math:: f(x) = \tfrac12 (x - s)^\top A\, (x - s)
 
-    The eigenvalues of :math:`A` run geometrically from ``1 / condition`` to 1. Its eigenvectors
-    are a fixed random rotation, so that scaling single coordinates does not solve the problem,
-    and :math:`s` is a fixed random point. The start is a standard normal step away from it.
+    The eigenvalues of :math:`A` are spaced geometrically from ``1 / condition`` to 1. Its
+    eigenvectors are a fixed random rotation, so scaling single coordinates does not solve the
+    problem, and :math:`s` is a fixed random point. The initial point is :math:`s` plus standard
+    normal noise.
 
     Args:
         dim: Number of coordinates.
@@ -29,7 +30,7 @@ class Quadratic(Landscape):
     target = 1e-6
 
     def __init__(self, *, dim: int = 20, condition: float = 100.0) -> None:
-        """Check and keep the options."""
+        """Check and store the options."""
         super().__init__(dim)
         require_number("condition", condition, at_least=1, owner=self.name)
         self.condition = condition
@@ -47,6 +48,6 @@ class Quadratic(Landscape):
         return self.solution + noise
 
     def value(self, x: Tensor) -> Tensor:
-        """Return the function at ``x``."""
+        """Return the function value at ``x``."""
         away = x - self.solution.to(x)
         return 0.5 * away @ (self.matrix.to(x) @ away)

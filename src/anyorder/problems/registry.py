@@ -1,4 +1,4 @@
-"""Find problems: the built-in ones by the files in this folder, a user's own by its path."""
+"""Load problems: built-in ones by name, user-defined ones by file path."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from anyorder.errors import AnyOrderError
 from anyorder.problems.base import Problem, ProblemError, options_of
 
 _FOLDER = Path(__file__).parent
-# What stands in this folder beside the problems; so do files whose name begins with "_".
+# Files in this folder that are not problems, besides those whose name begins with "_".
 _NOT_PROBLEMS = frozenset({"base", "check", "registry"})
-# A file of Python, then perhaps a colon and the name of something in it.
+# A Python file, optionally followed by a colon and the name of an attribute.
 _FILE_SPEC = re.compile(r"(?P<path>.*\.py)(?::(?P<attribute>.*))?", re.DOTALL)
-# Modules beside users' files that loading left in sys.modules; see _import_folder.
+# Modules next to user files that loading added to sys.modules; see _import_folder.
 _helpers: set[str] = set()
 
 
 def names() -> list[str]:
-    """Return the names of the built-in problems, sorted; reads only the names of files."""
+    """Return the names of the built-in problems, sorted; imports nothing."""
     stems = (path.stem for path in _FOLDER.glob("*.py"))
     return sorted(
         stem.replace("_", "-")
@@ -42,19 +42,20 @@ def load(spec: str | PathLike[str], /, **options: Any) -> Problem:
     """Return a problem, built-in or from a user's file.
 
     A user's file defines a ``Problem`` subclass, an instance of one, or a function ``problem()``
-    that returns one. Something called ``problem`` wins; if there are several candidates else,
-    ``file.py:attribute`` chooses.
+    that returns one. An attribute named ``problem`` takes precedence; among several other
+    candidates, ``file.py:attribute`` selects one.
 
     Args:
-        spec: A name from ``names()``, or the path of a ``.py`` file, with ``:attribute`` or not.
+        spec: A name from ``names()``, or the path of a ``.py`` file, optionally with
+            ``:attribute``.
         **options: Options of the problem; see ``Problem.options``.
 
     Returns:
         The problem; it has not read its data yet.
 
     Raises:
-        ProblemError: If there is no such problem, the file cannot be imported or holds no problem,
-            or an option is unknown or wrong. The message says what to write instead.
+        ProblemError: If there is no such problem, the file cannot be imported or defines no
+            problem, or an option is unknown or wrong. The message says how to fix it.
 
     Example:
         >>> from anyorder.problems import load
@@ -73,22 +74,22 @@ def load(spec: str | PathLike[str], /, **options: Any) -> Problem:
 
 
 def _unknown(spec: str) -> str:
-    """Say what may have been meant by a spec that is neither a name nor a ``.py`` file."""
+    """Return the error message for a spec that is neither a name nor a ``.py`` file."""
     known = names()
     if Path(spec).is_dir():
-        return f"'{spec}' is a folder; give the path of a .py file that defines a problem."
+        return f"'{spec}' is a folder; pass the path of a .py file that defines a problem."
     if Path(spec).is_file():
-        return f"'{spec}' is not a .py file; a problem is defined in Python."
+        return f"'{spec}' is not a .py file; a problem must be defined in Python."
     if Path(f"{spec}.py").is_file():
         return f"unknown problem '{spec}'; for the file of that name write '{spec}.py'."
     return (
         f"unknown problem '{spec}'{nearest(spec, known)} Built-in problems: {', '.join(known)}. "
-        "For a problem of your own give the path of its .py file."
+        "For your own problem, pass the path of its .py file."
     )
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """End a sentence: ``"; did you mean 'x' or 'y'?"``, or ``"."`` if nothing is spelt nearly."""
+    """End a sentence: ``"; did you mean 'x' or 'y'?"``, or ``"."`` without a similar name."""
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
@@ -97,24 +98,24 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def load_file(path: Path) -> ModuleType:
-    """Run a user's file as a module of its own and return it.
+    """Run a user's file as a separate module and return it.
 
-    While the file runs its folder comes first on ``sys.path``, so modules beside it can be
-    imported at its top; afterwards ``sys.path`` is as before. Loading a file again runs it again.
+    While the file runs, its folder is first on ``sys.path``, so it can import modules from there
+    at its top; afterwards ``sys.path`` is restored. Loading a file again runs it again.
 
     Raises:
         ProblemError: If the file is missing, is not valid Python, or raises an exception.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise ProblemError(f"problem file '{path}' {what} (seen from {Path.cwd()}).")
+        raise ProblemError(f"problem file '{path}' {what} (current folder: {Path.cwd()}).")
     path = path.resolve()
     code = _compile(path)
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     name = f"_anyorder_problem_{digest}_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}"
     module = ModuleType(name)
     module.__file__ = str(path)
-    # Dataclasses and pickle look a class up through the module it names.
+    # Dataclasses and pickle look up a class in the module it names.
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
@@ -146,8 +147,8 @@ def _compile(path: Path) -> Any:
 def _import_folder(folder: Path) -> Generator[None, None, None]:
     """Make the modules in ``folder`` importable inside the block.
 
-    Helpers of files loaded earlier are forgotten first: two folders may each have a ``data.py``,
-    and the second file must not be given the first one's.
+    Modules imported by earlier files are removed first: two folders may each have a ``data.py``,
+    and the second file must not import the first one.
     """
     for helper in _helpers:
         sys.modules.pop(helper, None)
@@ -166,13 +167,13 @@ def _import_folder(folder: Path) -> Generator[None, None, None]:
 
 
 def say(error: BaseException) -> str:
-    """Return the kind and the text of an exception, on one line where that is possible."""
+    """Return the type and message of an exception, on one line if possible."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def place_of(error: BaseException, path: Path) -> str:
-    """Return ``" in line n"`` for the deepest frame of the exception that is in the file."""
+    """Return ``" in line n"`` for the deepest frame of the exception in the file."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -191,12 +192,12 @@ def _from_module(
     attribute: str | None,
     options: Mapping[str, Any],
 ) -> Problem:
-    """Choose what the module offers and make a problem of it."""
+    """Choose a candidate from the module and make a problem of it."""
     found = candidates(module)
     if attribute is not None:
         if not hasattr(module, attribute):
             known = list(found)
-            offers = f"; it offers {', '.join(known)}" if known else "; it defines no problem"
+            offers = f"; it defines {', '.join(known)}" if known else "; it defines no problem"
             raise ProblemError(f"'{path}' has no '{attribute}'{offers}{nearest(attribute, known)}")
         return _make(getattr(module, attribute), attribute, spec, module, options)
     if not found:
@@ -208,18 +209,18 @@ def _from_module(
         choices = ", ".join(f"'{path}:{name}'" for name in found)
         raise ProblemError(
             f"{spec} defines {len(found)} problems: {', '.join(found)}. Choose one by writing "
-            f"{choices}, or call one of them 'problem' in the file."
+            f"{choices}, or name one of them 'problem' in the file."
         )
     name = "problem" if "problem" in found else next(iter(found))
     return _make(found[name], name, spec, module, options)
 
 
 def candidates(module: ModuleType) -> dict[str, Any]:
-    """Return what in a module can be meant as its problem, by name, in order of definition.
+    """Return the possible problems in a module, by name, in order of definition.
 
-    Candidates are whatever is called ``problem``, instances of ``Problem``, and the subclasses
-    defined here. A class that only serves another candidate, as its base or its type, is left
-    out, and so is an abstract one unless there is nothing else.
+    Candidates are any object named ``problem``, instances of ``Problem``, and the subclasses
+    defined in the module. The base class or type of another candidate is excluded, and so is an
+    abstract class unless it is the only candidate.
     """
     found: dict[str, Any] = {}
     for name, value in vars(module).items():
@@ -244,7 +245,7 @@ def _make(
     if isinstance(value, Problem):
         if options:
             raise ProblemError(
-                f"'{name}' in {spec} is an instance already and takes no options; "
+                f"'{name}' in {spec} is already an instance and takes no options; "
                 f"got {', '.join(options)}. Define the class or a function problem() instead."
             )
         return value
@@ -263,7 +264,7 @@ def _make(
         raise
     except (Exception, SystemExit) as error:
         place = place_of(error, Path(str(module.__file__)))
-        raise ProblemError(f"making '{name}' of {spec} failed{place}: {say(error)}") from error
+        raise ProblemError(f"creating '{name}' of {spec} failed{place}: {say(error)}") from error
     if not isinstance(made, Problem):
         advice = f"; return {made.__name__}()" if inspect.isclass(made) else ""
         raise ProblemError(
@@ -274,14 +275,14 @@ def _make(
 
 
 def describe(value: object) -> str:
-    """Say what kind of thing a value is, in words."""
+    """Describe the type of a value for an error message."""
     if inspect.isclass(value):
         return f"the class {value.__name__}"
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _require_complete(kind: type[Problem], spec: str) -> None:
-    """Raise ``ProblemError`` naming the methods that a subclass has yet to write."""
+    """Raise ``ProblemError`` if a subclass lacks required methods, and name them."""
     missing: frozenset[str] = getattr(kind, "__abstractmethods__", frozenset())
     if missing:
         methods = [
@@ -296,10 +297,10 @@ def _require_complete(kind: type[Problem], spec: str) -> None:
 def _require_options(
     maker: Callable[..., Any], name: str, spec: str, options: Mapping[str, Any]
 ) -> None:
-    """Raise ``ProblemError`` for an option that is unknown, or one that is needed but absent."""
+    """Raise ``ProblemError`` for unknown or missing options."""
     try:
         signature = inspect.signature(maker)
-    except (TypeError, ValueError):  # a callable that does not say; the call itself will tell
+    except (TypeError, ValueError):  # no signature: the call itself will raise
         return
     known = options_of(maker)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -320,6 +321,6 @@ def _require_options(
     ]
     if needed:
         raise ProblemError(
-            f"{spec} needs a value for {', '.join(needed)}. Give the option, or a default in the "
-            f"signature of '{name}'."
+            f"{spec} needs a value for {', '.join(needed)}. Set the option, or give it a "
+            f"default in the signature of '{name}'."
         )

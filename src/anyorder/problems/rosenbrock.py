@@ -1,4 +1,4 @@
-"""Rosenbrock's curved valley."""
+"""The Rosenbrock function: a curved valley."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Rosenbrock(Landscape):
 
     .. math:: f(x) = \sum_{i=1}^{d-1} c\,(x_{i+1} - x_i^2)^2 + (1 - x_i)^2
 
-    The minimum is 0 at :math:`(1, \dots, 1)`; from ``dim=4`` on there can be a second, local one
-    near :math:`(-1, 1, \dots, 1)`. Each coordinate of the start is uniform in [-2, 2].
+    The minimum is 0 at :math:`(1, \dots, 1)`; for ``dim >= 4`` there can be a second, local one
+    near :math:`(-1, 1, \dots, 1)`. Each coordinate of the initial point is uniform in [-2, 2].
 
     Args:
         dim: Number of coordinates, at least 2.
@@ -31,7 +31,7 @@ class Rosenbrock(Landscape):
     target = 1e-3
 
     def __init__(self, *, dim: int = 2, condition: float = 100.0) -> None:
-        """Check and keep the options."""
+        """Check and store the options."""
         super().__init__(dim, at_least=2)
         require_number("condition", condition, at_least=1, owner=self.name)
         self.condition = condition
@@ -43,6 +43,6 @@ class Rosenbrock(Landscape):
         return 4 * draw - 2
 
     def value(self, x: Tensor) -> Tensor:
-        """Return the function at ``x``."""
+        """Return the function value at ``x``."""
         here, after = x[:-1], x[1:]
         return (self.condition * (after - here**2) ** 2 + (1 - here) ** 2).sum()

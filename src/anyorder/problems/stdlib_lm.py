@@ -1,4 +1,4 @@
-"""A byte-level language model of Python's own standard library."""
+"""A byte-level language model of Python's standard library."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from anyorder.problems.base import (
     seeded,
 )
 
-# Single-file modules that every Python from 3.11 to 3.14 has. From each run of ten, the fifth is
-# for validation and the tenth for the test.
+# Single-file modules in every Python from 3.11 to 3.14. Of every ten, the fifth is for
+# validation and the tenth for testing.
 _LISTED = """
     _collections_abc _markupbase _pyio _strptime argparse ast base64 bdb calendar cmd
     code codecs compileall configparser contextlib copy csv dataclasses difflib dis
@@ -50,7 +50,7 @@ class Size(NamedTuple):
     batch_size: int
     context: int
     evaluated: int
-    """Windows of validation text that ``evaluate`` looks at."""
+    """Number of validation windows that ``evaluate`` uses."""
 
 
 SIZES = {
@@ -66,13 +66,13 @@ _BYTES = 256
 class StdlibLM(Problem):
     """Predict the next byte of Python source text with a pre-norm transformer.
 
-    The text is 89 modules of the standard library of the running Python, so it is on every
-    machine; modules, not positions, are split into training, validation and test. It differs a
-    little from one Python version to the next: compare numbers only within one version.
+    The text is 89 modules of the standard library of the running Python, so no download
+    is needed. Whole modules are assigned to training, validation and test. The text differs
+    slightly between Python versions: compare numbers only within one version.
 
-    The loss is the mean cross-entropy in nats per byte, the metric the same in bits.
-    ``evaluate`` looks at a fixed, evenly spaced subset of the validation text, ``test`` at a
-    larger one of the test text.
+    The loss is the mean cross-entropy in nats per byte, the metric is the same in bits.
+    ``evaluate`` uses a fixed, evenly spaced subset of the validation text, ``test`` a larger
+    one of the test text.
 
     Args:
         size: ``"tiny"`` (0.14 million parameters) or ``"small"`` (4.9 million).
@@ -92,7 +92,7 @@ class StdlibLM(Problem):
     schedule: ClassVar[Literal["constant", "cosine"]] = "cosine"
 
     def __init__(self, *, size: str = "tiny", attention: str = "math", tied: bool = False) -> None:
-        """Check and keep the options."""
+        """Check and store the options."""
         require_choice("size", size, tuple(SIZES), owner=self.name)
         require_choice("attention", attention, ("math", "sdpa"), owner=self.name)
         if not isinstance(tied, bool):  # pyright: ignore[reportUnnecessaryIsInstance] -- may come from text
@@ -111,7 +111,7 @@ class StdlibLM(Problem):
         return _windows(_text(VALIDATION), self.size.context, self.size.evaluated)
 
     def build(self, seed: int) -> nn.Module:
-        """Return the transformer, its weights drawn from a normal distribution."""
+        """Return the transformer, with normally distributed weights."""
         with seeded(seed):
             return Transformer(self.size, attention=self.attention, tied=self.tied)
 
@@ -126,19 +126,19 @@ class StdlibLM(Problem):
         return text[starts + torch.arange(context + 1)].long()
 
     def outputs(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Return a score for each value of every byte, ``(batch, context, 256)``."""
+        """Return the logits of the next byte, ``(batch, context, 256)``."""
         return model(batch[:, :-1])
 
     def criterion(self, outputs: Tensor, batch: Tensor) -> Tensor:
-        """Return the mean cross-entropy of every byte given those before it, in nats."""
+        """Return the mean cross-entropy of every byte given the previous bytes, in nats."""
         return F.cross_entropy(outputs.flatten(0, 1), batch[:, 1:].flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Return loss and bits per byte on the fixed part of the validation text."""
+        """Return loss and bits per byte on the fixed subset of the validation text."""
         return self._judge(model, self._validation)
 
     def test(self, model: nn.Module) -> dict[str, float]:
-        """Return loss and bits per byte on a part four times as long of the test text."""
+        """Return loss and bits per byte on a test subset four times as large."""
         return self._judge(model, _windows(_text(TEST), self.size.context, 4 * self.size.evaluated))
 
     def _judge(self, model: nn.Module, windows: Tensor) -> dict[str, float]:
@@ -176,18 +176,18 @@ def _windows(text: Tensor, context: int, count: int) -> Tensor:
 
 
 class Transformer(nn.Module):
-    """Pre-norm GPT over bytes: embeddings, blocks, a last norm and a linear head."""
+    """Pre-norm GPT over bytes: embeddings, blocks, a final norm and a linear head."""
 
     def __init__(self, size: Size, *, attention: str, tied: bool) -> None:
-        """Build and initialise the layers; draws from the global generator."""
+        """Build and initialise the layers; uses the global generator."""
         super().__init__()
         self.embedding = nn.Embedding(_BYTES, size.width)
         self.positions = nn.Embedding(size.context, size.width)
         self.blocks = nn.ModuleList(Block(size, attention) for _ in range(size.layers))
         self.norm = nn.LayerNorm(size.width)
         self.head = nn.Linear(size.width, _BYTES, bias=False)
-        # At width 64 the customary width of 0.02 leaves some seeds on a plateau for hundreds of
-        # steps; this one is nearly the same at width 768 and treats all seeds alike.
+        # At width 64 the usual standard deviation of 0.02 leaves some seeds on a plateau for
+        # hundreds of steps. This one is close to 0.02 at width 768 and works for all seeds.
         std = 0.5 / math.sqrt(size.width)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -195,14 +195,14 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
-            # Each block adds to the stream twice; this keeps its variance from growing with depth.
+            # Each block adds to the residual stream twice: keep its variance independent of depth.
             for layer in (block.attention.out, block.down):  # type: ignore[union-attr]
                 nn.init.normal_(layer.weight, std=std / math.sqrt(2 * size.layers))  # type: ignore[arg-type]
         if tied:
             self.head.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map bytes of shape ``(batch, length)`` to scores of shape ``(batch, length, 256)``."""
+        """Map bytes of shape ``(batch, length)`` to logits of shape ``(batch, length, 256)``."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         stream = self.embedding(tokens) + self.positions(places)
         for block in self.blocks:
@@ -211,7 +211,7 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer network, each behind a norm and added to the stream."""
+    """Attention and a two-layer MLP, each with a pre-norm and a residual connection."""
 
     def __init__(self, size: Size, attention: str) -> None:
         """Build the layers."""
@@ -234,7 +234,7 @@ class Attention(nn.Module):
     mask: Tensor
 
     def __init__(self, size: Size, kind: str) -> None:
-        """Build the projections and the mask of what each position may not see."""
+        """Build the projections and the causal mask."""
         super().__init__()
         self.heads = size.heads
         self.kind = kind

@@ -79,7 +79,7 @@ def test_show(call: Callable[..., Any]) -> None:
     text = call("show", "rank-sgd").out
     for part in (
         "RankSGD",
-        "order rank, asks for rank",
+        "order rank, needs rank",
         "line_search",
         "rank_sgd.py",
         "2303.03751",
@@ -154,7 +154,7 @@ def test_check_of_a_good_problem(call: Callable[..., Any], problem: Callable[...
 
 
 BAD_PROBLEMS = [
-    ("return model(batch).square().mean() * float('nan')", "is nan at the start"),
+    ("return model(batch).square().mean() * float('nan')", "is nan at the initial point"),
     ("loss = model(batch).square().mean()\nloss.backward()\nreturn loss", "calls backward itself"),
     ("return model(batch).square()", "returned a tensor of shape (8, 1)"),
     (

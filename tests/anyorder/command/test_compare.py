@@ -54,7 +54,7 @@ def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) 
     text = call("compare", "--help").out
     for name in (*options, "methods", "set", "option", "out", "storage", "extend", "json"):
         assert f"--{name} " in text
-    assert "How tuning draws: qmc, random or tpe." in text
+    assert "Tuning sampler: qmc, random or tpe." in text
     page = (SRC.parent / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [name for name in options if f"| `--{name}" not in page] == []
 
@@ -92,7 +92,7 @@ def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path
         (["digits", "--methods", "adamv"], 2, "Did you mean 'adamw'"),
         (["digits", "--methods", "adamw", "--set", "adamw.lrr=1"], 2, "Did you mean 'lr'"),
         (["digits", "--budget", "soon"], 2, "cannot read the budget 'soon'"),
-        (["digits", "--budget", "9rankings"], 2, "a ranking has no price"),
+        (["digits", "--budget", "9rankings"], 2, "a ranking has no fixed price"),
         (["digits", "--tune", "-1"], 2, "tune: expected at least 0"),
         (["digits", "--storage", "oracle://x/y"], 4, "use sqlite or postgresql"),
         (["nothing.py"], 3, "does not exist"),
@@ -163,7 +163,7 @@ def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
         _, err = process.communicate()
     assert process.returncode == 130
     assert "1 of 9 runs are finished and kept" in err
-    assert "go on with: anyorder compare digits --methods mine.py:Mine --budget 20grads" in err
+    assert "continue with: anyorder compare digits --methods mine.py:Mine --budget 20grads" in err
     assert "Traceback" not in err
     assert not (tmp_path / "o" / "results.json").exists()
 
@@ -186,4 +186,4 @@ def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
     assert 0 < done < 8
     found = call("compare", "digits", "--methods", "sgd", *words)
     assert found.code == 0
-    assert f"8 runs, {done} of them done before" in found.out
+    assert f"8 runs, {done} already finished" in found.out

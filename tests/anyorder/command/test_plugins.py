@@ -56,7 +56,7 @@ def test_a_broken_added_command_breaks_nothing_else(
     assert call("list").exit_code == 0
     found = call("extra", "one")
     assert found.exit_code == 2
-    assert "warning: the command 'extra' of extra_commands cannot be loaded" in found.stderr
+    assert "warning: the command 'extra' of extra_commands cannot be imported" in found.stderr
 
 
 def test_a_summary_is_read_from_a_package_too(

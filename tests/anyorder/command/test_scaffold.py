@@ -54,7 +54,7 @@ def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("keep me")
-    with pytest.raises(ScaffoldError, match=r"test_mine\.py exists already"):
+    with pytest.raises(ScaffoldError, match=r"test_mine\.py already exists"):
         new_method("mine", tmp_path)
     assert (tmp_path / "test_mine.py").read_text() == "keep me"
     assert not (tmp_path / "mine.py").exists()

@@ -37,7 +37,7 @@ def test_plain_lines() -> None:
     play(Plain(out))
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "[bold] is no markup here"
-    assert lines[1] == "4 runs, 1 of them done before; about 1 min 8 s"
+    assert lines[1] == "4 runs, 1 already finished; about 1 min 8 s"
     assert lines[2].startswith("[2/4] tune 0  sgd: loss 0.5, metric 0.25  (")
     assert lines[2].endswith(" left")
     assert lines[3].startswith("[4/4] report 2  sgd: failed: KeyError at x.py:3: 'y'  (")
@@ -63,6 +63,6 @@ def test_the_right_one_is_chosen() -> None:
 
 def test_durations_and_endings() -> None:
     assert [duration(s) for s in (-1, 3.4, 65, 3725)] == ["0 s", "3 s", "1 min 5 s", "1 h 2 min"]
-    assert ending(None) == "the default was chosen, nothing to do"
+    assert ending(None) == "not needed, the default was chosen"
     assert ending(run(0, [0.5])) == "loss 0.5"
     assert ending(run(0, [0.5], final=Final(0.5, None))) == "loss 0.5, metric not finite"

@@ -174,25 +174,25 @@ def test_a_dead_worker_is_given_a_second_chance(house: Any) -> None:
     def dying(key: str, task: Task) -> list[Event]:
         if key == "tune/sgd/1" and not died:
             died.append(key)
-            return [Event("died", key, "was ended by SIGSEGV")]
+            return [Event("died", key, "was killed by SIGSEGV")]
         return good(key, task)
 
     home = house()
     pool = home.work(dying)
     assert [key for key, _ in pool.asked].count("tune/sgd/1") == 2
     assert home.storage.outcomes()["tune/sgd/1"].record.status == "done"
-    assert home.told.lines == ["tune 1  sgd: its process was ended by SIGSEGV; trying once more"]
+    assert home.told.lines == ["tune 1  sgd: its process was killed by SIGSEGV; trying again"]
 
 
 def test_and_no_third_one(house: Any) -> None:
     def dying(key: str, task: Task) -> list[Event]:
-        return [Event("died", key, "was ended by SIGSEGV")] if "sgd/1" in key else good(key, task)
+        return [Event("died", key, "was killed by SIGSEGV")] if "sgd/1" in key else good(key, task)
 
     home = house()
     pool = home.work(dying)
     record = home.storage.outcomes()["report/sgd/1"].record
     assert (record.status, record.stop_reason) == ("failed", "crashed")
-    assert record.error == "the process was ended by SIGSEGV, in each of 2 attempts"
+    assert record.error == "the process was killed by SIGSEGV, in each of 2 attempts"
     assert [key for key, _ in pool.asked].count("report/sgd/1") == 2
     assert home.storage.outcomes()["report/fixed/1"].record.status == "done"
 
@@ -247,7 +247,7 @@ def test_a_result_that_came_too_late_does_not_count(house: Any) -> None:
 
     home.work(overtaken)
     assert home.storage.outcomes()["tune/sgd/0"].record.final.loss == 0.25
-    assert "another process had taken it over" in home.told.lines[0]
+    assert "another process took over this run" in home.told.lines[0]
 
 
 def test_tpe_draws_after_what_it_learns_from(house: Any) -> None:

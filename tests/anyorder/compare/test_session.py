@@ -188,7 +188,7 @@ def test_a_failing_method_does_not_stop_the_others(
     assert sgd.failed is None
     assert failed.failed.startswith("all 1 runs failed: ArithmeticError at ")
     assert len(failed.runs[0].curve) >= 1
-    assert "ended by itself with exit code 3, in each of 2 attempts" in dead.failed
+    assert "exited with code 3, in each of 2 attempts" in dead.failed
     assert dead.runs[0].stop_reason == "crashed"
 
 
@@ -196,7 +196,7 @@ def test_a_problem_that_is_refused_costs_nothing(
     tiny: Callable[..., Any], problem_file: Callable[[str], str], tmp_path: Path
 ) -> None:
     path = problem_file("def loss(self, model, batch): return model(batch).mean() * float('nan')")
-    with pytest.raises(ProblemError, match="loss: is nan at the start"):
+    with pytest.raises(ProblemError, match="loss: is nan at the initial point"):
         tiny(path)
     assert list((tmp_path / "out" / "runs").iterdir()) == []
     with pytest.raises(ProblemError, match="unknown problem 'digit'; did you mean 'digits'"):
@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(StorageError, match=r"cannot write into .*file/out: .*--out"):
         compare(Request(Settings("digits"), ("sgd",), tmp_path / "file" / "out"))
     monkeypatch.setattr(session, "ROOM", 2**60)
-    with pytest.raises(StorageError, match=r"MiB left, .* Make room"):
+    with pytest.raises(StorageError, match=r"MiB left, .* Free disk space"):
         compare(Request(Settings("digits"), ("sgd",), tmp_path / "out"))
 
 
@@ -239,7 +239,7 @@ def test_results_of_another_version_are_refused(tiny: Callable[..., Any], tmp_pa
     (tmp_path / "out").mkdir()
     plan: dict[str, Any] = {"of": "another form", "versions": {"anyorder": "0.0.1"}}
     (tmp_path / "out" / "plan.json").write_text(json.dumps(plan))
-    with pytest.raises(StorageError, match=r"holds results of anyorder 0\.0\.1"):
+    with pytest.raises(StorageError, match=r"contains results of anyorder 0\.0\.1"):
         tiny()
     for text in ("{", json.dumps({"versions": {"anyorder": anyorder.__version__}, "x": 1})):
         (tmp_path / "out" / "plan.json").write_text(text)

@@ -259,7 +259,7 @@ class TestBench:
     def test_late_import_is_explained(self, good):
         bench = Bench(good(), 0)
         bench.attempt("build", lambda bench: __import__("nothing_of_this_name"))
-        assert "at its top" in bench.findings[0].instead
+        assert "at the top of the file" in bench.findings[0].instead
 
     def test_add_says_where(self, good):
         bench = Bench(good(), 0)

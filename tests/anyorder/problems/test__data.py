@@ -34,14 +34,14 @@ class TestDataFiles:
 
     def test_folder_missing(self, monkeypatch, tmp_path):
         monkeypatch.setenv("ANYORDER_DATA", str(tmp_path))
-        with pytest.raises(ProblemError, match=r"found no folder .*things.*Set ANYORDER_DATA"):
+        with pytest.raises(ProblemError, match=r"needs the folder .*things.*Set ANYORDER_DATA"):
             data_files("p", "things", ["a", "b"])
 
     def test_file_missing(self, monkeypatch, tmp_path):
         monkeypatch.setenv("ANYORDER_DATA", str(tmp_path))
         (tmp_path / "things").mkdir()
         (tmp_path / "things" / "a").touch()
-        with pytest.raises(ProblemError, match=r"found no b in .*with a, b"):
+        with pytest.raises(ProblemError, match=r"needs b in .*with a, b"):
             data_files("p", "things", ["a", "b"])
 
     def test_all_there(self, monkeypatch, tmp_path):

@@ -39,8 +39,8 @@ class TestValue:
             (lambda v: None, "returned None"),
             (lambda v: v.expand(5), "returned a tensor of shape (5,)"),
             (lambda v: v.long(), "type torch.int64"),
-            (lambda v: v * float("nan"), "is nan at the start"),
-            (lambda v: v / 0, "is inf at the start"),
+            (lambda v: v * float("nan"), "is nan at the initial point"),
+            (lambda v: v / 0, "is inf at the initial point"),
             (lambda v: v.detach(), "not attached to the parameters"),
             (lambda v: torch.tensor(v.item()), "not attached to the parameters"),
         ],
@@ -138,7 +138,7 @@ class TestRepetition:
             return usual(self, model, batch) + torch.rand((), generator=chance)
 
         text = only(faulty(loss), "error")
-        assert "Random numbers belong into batch" in text
+        assert "Random numbers belong in batch" in text
 
     def test_dropout(self, faulty, good):
         def build(self, seed):

@@ -158,14 +158,14 @@ class TestBatch:
                     self.kept[key].copy_(value)
                 return self.kept
 
-        assert "a batch changed while later ones were drawn" in only(Bad(), "error", "batch")
+        assert "a batch changed when later ones were drawn" in only(Bad(), "error", "batch")
 
     def test_iterator(self, good):
         class Bad(good):
             def batch(self, seed, step):
                 return (row for row in self.x)
 
-        assert "used up when it is read" in only(Bad(), "error", "batch")
+        assert "can be read only once" in only(Bad(), "error", "batch")
 
     def test_nan(self, good):
         class Bad(good):
@@ -283,7 +283,7 @@ class TestEvaluate:
         class Easy(good):
             target = 1e6
 
-        assert "which the untrained model reaches" in only(Easy(), "warning", "target")
+        assert "which the untrained model already reaches" in only(Easy(), "warning", "target")
 
         class Wrong(good):
             target = 1e-6

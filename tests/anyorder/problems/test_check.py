@@ -105,7 +105,7 @@ class TestNeverCrashes:
         (finding,) = check("digits").findings
         assert finding.found == "a value of type str is not a problem"
         (finding,) = check(good).findings
-        assert finding.instead == "Give an instance: check(Good())."
+        assert finding.instead == "Pass an instance: check(Good())."
 
     @pytest.mark.parametrize("method", ["build", "batch", "loss", "evaluate", "test"])
     @pytest.mark.parametrize("error", [ZeroDivisionError("x"), SystemExit(1), RecursionError("y")])

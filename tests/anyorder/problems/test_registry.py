@@ -179,7 +179,7 @@ class TestFile:
     def test_instance(self, write):
         path = write(MINE + "\nmine = Mine(width=7)\n")
         assert load(path).width == 7
-        with pytest.raises(ProblemError, match=r"'mine' in .* is an instance already.*width"):
+        with pytest.raises(ProblemError, match=r"'mine' in .* is already an instance.*width"):
             load(path, width=3)
 
     def test_function(self, write):
@@ -201,7 +201,7 @@ class TestFile:
         path = write(MINE + WHOLE.format(name="Other") + "\ndef make():\n    return Other()\n")
         assert load(f"{path}:Mine", width=9).width == 9
         assert load(f"{path}:make").name == "Other"
-        with pytest.raises(ProblemError, match=r"has no 'Mien'; it offers Mine, Other; did you"):
+        with pytest.raises(ProblemError, match=r"has no 'Mien'; it defines Mine, Other; did you"):
             load(f"{path}:Mien")
         with pytest.raises(ProblemError, match=r"'torch' in .* is a value of type module"):
             load(f"{path}:torch")
@@ -267,7 +267,7 @@ class TestFile:
     def test_exception_while_making(self, write):
         path = write("def problem():\n    x = 1\n    raise KeyError('data')\n")
         with pytest.raises(
-            ProblemError, match=r"making 'problem' of .* in line 3: KeyError: 'data'"
+            ProblemError, match=r"creating 'problem' of .* in line 3: KeyError: 'data'"
         ):
             load(path)
         path = write("def problem():\n    raise SystemExit(3)\n")
@@ -280,7 +280,7 @@ class TestFile:
             load(write(text))
 
     def test_missing(self, tmp_path):
-        with pytest.raises(ProblemError, match=r"nowhere\.py' does not exist \(seen from"):
+        with pytest.raises(ProblemError, match=r"nowhere\.py' does not exist \(current folder"):
             load(str(tmp_path / "nowhere.py"))
         (tmp_path / "folder.py").mkdir()
         with pytest.raises(ProblemError, match="is a folder"):
@@ -313,7 +313,7 @@ class TestFile:
             load(path)
 
     def test_a_callable_without_a_signature(self, write):
-        with pytest.raises(ProblemError, match="making 'problem' of .* failed: TypeError"):
+        with pytest.raises(ProblemError, match="creating 'problem' of .* failed: TypeError"):
             load(write("problem = max\n"))
 
     def test_a_file_that_breaks_leaves_what_was_loaded_before(self, write):

@@ -1,1 +1,1 @@
-"""What a comparison is to do: entrants, search spaces, limits."""
+"""The plan of a comparison: entrants, search spaces, limits."""

@@ -1,7 +1,7 @@
-"""Values that come from outside are checked where they enter, and refused in words.
+"""Validation of external values, with readable error messages.
 
-Pydantic holds a value against the types that a class declares; :func:`in_words` says what it found
-in the words of this library: the place, what was expected there, and what was found.
+Pydantic checks a value against the declared types; :func:`in_words` turns its errors into messages
+of this library: the field, what was expected, and what came.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, ValidationError
 
 C = TypeVar("C")
 
-#: Nothing unknown, nothing converted in silence, and only numbers that JSON can hold.
+#: No unknown fields, no implicit conversion, and only numbers that JSON can represent.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 _EXPECTED = {
@@ -29,17 +29,17 @@ _EXPECTED = {
     "int_type": "a whole number",
     "list_type": "a list",
     "literal_error": "{expected}",
-    "string_type": "a text",
+    "string_type": "a string",
     "tuple_type": "a list",
 }
 
 
 def in_words(error: ValidationError, root: str = "") -> str:
-    """What is wrong, with its place: ``settings.tune: expected at least 0, got -1``.
+    """Return the message with the field: ``settings.tune: expected at least 0, got -1``.
 
     Args:
-        error: what pydantic found.
-        root: name of the value as a whole.
+        error: the error of pydantic.
+        root: name of the whole value.
     """
     return "; ".join(dict.fromkeys(_said(each, root) for each in error.errors()))
 
@@ -68,7 +68,7 @@ def _shown(value: Any) -> str:
 
 
 def refusing(kind: type[ValueError]) -> Callable[[type[C]], type[C]]:
-    """Let a class that pydantic checks raise errors of this kind, in words, when one is made."""
+    """Class decorator: raise ``kind`` with a readable message if pydantic rejects an argument."""
 
     def change(cls: type[C]) -> type[C]:
         make: Any = cls.__init__
@@ -77,7 +77,7 @@ def refusing(kind: type[ValueError]) -> Callable[[type[C]], type[C]]:
         @functools.wraps(make)
         def __init__(self: Any, *values: Any, **named: Any) -> None:  # noqa: N807
             assert len(values) <= len(names), f"expected at most {len(names)} values"
-            try:  # by name, because an error tells the name
+            try:  # by name, because errors include the name
                 make(self, **dict(zip(names, values, strict=False)), **named)
             except ValidationError as error:
                 raise kind(in_words(error)) from None

@@ -1,8 +1,8 @@
-"""Who takes part: methods of this library and any ``torch.optim.Optimizer``, found by name.
+"""Entrants: methods of this library and any ``torch.optim.Optimizer``, resolved by name.
 
 ``adamw`` is a method of this library, ``torch.optim:LBFGS`` or ``my_package.module:MyClass`` is
-imported, ``folder/file.py:MyClass`` is loaded from a file, and ``fast=adamw`` gives any of these a
-name of its own, so that one method can take part twice with different settings.
+imported, ``folder/file.py:MyClass`` is loaded from a file, and ``fast=adamw`` gives
+any of these another name, so that one method can take part twice with different settings.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _LABEL = re.compile(r"(?P<label>[A-Za-z0-9_.+-]+)=(?P<spec>.+)")
 
 
 class EntrantError(AnyOrderError, ValueError):
-    """Something that cannot take part in a comparison."""
+    """A method or setting that cannot be compared."""
 
 
 def switches(optimizer: object) -> bool:
-    """Whether an optimizer or its class goes to its average by ``eval()``, back by ``train()``."""
+    """Whether an optimizer switches to an average in ``eval()`` and back in ``train()``."""
     return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
 
 
@@ -51,13 +51,13 @@ class Entrant:
     """One method in a comparison, resolved.
 
     Attributes:
-        name: what it is called in the results.
-        spec: what it was resolved from.
+        name: its name in the results.
+        spec: the text it was resolved from.
         cls: the class.
-        version: version of the package or hash of the file that the class is from.
+        version: version of the package, or hash of the file, that defines the class.
         defaults: every setting and its default.
-        fixed: settings chosen by the user, which are not searched.
-        space: what is searched.
+        fixed: settings set by the user, which are not tuned.
+        space: the search space.
     """
 
     name: str
@@ -70,24 +70,24 @@ class Entrant:
 
     @property
     def ours(self) -> bool:
-        """Whether the class speaks this library's language: closures, oracle, ledger, budget."""
+        """Whether the class is an :class:`anyorder.Optimizer`."""
         return issubclass(self.cls, Optimizer)
 
     @property
     def order(self) -> int | str:
-        """Order of the method; a class that does not say is taken for a gradient method."""
+        """Order of the method; 1 (gradients) for a class that does not declare it."""
         return self.cls.order if issubclass(self.cls, Optimizer) else 1
 
     @property
     def needs(self) -> list[str]:
-        """What it asks the problem for."""
+        """The kinds of information the method needs."""
         return sorted(self.cls.needs) if issubclass(self.cls, Optimizer) else ["grad"]
 
     @property
     def scheduled(self) -> bool:
-        """Whether a schedule of the learning rate is meant for it.
+        """Whether the method uses a learning-rate schedule.
 
-        Not for methods that average their way instead; those of others are known by their switch.
+        False for methods that average instead; foreign ones are recognised by :func:`switches`.
         """
         return self.cls.scheduled if issubclass(self.cls, Optimizer) else not switches(self.cls)
 
@@ -101,7 +101,7 @@ class Entrant:
         return {**self.defaults, **self.fixed, **(config or {})}
 
     def describe(self) -> str:
-        """Resolved class, version, settings and search space, for people to check."""
+        """Resolved class, version, settings and search space as text."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings().items())
         searched = ", ".join(map(str, self.space)) or "nothing"
         return f"{self.name}: {self.path} {self.version}; {settings}; searched: {searched}"
@@ -111,21 +111,20 @@ def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]
     """Resolve all entrants of a comparison.
 
     Args:
-        specs: names and import paths, see the module.
+        specs: names and import paths, see the module docstring.
         sets: ``METHOD.NAME=VALUE``, fixing a hyper-parameter of one of them.
 
     Raises:
-        EntrantError: unknown, not an optimizer, twice under one name, or a wrong setting.
-        UnknownMethodError: no method of this library has such a name; names the nearest.
-        UnknownOptionError: no such hyper-parameter; names the nearest.
+        EntrantError: a method is unknown, not an optimizer, or appears twice under one name, or a
+            setting is wrong.
+        UnknownMethodError: there is no such method; the message names the most similar.
+        UnknownOptionError: there is no such hyper-parameter; the message names the most similar.
     """
     parsed = [_labelled(spec) for spec in specs]
     names = [name for name, _ in parsed]
     for name in names:
         if names.count(name) > 1:
-            raise EntrantError(
-                f"{name} takes part twice; give one of them another name, such as again={name}"
-            )
+            raise EntrantError(f"{name} takes part twice; rename one of them, such as again={name}")
     if not names:
         raise EntrantError("expected at least one method, such as --methods adamw,lion")
     wanted: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -136,7 +135,7 @@ def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]
 
 
 def resolve(spec: str, name: str | None = None, sets: Mapping[str, Any] | None = None) -> Entrant:
-    """Resolve one entrant; values in ``sets`` may be text from a command line."""
+    """Resolve one entrant; values in ``sets`` can be text from the command line."""
     cls, version = _find(spec)
     label = name or spec
     if issubclass(cls, Optimizer):
@@ -181,7 +180,7 @@ def _setting(text: str, names: Sequence[str]) -> tuple[str, str, str]:
 
 
 def _find(spec: str) -> tuple[type[torch.optim.Optimizer], str]:
-    """The class a spec names, and its version."""
+    """Return the class of a spec, and its version."""
     place, colon, attribute = spec.rpartition(":")
     if spec.endswith(".py"):
         place, colon, attribute = spec, ":", ""
@@ -213,8 +212,8 @@ def _class_in(
     if not attribute or not hasattr(module, attribute):
         close = difflib.get_close_matches(attribute, found, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        asked = f"has no {attribute!r}" if attribute else "needs a class name, as in FILE.py:CLASS"
-        raise EntrantError(f"{place} {asked}.{hint} Optimizers there: {offers}")
+        what = f"has no {attribute!r}" if attribute else "needs a class name, as in FILE.py:CLASS"
+        raise EntrantError(f"{place} {what}.{hint} Optimizers there: {offers}")
     value = getattr(module, attribute)
     if not (inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)):
         raise EntrantError(
@@ -237,7 +236,7 @@ def _import(name: str, spec: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _working_folder() -> Generator[None]:
-    """Let modules in the working folder be imported, as ``python -m`` would."""
+    """Make modules in the working folder importable, as ``python -m`` does."""
     added = os.getcwd()
     sys.path.insert(0, added)
     try:
@@ -249,7 +248,7 @@ def _working_folder() -> Generator[None]:
 @cache
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise EntrantError(f"method file '{path}' does not exist (seen from {Path.cwd()})")
+        raise EntrantError(f"method file '{path}' does not exist (current folder: {Path.cwd()})")
     resolved = path.resolve()
     name = f"_anyorder_method_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, resolved)
@@ -281,7 +280,7 @@ def _version(module: ModuleType) -> str:
 def _checked(
     cls: type[Optimizer], sets: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Settings of a method of this library, read and checked against what it declares."""
+    """Parse and check settings of a method of this library."""
     refuse_unknown(sets, defaults, cls.__name__)
     found: dict[str, Any] = {}
     for name, value in sets.items():
@@ -295,7 +294,7 @@ def _checked(
 
 
 def _defaults(cls: type) -> tuple[dict[str, Any], bool]:
-    """Arguments of a foreign class and their defaults; whether it takes any others too."""
+    """Arguments of a foreign class with their defaults; whether it accepts ``**kwargs``."""
     try:
         parameters = list(inspect.signature(cls).parameters.values())
     except (TypeError, ValueError):
@@ -314,11 +313,11 @@ def _require_values(label: str, settings: Mapping[str, Any]) -> None:
 
 
 def _literal(value: Any) -> Any:
-    """A value from a command line: a Python literal where it is one, else the text itself."""
+    """Parse a value from the command line as a Python literal, or return the text."""
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             value = {"true": True, "false": False, "none": None}.get(value.lower(), value)
-    # Stored plans know no tuples, torch.optim knows no lists.
+    # JSON has no tuples, torch.optim accepts no lists.
     return tuple(cast(list[Any], value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The runs that follow from a plan, in their order, and what each needs to know."""
+"""The runs of a plan, in order, and the input of each."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from anyorder.compare.plan.limits import Limits, grid
 
-if TYPE_CHECKING:  # a worker's runs, and studies, need no library that checks settings
+if TYPE_CHECKING:  # workers and studies do not need pydantic
     from anyorder.compare.plan.plan import Entry, Plan
     from anyorder.compare.plan.settings import Settings
 
 Kind = Literal["tune", "report", "default"]
 
-#: Tuning runs use this seed, reported runs 0, 1, 2, ...: no reported run was used for choosing.
+#: Tuning runs use this seed, reported runs 0, 1, 2, ...: tuning never uses a reported seed.
 TUNING_SEED = 1000
-#: A tuning run gets one evaluation where a reported run gets so many: its curve is not reported.
+#: A tuning run is evaluated this many times less often: its curve is not reported.
 TUNING_EVALUATIONS = 4
 
 
@@ -44,7 +44,7 @@ class Item:
 
     @classmethod
     def from_key(cls, key: str) -> Item:
-        """The run of that name."""
+        """Return the run with this name."""
         kind, rest = key.split("/", 1)
         method, number = rest.rsplit("/", 1)
         if kind == "tune":
@@ -53,19 +53,19 @@ class Item:
 
     @classmethod
     def trial(cls, method: str, index: int) -> Item:
-        """A tuning run."""
+        """Return a tuning run."""
         return cls("tune", method, index, TUNING_SEED)
 
     def __str__(self) -> str:
-        """For people: what it is and which one."""
+        """Kind, number and method of the run."""
         return f"{self.kind} {self.index if self.kind == 'tune' else self.seed}  {self.method}"
 
 
 def items(plan: Plan) -> list[Item]:
-    """All runs in the order in which they are taken up: methods take turns.
+    """Return all runs in order; methods alternate.
 
     First tuning trial 0 of every method, then trial 1 of every method, and so on; then the same
-    with the reported seeds. A machine that grows slower or busier meets all methods alike.
+    with the reported seeds. So changes in the load of the machine affect all methods equally.
     """
     names = [method.name for method in plan.methods]
     rounds = max((plan.trials(method) for method in plan.methods), default=0)
@@ -86,23 +86,23 @@ def items(plan: Plan) -> list[Item]:
 
 
 def best_trial(outcomes: Sequence[tuple[float, float]]) -> int:
-    """Index of the trial that is reported: the best, by value and then loss; 0 if all failed.
+    """Return the index of the best trial, by value and then loss; 0 if all failed.
 
     Args:
-        outcomes: value and loss of each trial, smaller is better, inf if it diverged or failed.
+        outcomes: value and loss of each trial, smaller is better; inf if it diverged or failed.
     """
     return min(range(len(outcomes)), key=lambda index: (*outcomes[index], index), default=0)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one run needs to know, as it is sent to another process.
+    """The input of one run, as sent to a worker process.
 
     Attributes:
-        settings: those of the comparison.
-        method: the entrant, to be resolved there.
-        item: which run it is.
-        config: searched hyper-parameters and their values.
+        settings: settings of the comparison.
+        method: the entrant, which the worker resolves.
+        item: the run.
+        config: values of the tuned hyper-parameters.
         rates: price of each answer in forward passes.
     """
 
@@ -114,12 +114,12 @@ class Task:
 
     @property
     def seed(self) -> int:
-        """Seed of start, batches and random directions."""
+        """Seed of initial point, batches and random directions."""
         return self.item.seed
 
     @property
     def tuning(self) -> bool:
-        """Whether the run is for choosing: it is looked at less often, and never on test data."""
+        """Whether this is a tuning run: evaluated less often, and never on test data."""
         return self.item.kind == "tune"
 
     @property
@@ -129,6 +129,6 @@ class Task:
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """Shares of the budget at which to evaluate."""
+        """Fractions of the budget at which to evaluate."""
         evaluations = self.settings.evaluations
         return grid(max(1, evaluations // TUNING_EVALUATIONS) if self.tuning else evaluations)

@@ -1,4 +1,4 @@
-"""What one run is held to: its budget in units that every method can be held to, and prices."""
+"""The budget of one run in units that apply to every method, and prices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from anyorder.oracle.ledger import NOMINAL_RATES, Budget, BudgetError
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one run in units that every method can be held to."""
+    """Limits of one run in units that apply to every method."""
 
     forwards: float | None = None
     seconds: float | None = None
@@ -18,17 +18,17 @@ class Limits:
 
     @classmethod
     def read(cls, text: str, rates: Mapping[str, float]) -> Limits:
-        """Read a budget; answers of one kind become their price in forward passes.
+        """Parse a budget; counts of answers are converted to forward passes.
 
-        ``500grads`` gives every method what 500 gradients cost: at 3 forwards each, 1500 values.
+        ``500grads`` gives every method the cost of 500 gradients: at 3 forwards each, 1500 values.
 
         Raises:
-            BudgetError: unreadable, or counted in something that has no price.
+            BudgetError: the text is invalid, or its unit has no price.
         """
         limits = Budget.parse(text).limits()
         if "rankings" in limits:
             raise BudgetError(
-                "a ranking has no price of its own, the points in it have; write the budget in "
+                "a ranking has no fixed price, only its points have; write the budget in "
                 "ranked, values, grads, forwards, steps or seconds"
             )
         priced = [limits[kind] * rates[kind] for kind in rates if kind in limits]
@@ -42,7 +42,7 @@ class Limits:
         )
 
     def spent(self, forwards: float, seconds: float, steps: int) -> float:
-        """The share of the budget that is used up, by the limit that comes first."""
+        """The used fraction of the budget, for the limit that is reached first."""
         shares = (
             (forwards, self.forwards),
             (seconds, self.seconds),
@@ -56,11 +56,11 @@ class Limits:
 
 
 def grid(evaluations: int) -> tuple[float, ...]:
-    """Shares of the budget at which a run is evaluated: 0, then more densely at the beginning."""
+    """Fractions of the budget at which a run is evaluated: 0, then denser at the beginning."""
     return tuple((i / evaluations) ** 1.5 for i in range(evaluations + 1))
 
 
 def prices(measured: Mapping[str, float | None] | None = None) -> dict[str, float]:
-    """The price list: nominal, overridden by what was measured."""
+    """The prices: nominal, replaced by measured ones where available."""
     known = {name: rate for name, rate in (measured or {}).items() if rate is not None}
     return {**NOMINAL_RATES, **known}

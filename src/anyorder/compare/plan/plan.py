@@ -1,7 +1,7 @@
-"""The plan of a comparison: its settings and who takes part, settled before the start.
+"""The plan of a comparison: its settings and methods, fixed before the start.
 
-The plan is a pure function of the command. Two processes with the same plan make the same list of
-runs in the same order, which is what lets them share the work and lets a killed one go on.
+The plan is a pure function of the command. Two processes with the same plan create the same
+list of runs in the same order, so they can share the work, and a killed one can continue.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from anyorder.errors import AnyOrderError
 
 
 class PlanError(AnyOrderError, ValueError):
-    """A plan that cannot be carried out, or that is not the one already begun."""
+    """A plan that cannot be executed, or that differs from the stored one."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a plan keeps of an entrant.
+    """An entrant as stored in a plan.
 
     Attributes:
-        name: what it is called in the results.
-        spec: what it is resolved from.
-        version: of the package or the file that its class is from.
-        fixed: settings that are not searched.
-        search: whether there is anything to search.
+        name: its name in the results.
+        spec: the text it is resolved from.
+        version: version of the package or hash of the file that defines its class.
+        fixed: settings that are not tuned.
+        search: whether any setting is tuned.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared, on what, and how.
+    """The methods and all conditions of a comparison.
 
     Attributes:
-        settings: what is held equal for all methods.
+        settings: conditions that are equal for all methods.
         methods: the entrants.
-        source: hash of the problem's file; empty for a built-in one.
-        versions: of what computes the numbers.
+        source: hash of the problem's file; empty for a built-in problem.
+        versions: versions of the software that computes the numbers.
     """
 
     __pydantic_config__ = STRICT
@@ -66,16 +66,16 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that must be equal for two runs to be comparable."""
+        """Hash of everything that must be equal for two runs to be comparable."""
         text = json.dumps(_essence(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def trials(self, method: Entry) -> int:
-        """Tuning runs of one method: none where there is nothing to choose between."""
+        """Number of tuning runs of one method: 0 if there is no choice."""
         return self.settings.tune if self.settings.tune > 1 and method.search else 0
 
 
-#: Settings that may grow in a comparison that has begun.
+#: Settings that may increase in an existing comparison.
 _EXTENSIBLE = ("seeds", "defaults")
 
 
@@ -85,15 +85,15 @@ def _essence(plan: Plan) -> dict[str, Any]:
 
 
 def joined(stored: Plan, wanted: Plan, *, extend: bool) -> Plan:
-    """The plan with which a comparison that has begun goes on.
+    """Return the plan with which an existing comparison continues.
 
     Args:
-        stored: the plan it began with.
-        wanted: the plan that is asked for now.
+        stored: the stored plan.
+        wanted: the requested plan.
         extend: whether more seeds and methods may be added.
 
     Raises:
-        PlanError: the two differ; says in what, and what to do.
+        PlanError: the plans differ; the message says how, and what to do.
     """
     differing = _differences("", _essence(stored), _essence(wanted))
     known = {method.name: method for method in stored.methods}
@@ -102,9 +102,9 @@ def joined(stored: Plan, wanted: Plan, *, extend: bool) -> Plan:
         differing += _differences(f"{method.name}, ", asdict(before), asdict(method))
     if differing:
         raise PlanError(
-            "this folder or database holds a comparison with another plan ("
+            "this folder or database contains a comparison with another plan ("
             + "; ".join(differing)
-            + "). Choose another folder with --out, or give the old values to go on with it"
+            + "). Choose another folder with --out, or use the old values to continue it"
         )
     old, new = stored.settings, wanted.settings
     added = [method for method in wanted.methods if method.name not in known]
@@ -113,8 +113,8 @@ def joined(stored: Plan, wanted: Plan, *, extend: bool) -> Plan:
     more += ["the default configurations"] * (new.defaults and not old.defaults)
     if more and not extend:
         raise PlanError(
-            f"the comparison there does not include {', '.join(more)}. Add --extend to extend it, "
-            "or choose another folder with --out"
+            f"the existing comparison does not include {', '.join(more)}. Add --extend to extend "
+            "it, or choose another folder with --out"
         )
     seeds, defaults = max(old.seeds, new.seeds), old.defaults or new.defaults
     return replace(

@@ -1,9 +1,9 @@
-"""The settings of a comparison: all that is held equal for its methods, declared once.
+"""The settings of a comparison: all conditions that are equal for its methods, declared once.
 
-One object travels from the command line to the workers, into ``plan.json`` and ``results.json``. A
-new setting is one more field of :class:`Settings`: its type is its check, its description is the
-help of its option on the command line, its default is left out of the command that repeats a
-comparison.
+One object is passed from the command line to the workers, and stored in ``plan.json`` and
+``results.json``. A new setting is a new field of :class:`Settings`: its type defines the check, its
+description is the help of its command-line option, and its default is omitted from the command that
+repeats a comparison.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from anyorder.errors import AnyOrderError
 
 
 class SettingsError(AnyOrderError, ValueError):
-    """Settings with which nothing can be compared."""
+    """Invalid settings of a comparison."""
 
 
 def _priced(budget: str) -> str:
-    """The budget, if every method can be held to it."""
+    """Return the budget if its unit applies to every method, otherwise raise."""
     Limits.read(budget, prices())
     return budget
 
 
 def _stored(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as JSON holds them, so that all processes see the same ones, at whatever time."""
+    """Round-trip options through JSON, so that all processes use equal ones."""
     return json.loads(json.dumps(options, default=str))
 
 
 @refusing(SettingsError)
 @dataclass(frozen=True, config=STRICT)
 class Settings:
-    """What is compared on, and how; equal for all methods.
+    """The conditions of a comparison, equal for all methods.
 
     Raises:
-        SettingsError: a setting is wrong; says which, what was expected and what was found.
+        SettingsError: a setting is wrong; the message says which, and what was expected.
 
     Example:
         >>> Settings("digits", seeds=5).tune
@@ -52,36 +52,40 @@ class Settings:
         anyorder.compare.plan.settings.SettingsError: tune: expected at least 0, got -1
     """
 
-    problem: Annotated[str, Field(description="A built-in problem, or a file of your own.")]
+    problem: Annotated[str, Field(description="A built-in problem, or your own file.")]
     options: Annotated[
-        dict[str, Any], AfterValidator(_stored), Field(description="NAME=VALUE, for the problem.")
+        dict[str, Any],
+        AfterValidator(_stored),
+        Field(description="NAME=VALUE: option of the problem."),
     ] = field(default_factory=dict[str, Any])
     budget: Annotated[
         str,
         AfterValidator(_priced),
-        Field(description="Of one run: 60s, 500grads, 10_000forwards, 200steps, ..."),
+        Field(description="Per run: 60s, 500grads, 10_000forwards, 200steps, ..."),
     ] = "20s"
     tune: Annotated[
-        int, Field(ge=0, description="Tuning runs per method; 0 and 1 take the defaults.")
+        int, Field(ge=0, description="Tuning runs per method; 0 and 1 use the defaults.")
     ] = 4
     seeds: Annotated[int, Field(ge=1, description="Reported runs per method.")] = 3
     defaults: Annotated[bool, Field(description="Report the default settings too.")] = False
     schedule: Annotated[
         Literal["constant", "cosine"] | None,
-        Field(description="constant or cosine; default: the problem's own."),
+        Field(description="constant or cosine; default: set by the problem."),
     ] = None
-    sampler: Annotated[Sampler, Field(description="How tuning draws: qmc, random or tpe.")] = "qmc"
+    sampler: Annotated[Sampler, Field(description="Tuning sampler: qmc, random or tpe.")] = "qmc"
     evaluations: Annotated[int, Field(ge=1, description="Evaluations per reported run.")] = 20
     rates: Annotated[
         Literal["nominal", "measured"],
-        Field(description="Prices of counted budgets: nominal, or measured here."),
+        Field(description="Prices of counted budgets: nominal or measured."),
     ] = "nominal"
     device: Annotated[str, Field(description="cpu, cuda, cuda:1, ...")] = "cpu"
     autocast: Annotated[
         Literal["none", "bfloat16", "float16"],
         Field(description="Mixed precision: none, bfloat16 or float16."),
     ] = "none"
-    jobs: Annotated[int, Field(ge=1, description="Runs at a time; times are best with 1.")] = 1
+    jobs: Annotated[
+        int, Field(ge=1, description="Parallel runs; 1 gives the most reliable times.")
+    ] = 1
     threads: Annotated[
         int | None, Field(ge=1, description="Threads per run; default: cores / jobs.")
     ] = None

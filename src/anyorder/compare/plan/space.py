@@ -1,4 +1,4 @@
-"""What is searched when a method is tuned, and the configurations that are tried."""
+"""Search spaces for tuning, and the configurations of the trials."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Config = dict[str, Any]
 
 
 class SpaceError(AnyOrderError, ValueError):
-    """A search space that cannot be used."""
+    """An invalid search space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One searched hyper-parameter, as results hold it too.
+    """One tuned hyper-parameter, as also stored in results.
 
     Attributes:
         name: the hyper-parameter.
-        kind: how it is drawn: evenly in its logarithm, evenly, or from choices.
-        default: where it stands in the default configuration, inside the range or not.
+        kind: how it is sampled: log-uniformly, uniformly, or from choices.
+        default: its default, which may lie outside the range.
         low: lower end of the range.
         high: upper end of the range.
-        choices: what is chosen from.
-        whole: whether it takes whole numbers only.
-        assumed: whether the range is a guess by name, for a class that declares none.
+        choices: the possible values.
+        whole: whether it is an integer.
+        assumed: whether the range is guessed from the name, for a class without a declared space.
     """
 
     name: str
@@ -44,19 +44,21 @@ class Dimension:
     assumed: bool = False
 
     def __str__(self) -> str:
-        """In words, such as ``lr log 1e-05..0.1``."""
+        """As text, such as ``lr log 1e-05..0.1``."""
         what = "|".join(map(str, self.choices or ())) or f"{self.low:g}..{self.high:g}"
         return f"{self.name} {self.kind} {what}" + " (assumed)" * self.assumed
 
 
 def declared(hypers: Mapping[str, Hyper], fixed: Mapping[str, Any]) -> tuple[Dimension, ...]:
-    """The search space a method of this library declares, without what is fixed."""
+    """The declared search space of a method of this library, without fixed settings."""
     found: list[Dimension] = []
     for name, each in hypers.items():
         if each.search is None or name in fixed:
             continue
         if isinstance(each.default, tuple):
-            raise SpaceError(f"{name}: a tuple cannot be searched; declare its parts one by one")
+            raise SpaceError(
+                f"{name}: a tuple cannot be searched; declare one hyper-parameter per element"
+            )
         whole = isinstance(each.default, int) and not isinstance(each.default, bool)
         choices = each.choices if each.search == "choice" else None
         found.append(
@@ -68,10 +70,10 @@ def declared(hypers: Mapping[str, Hyper], fixed: Mapping[str, Any]) -> tuple[Dim
 def assumed(
     cls: type, defaults: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> tuple[Dimension, ...]:
-    """A search space for a class that declares none, guessed from the names of its arguments.
+    """A search space for a foreign class, guessed from the names of its arguments.
 
-    ``lr`` and ``momentum`` are searched wherever they exist, ``weight_decay`` only where the
-    default has some: in many classes it means the coupled L2 penalty nobody uses.
+    ``lr`` and ``momentum`` are tuned if they exist, ``weight_decay`` only if its default is not
+    zero: in many classes it is the coupled L2 penalty, which is rarely used.
     """
     low, high = (0.1, 1.0) if cls.__name__ == "LBFGS" else (1e-5, 1.0)
     guesses = {
@@ -98,19 +100,19 @@ def configuration(
     seed: int,
     past: Sequence[tuple[Config, float]] = (),
 ) -> Config:
-    """The configuration of tuning trial ``index``: the default for 0, drawn by Optuna after that.
+    """Return the configuration of a trial: the default for index 0, then sampled by Optuna.
 
-    The same arguments give the same configuration in every process, which is what lets a killed
-    comparison go on and several machines share one.
+    The same arguments give the same configuration in every process, so a killed comparison can
+    continue, and several machines can share one.
 
     Args:
-        space: what is searched.
+        space: the search space.
         index: number of the trial, from 0.
         sampler: ``qmc`` (scrambled Sobol points), ``random``, or ``tpe``, which learns from
             ``past``.
         seed: seed of the sampler, the same for all methods.
-        past: configurations and values (smaller is better) of trials ``0 .. index - 1``; only
-            ``tpe`` looks at them.
+        past: configurations and values (smaller is better) of trials ``0 .. index - 1``; used only
+            by ``tpe``.
     """
     defaults = {each.name: each.default for each in space}
     if index == 0 or not space:
@@ -121,7 +123,7 @@ def configuration(
     study = optuna.create_study(sampler=_sampler(sampler, seed, index))
     trials = past[:index] if sampler == "tpe" else [(defaults, 0.0)]
     for config, value in trials:
-        # A default may lie outside its range (a decay of 0); the nearest point inside stands in.
+        # A default can be outside its range (a decay of 0): use the nearest value inside.
         inside = {each.name: clamped(each, config[each.name]) for each in space}
         study.add_trial(
             optuna.trial.create_trial(params=inside, distributions=distributions, value=value)
@@ -135,7 +137,7 @@ def configuration(
 def _sampler(name: Sampler, seed: int, index: int) -> Any:
     samplers = require("optuna").samplers
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna marks two of these as experimental
+        warnings.simplefilter("ignore")  # two of these are experimental in Optuna
         if name == "qmc":
             require("scipy")
             return samplers.QMCSampler(
@@ -150,7 +152,7 @@ def _sampler(name: Sampler, seed: int, index: int) -> Any:
 
 
 def distribution(dimension: Dimension) -> Any:
-    """The dimension as Optuna describes it."""
+    """The dimension as an Optuna distribution."""
     kinds = require("optuna").distributions
     if dimension.kind == "choice":
         return kinds.CategoricalDistribution(list(dimension.choices or ()))

@@ -1,1 +1,1 @@
-"""Reports: the page, its charts and tables, and the table on the terminal."""
+"""Reports: the HTML page, its charts and tables, and the terminal table."""

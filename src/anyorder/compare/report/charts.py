@@ -1,14 +1,14 @@
-"""What all charts of a report share: axes, marks, scales, and numbers fit for JSON.
+"""Common parts of all charts: axes, marks, scales, and conversion to JSON.
 
-Each chart is a dict that ``templates/chart.js`` draws. Everything with a meaning is decided in
-Python, where it can be tested: which numbers, which scale, which marks for which method, the table
-behind the chart, and words for those who cannot see it. The script only turns it into lines.
+Each chart is a dict that ``templates/chart.js`` draws. Python, where it can be tested, decides the
+content: numbers, scales, marks of the methods, the table of the chart and its alternative text. The
+script only draws it.
 
 A chart has ``views``: one per axis of cost, or a single one named ``fixed``. A view has the
 ``x`` axis and ``series``, one per method ``m``, with any of ``band`` (x, low, high), ``line``
 (x, y), ``thin`` (single runs), ``dots`` (marks with a text each), ``bars`` (low, high, row) and
-``edges`` (brackets on the x axis). A coordinate of ``None`` means that there is no number: a run
-that missed or diverged is drawn apart, in the ``gutter``.
+``edges`` (brackets on the x axis). A coordinate of ``None`` means that there is no number: runs
+that missed the target or diverged are drawn separately, in the ``gutter``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOG_DECADES = 1.5
 
 
 def marks(count: int) -> list[dict[str, int]]:
-    """Colour, dash and shape of each method: no two alike for up to 24, and never colour alone."""
+    """Colour, dash and shape of each method: unique for up to 24, and never only by colour."""
     return [
         {"colour": i % COLOURS, "dash": i // COLOURS % DASHES, "shape": i % SHAPES}
         for i in range(count)
@@ -49,15 +49,15 @@ def wants_log(values: Sequence[float]) -> bool:
 
 
 def dot(x: float | None, y: float | None, text: str, kind: str = "seed") -> dict[str, Any]:
-    """A mark: ``seed`` for a single run, ``centre`` for what stands for all of them."""
+    """A mark: ``seed`` for a single run, ``centre`` for the summary of all runs."""
     return {"x": x, "y": y, "text": text, "kind": kind}
 
 
 def known(value: float) -> float | None:
-    """The number, or None if it is not finite: JSON cannot say infinity."""
+    """The number, or None if it is not finite: JSON has no infinity."""
     return float(value) if math.isfinite(value) else None
 
 
 def short(values: Floats) -> list[float | None]:
-    """Derived numbers to seven digits; what was recorded is kept as it is."""
+    """Round derived numbers to seven digits; recorded numbers are not rounded."""
     return [known(float(f"{value:.7g}")) for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""The charts of a report as data, and the curves among them: loss and metric against cost."""
+"""The charts of a report as data; curves of loss and metric against cost."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from anyorder.compare.stats.estimators import Band, Curve, Floats, Goal, band
 from anyorder.compare.stats.records import AXES, Axis, cost, main_axis, number, succeeded
 from anyorder.compare.store.schema import Results
 
-#: Points kept of a median line.
+#: Maximum number of points of a median line.
 BAND_POINTS = 64
 
 
 def figures(results: Results) -> list[Chart]:
-    """All charts there is something to draw for, in the order of the page."""
+    """All charts that have data, in the order of the page."""
     makers: list[Callable[[Results], Chart | None]] = [final_values, loss_curves]
     if results.problem.metric != "loss":
         makers.append(metric_curves)
@@ -32,7 +32,7 @@ def figures(results: Results) -> list[Chart]:
 
 
 def loss_curves(results: Results) -> Chart | None:
-    """Validation loss against cost, or its distance to the optimum where that is known."""
+    """Validation loss against cost, or its distance to the optimum if known."""
     optimum = results.problem.optimum
     if optimum is not None:
         title = "Distance of the validation loss to the optimum"
@@ -52,7 +52,7 @@ def metric_curves(results: Results) -> Chart | None:
 
 @dataclass(frozen=True)
 class _Quantity:
-    """What is drawn of each evaluation, minus the best value it can have."""
+    """The plotted quantity of an evaluation, minus its optimum."""
 
     field: Literal["val_loss", "metric"]
     goal: Goal = "min"
@@ -128,10 +128,10 @@ def _chart(results: Results, key: str, title: str, quantity: _Quantity) -> Chart
 
 
 def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[float, bool, list[str]]:
-    """Where the picture ends on the bad side, whether it is logarithmic, what to say about it.
+    """Return the limit of the y axis on the bad side, whether it is logarithmic, and notes.
 
-    A run on its way to infinity must not press all others into a line: the picture reaches as far
-    beyond the worst start as the best value lies before it.
+    A diverging run must not compress all others into a line: the axis extends as far beyond the
+    worst initial value as the best value lies before it.
     """
     values, starts = [y for curve in curves for y in curve.y], [curve.y[0] for curve in curves]
     low = quantity.goal == "min"
@@ -139,9 +139,9 @@ def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[float, bool, l
     cap = 2 * start - best if start != best else (math.inf if low else -math.inf)
     notes: list[str] = []
     if any(y > cap if low else y < cap for y in values):
-        notes.append(f"Values {'above' if low else 'below'} {show(cap)} lie outside the picture.")
+        notes.append(f"Values {'above' if low else 'below'} {show(cap)} are outside the chart.")
     if quantity.optimum is not None and min(values) <= 0:
-        notes.append("At the known optimum or, by rounding, below it: drawn at the lower edge.")
+        notes.append("Points at the optimum or, by rounding, below it are drawn at the lower edge.")
         values = [y for y in values if y > 0]
     inside = [min(y, cap) if low else max(y, cap) for y in values]
     return cap, wants_log(inside), notes
@@ -150,7 +150,7 @@ def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[float, bool, l
 def _band_note(results: Results) -> str:
     counts = {len(method.runs) for method in results.methods} - {0}
     if max(counts) == 1:
-        return "One seed: a single run per method, nothing is known of the spread."
+        return "One seed: a single run per method, so the spread is unknown."
     what = "middle half of the runs" if min(counts) >= 5 else "all runs, from best to worst"
     return f"Line: median over seeds. Band: {what}. Thin lines: single runs."
 
@@ -168,8 +168,8 @@ def _table(drawn: Sequence[_Drawn], label: str, axis: Axis) -> dict[str, Any]:
 
 
 def _read(middle: Band, place: float) -> str:
-    """The median and its band at one cost; a dash where the line does not reach."""
-    # Budgets in seconds end a little before or after each other: 5 % off is still the end.
+    """The median and its band at one cost; a dash beyond the end of the line."""
+    # Runs with a budget in seconds end at slightly different times: allow 5 %.
     if not middle.x.size or not middle.x[0] <= place <= 1.05 * middle.x[-1]:
         return show(None)
     huge = np.finfo(np.float64).max

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Formatting of numbers for reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MISSING = "—"
 
 
 def show(value: float | None, digits: int = 4) -> str:
-    """A number with so many significant digits; a dash if there is none.
+    """A number with ``digits`` significant digits; a dash for None.
 
     Example:
         >>> show(0.123456), show(1234567), show(3.0), show(2.5e-7), show(float("inf")), show(None)

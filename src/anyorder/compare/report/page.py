@@ -1,7 +1,7 @@
-"""The report of a comparison: one page that opens without a network, one for terminals, one table.
+"""The report of a comparison: an offline HTML page, a Markdown page and a CSV file.
 
-``report.html`` holds everything it needs: styles, scripts and data. A content policy in it forbids
-requests to anywhere and scripts other than its own, whatever a method is called or an error says.
+``report.html`` contains its styles, scripts and data. Its content security policy forbids requests
+and other scripts, so names of methods and error messages cannot inject any.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def write(results: Results, out: Path) -> list[Path]:
     """Write ``report.html``, ``report.md`` and ``curves.csv`` into a folder.
 
     Args:
-        results: What ``results.json`` holds.
-        out: The folder, made if there is none. Files of an earlier report are replaced.
+        results: The content of ``results.json``.
+        out: The folder, created if missing. Files of an earlier report are replaced.
 
     Returns:
         The files.
@@ -64,7 +64,7 @@ def write(results: Results, out: Path) -> list[Path]:
 
 
 def html(results: Results) -> str:
-    """The report as one page without outside parts."""
+    """The report as one self-contained page."""
     methods, charts = results.methods, figures(results)
     styles = _part("report.css")
     script = "".join(_part(name) for name in ("marks.js", "chart.js", "page.js"))
@@ -120,12 +120,12 @@ def _environment() -> Any:
 
 
 def _digest(text: str) -> str:
-    """What a content policy calls a script or a style by."""
+    """The hash of a script or style for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _embedded(data: Any) -> str:
-    """JSON that no text in it can end early, whatever HTML makes of it."""
+    """JSON escaped for a ``<script>`` element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -135,7 +135,7 @@ def _title(results: Results) -> str:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    """What must be known before any number is read."""
+    """The main conditions of the comparison."""
     settings, problem = results.plan.settings, results.problem
     options = ", ".join(f"{name}={value}" for name, value in problem.options.items())
     tune = settings.tune
@@ -150,7 +150,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def headline(results: Results) -> list[str]:
-    """What came out, in a few sentences that claim no more than the numbers do."""
+    """The result in a few sentences that claim no more than the numbers show."""
     rows = summarise(results)
     if not rows:
         return ["No method took part."]
@@ -162,9 +162,9 @@ def headline(results: Results) -> list[str]:
     pairs = [pair for pair in compare_pairs(results) if pair.verdict != "not comparable"]
     if pairs and all(pair.why for pair in pairs):
         said.append(
-            f"{plural(max(pair.seeds for pair in pairs), 'seed')} cannot give a verdict on "
+            f"{plural(max(pair.seeds for pair in pairs), 'seed')} are too few for a verdict on "
             f"{plural(len(pairs), 'pair')} of methods, however far apart: "
-            f"that takes {seeds_needed(len(pairs))}. {_apart(rows, key)}".strip()
+            f"{seeds_needed(len(pairs))} are needed. {_apart(rows, key)}".strip()
         )
     else:
         said += _verdicts(tables.leaderboard(results))
@@ -192,7 +192,7 @@ def _verdicts(board: tables.Table) -> list[str]:
 
 
 def _apart(rows: Sequence[Row], key: str) -> str:
-    """Which intervals do not touch that of the first: no test, but all that few seeds can say."""
+    """Which intervals do not overlap that of the first: not a test, but usable with few seeds."""
 
     def ends(row: Row) -> tuple[float | None, float | None]:
         return (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
@@ -205,37 +205,39 @@ def _apart(rows: Sequence[Row], key: str) -> str:
 
     others = [row.name for row in rows[1:] if apart(rows[0], row)]
     whom = "all others" if len(others) == len(rows) - 1 > 1 else listing(others)
-    return f"The interval of {rows[0].name} lies apart from that of {whom}." if others else ""
+    return f"The interval of {rows[0].name} does not overlap that of {whom}." if others else ""
 
 
 def _first(row: Row, key: str, name: str) -> str:
     value = row.metric if key == "metric" else row.final_loss
     ends = (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
     if math.isinf(value):
-        return f"{row.name} comes first, although too many of its runs were lost for an average."
+        return (
+            f"{row.name} is first, although too many of its runs diverged or failed for an average."
+        )
     how = f"interquartile mean of {plural(row.runs, 'seed')}" if row.runs > 1 else "one seed"
-    said = f"{row.name} comes first with {name} {show(value)} {show_interval(*ends)}".strip()
+    said = f"{row.name} is first with {name} {show(value)} {show_interval(*ends)}".strip()
     return f"{said} ({how})."
 
 
 def _pilot(found: Pilot) -> list[tuple[str, str]]:
-    """What the pilot found, apart from prices and complaints."""
+    """Results of the pilot, without prices and findings."""
     noise = found.noise
     return [
         ("parameters", _said(found.parameters)),
         ("same seed, same loss", _said(found.deterministic)),
         (
-            f"loss of {noise.batches} batches at the start",
+            f"loss of {noise.batches} batches at the initial point",
             f"{show(noise.mean)}, standard deviation {show(noise.std, 2)}",
         ),
         ("second derivative", found.second_derivative or "available"),
-        ("outputs and criterion apart", _said(found.in_parts)),
+        ("composite (outputs and criterion)", _said(found.in_parts)),
         ("one evaluation", show_seconds(found.evaluation_seconds)),
     ]
 
 
 def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
-    """The first traceback of every method that has one; the others are most often the same."""
+    """The first traceback of every method that has one; others are usually the same."""
     found: dict[str, tuple[str, str]] = {}
     for method in methods:
         for run in method.runs:
@@ -245,14 +247,14 @@ def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
 
 
 def _settings(method: MethodRecord) -> dict[str, Any]:
-    """All that was resolved of one method."""
+    """The resolved facts of one method."""
     return {
         "name": method.name,
         "facts": [
             ("class", method.class_name),
             ("version", method.version),
-            ("given as", method.spec),
-            ("asks for", ", ".join(method.needs)),
+            ("specified as", method.spec),
+            ("needs", ", ".join(method.needs)),
             ("searched", "; ".join(map(_searched, method.space)) or "nothing"),
         ],
         "settings": _flat(method.settings),
@@ -266,7 +268,7 @@ def _searched(each: Dimension) -> str:
 
 
 def _flat(tree: Any, path: str = "") -> list[tuple[str, str]]:
-    """Leaves of nested objects as lines: where they stand, and what they are."""
+    """Leaves of nested objects as pairs of path and value."""
     if isinstance(tree, dict) and tree:
         pairs = cast("dict[str, Any]", tree).items()
         return [
@@ -301,7 +303,7 @@ def markdown(results: Results) -> str:
         lines += [f"## {table.caption}", "", *_rows(table), ""]
     text = results.command
     fence = "`" * max(3, 1 + max((len(run) for run in _runs_of_ticks(text)), default=0))
-    lines += ["## To run it again", "", f"{fence}sh", text, fence, ""]
+    lines += ["## Reproduce", "", f"{fence}sh", text, fence, ""]
     return "\n".join(lines)
 
 
@@ -319,7 +321,7 @@ def _rows(table: tables.Table) -> Sequence[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that means nothing to Markdown or HTML, on one line."""
+    """Text escaped for Markdown and HTML, on one line."""
     signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`*_[]|#"}
     return " ".join("".join(signs.get(sign, sign) for sign in text).split())
 
@@ -329,7 +331,7 @@ def _runs_of_ticks(text: str) -> list[str]:
 
 
 def curves(results: Results) -> str:
-    """Every evaluation of every reported run as CSV; numbers as they were recorded."""
+    """Every evaluation of every reported run as CSV, with unrounded numbers."""
     axes = ("fraction", "seconds", "forwards", "steps")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

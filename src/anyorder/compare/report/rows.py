@@ -1,4 +1,4 @@
-"""Charts with one row per method: what every run ended with, and when it reached the target."""
+"""Charts with one row per method: final values, and cost to the target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Entry = tuple[int, str, list[RunRecord]]
 
 
 def _entries(results: Results) -> list[Entry]:
-    """Index, name and runs of every method that was run, best first."""
+    """Index, name and runs of every method with runs, best first."""
     names = [method.name for method in results.methods]
     order = [names.index(row.name) for row in summarise(results)]
     return [(i, names[i], runs) for i in order if (runs := results.methods[i].runs)]
@@ -37,7 +37,7 @@ def _bar(spread: Interval | None, row: int) -> list[list[float | None]]:
 
 
 def final_values(results: Results) -> Chart | None:
-    """What every run ended with, in what the methods are judged by."""
+    """The final value of every run, in the ranking metric."""
     key, goal = judged_by(results)
     name = results.problem.metric if key == "metric" else "validation loss"
     entries = _entries(results)
@@ -94,7 +94,7 @@ def _end(run: RunRecord, value: float) -> str:
 
 
 def target_times(results: Results) -> Chart | None:
-    """When each run reached the target; misses stand apart, where no number can be read off."""
+    """Cost of each run to the target; runs that missed it are drawn separately."""
     target, goal = results.problem.target, results.problem.goal
     entries = _entries(results)
     if target is None or not entries:
@@ -117,17 +117,17 @@ def target_times(results: Results) -> Chart | None:
         }
         if axis == main:
             rows = [[name, *row] for (_, name, _), (_, row) in zip(entries, found, strict=True)]
-    wanted = f"{results.problem.metric} {'≥' if goal == 'max' else '≤'} {show(target)}"
+    condition = f"{results.problem.metric} {'≥' if goal == 'max' else '≤'} {show(target)}"
     return {
         "id": "target",
         "kind": "rows",
-        "title": f"Cost to the target: {wanted}",
-        "alt": f"Cost to reach {wanted}, in {AXIS_LABELS[main]}. "
+        "title": f"Cost to the target: {condition}",
+        "alt": f"Cost to reach {condition}, in {AXIS_LABELS[main]}. "
         + "; ".join(f"{row[0]}: reached by {row[1]}, expected cost {row[2]}" for row in rows)
         + ".",
         "notes": [
-            "Dots: runs that reached it. Crosses on the right: runs that did not, and so have no "
-            "time. Large mark: expected running time, the cost of all runs over the number of "
+            "Dots: runs that reached it. Crosses on the right: runs that did not reach it. "
+            "Large mark: expected running time, the cost of all runs over the number of "
             "those that reached it. Bar: its 95 % interval."
         ],
         "y": {"rows": [method for _, method, _ in entries]},

@@ -1,4 +1,4 @@
-"""The tables of a report: every number that has a column, with its exact value beside its text."""
+"""The tables of a report: cells with formatted text and the exact value."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ UNITS: dict[Axis, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in one place of a table.
+    """One cell of a table.
 
     Attributes:
-        text: What people read.
-        value: The number behind it, unrounded; None for words and where there is no number.
-        small: What stands below in small print, such as an interval.
-        method: Number of the method whose mark goes before the text.
-        word: A word that decides the colour, such as a verdict.
+        text: The displayed text.
+        value: The unrounded number; None if there is none.
+        small: Small print below, such as an interval.
+        method: Index of the method whose mark precedes the text.
+        word: A word that selects the colour, such as a verdict.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Heads, and rows of cells; ``methods`` are the numbers of the methods of the rows."""
+    """Column heads and rows of cells; ``methods`` are the method indices of the rows."""
 
     caption: str
     head: list[str]
@@ -53,7 +53,7 @@ class Table:
     methods: list[int] | None = None
 
     def __post_init__(self) -> None:
-        """Every row has a cell for every head."""
+        """Check that every row has one cell per head."""
         assert all(len(row) == len(self.head) for row in self.rows), self.caption
 
 
@@ -71,13 +71,13 @@ def _ends(spread: Interval | None) -> str:
 
 
 def _kind(method: MethodRecord) -> str:
-    """What a method lives on, in a word."""
+    """The kind of information that a method uses."""
     words = {"0": "values", "1": "gradients", "2": "curvature", "rank": "rankings"}
     return words[str(method.order)]
 
 
 def _used(table: Table) -> Table:
-    """The table without columns in which nothing stands."""
+    """The table without empty columns."""
     kept = [
         i
         for i, name in enumerate(table.head)
@@ -88,12 +88,12 @@ def _used(table: Table) -> Table:
 
 
 def _ordered(results: Results) -> list[tuple[int, MethodRecord, Row]]:
-    """Number, record and summary of every method, best first."""
+    """Index, record and summary of every method, best first."""
     names = [method.name for method in results.methods]
     return [(i := names.index(row.name), results.methods[i], row) for row in summarise(results)]
 
 
-# --- What came out -----------------------------------------------------------------------------
+# --- Results -----------------------------------------------------------------------------------
 
 
 def leaderboard(results: Results) -> Table:
@@ -124,7 +124,7 @@ def leaderboard(results: Results) -> Table:
 
 
 def _result(results: Results, method: MethodRecord, row: Row, key: Judged) -> Cell:
-    """An average with its interval; where too many runs were lost for one, the median."""
+    """An average with its interval, or the median if too many runs have no result."""
     value = row.metric if key == "metric" else row.final_loss
     low, high = (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
     if row.failed or math.isnan(value):
@@ -137,7 +137,7 @@ def _result(results: Results, method: MethodRecord, row: Row, key: Judged) -> Ce
 
 
 def _turned(pair: Pair) -> Pair:
-    """The same pair, seen from the other side."""
+    """The same pair with ``a`` and ``b`` swapped."""
     words: dict[str, Verdict] = {"better": "worse", "worse": "better"}
     return replace(pair, a=pair.b, b=pair.a, verdict=words.get(pair.verdict, pair.verdict))
 
@@ -149,7 +149,7 @@ def _verdict(pair: Pair) -> Cell:
 def _against_first(
     ordered: Sequence[tuple[int, MethodRecord, Row]], pairs: Sequence[Pair]
 ) -> dict[str, Cell]:
-    """What each method is, compared with the first."""
+    """The verdict of each method against the first."""
     first = ordered[0][2] if ordered else Row("")
     found = {first.name: Cell("" if first.failed else "first", word="first")}
     for pair in (*pairs, *map(_turned, pairs)):
@@ -179,7 +179,7 @@ def matrix(results: Results) -> Table:
 
 
 def differences(results: Results) -> Table:
-    """All pairs of methods, with what the verdict goes by."""
+    """All pairs of methods, with the numbers behind the verdict."""
     metric = results.problem.metric if judged_by(results)[0] == "metric" else "loss"
     rows = [
         [
@@ -198,7 +198,7 @@ def differences(results: Results) -> Table:
 
 
 def test_data(results: Results) -> Table | None:
-    """Results on data that took part in no choice."""
+    """Results on test data, which no choice has used."""
     per_method = [
         (index, method, [run.test or {} for run in method.runs if succeeded(run)])
         for index, method, _ in _ordered(results)
@@ -215,19 +215,19 @@ def test_data(results: Results) -> Table | None:
             cells.append(_number(iqm(values) if values else None, small=ends))
         cells.append(_number(len(method.runs) - len(found)))
         rows.append(cells)
-    head = ["method", *(f"test {key}" for key in keys), "runs without result, left out here"]
+    head = ["method", *(f"test {key}" for key in keys), "runs without result (excluded)"]
     return Table("Test data", head, rows, [index for index, _, _ in per_method])
 
 
-# --- What it cost ------------------------------------------------------------------------------
+# --- Cost --------------------------------------------------------------------------------------
 
 
 def ledger(results: Results) -> Table:
-    """What one run of each method took: medians over runs, largest for memory."""
+    """Cost of one run of each method: medians over runs, maxima for memory."""
     words = {answer.name: answer.many for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
     ordered = _ordered(results)
-    # A gradient of a Composite holds one in the outputs; only other numbers say more.
+    # A gradient of a Composite includes one in the outputs: show only different counts.
     if any(
         row.calls and 0 < row.calls["output_grads"] != row.calls["grads"] for *_, row in ordered
     ):
@@ -257,11 +257,11 @@ def ledger(results: Results) -> Table:
     return Table("Ledger of one run", head, rows, [index for index, _, _ in ordered])
 
 
-# --- How it came about -------------------------------------------------------------------------
+# --- Tuning and failures -----------------------------------------------------------------------
 
 
 def tuning(results: Results) -> Table | None:
-    """Trials of each method: how many, at what cost, how good the default and the best were."""
+    """Trials of each method: number, cost, and results of the default and the best."""
     goal, metric, axis = results.problem.goal, results.problem.metric, main_axis(results)
     sign = 1.0 if goal == "min" else -1.0
     rows: list[list[Cell]] = []
@@ -288,17 +288,17 @@ def tuning(results: Results) -> Table | None:
         numbers.append(index)
     head = ["method", "trials", "without result", f"cost ({UNITS[axis]})"]
     head += [f"{metric} of the default", f"best {metric}", "default on report seeds"]
-    head += ["chosen", "on the edge"]
+    head += ["chosen", "at the edge"]
     return _used(Table("Tuning", head, rows, numbers)) if rows else None
 
 
 def _spent(trial: Trial, axis: Axis) -> float:
-    """The cost of a trial; trials keep no count of their calls."""
+    """The cost of a trial; trials do not store their call counts."""
     return float(getattr(trial.cost, axis))
 
 
 def _by_default(method: MethodRecord, key: Judged, goal: Goal) -> Cell:
-    """What the default configuration comes to on the report seeds, if it was run there."""
+    """Result of the default configuration on the report seeds, if it was run."""
     if not method.default_runs:
         return Cell("")
     values = [final(run, key, goal) for run in method.default_runs]
@@ -323,31 +323,31 @@ def losses(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
-        told = [
+        lost = [
             _loss(run, f"seed {run.seed}", f"after {len(run.curve)} evaluations")
             for run in method.runs
             if not succeeded(run)
         ]
-        told += [
+        lost += [
             _loss(trial, f"tuning trial {trial.index}: {_settings(trial.config) or 'default'}")
             for trial in method.tuning
             if trial.status != "done"
         ]
-        if method.failed and not told:
-            told.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
-        rows += [[_name(index, method), *cells] for cells in told]
-        numbers += [index] * len(told)
+        if method.failed and not lost:
+            lost.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
+        rows += [[_name(index, method), *cells] for cells in lost]
+        numbers += [index] * len(lost)
     head = ["method", "run", "ended", "reason"]
-    return Table("What diverged or failed", head, rows, numbers) if rows else None
+    return Table("Divergence and failures", head, rows, numbers) if rows else None
 
 
 def _loss(run: RunRecord | Trial, what: str, after: str = "") -> list[Cell]:
-    reason = run.error or "no reason was recorded"
+    reason = run.error or "unknown reason"
     return [Cell(what, small=after), Cell(run.status, word=run.status), Cell(reason)]
 
 
 def rates(results: Results) -> Table:
-    """Price of each answer in forward passes, nominal beside measured."""
+    """Price of each answer in forward passes, nominal and measured."""
     words = {
         "values": "value",
         "grads": "gradient",

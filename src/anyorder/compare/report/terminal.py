@@ -16,9 +16,9 @@ from anyorder.compare.store.schema import MethodRecord, Results
 
 
 def leaderboard(results: Results, rows: Sequence[Row], out: Path) -> RenderableType:
-    """A table with one row per method, best first, and where the rest is to be found.
+    """A table with one row per method, best first, and the paths of the report.
 
-    Fits 80 columns: what does not fit beside each other stands below each other.
+    Fits 80 columns by stacking values within a cell.
 
     Args:
         results: the results.
@@ -40,12 +40,12 @@ def leaderboard(results: Results, rows: Sequence[Row], out: Path) -> RenderableT
             _target(row),
             "\n".join([*_answers(row.calls), f"{_number(row.seconds)} s"]),
         )
-    good = "small" if problem.goal == "min" else "large"
+    better = "smaller" if problem.goal == "min" else "larger"
     target = "" if problem.target is None else f"; target: {metric} {problem.target:g}"
     lines: list[RenderableType] = [
         Text(
             f"{problem.name}, {plan.budget} per run, {plan.seeds} seeds; {metric} is "
-            f"good when {good}{target}"
+            f"better when {better}{target}"
         ),
         table,
     ]
@@ -56,7 +56,7 @@ def leaderboard(results: Results, rows: Sequence[Row], out: Path) -> RenderableT
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    """Remarks on methods; what holds for several is said once."""
+    """Notes on methods; equal notes of several methods are merged."""
     whom: dict[str, list[str]] = {}
     for row in rows:
         for part in filter(None, row.note.split("; ")):
@@ -81,7 +81,7 @@ def _interval(middle: float, low: float | None, high: float | None) -> str:
 
 
 def _target(row: Row) -> str:
-    """Expected cost until the target is reached, and how many of the runs did."""
+    """Expected cost to the target, and the number of runs that reached it."""
     if row.success is None:
         return "-"
     if not row.success:
@@ -93,7 +93,7 @@ def _target(row: Row) -> str:
 
 def _answers(calls: dict[str, float]) -> list[str]:
     kinds = ["values", "grads", "products", "rankings"]
-    if calls.get("output_grads") != calls.get("grads"):  # else each gradient held one
+    if calls.get("output_grads") != calls.get("grads"):  # otherwise each gradient includes one
         kinds.append("output_grads")
     return [f"{calls[kind]:.0f} {kind}" for kind in kinds if calls.get(kind)]
 

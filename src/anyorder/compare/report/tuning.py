@@ -1,4 +1,4 @@
-"""Charts of tuning: what more trials buy, and how much depends on the learning rate."""
+"""Charts of tuning: gain by more trials, and sensitivity to the learning rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chosen_of(method: MethodRecord) -> Trial | None:
 
 
 def trial_values(method: MethodRecord, goal: Goal) -> Floats:
-    """What each trial came to, turned so that smaller is better; inf where it had no result."""
+    """Value of each trial, with the sign changed if larger is better; inf without a result."""
     sign = 1.0 if goal == "min" else -1.0
     values = (trial.value if trial.status == "done" else None for trial in method.tuning)
     return np.asarray([math.inf if value is None else sign * value for value in values])
@@ -30,7 +30,7 @@ def trial_values(method: MethodRecord, goal: Goal) -> Floats:
 
 
 def best_of_trials(results: Results) -> Chart | None:
-    """What the best of ``k`` tuning trials comes to, by ``k``."""
+    """Expected best of ``k`` tuning trials, against ``k``."""
     goal, name = results.problem.goal, results.problem.metric
     sign = 1.0 if goal == "min" else -1.0
     series: list[Series] = []
@@ -49,22 +49,22 @@ def best_of_trials(results: Results) -> Chart | None:
                 "line": [list(side) for side in zip(*line, strict=True)],
             }
         )
-        told = [f"{k}: {show(mean)}" for k, mean in line if k & (k - 1) == 0 or k == len(values)]
+        means = [f"{k}: {show(mean)}" for k, mean in line if k & (k - 1) == 0 or k == len(values)]
         lost = int(np.isinf(values).sum())
-        rows.append([method.name, str(len(values)), str(lost), "; ".join(told)])
+        rows.append([method.name, str(len(values)), str(lost), "; ".join(means)])
     if not series:
         return None
     log = wants_log([mean for each in series for mean in each["line"][1]])
     return {
         "id": "best-of-k",
         "kind": "curve",
-        "title": "What tuning buys: best of k trials",
+        "title": "Gain from tuning: best of k trials",
         "alt": f"Expected best {name} of k tuning trials against k. Best of all trials: "
         + "; ".join(f"{row[0]} {row[3].rpartition(': ')[2]} after {row[1]}" for row in rows)
         + ".",
         "notes": [
             "Line: mean over all subsets of k of the trials that were run. Band: middle half of "
-            "the subsets. A line begins where no subset consists of diverged trials only."
+            "the subsets. A line begins where every subset contains a trial with a result."
         ],
         "y": {"label": f"best {name} of k", "log": log, "cap": None, "goal": goal},
         "views": {
@@ -85,7 +85,7 @@ def best_of_trials(results: Results) -> Chart | None:
 
 
 def learning_rates(results: Results) -> Chart | None:
-    """Result of each trial against its learning rate, with the ends of what was searched."""
+    """Result of each trial against its learning rate, with the search range."""
     goal, name = results.problem.goal, results.problem.metric
     sign = 1.0 if goal == "min" else -1.0
     series: list[Series] = []
@@ -109,8 +109,8 @@ def learning_rates(results: Results) -> Chart | None:
             }
         )
         searched = show(None) if span is None else f"{show(span[0])} to {show(span[1])}"
-        told = "; ".join(mark["text"] for mark in series[-1]["dots"])
-        rows.append([method.name, searched, edge(method) or "inside", told])
+        trials = "; ".join(mark["text"] for mark in series[-1]["dots"])
+        rows.append([method.name, searched, edge(method) or "inside", trials])
     seen = [value for each in series for value in each["line"][1]]
     return _lr_chart(series, rows, seen, goal, name) if seen else None
 
@@ -129,7 +129,7 @@ def _lr_chart(
         + ".",
         "notes": [
             "Dots: tuning trials; their other settings differ too. Large mark: the chosen one. "
-            "Brackets at the foot: ends of what was searched.",
+            "Brackets on the axis: search range.",
             *flagged,
         ],
         "y": {"label": name, "log": wants_log(seen), "cap": None, "goal": goal},
@@ -149,7 +149,7 @@ def _trial(lr: float, value: float, chosen: bool) -> dict[str, Any]:
 
 
 def lr_range(method: MethodRecord) -> list[float] | None:
-    """Both ends of the range in which the learning rate was searched."""
+    """The search range of the learning rate."""
     for each in method.space:
         if each.name == "lr" and each.low is not None and each.high is not None:
             return [each.low, each.high]
@@ -157,11 +157,11 @@ def lr_range(method: MethodRecord) -> list[float] | None:
 
 
 def edge(method: MethodRecord) -> str:
-    """In words, if the chosen learning rate lies within 2 % of an end of its range; else empty."""
+    """A warning if the chosen learning rate is within 2 % of an end of its range, or empty."""
     span, chosen = lr_range(method), chosen_of(method)
     if span is None or chosen is None or not 0 < span[0] < span[1]:
         return ""
     lr = chosen.config["lr"]
     share = math.log(lr / span[0]) / math.log(span[1] / span[0]) if lr > 0 else 0.0
     side = "lower" if share < 0.02 else "upper" if share > 0.98 else ""
-    return side and f"{show(lr)} lies at the {side} end, the best may lie outside"
+    return side and f"{show(lr)} is at the {side} end of the range, the best may be outside"

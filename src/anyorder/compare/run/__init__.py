@@ -1,1 +1,1 @@
-"""Doing one run: the pilot measurement, the adapter, the runner, workers and their pool."""
+"""Runs: the pilot, the adapter for optimizers, the runner, and worker processes."""

@@ -1,4 +1,4 @@
-"""One step of any optimizer: the same line for all, every answer counted, the budget kept."""
+"""A uniform ``step`` for any optimizer, with counted oracle calls and a budget."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure, one_gradient
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 
-#: A closure that is not finite this many times in a row ends the run of a foreign optimizer, which
-#: would never say so itself.
+#: A foreign optimizer does not detect divergence: its run ends after this many non-finite losses in
+#: a row.
 HOPELESS = 20
 
 
-class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - ends a run, is no fault
-    """The loss has not been finite for a while."""
+class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - a regular end of a run
+    """The loss was not finite several times in a row."""
 
 
 class Native:
-    """A method of this library: it has its own oracle, ledger and budget."""
+    """A method of this library, which counts calls and checks the budget itself."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Native:
 
 
 class Foreign:
-    """Any other ``torch.optim.Optimizer``: a closure with ``backward`` is made for it.
+    """Any other ``torch.optim.Optimizer``, which gets a closure that calls ``backward``.
 
-    An optimizer that asks several times per step may meet the end of the budget in the middle of
-    one. The unfinished step is then undone: a trial point of a line search is no result.
+    If the optimizer calls the closure several times per step, the budget can end within a step. The
+    incomplete step is then undone: a trial point of a line search is not a result.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class Foreign:
         self._several = True
 
     def step(self, closure: Closure) -> Tensor | None:
-        """One step, with as many gradients as the optimizer asks for."""
+        """One step, with as many gradients as the optimizer requests."""
         before = [p.detach().clone() for p in self._params] if self._several else []
-        asked = one_gradient(closure)
+        needed = one_gradient(closure)
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
-            self._budget.check(self.calls, asked)
+            self._budget.check(self.calls, needed)
             began = time.perf_counter()
             with torch.enable_grad():
                 self.optimizer.zero_grad()
                 loss = closure()
                 loss.backward()
             self.calls.seconds += time.perf_counter() - began
-            self.calls.grads += asked["grads"]
-            self.calls.output_grads += asked["output_grads"]
+            self.calls.grads += needed["grads"]
+            self.calls.output_grads += needed["output_grads"]
             seen.append(loss.detach())
             self._watch(seen[-1].item())
             return loss
@@ -107,14 +107,14 @@ class Foreign:
 def adapt(
     entrant: Entrant, model: nn.Module, config: Mapping[str, Any], budget: Budget, seed: int
 ) -> Native | Foreign:
-    """The entrant's optimizer over ``model``, ready to step.
+    """Create the entrant's optimizer for ``model``.
 
     Args:
         entrant: the method.
-        model: what it moves.
-        config: hyper-parameters that are neither fixed nor left at their defaults.
+        model: the model to train.
+        config: values of the tuned hyper-parameters.
         budget: checked before every answer.
-        seed: seed of its random directions, if it takes one.
+        seed: seed of its random directions, if it has this option.
     """
     if entrant.ours:
         return Native(entrant, model, config, budget, seed)

@@ -1,4 +1,4 @@
-"""Where something was measured: versions, processor, load, and the state of the repository."""
+"""The environment of a measurement: versions, processor, load and repository."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Git:
 
 @dataclass
 class Environment:
-    """Where a comparison ran.
+    """The environment of a comparison.
 
     Attributes:
         computer: versions and hardware, see :func:`computer`.
-        machine: name of the machine that began.
-        cores: cores it may use.
+        machine: name of the machine that started it.
+        cores: available cores.
         threads: threads of each run.
-        jobs: runs at a time.
-        device: where the models were.
-        load: processes that were running or waiting to, at the start; None if unknown.
-        git: the working folder's; None outside a repository.
-        machines: names of all that did a run.
+        jobs: parallel runs.
+        device: device of the models.
+        load: system load at the start; None if unknown.
+        git: state of the working folder; None outside a repository.
+        machines: names of all machines that ran something.
     """
 
     computer: dict[str, str]
@@ -51,7 +51,7 @@ class Environment:
 
 
 def environment(threads: int, jobs: int, device: str) -> Environment:
-    """The environment of a comparison that begins here and now."""
+    """The current environment."""
     return Environment(
         computer=computer(),
         machine=platform.node(),
@@ -66,7 +66,7 @@ def environment(threads: int, jobs: int, device: str) -> Environment:
 
 
 def computer() -> dict[str, str]:
-    """Versions, processor and platform: all that numbers depend on, no names of hosts or users."""
+    """Versions, processor and platform, without names of hosts or users."""
     return {
         "python": platform.python_version(),
         "anyorder": anyorder.__version__,
@@ -77,22 +77,22 @@ def computer() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def load() -> float | None:
-    """Processes that were running or waiting to, over the last minute; None if unknown."""
+    """System load of the last minute; None if unknown."""
     try:
         return os.getloadavg()[0]
-    except (OSError, AttributeError):  # Windows has none
+    except (OSError, AttributeError):  # not available on Windows
         return None
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the processor as the system states it, or its architecture."""
+    """Model name of the processor, or its architecture."""
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""Bytes: of a process at its worst, of an optimiser's state; and hashes of a model's bytes."""
+"""Peak memory, size of optimizer state, and hashes of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATUS = "/proc/self/status"
 
 
 def reset_peak(device: torch.device | str = "cpu") -> None:
-    """Forget the peak so far, and give memory that is not needed back to the system first."""
+    """Return unused memory to the system and reset the peak."""
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
@@ -30,10 +30,10 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
 
 
 def peak_bytes(device: torch.device | str = "cpu") -> int:
-    """Most memory since :func:`reset_peak`: of the process, or allocated on a GPU.
+    """Peak memory since :func:`reset_peak`: of the process, or allocated on a GPU.
 
-    Where the system cannot reset the peak (anything but Linux) it is that of the whole process
-    life; 0 where it cannot be read at all.
+    Only Linux can reset the peak; on other systems it is the peak since the process started, or 0
+    if it is not available.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -57,9 +57,9 @@ def _lifetime_peak() -> int:
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of all tensors an optimizer keeps, each storage counted once.
+    """Bytes of all tensors in an optimizer, each storage counted once.
 
-    Parameters and their gradients are not state, even where an optimizer refers to them.
+    Parameters and their gradients are not counted, even if the optimizer refers to them.
     """
     own = {p.untyped_storage().data_ptr() for g in optimizer.param_groups for p in g["params"]}
     sizes: dict[int, int] = {}

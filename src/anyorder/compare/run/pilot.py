@@ -1,4 +1,4 @@
-"""The pilot: what a problem can answer, and at what price, before anything is spent on it."""
+"""The pilot: measures which kinds of answers a problem supports, and their cost."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from anyorder.oracle.second_derivatives import SecondDerivativeError
 from anyorder.problems import Problem, ProblemError, check, move
 from anyorder.problems.check import Finding, Report
 
-#: Batches whose losses at one point show how noisy the loss is.
+#: Number of batches for the noise of the loss.
 NOISE_BATCHES = 16
-#: Each kind of answer is timed this often at least and at most, for about so many seconds.
+#: Minimum and maximum number of timings per kind of answer, and their approximate total seconds.
 LEAST, MOST, PATIENCE = 5, 50, 1.0
 
 
@@ -32,13 +32,13 @@ def pilot(
     """Check the problem, and measure noise and the cost of each kind of answer.
 
     Args:
-        problem: what is to be compared on.
-        device: where the runs will be.
+        problem: the problem.
+        device: device of the runs.
         autocast: type of ``torch.autocast`` around losses, or ``none``.
-        report: the check's report, if it is there already.
+        report: the check's report, if available.
 
     Raises:
-        ProblemError: the check found errors; says which, and what to write instead.
+        ProblemError: the check reported errors; the message says how to fix them.
     """
     report = report or check(problem)
     if not report.ok:
@@ -51,7 +51,7 @@ def pilot(
         questions["product"] = bench.curvature
     costs = bench.costs(questions)
     if not missing:
-        # A product is what it adds to the gradient it is taken with; never less than a forward.
+        # A product costs what it adds to the gradient of the same graph, but at least a forward.
         added = costs["product"].seconds - costs["gradient"].seconds
         costs["product"].seconds = max(added, costs["value"].seconds)
     return Pilot(
@@ -77,7 +77,7 @@ def _finding(each: Finding) -> str:
 
 
 def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
-    """Exchange rates in forward passes; None for what could not be measured."""
+    """Exchange rates in forward passes; None if not measured."""
     value = max(seconds["value"], 1e-9)
     product = seconds.get("product")
     return {
@@ -89,7 +89,7 @@ def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
 
 
 class _Bench:
-    """The problem at its start, one batch, and ways to question it."""
+    """The problem at its initial point with one batch, and the kinds of evaluations."""
 
     def __init__(self, problem: Problem, device: str, autocast: str) -> None:
         self.problem, self.device, self.autocast = problem, device, autocast
@@ -117,7 +117,7 @@ class _Bench:
         torch.autograd.grad(self.loss(), list(self.params.values()), allow_unused=True)
 
     def curvature(self) -> None:
-        """A gradient whose graph is kept, and one product with its Hessian."""
+        """A gradient with its graph, and one Hessian product."""
         params = list(self.params.values())
         grads = torch.autograd.grad(self.loss(), params, create_graph=True, allow_unused=True)
         curved = [
@@ -128,7 +128,7 @@ class _Bench:
             torch.autograd.grad(curved, params, ones, allow_unused=True)
 
     def second_derivative(self) -> str:
-        """Why there is no Hessian product; empty if there is one."""
+        """The error of a Hessian product; empty if it works."""
         ones = [torch.ones_like(p) for p in self.params.values()]
         try:
             with ClosureOracle(self.loss, self.params, nonfinite="ignore").hessian() as hessian:
@@ -138,19 +138,19 @@ class _Bench:
         return ""
 
     def noise(self) -> Noise:
-        """Mean and standard deviation of the loss at the start over batches."""
+        """Mean and standard deviation of the initial loss over batches."""
         with torch.no_grad():
             losses = [self.loss(self._moved(step)).item() for step in range(NOISE_BATCHES)]
         return Noise(NOISE_BATCHES, statistics.fmean(losses), statistics.stdev(losses))
 
     def costs(self, questions: Mapping[str, Callable[[], None]]) -> dict[str, Cost]:
-        """Median seconds of each question after a first one, and the bytes it needs at its peak.
+        """Median seconds of each evaluation after a warm-up, and its peak memory in bytes.
 
-        The questions take turns, so that a busy moment of the machine meets them alike.
+        The evaluations alternate, so that varying load affects all of them equally.
         """
         needed: dict[str, int] = {}
         for name, question in questions.items():
-            question()  # the first one of a process does not count
+            question()  # warm-up
             memory.reset_peak(self.device)
             before = memory.peak_bytes(self.device)
             question()
@@ -168,11 +168,11 @@ class _Bench:
         return {name: Cost(statistics.median(times), needed[name]) for name, times in taken.items()}
 
 
-# --- In words ----------------------------------------------------------------------------------
+# --- Messages ----------------------------------------------------------------------------------
 
 
 def troubles(found: Pilot, entrants: Iterable[Entrant]) -> list[str]:
-    """Which methods will not work on this problem, and what to do about it."""
+    """Methods that will not work on this problem, with advice."""
     says: list[str] = []
     for each in entrants:
         settings, missing = each.settings(), found.second_derivative
@@ -181,14 +181,14 @@ def troubles(found: Pilot, entrants: Iterable[Entrant]) -> list[str]:
             says.append(f"{each.name} will fail: {missing}{fallback}")
         if {"ggn", "target"} & set(each.needs) and not found.in_parts:
             says.append(
-                f"{each.name} will fail: it needs the loss in two parts; write outputs(self, "
-                "model, batch) and criterion(self, outputs, batch) in place of loss()"
+                f"{each.name} will fail: it needs a composite loss; write outputs(self, "
+                "model, batch) and criterion(self, outputs, batch) instead of loss()"
             )
     return says
 
 
 def describe(found: Pilot, rates: Mapping[str, float], used: str) -> list[str]:
-    """Lines that say what the pilot found."""
+    """The results of the pilot as lines of text."""
     noise = found.noise
     seconds = [
         f"{name} {_time(cost.seconds)}" + (f", {_size(cost.bytes)}" if cost.bytes else "")
@@ -197,7 +197,7 @@ def describe(found: Pilot, rates: Mapping[str, float], used: str) -> list[str]:
     spread = noise.std / abs(noise.mean) if noise.mean else 0.0
     warnings = [each for each in found.findings if each.level == "warning"]
     agrees = not any(each.topic == "loss" for each in warnings)
-    gradient = "gradient agrees with differences" if agrees else "see the warnings below"
+    gradient = "gradient agrees with finite differences" if agrees else "see the warnings below"
     random = "" if found.deterministic else "; random (dropout or noise), repeatable by seed"
     measured = ", ".join(
         f"{name[:-1]} {rate:.2f}"
@@ -209,7 +209,7 @@ def describe(found: Pilot, rates: Mapping[str, float], used: str) -> list[str]:
         f"one answer costs: {'; '.join(seconds)}",
         f"in forward passes, measured: {measured}; used ({used}): gradient "
         f"{rates['grads']:.2f}, product {rates['products']:.2f}",
-        f"loss over {noise.batches} batches at the start: {noise.mean:.4g}, spread {spread:.1%}",
+        f"initial loss over {noise.batches} batches: {noise.mean:.4g}, spread {spread:.1%}",
     ]
     return lines + [f"warning: {each.topic}: {each.found}" for each in warnings]
 

@@ -1,4 +1,4 @@
-"""Worker processes: started when needed, replaced when they die, stopped with the comparison."""
+"""A pool of worker processes, started on demand and replaced when they die."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from anyorder.compare.run.worker import main
 from anyorder.errors import AnyOrderError
 
-#: Read by the libraries under PyTorch when they are loaded.
+#: Environment variables that libraries used by PyTorch read when they are loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -24,9 +24,9 @@ class WorkerError(AnyOrderError, RuntimeError):
     """A worker process died, or a job in it raised.
 
     Args:
-        text: what happened.
-        kind: name of this library's error that was raised there, if it was one.
-        trace: its traceback, if it was not.
+        text: the error message.
+        kind: class name of the error if it is one of this library.
+        trace: traceback of any other error.
     """
 
     def __init__(self, text: str, kind: str = "", trace: str = "") -> None:
@@ -36,12 +36,12 @@ class WorkerError(AnyOrderError, RuntimeError):
 
 @dataclass(frozen=True)
 class Event:
-    """Something a worker said, or that it died.
+    """A message of a worker, or its death.
 
     Attributes:
         kind: ``point`` (progress), ``done``, ``error`` or ``died``.
-        tag: what was given to :meth:`Pool.submit`.
-        content: the point, the answer, the error, or in words how the process ended.
+        tag: the tag passed to :meth:`Pool.submit`.
+        content: the point, the result, the error, or a description of how the process ended.
     """
 
     kind: Literal["point", "done", "error", "died"]
@@ -61,9 +61,9 @@ class Pool:
     """Up to ``size`` worker processes.
 
     Args:
-        size: jobs at a time.
+        size: number of parallel jobs.
         threads: threads of each worker.
-        log: file that takes what users' code prints.
+        log: file for the output of user code.
     """
 
     def __init__(self, size: int, threads: int, log: str) -> None:
@@ -73,26 +73,26 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """Jobs that could be submitted now."""
+        """Number of jobs that can be submitted now."""
         return self.size - sum(worker.busy for worker in self._workers)
 
     def submit(self, job: str, subject: Any, tag: Any) -> None:
-        """Give a job to a free worker; ``tag`` comes back with everything it says."""
+        """Send a job to an idle worker; its events have this ``tag``."""
         worker = next((w for w in self._workers if not w.busy), None) or self._start()
         worker.tag, worker.busy = tag, True
-        # A worker that died while idle is noticed when its sentinel is read.
+        # The death of an idle worker is noticed when its sentinel is read.
         with contextlib.suppress(OSError):
             worker.pipe.send((job, subject))
 
     def wait(self, timeout: float) -> list[Event]:
-        """Whatever happened within ``timeout`` seconds, in order."""
+        """Return the events of up to ``timeout`` seconds, in order."""
         sources = {worker.pipe: worker for worker in self._workers}
         sources |= {worker.process.sentinel: worker for worker in self._workers}
         if not sources:
-            time.sleep(timeout)  # nobody there to say anything
+            time.sleep(timeout)  # no workers, no events
         ready = connection.wait(list(sources), timeout)
         events: list[Event] = []
-        # Pipes first: the last words of a worker that has died count.
+        # Pipes first: also read the last messages of dead workers.
         for worker in [w for w in self._workers if w.pipe in ready]:
             events += self._read(worker)
         for worker in [w for w in self._workers if w.process.sentinel in ready]:
@@ -101,9 +101,9 @@ class Pool:
         return events
 
     def ask(self, job: str, subject: Any, check: Callable[[], None] = lambda: None) -> Any:
-        """Run one job while nothing else is going on, and return its answer.
+        """Run a single job and return its result.
 
-        ``check`` is called all the while, and may raise to end the wait.
+        ``check`` is called repeatedly while waiting, and can raise to stop waiting.
 
         Raises:
             WorkerError: the process died or the job failed.
@@ -123,7 +123,7 @@ class Pool:
                 raise WorkerError(error["text"], error["kind"], error["traceback"])
 
     def close(self) -> None:
-        """End all workers, whatever they are doing."""
+        """Terminate all workers, including busy ones."""
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -132,16 +132,16 @@ class Pool:
         self._workers.clear()
 
     def __enter__(self) -> Pool:
-        """The pool."""
+        """Return the pool."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all workers."""
+        """Terminate all workers."""
         self.close()
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        # Not a daemon: daemons may have no children, and data loaders want some.
+        # Not a daemon: daemons cannot have child processes, which data loaders need.
         process = self._context.Process(target=main, args=(theirs, self.threads, self.log))
         with _environment(self.threads), _interrupts_held_back():
             process.start()
@@ -170,20 +170,20 @@ class Pool:
 
 
 def _ending(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if code >= 0:
-        return f"ended by itself with exit code {code}"
+        return f"exited with code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
     hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"
+    return f"was killed by {name}{hint}"
 
 
 @contextlib.contextmanager
 def _environment(threads: int) -> Generator[None]:
-    """Variables a child inherits and the parent does not keep."""
+    """Set environment variables for child processes inside the block."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     try:
@@ -198,7 +198,7 @@ def _environment(threads: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Generator[None]:
-    """Start a process in which Ctrl-C is blocked until it can say what to do about it."""
+    """Block Ctrl-C for processes started in the block, until they install a handler."""
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or not hasattr(signal, "pthread_sigmask"):
         yield

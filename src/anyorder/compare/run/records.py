@@ -1,9 +1,8 @@
-"""What is measured: records that workers make, the storage keeps and reports are drawn from.
+"""Records of measurements, created by workers, stored, and used by reports.
 
-Plain dataclasses, so that a worker needs nothing but PyTorch to make them;
-:mod:`anyorder.compare.store.schema` checks them when they are read back. ``docs/results.md`` says
-in words what each field means. A number that is not finite is None: JSON has no other way to say
-it.
+These are plain dataclasses, so that workers only need PyTorch;
+:mod:`anyorder.compare.store.schema` validates them on reading. ``docs/results.md`` documents each
+field. Non-finite numbers are None, because JSON has no representation for them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Status = Literal["done", "diverged", "failed"]
 
 @dataclass
 class Costs:
-    """Answers taken so far, by kind."""
+    """Numbers of oracle calls so far, by kind."""
 
     values: int
     grads: int
@@ -33,7 +32,7 @@ class Costs:
 
 @dataclass
 class Point:
-    """One evaluation of a run: the cost so far and how good the model was."""
+    """One evaluation of a run: the cost so far, and the validation results."""
 
     fraction: float
     seconds: float
@@ -81,7 +80,7 @@ class RunRecord:
 def failed_run(
     task: Task, error: str, traceback: str | None = None, *, crashed: bool = False
 ) -> RunRecord:
-    """The record of a run that never got anywhere."""
+    """Return the record of a run that failed before its first evaluation."""
     return RunRecord(
         seed=task.seed,
         config=task.config,
@@ -103,7 +102,7 @@ def failed_run(
 
 @dataclass
 class Described:
-    """What a problem says of itself."""
+    """The attributes of a problem."""
 
     name: str
     spec: str
@@ -117,7 +116,7 @@ class Described:
 
 @dataclass
 class Noise:
-    """The loss at the start over batches."""
+    """Mean and spread of the initial loss over batches."""
 
     batches: int
     mean: float
@@ -126,7 +125,7 @@ class Noise:
 
 @dataclass
 class Cost:
-    """What one answer takes."""
+    """Time and memory of one answer."""
 
     seconds: float
     bytes: int
@@ -134,18 +133,18 @@ class Cost:
 
 @dataclass
 class Pilot:
-    """What the pilot found before the first run.
+    """Results of the pilot, measured before the first run.
 
     Attributes:
-        parameters: trainable numbers in the model.
+        parameters: number of trainable parameters (scalars).
         findings: warnings of the check.
         deterministic: whether the same seed gives the same loss.
         noise: mean and standard deviation of the loss over batches.
-        costs: of a ``value``, a ``gradient`` and, where there is one, a ``product``.
-        second_derivative: None, or why there is none.
-        in_parts: whether model outputs and criterion are given apart.
+        costs: cost of a ``value``, a ``gradient`` and, if available, a ``product``.
+        second_derivative: None, or the reason why it is not available.
+        in_parts: whether the loss is composite: the problem defines outputs and criterion.
         evaluation_seconds: time of one evaluation.
-        measured: exchange rates in forward passes; None for what could not be measured.
+        measured: exchange rates in forward passes; None if not measured.
     """
 
     parameters: int

@@ -29,10 +29,10 @@ from anyorder.problems import Problem, move
 if TYPE_CHECKING:
     from anyorder.compare.plan.settings import Settings
 
-#: A validation loss this many times its value at the start, at so many evaluations in a row, is a
-#: divergence. One such evaluation may be a spike that the method comes back from.
+#: A run has diverged if its validation loss exceeds its initial value by this factor, this many
+#: evaluations in a row. A single such evaluation can be a spike from which the method recovers.
 BLOWN_UP, PATIENCE = 1e3, 3
-#: So many steps without a single question mean that the method waits for something else.
+#: A method that takes this many steps without calling the closure does not use it.
 IDLE_STEPS = 1000
 
 Watcher = Callable[[Point], None]
@@ -40,7 +40,7 @@ Watcher = Callable[[Point], None]
 
 @dataclass
 class Clock:
-    """What a run has cost so far."""
+    """The cost of a run so far."""
 
     limits: Limits
     rates: dict[str, float]
@@ -52,11 +52,11 @@ class Clock:
 
     @property
     def fraction(self) -> float:
-        """The share of the budget that is used up."""
+        """The used fraction of the budget."""
         return self.limits.spent(self.calls.forwards(self.rates), self.seconds, self.steps)
 
     def point(self, **judged: Any) -> Point:
-        """All costs so far, and how the model was judged there."""
+        """A point of the curve: all costs so far, and the validation results."""
         calls = {each.name: getattr(self.calls, each.name) for each in fields(Costs)}
         return Point(
             fraction=self.fraction,
@@ -74,15 +74,15 @@ class Clock:
 def run(
     problem: Problem, entrant: Entrant, task: Task, watch: Watcher = lambda point: None
 ) -> RunRecord:
-    """Train once and say what came of it.
+    """Train once and return the record.
 
-    Whatever the method or the problem raises ends this run and is part of the outcome.
+    An exception of the method or the problem ends the run and becomes part of the record.
 
     Args:
-        problem: what is minimised.
-        entrant: by what.
-        task: how, and how long.
-        watch: told every point of the curve as soon as it is known.
+        problem: the problem.
+        entrant: the method.
+        task: settings, seed and budget.
+        watch: called with every point of the curve as soon as it is known.
 
     Returns:
         The record, with ``warmup_seconds`` of 0.
@@ -115,7 +115,7 @@ def _ended_by(error: BaseException, record: RunRecord) -> RunRecord:
 
 
 def explain(error: BaseException) -> str:
-    """One line: kind, place of the deepest frame, and text of an exception."""
+    """One line: type, location of the deepest frame, and message of an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     where = ""
     if frames:
@@ -128,21 +128,21 @@ def explain(error: BaseException) -> str:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of PyTorch, NumPy and Python."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - what problems may draw from
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - problems may use it
     random.seed(seed)
 
 
 def fresh_model(problem: Problem, seed: int, device: str) -> nn.Module:
-    """A new model at the start of this seed, with all global generators seeded."""
+    """A new model for this seed, built with all global generators seeded."""
     seed_everything(seed)
     model = cast(Any, problem.build(seed))
     return model.to(device)
 
 
 def warm_up(problem: Problem, entrant: Entrant, task: Task, config: Mapping[str, Any]) -> float:
-    """Seconds of a first step on a copy that is thrown away: compiling, loading, first touches.
+    """Take a step on a discarded copy, to compile and load libraries; return its seconds.
 
-    Errors are left to the run itself.
+    Errors are ignored, because the run itself reports them.
     """
     began = time.perf_counter()
     with contextlib.suppress(Exception, SystemExit):
@@ -155,7 +155,7 @@ def warm_up(problem: Problem, entrant: Entrant, task: Task, config: Mapping[str,
 
 
 def _cast(closure: Closure, settings: Settings) -> Closure:
-    """The same closure in mixed precision; one in two parts stays in two."""
+    """The same closure in mixed precision; a composite closure stays composite."""
     kind = torch.device(settings.device).type
     cast_to = torch.autocast(kind, dtype=getattr(torch, settings.autocast))
     if isinstance(closure, Composite):
@@ -181,14 +181,14 @@ class Training:
         self._cuda = torch.device(self.device).type == "cuda"
 
     def prepare(self) -> None:
-        """Make model and optimizer, prove the start, look at it once."""
+        """Create model and optimizer, hash the initial point, and evaluate it."""
         task = self.task
         memory.reset_peak(self.device)
         self.model = fresh_model(self.problem, task.seed, self.device)
         self.start_hash = memory.fingerprint(self.model)
         self.base_bytes = memory.peak_bytes(self.device)
         forwards = self.clock.limits.forwards
-        # A little more than the limit: sums of prices differ from their product by rounding.
+        # Slightly above the limit: sums of prices differ from their product by rounding.
         budget = Budget(rates=task.rates, forwards=forwards and forwards * (1 + 1e-9))
         self.adapted = adapt(self.entrant, self.model, task.config, budget, task.seed)
         self.clock.calls = self.adapted.calls
@@ -213,7 +213,7 @@ class Training:
             idle = idle + 1 if forwards == before else 0
             if idle >= IDLE_STEPS:
                 raise RuntimeError(
-                    f"{self.entrant.path} took {IDLE_STEPS} steps without asking for a loss; "
+                    f"{self.entrant.path} took {IDLE_STEPS} steps without calling the closure; "
                     "its step(closure) must call the closure"
                 )
             if due < len(grid) - 1 and fraction >= grid[due]:
@@ -223,13 +223,13 @@ class Training:
         self._evaluate()
 
     def test(self) -> dict[str, float | None] | None:
-        """Judge the result on data that no choice has seen."""
+        """Evaluate the result on test data, which no choice has used."""
         with self._quiet(), self._judged():
             found = self.problem.test(self.model)
         return None if found is None else {name: finite(value) for name, value in found.items()}
 
     def record(self) -> RunRecord:
-        """What is known of the run, at any moment, as if it had come to its end."""
+        """The record of the run so far, as if it ended now."""
         optimizer = self.adapted.optimizer if hasattr(self, "adapted") else None
         return RunRecord(
             seed=self.task.seed,
@@ -256,7 +256,7 @@ class Training:
 
     @contextlib.contextmanager
     def _charged(self) -> Generator[None]:
-        """Put the time of the block on the clock."""
+        """Add the time of the block to the clock."""
         began = time.perf_counter()
         try:
             yield
@@ -271,7 +271,7 @@ class Training:
     def _step(self) -> None:
         began = time.perf_counter()
         batch = self.problem.batch(self.task.seed, self.clock.steps)
-        if batch is not None and self.device != "cpu":  # problems make batches there
+        if batch is not None and self.device != "cpu":  # problems return batches on the CPU
             batch = move(batch, self.device)
         self.clock.data_seconds += time.perf_counter() - began
         closure = self.problem.closure(self.model, batch)
@@ -282,7 +282,7 @@ class Training:
             self._losses.append(loss.detach())
 
     def _schedule(self, fraction: float) -> None:
-        """Set the learning rate of every group from the share of the budget that is used up."""
+        """Set the learning rate of every group from the used fraction of the budget."""
         if self.settings.schedule != "cosine" or not self.entrant.scheduled:
             return
         factor = 0.5 * (1.0 + math.cos(math.pi * fraction))
@@ -294,7 +294,7 @@ class Training:
 
     @contextlib.contextmanager
     def _quiet(self) -> Generator[None]:
-        """Leave the global random state of training alone."""
+        """Restore the global random state after the block."""
         devices = [torch.device(self.device)] if self._cuda else []
         states = np.random.get_state(), random.getstate()  # noqa: NPY002
         try:
@@ -306,10 +306,10 @@ class Training:
 
     @contextlib.contextmanager
     def _judged(self) -> Generator[None]:
-        """Let methods put the point to be judged in place; that time is charged.
+        """Switch the model to the point to evaluate; the time of the switch is charged.
 
-        Our own have ``answer()``; others follow the convention of schedule-free optimizers, which
-        is ``eval()`` before and ``train()`` after.
+        Methods of this library have ``answer()``; others follow the convention of schedule-free
+        optimizers: ``eval()`` before and ``train()`` after.
         """
         optimizer: Any = self.adapted.optimizer
         change = optimizer.answer() if hasattr(optimizer, "answer") else _switched(optimizer)
@@ -322,7 +322,7 @@ class Training:
                 change.__exit__(None, None, None)
 
     def _evaluate(self) -> None:
-        """Add a point to the curve. Not charged, and without a trace in the run."""
+        """Add a point to the curve, without cost and without side effects on the run."""
         with self._quiet(), self._judged():
             began = time.perf_counter()
             found = self.problem.evaluate(self.model)
@@ -350,7 +350,7 @@ class Training:
         if not math.isfinite(loss):
             raise Diverged(f"the validation loss is {loss}")
         start = self.curve[0].val_loss
-        assert start is not None  # else the run had ended there
+        assert start is not None  # otherwise the run has ended
         bound = BLOWN_UP * abs(start) + 1.0
         self._blown_up = self._blown_up + 1 if loss > bound else 0
         last = self.clock.fraction >= 1.0

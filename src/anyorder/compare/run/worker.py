@@ -1,7 +1,7 @@
-"""What happens inside a worker process: it is sent jobs, and sends back progress and answers.
+"""The main loop of a worker process, which receives jobs and sends progress and results.
 
-Users' code runs here and only here, so that a crash, a leak or a call of ``os._exit`` costs one
-run and not the comparison.
+User code runs only here, so that a crash, a memory leak or ``os._exit`` ends one run and not the
+comparison.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Send = Callable[[str, Any], None]
 
 
 def main(pipe: Any, threads: int, log: str) -> None:
-    """Answer jobs until the pipe closes.
+    """Process jobs until the pipe closes.
 
-    Messages in are ``(job, subject)``, where the subject is the settings, or the task of a run.
-    Messages out are ``("point", ...)`` while a run goes on and then ``("done", answer)`` or
+    Incoming messages are ``(job, subject)``, where the subject is the settings, or the task of a
+    run. Outgoing messages are ``("point", ...)`` during a run and then ``("done", result)`` or
     ``("error", {...})``.
 
     Args:
         pipe: one end of a ``multiprocessing.Pipe``.
         threads: threads for PyTorch.
-        log: file that takes whatever users' code prints.
+        log: file for the output of user code.
     """
     _settle(log)
     import torch
@@ -67,11 +67,11 @@ def main(pipe: Any, threads: int, log: str) -> None:
 
 
 def _settle(log: str) -> None:
-    """Be a quiet child: ignore Ctrl-C (the parent decides), log output, end with the parent."""
+    """Ignore Ctrl-C (the parent handles it), redirect output to the log, end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    with contextlib.suppress(OSError):  # an unwritable log must not cost the run
+    with contextlib.suppress(OSError):  # an unwritable log must not end the run
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -98,12 +98,12 @@ def _problem(spec: str, options: str) -> Problem:
 
 
 def problem_of(settings: Settings) -> Problem:
-    """The problem that is compared on; loaded once per process."""
+    """The problem of the comparison; loaded once per process."""
     return _problem(settings.problem, json.dumps(settings.options, sort_keys=True))
 
 
 def _describe(settings: Settings, send: Send) -> Described:
-    """What a problem says of itself."""
+    """The attributes of the problem."""
     from anyorder.compare.run.records import Described
 
     problem = problem_of(settings)
@@ -145,19 +145,19 @@ _warmed: dict[Any, float] = {}
 
 
 def _warm(problem: Problem, entrant: Entrant, task: Task) -> float:
-    """Warm this process up, first for the problem, then for the method; seconds of the latter."""
+    """Warm up for the problem, then for the method; return the seconds of the latter."""
     from anyorder.compare.plan.entrants import resolve
     from anyorder.compare.run import runner
 
     where = (id(problem), task.settings.device, task.settings.autocast)
     if where not in _warmed:
-        # What the first backward of a process costs is no method's fault.
+        # The first backward pass of a process is slow for any method: do not charge it.
         _warmed[where] = runner.warm_up(problem, resolve("sgd"), task, {})
     key = (*where, entrant.name)
     if key not in _warmed:
         _warmed[key] = runner.warm_up(problem, entrant, task, task.config)
-        # All that was imported stays; looking through it again before every run takes longer
-        # than some runs do.
+        # Exclude imported objects from garbage collection: scanning them before every run can
+        # take longer than the run.
         gc.collect()
         gc.freeze()
     return _warmed[key]

@@ -1,1 +1,1 @@
-"""From runs to verdicts: estimates, intervals, tests."""
+"""Statistics of runs: estimates, intervals, tests, verdicts."""

@@ -1,10 +1,9 @@
-"""Estimators for a handful of runs: location, intervals, censored times, best of k, tests.
+"""Estimators for few runs: location, intervals, censored times, best of k, tests.
 
-Pure functions of arrays. A run that diverged, crashed or never reached the target enters as the
-worst possible value, infinity; it is never left out of an average. Random numbers are the same each
-time: the same runs give the same intervals, in whatever order they come. What SciPy offers is
-SciPy's; the interquartile mean in fractions, the expanded percentiles, censored times and Holm's
-correction are not among it.
+Pure functions of arrays. A run that diverged, crashed or never reached the target counts as the
+worst possible value, infinity; it is never excluded from an average. Random numbers are fixed: the
+same runs give the same intervals, in any order. SciPy is used where possible; it has no fractional
+interquartile mean, expanded percentiles, censored times or Holm correction.
 
 References:
     Agarwal et al. (2021), arXiv 2108.13264 (interquartile mean, bootstrap over runs);
@@ -33,12 +32,12 @@ Goal = Literal["min", "max"]
 LEVEL = 0.95
 RESAMPLES = 10_000
 MIN_SEEDS = 3
-#: Sign patterns are counted one by one up to this many pairs, and drawn beyond.
+#: Sign patterns are enumerated up to this many pairs, and sampled beyond.
 EXACT_PAIRS = 14
 
 
 class StatisticsError(AnyOrderError, ValueError):
-    """Numbers that no statistic can be made of."""
+    """Invalid input of a statistic."""
 
 
 # --- Location and intervals -----------------------------------------------------------------------
@@ -46,7 +45,7 @@ class StatisticsError(AnyOrderError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Two ends; one is infinite where too many runs had no result to bound it."""
+    """An interval; an end is infinite if too many runs have no result."""
 
     low: float
     high: float
@@ -55,9 +54,9 @@ class Interval:
 def iqm(values: ArrayLike) -> Any:
     """Interquartile mean over the last axis: the mean of the middle half of the values.
 
-    Each of ``n`` sorted values stands for ``1/n`` of the whole; those that straddle a quartile
-    count with the part that lies inside, so the result has no jumps in ``n``: three values weigh
-    1/6, 2/3, 1/6, four weigh 0, 1/2, 1/2, 0.
+    Each of ``n`` sorted values represents ``1/n`` of the distribution; values that straddle a
+    quartile count with the fraction inside, so the result does not jump with ``n``: the weights of
+    three values are 1/6, 2/3, 1/6, of four values 0, 1/2, 1/2, 0.
 
     Args:
         values: Shape ``(..., n)`` with ``n >= 1``. Infinite ones are allowed, NaN is not.
@@ -69,7 +68,7 @@ def iqm(values: ArrayLike) -> Any:
     n = ordered.shape[-1]
     edges: Floats = np.arange(n + 1, dtype=np.float64) / n
     weights = 2 * np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
-    inside = weights > 1e-12  # an infinite value of weight zero must not turn into NaN
+    inside = weights > 1e-12  # an infinite value with weight zero must not give NaN
     middle = np.asarray(ordered[..., inside] @ weights[inside])
     return float(middle) if middle.ndim == 0 else middle
 
@@ -91,34 +90,34 @@ def interval(
 ) -> Interval | None:
     """Bootstrap interval of a statistic of independent runs.
 
-    The runs are drawn with replacement, and the percentiles are taken further out than
-    ``(1 - level) / 2`` by as much as Student's t is wider than the normal law (Hesterberg's
-    expanded percentiles). Plain percentiles are too narrow for a handful of runs.
+    Runs are resampled with replacement, and the percentiles ``(1 - level) / 2`` are widened by the
+    ratio of Student's t to the normal distribution (Hesterberg's expanded percentiles). Plain
+    percentiles are too narrow for few runs.
 
     Args:
         values: Shape ``(n,)``, one number per run, or ``(n, k)``, ``k`` numbers per run.
         statistic: Maps ``k`` arrays of shape ``(..., n)`` to one of shape ``(...)``.
-        level: Wanted coverage.
+        level: Coverage.
 
     Returns:
-        The interval, or None with fewer than three runs: two numbers say nothing of a spread.
+        The interval, or None with fewer than three runs: two numbers are not enough for a spread.
     """
     table = _checked(values)
     if table.shape[0] < MIN_SEEDS:
         return None
-    # Sorted first, so that the answer does not depend on the order of the seeds.
+    # Sort first, so that the result does not depend on the order of the seeds.
     table = np.sort(table)[:, None] if table.ndim == 1 else table[np.lexsort(table.T[::-1])]
     return _interval(tuple(map(tuple, table.T.tolist())), statistic, level)
 
 
-@lru_cache(maxsize=1024)  # one report asks for the same intervals many times
+@lru_cache(maxsize=1024)  # a report uses the same intervals many times
 def _interval(
     columns: tuple[tuple[float, ...], ...], statistic: Callable[..., Any], level: float
 ) -> Interval:
     n = len(columns[0])
     laws = require("scipy.stats")
     tail = laws.norm.cdf(math.sqrt(n / (n - 1)) * laws.t.ppf((1 - level) / 2, n - 1))
-    with np.errstate(invalid="ignore"):  # lost runs: SciPy's own interval has inf - inf in it
+    with np.errstate(invalid="ignore"):  # runs without result: SciPy computes inf - inf
         drawn = laws.bootstrap(
             columns,
             lambda *resampled, axis: statistic(*resampled),
@@ -150,11 +149,11 @@ def first_hit(
     """Cost at which a curve first reaches the target, by linear interpolation; inf if never.
 
     Args:
-        costs: Cost at each evaluation, not decreasing.
-        values: Metric at each evaluation. One that is not finite breaks the line: a target met
-            right after it counts from the later evaluation.
+        costs: Cost at each evaluation, non-decreasing.
+        values: Metric at each evaluation. There is no interpolation from a non-finite value: a
+            target reached right after it counts from the later evaluation.
         target: The value to reach.
-        goal: Whether to come down to it (``min``) or up to it (``max``).
+        goal: Whether the target is reached from above (``min``) or from below (``max``).
     """
     sign = 1.0 if goal == "min" else -1.0
     before: tuple[float, float] | None = None
@@ -172,14 +171,14 @@ def first_hit(
 
 
 def expected_running_time(spent: ArrayLike, hit: ArrayLike) -> Any:
-    """Cost of all runs over the number of hits: what it takes if one restarts until it works.
+    """Total cost of all runs divided by the number of hits: the expected cost with restarts.
 
     Args:
         spent: Shape ``(..., n)``: cost up to the hit, or of the whole run if it missed.
         hit: Shape ``(..., n)`` of zeros and ones.
 
     Returns:
-        A float, or an array of shape ``(...)``; inf where nothing was hit.
+        A float, or an array of shape ``(...)``; inf without a hit.
     """
     total, hits = np.sum(spent, axis=-1, dtype=float), np.sum(hit, axis=-1, dtype=float)
     ratio = np.divide(total, hits, out=np.full_like(total, np.inf), where=hits > 0)
@@ -211,14 +210,14 @@ class Band:
 def band(curves: Sequence[Curve], goal: Goal = "min", points: int = 200) -> Band:
     """Pointwise median of curves, and their quartiles (their range, if there are fewer than five).
 
-    Curves are joined linearly between evaluations and cut where the shortest complete one ends. A
-    lost run counts as the worst possible value from its end on, so the line does not improve
-    because bad runs have dropped out of it; it ends where more than half are lost.
+    Curves are interpolated linearly between evaluations and cut at the end of the shortest complete
+    one. A run without a result counts as the worst possible value after its end, so that the line
+    does not improve when bad runs drop out; it ends where more than half of them have no result.
 
     Args:
         curves: One per run.
-        goal: Whether small or large values are good.
-        points: At most so many costs are kept.
+        goal: Whether smaller or larger values are better.
+        points: Maximum number of points.
     """
     worst = np.inf if goal == "min" else -np.inf
     drawn = [curve for curve in curves if curve.x]
@@ -265,24 +264,24 @@ class BestOfK:
 
 
 def best_of_k(values: ArrayLike) -> BestOfK:
-    """What the best of ``k`` trials would have been, over all subsets of the trials that were run.
+    """Expected best of ``k`` trials, over all subsets of the trials.
 
     The ``i``-th smallest of ``n`` values is the smallest of ``C(n - i, k - 1)`` of the ``C(n, k)``
-    subsets of size ``k``. That is exact and unbiased; drawing subsets with replacement is neither.
+    subsets of size ``k``. This is exact and unbiased; sampling subsets with replacement is neither.
 
     Args:
         values: Shape ``(n,)``, smaller is better; inf for a trial that diverged.
 
     Returns:
-        The curves. The mean is inf while a subset can consist of diverged trials only.
+        The curves. The mean is inf as long as a subset can consist only of diverged trials.
     """
     ordered = np.sort(_checked(values))
     n = len(ordered)
     place, k = np.arange(1, n + 1), np.arange(1, n + 1)[:, None]
-    # The best is no later than the i-th smallest unless the subset holds none of the first i.
+    # The best is at most the i-th smallest unless the subset contains none of the first i.
     below = 1.0 - require("scipy.stats").hypergeom.pmf(0, n, place, k)
     chance = np.where(place <= n - k + 1, np.diff(below, prepend=0.0), 0.0)
-    worth = np.where(chance > 0, ordered, 0.0)  # no chance at infinity must not turn into NaN
+    worth = np.where(chance > 0, ordered, 0.0)  # probability 0 times inf must not give NaN
     low, high = (ordered[np.argmax(below >= q - 1e-12, axis=1)] for q in (0.25, 0.75))
     return BestOfK(place, (chance * worth).sum(axis=1), low, high)
 
@@ -291,10 +290,10 @@ def best_of_k(values: ArrayLike) -> BestOfK:
 
 
 def signed_sizes(differences: ArrayLike) -> Floats:
-    """The differences; where one is infinite, ranks of their sizes with their signs instead.
+    """The differences, or their signed ranks if one of them is infinite.
 
-    A difference is infinite if one of two runs had no result. Such a run is the worst of all, but
-    nobody can say by how much.
+    A difference is infinite if one of two runs has no result. Such a run is the worst of all, but
+    by an unknown amount.
     """
     values = _checked(differences)
     if np.isfinite(values).all():
@@ -303,17 +302,17 @@ def signed_sizes(differences: ArrayLike) -> Floats:
 
 
 def sign_flip_test(differences: ArrayLike) -> float:
-    """Two-sided paired permutation test: would the mean be as far from zero with other signs?
+    """Two-sided paired permutation test, which flips the signs of the differences.
 
-    All sign patterns are counted for up to 14 pairs; beyond, 16,384 fixed ones are drawn.
+    All sign patterns are enumerated for up to 14 pairs; beyond that, 16,384 fixed ones are sampled.
 
     Args:
-        differences: Shape ``(n,)``; infinite ones turn all of them into ranks, NaN is refused.
+        differences: Shape ``(n,)``; an infinite one turns all into signed ranks; NaN is an error.
 
     Returns:
         The p-value. Its smallest possible value is ``2 ** (1 - n)``.
     """
-    values = np.sort(signed_sizes(differences))  # the order of the seeds must not matter
+    values = np.sort(signed_sizes(differences))  # independent of the order of the seeds
     return _sign_flips(tuple(values.tolist()))
 
 
@@ -331,7 +330,7 @@ def _sign_flips(values: tuple[float, ...]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given; NaN stands for no test and is left out."""
+    """Holm's adjusted p-values in the same order; NaN means no test and is not counted."""
     tested = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     running = 0.0
@@ -342,5 +341,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(pairs: int, level: float = LEVEL) -> int:
-    """Fewest paired seeds with which the test can tell anything apart, among that many pairs."""
+    """Minimum number of paired seeds for a significant test among ``pairs`` pairs."""
     return max(MIN_SEEDS, 1 + math.ceil(math.log2(max(pairs, 1) / (1 - level)) - 1e-9))

@@ -1,4 +1,4 @@
-"""What statistics read from results: what counts as a result, and what it cost."""
+"""Access to results for statistics: final values and costs of runs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from anyorder.compare.store.schema import Results
 from anyorder.oracle.ledger import Budget
 
 Axis = Literal["seconds", "calls", "forwards", "steps"]
-#: What a run can be judged by.
+#: Quantities by which runs are ranked.
 Judged = Literal["metric", "loss"]
-#: What a run can be drawn against.
+#: Cost axes.
 AXES: tuple[Axis, ...] = ("seconds", "calls", "forwards", "steps")
 
 
 def number(value: float | None) -> float:
-    """The number; NaN where a record has none."""
+    """The number; NaN for None."""
     return math.nan if value is None else value
 
 
 def judged_by(results: Results) -> tuple[Judged, Goal]:
-    """What methods are ranked by, and whether small or large is good.
+    """The ranking quantity, and whether smaller or larger is better.
 
-    That is the problem's metric, which tuning went by too; the loss where no run has a metric.
+    It is the problem's metric, which tuning also uses, or the loss if no run has a metric.
     """
     every = (run for method in results.methods for run in method.runs)
     if any(math.isfinite(final(run, "metric")) for run in every):
@@ -34,7 +34,7 @@ def judged_by(results: Results) -> tuple[Judged, Goal]:
 
 
 def succeeded(run: RunRecord) -> bool:
-    """Whether a run went to its end and has a final loss."""
+    """Whether a run completed and has a final loss."""
     return run.status == "done" and run.final.loss is not None
 
 
@@ -51,8 +51,8 @@ def cost(point: Point, axis: Axis) -> float:
 
     Args:
         point: An entry of a curve.
-        axis: ``seconds``, ``steps``, ``calls`` (values, gradients, products and rankings alike)
-            or ``forwards`` (what they cost in forward passes).
+        axis: ``seconds``, ``steps``, ``calls`` (values, gradients, products and rankings,
+            each counted as one) or ``forwards`` (their cost in forward passes).
     """
     if axis == "calls":
         calls = point.calls

@@ -1,6 +1,6 @@
-"""What a comparison says about its methods, and how sure one can be of it.
+"""Verdicts of a comparison about its methods, with their statistical significance.
 
-The arithmetic is in :mod:`anyorder.compare.stats.estimators`.
+The estimators are in :mod:`anyorder.compare.stats.estimators`.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ Verdict = Literal["better", "worse", "not separable", "not comparable"]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How the runs of one method came to a target: right-censored times.
+    """Costs of the runs of one method to a target, right-censored.
 
     Attributes:
         seeds: Seed of each run.
-        spent: Cost up to the hit, or up to where the run ended without one.
+        spent: Cost up to the hit, or of the whole run without a hit.
         hit: Whether each run reached the target.
     """
 
@@ -67,7 +67,7 @@ class Reach:
 
     @property
     def success(self) -> float:
-        """Share of runs that reached the target."""
+        """Fraction of runs that reached the target."""
         return sum(self.hit) / len(self.hit) if self.hit else 0.0
 
     @property
@@ -83,15 +83,14 @@ class Reach:
 
 
 def time_to_target(runs: Iterable[RunRecord], target: float, goal: Goal, axis: Axis) -> Reach:
-    """When each run's metric reached the target, in the unit of ``axis``.
+    """Cost at which each run's metric reached the target, in the unit of ``axis``.
 
-    A run that diverged or failed missed the target, whatever its curve shows: nobody would have
-    kept its weights.
+    A run that diverged or failed missed the target, even if its curve reached it before.
 
     Args:
         runs: Reported runs of one method.
         target: The value to reach.
-        goal: Whether to come down to it or up to it.
+        goal: Whether it is reached from above (``min``) or from below (``max``).
         axis: See :func:`~anyorder.compare.stats.records.cost`.
     """
     seeds: list[int] = []
@@ -111,18 +110,18 @@ def time_to_target(runs: Iterable[RunRecord], target: float, goal: Goal, axis: A
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two methods on the same seeds; ``verdict`` says what ``a`` is compared with ``b``.
+    """Two methods on the same seeds; ``verdict`` is that of ``a`` against ``b``.
 
     Attributes:
-        a: Name of the one.
-        b: Name of the other.
-        seeds: Number of seeds both were run with.
+        a: Name of the first method.
+        b: Name of the second method.
+        seeds: Number of shared seeds.
         difference: Mean of ``a - b`` over the seeds; NaN if a run had no result.
         interval: Its interval, or None.
-        p: Chance of a mean at least as far from zero if the two were the same; NaN if unknown.
+        p: p-value of the paired permutation test; NaN if unknown.
         adjusted: ``p`` after Holm's correction for all pairs.
-        verdict: The word.
-        why: Reason why they are not comparable, or why no verdict is possible; else empty.
+        verdict: The verdict.
+        why: Reason why they are not comparable, or why no verdict is possible; empty otherwise.
     """
 
     a: str
@@ -137,11 +136,11 @@ class Pair:
 
 
 def compare_pairs(results: Results, level: float = LEVEL) -> list[Pair]:
-    """Compare every two methods on the seeds they share, in what they are judged by.
+    """Compare all pairs of methods on their shared seeds, in the ranking quantity.
 
     Returns:
-        All pairs, in the order of the methods. A pair is ``not comparable`` if a method failed
-        altogether, if fewer than two seeds are shared or if a shared seed did not start at the
+        All pairs, in the order of the methods. A pair is ``not comparable`` if a method has no
+        result, if fewer than two seeds are shared or if a shared seed did not start at the
         same point.
     """
     key, goal = judged_by(results)
@@ -165,7 +164,7 @@ def _pair(a: MethodRecord, b: MethodRecord, key: Judged, goal: Goal) -> tuple[Pa
     if not all(any(map(succeeded, runs.values())) for runs in (runs_a, runs_b)):
         why = f"{names[int(any(map(succeeded, runs_a.values())))]} has no result"
     elif len(shared) < 2:
-        why = f"{len(shared)} shared seed{'' if len(shared) == 1 else 's'}; two are the least"
+        why = f"{len(shared)} shared seed{'' if len(shared) == 1 else 's'}; at least two are needed"
     elif any(x and y and x != y for x, y in starts):
         why = "not started at the same point"
     if why:
@@ -204,22 +203,22 @@ class Row:
     Attributes:
         name: The method.
         final_loss: Interquartile mean of the final validation loss over report seeds. It is inf
-            if so many runs had no result that the middle half holds one of them.
-        low: Lower end of its interval, or None where intervals are refused.
+            if the middle half contains a run without a result.
+        low: Lower end of its interval, or None without an interval.
         high: Upper end of its interval.
         metric: Interquartile mean of the final metric.
         metric_low: Lower end of its interval.
         metric_high: Upper end of its interval.
-        success: Share of runs that reached the target; None without a target.
+        success: Fraction of runs that reached the target; None without a target.
         target_cost: Expected running time to the target in ``unit``; inf if never reached.
         calls: Median over runs of each count of the ledger.
         seconds: Median seconds of a run, evaluations not counted.
         peak_bytes: Largest over runs; 0 if it could not be measured.
         state_bytes: Largest over runs.
-        note: What else must be known: failures, divergence, too few seeds.
+        note: Remarks: failures, divergence, too few seeds.
         runs: Number of report runs.
         unit: The axis of ``target_cost``.
-        oracle_share: Share of the time that went into the problem and not into the method.
+        oracle_share: Fraction of the time spent in the problem rather than in the method.
         failed: Whether there is no result at all.
     """
 
@@ -244,10 +243,10 @@ class Row:
 
 
 def summarise(results: Results, axis: Axis | None = None) -> list[Row]:
-    """The leaderboard: best metric first, at equal metric best loss; no result at all, last.
+    """The leaderboard: sorted by metric, then loss; methods without result are last.
 
     Args:
-        results: What ``results.json`` holds.
+        results: The content of ``results.json``.
         axis: Unit of the time to the target; by default that of the budget.
     """
     axis = main_axis(results) if axis is None else axis
@@ -323,5 +322,5 @@ def _note(method: MethodRecord) -> str:
         parts.append(f"{len(lost) - len(crashed)} of {len(runs)} runs diverged")
     if len(runs) < MIN_SEEDS:
         count = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-        parts.append(f"{count}: no interval (three are the least)")
+        parts.append(f"{count}: no interval (at least three are needed)")
     return "; ".join(parts)

@@ -1,1 +1,1 @@
-"""Where runs are kept: the database, the results file and its schema."""
+"""Storage: the database of runs, the results file and its schema."""

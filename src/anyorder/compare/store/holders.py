@@ -1,4 +1,4 @@
-"""Who holds a run: a process, described so that others on its machine can tell whether it lives."""
+"""Identification of processes that hold claims, to detect dead ones on the same machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 
 def me() -> dict[str, Any]:
-    """This process, so that another one on the same machine can tell whether it is alive."""
+    """Identify this process, so that others on the same machine can check whether it is alive."""
     return {"place": _place(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 def _place() -> str:
-    """This machine and, within it, this namespace of process numbers."""
+    """Identify this machine and its PID namespace."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -25,7 +25,7 @@ def _place() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty where that is not to be known."""
+    """Start time of a process in clock ticks; empty if unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -33,7 +33,7 @@ def _started(pid: int) -> str:
 
 
 def is_dead(holder: Mapping[str, Any]) -> bool:
-    """Whether the process is certainly gone; False where that cannot be known from here."""
+    """Whether the process is certainly dead; False if unknown."""
     if holder.get("place") != _place():
         return False
     try:

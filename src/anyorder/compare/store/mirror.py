@@ -2,8 +2,8 @@
 
 Each method has a study of its tuning runs, with the searched hyper-parameters as parameters, and
 one of its reported runs, with the seed as parameter. The value is the metric at the end, the
-intermediate values are the metric over thousandths of the budget. The studies are a view: what
-counts is kept by :mod:`anyorder.compare.store.storage`.
+intermediate values are the metric over thousandths of the budget. The studies are only a
+view; the data is in :mod:`anyorder.compare.store.storage`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from anyorder.compare.store.schema import Outcome
 from anyorder.compare.store.storage import Storage, StorageError
 from anyorder.extras import require
 
-#: Trials added at a time, so that heartbeats are not kept waiting.
+#: Maximum number of trials added at once, so that heartbeats are not delayed.
 BATCH = 25
 
 
 class Mirror:
-    """Adds finished runs to the studies, each exactly once, whoever did them.
+    """Adds finished runs of all processes to the studies, each exactly once.
 
     Args:
         storage: the comparison.
-        title: what its studies are called in front.
-        goal: ``min`` or ``max``, of the metric.
+        title: prefix of the names of its studies.
+        goal: ``min`` or ``max``: direction of the metric.
         spaces: search space of each method.
     """
 
@@ -41,7 +41,7 @@ class Mirror:
         self._backend: Any = None
 
     def update(self, most: int | None = BATCH) -> None:
-        """Add up to ``most`` finished runs that are missing; nothing if another process is at it.
+        """Add up to ``most`` missing finished runs; do nothing if another process is doing so.
 
         Raises:
             StorageError: the database cannot be written.
@@ -62,10 +62,10 @@ class Mirror:
 
     def _add(self, item: Item, outcome: Outcome) -> None:
         record = outcome.record
-        if record is None:  # the default was chosen, so its runs are the reported ones
+        if record is None:  # the default was chosen: its runs are the reported runs
             return
         study = self._study(item)
-        # A process may have died between adding a trial and noting it.
+        # A process may have died between adding a trial and recording that.
         if any(t.user_attrs.get("run") == item.key for t in study.get_trials(deepcopy=False)):
             return
         states = self._optuna.trial.TrialState
@@ -116,6 +116,6 @@ class Mirror:
             seeds = self._optuna.distributions.IntDistribution(0, 2**31 - 1)
             return {"seed": item.seed}, {"seed": seeds}
         space = self._spaces[item.method]
-        # Optuna refuses values outside the range; the true one is among the settings.
+        # Optuna rejects values outside the range; the settings contain the true value.
         values = {each.name: clamped(each, config[each.name]) for each in space}
         return values, {each.name: distribution(each) for each in space}

@@ -1,4 +1,4 @@
-"""``results.json``: made from what the storage holds, written whole, read back."""
+"""Building, writing and reading ``results.json``."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Outcomes = Mapping[str, Outcome]
 def build(
     plan: Plan, facts: Facts, entrants: Sequence[Entrant], outcomes: Outcomes, command: str
 ) -> Results:
-    """Everything that was measured, in the form of ``docs/results.md``.
+    """Collect all measurements in the format of ``docs/results.md``.
 
     Args:
-        plan: the plan that was followed.
-        facts: what was found before the first run.
+        plan: the plan.
+        facts: results of the pilot.
         entrants: the methods, in order.
         outcomes: every finished run by key.
-        command: what repeats the comparison.
+        command: command that repeats the comparison.
     """
     environment = replace(facts.environment, machines=_machines(outcomes))
     methods = [_method(plan, each, outcomes, facts.problem.goal) for each in entrants]
@@ -72,7 +72,7 @@ def build(
 
 
 def rates_of(plan: Plan, facts: Facts) -> dict[str, float]:
-    """The price list that a comparison goes by."""
+    """The prices that a comparison uses."""
     return prices(facts.pilot.measured if plan.settings.rates == "measured" else None)
 
 
@@ -88,7 +88,7 @@ def score(outcome: Outcome, goal: str) -> tuple[float, float]:
 
 
 def chosen(plan: Plan, method: Entry, outcomes: Outcomes, goal: str) -> int:
-    """Index of the configuration that is reported for a method."""
+    """Index of the reported configuration of a method."""
     keys = [Item.trial(method.name, index).key for index in range(plan.trials(method))]
     return best_trial([score(outcomes[key], goal) for key in keys])
 
@@ -126,7 +126,7 @@ def _runs(plan: Plan, kind: Kind, method: str, outcomes: Outcomes) -> list[RunRe
 
 def _trial(index: int, outcome: Outcome) -> Trial:
     record = outcome.record
-    assert record is not None  # only runs of the default may not have been needed
+    assert record is not None  # only runs of the default can be skipped
     cost = TrialCost(0.0, 0.0, 0)
     if record.curve:
         last = record.curve[-1]
@@ -144,7 +144,7 @@ def _trial(index: int, outcome: Outcome) -> Trial:
 
 
 def _failure(runs: Sequence[RunRecord]) -> str | None:
-    """Why no run of a method is usable; None if one is."""
+    """Why no run of a method is usable; None if at least one is."""
     if any(run.status == "done" for run in runs):
         return None
     worst = next((run for run in runs if run.status == "failed"), runs[0])
@@ -158,7 +158,7 @@ def _machines(outcomes: Outcomes) -> list[str]:
 def _warnings(
     methods: Sequence[MethodRecord], environment: Environment, budget: Mapping[str, float]
 ) -> list[str]:
-    """What makes a comparison less fair than it looks."""
+    """Warnings about unequal conditions."""
     says: list[str] = []
     starts: dict[int, set[str]] = {}
     for run in (run for method in methods for run in method.runs if run.start_hash):
@@ -167,7 +167,7 @@ def _warnings(
     if unequal:
         says.append(
             f"methods did not start at the same point (seed {', '.join(unequal)}): build(seed) of "
-            "the problem gives another model in another process"
+            "the problem returns different models in different processes"
         )
     machines = environment.machines
     if "seconds" in budget and len(machines) > 1:
@@ -179,7 +179,7 @@ def _warnings(
 
 
 def _edges(method: MethodRecord) -> list[str]:
-    """Searched values that were best at an end of their range."""
+    """Chosen values at the edge of their search range."""
     if method.chosen == 0:
         return []
     says: list[str] = []
@@ -192,8 +192,8 @@ def _edges(method: MethodRecord) -> list[str]:
             share = math.log(value / low) / math.log(high / low)
         if share < 0.02 or share > 0.98:
             says.append(
-                f"{method.name}: the best {each.name} ({value:.3g}) lies at the edge of what "
-                f"was searched ({low:g} to {high:g})"
+                f"{method.name}: the best {each.name} ({value:.3g}) is at the edge of the "
+                f"search range ({low:g} to {high:g})"
             )
     return says
 
@@ -202,12 +202,12 @@ def _edges(method: MethodRecord) -> list[str]:
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON can hold them; what it cannot is described in words."""
+    """Settings for JSON; other objects are replaced by a description."""
     return {name: json.loads(json.dumps(value, default=str)) for name, value in values.items()}
 
 
 def keep(path: Path, record: Any) -> None:
-    """Write results, or another record, whole or not at all.
+    """Write results, or another record, atomically.
 
     Raises:
         StorageError: the folder cannot be written or is full.
@@ -216,7 +216,7 @@ def keep(path: Path, record: Any) -> None:
 
 
 def keep_text(path: Path, text: str) -> None:
-    """Put ``text`` into a file of the comparison's folder, whole or not at all.
+    """Write ``text`` to a file atomically.
 
     Raises:
         StorageError: the folder cannot be written or is full.
@@ -225,8 +225,8 @@ def keep_text(path: Path, text: str) -> None:
         write_whole(path, text)
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. Make room or choose another folder "
-            "with --out"
+            f"cannot write {path}: {error.strerror or error}. Free disk space or choose another "
+            "folder with --out"
         ) from error
 
 
@@ -234,7 +234,7 @@ def load(path: Path) -> Results:
     """Read a results file and check it.
 
     Raises:
-        ResultsError: it is no results file, is damaged, or another version wrote it.
+        ResultsError: the file is no results file, is damaged, or was written by another version.
     """
     try:
         return results_from(path.read_text(encoding="utf-8"))
@@ -244,7 +244,7 @@ def load(path: Path) -> Results:
         raise ResultsError(f"cannot read the results file {path}: {error}") from error
 
 
-#: Fields that hold times, memory, or circumstances, wherever they stand.
+#: Fields of times, memory and environment, at any depth.
 _TIMES = frozenset(
     """created command environment pilot measured seconds oracle_seconds optimizer_seconds
     data_seconds warmup_seconds evaluation_seconds peak_bytes base_bytes state_bytes
@@ -253,10 +253,10 @@ _TIMES = frozenset(
 
 
 def strip_times(record: Any) -> dict[str, Any]:
-    """What is left of results, or of one record, without times, memory and circumstances.
+    """Return results, or one record, without times, memory and environment.
 
-    With a budget counted in answers, two comparisons with one plan are equal in this, however
-    often one of them was killed.
+    With a budget counted in answers, two comparisons with the same plan are equal in this respect,
+    even if one of them was killed and continued.
     """
     return cast("dict[str, Any]", _stripped(asdict(record)))
 

@@ -1,8 +1,7 @@
-"""The form of ``results.json``: what a comparison hands to its report, to scripts and to readers.
+"""The schema of ``results.json``, for reports and scripts.
 
-The classes here and in :mod:`anyorder.compare.run.records` are the schema: :func:`read` holds a
-text against them, once, and from there on everything has its type. ``docs/results.md`` says in
-words what each field means.
+The classes here and in :mod:`anyorder.compare.run.records` are the schema: :func:`read` validates a
+text once and returns typed objects. ``docs/results.md`` documents each field.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from anyorder.compare.run.environment import Environment
 from anyorder.compare.run.records import Described, Pilot, RunRecord, Status
 from anyorder.errors import AnyOrderError
 
-#: Goes up whenever a reader of the old form would misread the new one.
+#: Incremented with every incompatible change of the format.
 SCHEMA = 2
 
 T = TypeVar("T")
@@ -31,14 +30,14 @@ class ResultsError(AnyOrderError, ValueError):
     """A results file that is damaged or was written by another version."""
 
 
-# A class that is read by itself says how strictly; those inside it follow.
+# The outermost class sets the strictness for all nested ones.
 
 # --- While a comparison runs -------------------------------------------------------------------
 
 
 @dataclass
 class Facts:
-    """What was found before the first run, and is kept for all that join."""
+    """Results of the pilot, stored for all processes that join."""
 
     __pydantic_config__ = STRICT
 
@@ -49,13 +48,13 @@ class Facts:
 
 @dataclass
 class Outcome:
-    """What came of one run.
+    """The outcome of one run.
 
     Attributes:
-        config: searched values.
+        config: values of the tuned hyper-parameters.
         settings: every hyper-parameter.
-        record: what was measured; None if the run was not needed because the default was chosen.
-        machine: where it was done.
+        record: the measurements; None if the run was skipped because the default was chosen.
+        machine: the machine that executed it.
     """
 
     __pydantic_config__ = STRICT
@@ -71,7 +70,7 @@ class Outcome:
 
 @dataclass
 class ProblemRecord(Described):
-    """What was minimised and how it was judged."""
+    """The problem and its evaluation."""
 
     parameters: int
     source: str
@@ -79,7 +78,7 @@ class ProblemRecord(Described):
 
 @dataclass
 class TrialCost:
-    """What a tuning run took."""
+    """The cost of a tuning run."""
 
     seconds: float
     forwards: float
@@ -102,7 +101,7 @@ class Trial:
 
 @dataclass
 class MethodRecord:
-    """One entrant: what it is, how it was tuned, and its runs."""
+    """One entrant: its class, tuning and runs."""
 
     name: str
     spec: str
@@ -158,15 +157,15 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
 
 
 def read(kind: type[T], text: str, name: str) -> T:
-    """What a text holds, if it has the form of ``kind``.
+    """Parse and validate a text as ``kind``.
 
     Args:
         kind: a class of this module, or the plan.
         text: JSON.
-        name: what the text is called in an error.
+        name: name of the text in errors.
 
     Raises:
-        ResultsError: it has not; names the place, what was expected there and what was found.
+        ResultsError: the text is invalid; the message names the field and what was expected.
     """
     try:
         return _adapter(kind).validate_json(text)
@@ -180,10 +179,10 @@ def text_of(record: Any) -> str:
 
 
 def results_from(text: str) -> Results:
-    """The results that a text holds.
+    """Parse results.
 
     Raises:
-        ResultsError: the text is damaged, or another version wrote it.
+        ResultsError: the text is damaged, or was written by another version.
     """
     content = json.loads(text)
     if not isinstance(content, dict):

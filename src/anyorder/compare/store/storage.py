@@ -1,13 +1,13 @@
-"""Where a comparison is kept while it runs, so that nothing is lost and nothing is done twice.
+"""The database of a running comparison: no run is lost, and no run is executed twice.
 
-Plan, pilot and every finished run live in the same database as the Optuna studies that mirror them
-(:mod:`anyorder.compare.store.mirror`). Optuna keeps trials; what it lacks is a queue in which a run
-that a killed process had begun is taken over in one atomic statement. That is the one table here
-that matters, ``anyorder_items``:
+Plan, pilot and every finished run are in the same database as the Optuna studies that mirror them
+(:mod:`anyorder.compare.store.mirror`). Optuna stores trials, but has no queue in which another
+process can take over the run of a killed one atomically. This is the main table,
+``anyorder_items``:
 
 * a run is *claimed* by a conditional update, which exactly one process can win;
-* a claim is kept alive by a heartbeat; one that has gone quiet, or whose process is known to be
-  dead, may be taken over by the same kind of update;
+* a claim is kept alive by a heartbeat; without one, or if its process is known to be dead, another
+  process can take it over by the same kind of update;
 * a run is *finished* only by the process that still holds the claim, in the same statement that
   stores its outcome.
 """
@@ -33,7 +33,7 @@ from anyorder.extras import require
 
 #: Seconds without a heartbeat after which a claim may be taken over, and between two heartbeats.
 GRACE, BEAT = 60.0, 5.0
-#: Attempts at a statement while the database is busy or out of reach, and the pause between them.
+#: Number of attempts while the database is busy or unreachable, and the pause between them.
 ATTEMPTS, PAUSE = 4, 1.0
 
 
@@ -43,14 +43,14 @@ class StorageError(AnyOrderError, OSError):
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that is this process's to do: its configuration, if it is known by now."""
+    """A run that this process has claimed, with its configuration if already known."""
 
     config: dict[str, Any] | None
     crashes: int
 
 
 def embedded_url(out: Path) -> str:
-    """The database of a comparison that is kept in its own folder."""
+    """URL of the SQLite database in the folder of a comparison."""
     return f"sqlite:///{(out / 'compare.db').resolve()}"
 
 
@@ -61,7 +61,7 @@ class Storage:
         url: ``sqlite:///file`` or ``postgresql://user@host/database``.
 
     Raises:
-        StorageError: the database cannot be reached, is damaged, or is of another kind.
+        StorageError: the database is unreachable, damaged or of an unsupported kind.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,7 +70,7 @@ class Storage:
         self.key = ""
         self._address = self._read(url)
         self._kind = self._address.get_backend_name()
-        #: Seconds to wait for another writer, on a database that has but one.
+        #: Seconds to wait for another writer (SQLite allows only one).
         self.connect_args: dict[str, Any] = {"timeout": 60} if self._kind == "sqlite" else {}
         self._engine = self._sql.create_engine(
             self._address, pool_pre_ping=True, connect_args=self.connect_args
@@ -81,9 +81,9 @@ class Storage:
             self._quick_check()
 
     def _create(self) -> None:
-        """Create what is missing; others may be doing the same at this moment."""
+        """Create missing tables; other processes may do the same concurrently."""
         with self._engine.begin() as connection:
-            if self._kind == "postgresql":  # there, IF NOT EXISTS can still collide
+            if self._kind == "postgresql":  # its IF NOT EXISTS is not atomic
                 connection.execute(self._sql.text("SELECT pg_advisory_xact_lock(20240612)"))
             for table in self._metadata.sorted_tables:
                 connection.execute(self._sql.schema.CreateTable(table, if_not_exists=True))
@@ -98,35 +98,35 @@ class Storage:
             ) from None
         kind = address.drivername.partition("+")[0]
         if kind not in ("sqlite", "postgresql"):
-            raise StorageError(f"cannot keep a comparison in {kind}; use sqlite or postgresql")
-        if address.drivername == "postgresql":  # which driver that means depends on SQLAlchemy
+            raise StorageError(f"cannot store a comparison in {kind}; use sqlite or postgresql")
+        if address.drivername == "postgresql":  # the default driver depends on SQLAlchemy
             require("psycopg2", extra="postgres")
             address = address.set(drivername="postgresql+psycopg2")
         return address
 
     @property
     def url(self) -> str:
-        """The whole address, for Optuna's eyes only."""
+        """The full URL with password, for Optuna only."""
         return self._address.render_as_string(hide_password=False)
 
     @property
     def shown(self) -> str:
-        """The address without its password."""
+        """The URL without its password."""
         return self._address.render_as_string(hide_password=True)
 
     # The comparison ------------------------------------------------------------------------
 
     def begin(self, plan: Plan, *, extend: bool = False) -> Plan:
-        """Begin a comparison, or go on with the one that is there.
+        """Begin a comparison, or continue the existing one.
 
         Returns:
-            The plan to follow: the one asked for, and more if it has been extended before.
+            The plan to follow: the requested one, with earlier extensions.
 
         Raises:
-            PlanError: what is there has another plan.
-            StorageError: what is there was written by another version.
+            PlanError: the existing comparison has another plan.
+            StorageError: the existing comparison was written by another version.
         """
-        # A file holds one comparison; a database server holds many, told apart by their plans.
+        # A file contains one comparison; a server contains many, distinguished by their plans.
         self.key = "only" if self._kind == "sqlite" else plan.fingerprint
         with self._transaction() as do:
             do(
@@ -153,13 +153,13 @@ class Storage:
                 do(update.values(plan=text_of(agreed)))
 
     def facts(self) -> Facts | None:
-        """What was found before the first run; None until :meth:`keep_facts`."""
+        """Results of the pilot; None until :meth:`keep_facts`."""
         with self._transaction() as do:
             text = do(self._sql.select(self._plans.c.facts).where(self._mine)).scalar_one()
         return read(Facts, text, "facts") if text else None
 
     def keep_facts(self, facts: Facts) -> Facts:
-        """Store what was found; the first to do so wins, and all go by what is returned."""
+        """Store results of the pilot unless another process did; return the stored ones."""
         with self._transaction() as do:
             do(
                 self._sql.update(self._plans)
@@ -171,7 +171,7 @@ class Storage:
         return kept
 
     def add(self, items: Sequence[tuple[Item, Mapping[str, Any] | None]]) -> None:
-        """Add runs and, where it is known already, their configuration; known runs stay."""
+        """Add runs, with their configuration if already known; existing runs are not changed."""
         rows = [
             {
                 "comparison": self.key,
@@ -189,13 +189,13 @@ class Storage:
     # Runs ----------------------------------------------------------------------------------
 
     def claim(self, item: Item) -> Claim | None:
-        """Try to take a run; None if somebody else has it or has done it."""
+        """Try to claim a run; None if another process has claimed or finished it."""
         t, mine = self._items.c, self._item(item)
         with self._transaction() as do:
             found = do(self._sql.select(t.state, t.holder).where(mine)).one()
         stale = t.beat < self._now() - GRACE
         if found.state == "running" and holders.is_dead(json.loads(found.holder)):
-            stale = t.holder == found.holder  # as long as nobody else has taken it over since
+            stale = t.holder == found.holder  # unless another process has taken it over since
         free = (t.state == "waiting") | ((t.state == "running") & stale)
         holder = json.dumps({**holders.me(), "token": self.token})
         with self._transaction() as do:
@@ -211,17 +211,17 @@ class Storage:
         return Claim(config, row.crashes)
 
     def beat(self) -> None:
-        """Say that this process is alive and still at its runs."""
+        """Send a heartbeat for the claims of this process."""
         held = (self._items.c.token == self.token) & (self._items.c.state == "running")
         with self._transaction() as do:
             do(self._sql.update(self._items).where(held).values(beat=self._now()))
 
     def finish(self, item: Item, outcome: Outcome) -> bool:
-        """Store the outcome of a run; False if its claim was lost, and nothing is stored."""
+        """Store the outcome of a run; False, without storing it, if the claim was lost."""
         return self._settle(item, state="done", outcome=text_of(outcome))
 
     def release(self, item: Item, *, crashed: bool = False) -> bool:
-        """Give a run back, to be done again from its beginning."""
+        """Release a run, to be executed again from its beginning."""
         crashes = self._items.c.crashes + int(crashed)
         return self._settle(item, state="waiting", crashes=crashes)
 
@@ -254,7 +254,7 @@ class Storage:
     # For the mirror ------------------------------------------------------------------------
 
     def unmirrored(self, most: int | None = None) -> dict[str, Outcome]:
-        """Finished runs that the Optuna studies may not show yet, up to ``most`` of them."""
+        """Up to ``most`` finished runs that may be missing in the Optuna studies."""
         t = self._items.c
         query = (
             self._sql.select(t.key, t.outcome)
@@ -266,7 +266,7 @@ class Storage:
         return {row.key: read(Outcome, row.outcome, row.key) for row in rows}
 
     def mirrored(self, key: str) -> None:
-        """Note that a run is in its Optuna study."""
+        """Record that a run is in its Optuna study."""
         t = self._items.c
         with self._transaction() as do:
             update = self._sql.update(self._items).where(t.comparison == self.key, t.key == key)
@@ -274,7 +274,7 @@ class Storage:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Generator[bool]:
-        """Be the only process in the block, if the value is True; a dead holder's lock is taken."""
+        """Try to acquire a lock; yields whether it is held. Locks of dead processes are taken."""
         t = self._locks.c
         mine = (t.comparison == self.key) & (t.name == name)
         holder = json.dumps({**holders.me(), "token": self.token})
@@ -344,12 +344,12 @@ class Storage:
         return (self._items.c.comparison == self.key) & (self._items.c.key == item.key)
 
     def _insert(self, table: Any) -> Any:
-        """An insertion that leaves rows alone that are there already."""
+        """An insertion that ignores existing rows."""
         dialect = require(f"sqlalchemy.dialects.{self._kind}")
         return dialect.insert(table).on_conflict_do_nothing()
 
     def _now(self) -> Any:
-        """Seconds by the clock of the database, the one clock that all machines share."""
+        """Seconds by the clock of the database, which all machines share."""
         if self._kind == "sqlite":
             return self._sql.literal_column("(julianday('now') - 2440587.5) * 86400.0")
         return self._sql.literal_column("extract(epoch from clock_timestamp())")
@@ -366,7 +366,7 @@ class Storage:
             yield connection
 
     def _connect(self) -> Any:
-        """A connection; a server that is out of reach is given a few moments to come back."""
+        """A connection, with retries if the server is unreachable."""
         attempts = 1 if self._kind == "sqlite" else ATTEMPTS
         for attempt in range(attempts - 1):
             with contextlib.suppress(self._sql.exc.OperationalError):
@@ -376,7 +376,7 @@ class Storage:
 
     @contextlib.contextmanager
     def trouble(self) -> Generator[None]:
-        """Turn what a database says into a :class:`StorageError` that says what to do about it."""
+        """Convert database errors to :class:`StorageError` with advice."""
         try:
             yield
         except self._sql.exc.DatabaseError as error:
@@ -388,19 +388,19 @@ class Storage:
         if any(word in text for word in ("not a database", "malformed", "corrupt")):
             return (
                 f"the database {where} is damaged ({text}). Move it away and run the command again "
-                "to start afresh, or put back a copy of it"
+                "to start again, or restore a copy of it"
             )
         if "full" in text or "disk I/O" in text:
             return (
-                f"the database {where} cannot grow: {text}. Make room and run the same command "
-                "again; finished runs are kept"
+                f"the database {where} cannot grow: {text}. Free disk space and run the same "
+                "command again; finished runs are kept"
             )
         if "readonly" in text or "unable to open" in text or "permission" in text.lower():
             return f"cannot write the database {where}: {text}. Choose another folder with --out"
         if "locked" in text:
             return (
-                f"the database {where} is locked: {text}. Another program holds it; SQLite files "
-                "on network drives do that, use --storage postgresql://... there"
+                f"the database {where} is locked: {text}. Another program uses it, or it is on a "
+                "network drive, where SQLite does not work: use --storage postgresql://..."
             )
         return f"the database {where} cannot be used: {text}. Finished runs are kept"
 
@@ -417,9 +417,9 @@ class Storage:
             raise StorageError(
                 f"{self.shown} was written by anyorder {row.version} (schema {row.schema}) and "
                 f"this is {anyorder.__version__} (schema {SCHEMA}); runs of two versions cannot be "
-                "compared. Choose another folder with --out, or go on with that version"
+                "compared. Choose another folder with --out, or continue with that version"
             )
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._engine.dispose()

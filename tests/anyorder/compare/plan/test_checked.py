@@ -37,7 +37,7 @@ class Outer:
         (
             '{"flag": true, "parts": {"a": [{"x": "1", "names": [null]}]}}',
             "it.parts.a[0].x: expected a number, got '1'; "
-            "it.parts.a[0].names[0]: expected a text, got null",
+            "it.parts.a[0].names[0]: expected a string, got null",
         ),
         (
             '{"flag": true, "parts": {"a": [{"x": NaN, "names": []}]}}',

@@ -32,7 +32,7 @@ def test_measured_rates_change_the_price() -> None:
 
 
 def test_rankings_have_no_price() -> None:
-    with pytest.raises(BudgetError, match="ranking has no price"):
+    with pytest.raises(BudgetError, match="ranking has no fixed price"):
         Limits.read("100rankings", NOMINAL_RATES)
 
 

@@ -25,7 +25,7 @@ from anyorder.compare.plan.settings import Settings, SettingsError
         ({"sampler": "grid"}, "sampler: expected 'qmc', 'random' or 'tpe', got 'grid'"),
         ({"autocast": "int8"}, "autocast: expected 'none'"),
         ({"budget": "3 parsecs"}, "budget: cannot read the budget '3 parsecs'"),
-        ({"budget": "9rankings"}, "a ranking has no price of its own"),
+        ({"budget": "9rankings"}, "a ranking has no fixed price"),
         ({"tune": -1, "seeds": 0}, "tune: .*; seeds: expected at least 1"),
         ({"colour": 3}, "colour is unknown"),
     ],

@@ -69,10 +69,10 @@ def test_a_run_on_its_way_to_infinity_does_not_set_the_scale() -> None:
     results = example.hostile()["exploding"]
     chart = _chart(loss_curves(results))
     assert chart["y"]["cap"] == pytest.approx(2.0)
-    assert chart["notes"][1] == "Values above 2 lie outside the picture."
+    assert chart["notes"][1] == "Values above 2 are outside the chart."
     score = _chart(metric_curves(results))
     assert score["y"]["cap"] == pytest.approx(-1.0, abs=1e-5)
-    assert score["notes"][1] == "Values below -1 lie outside the picture."
+    assert score["notes"][1] == "Values below -1 are outside the chart."
 
 
 def test_distance_to_a_known_optimum() -> None:

@@ -99,14 +99,14 @@ def test_every_section_is_there(measured: Results) -> None:
     for heading in (
         "Leaderboard",
         "Progress and result",
-        "Which differences are real",
-        "Test data, looked at once",
-        "What it cost",
+        "Differences between methods",
+        "Test data",
+        "Cost",
         "Tuning",
-        "What diverged or failed",
-        "The problem, looked at before the start",
+        "Divergence and failures",
+        "Pilot measurements",
         "Settings",
-        "To run it again",
+        "Reproduce",
     ):
         assert f">{heading}</h2>" in text
     assert "differs from finite differences by 3 %" in text
@@ -127,10 +127,10 @@ def test_what_the_pilot_found_is_said_in_words() -> None:
     said = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
     assert said["parameters"] == "17,226"
     assert said["same seed, same loss"] == "no"
-    assert said["loss of 16 batches at the start"] == "2.314, standard deviation 0.0094"
+    assert said["loss of 16 batches at the initial point"] == "2.314, standard deviation 0.0094"
     assert said["second derivative"] == "no double backward for &lt;op&gt;"
     assert said["one evaluation"] == "12.3 ms"
-    assert said["outputs and criterion apart"] == "yes"
+    assert said["composite (outputs and criterion)"] == "yes"
 
 
 def test_the_first_traceback_of_a_method_is_shown() -> None:
@@ -205,9 +205,9 @@ def test_an_unwritable_folder_is_said(tmp_path: Path) -> None:
 def test_headline_claims_no_more_than_the_numbers() -> None:
     few = example.made_up({"a": [[1.0, 0.1], [1.0, 0.2], [1.0, 0.3]], "b": [[1.0, 0.9]] * 3})
     assert report.headline(few) == [
-        "a comes first with score 0.8 [0.7, 0.9] (interquartile mean of 3 seeds).",
-        "3 seeds cannot give a verdict on 1 pair of methods, however far apart: that takes 6. "
-        "The interval of a lies apart from that of b.",
+        "a is first with score 0.8 [0.7, 0.9] (interquartile mean of 3 seeds).",
+        "3 seeds are too few for a verdict on 1 pair of methods, however far apart: 6 are needed. "
+        "The interval of a does not overlap that of b.",
     ]
     many = example.made_up(
         {
@@ -226,7 +226,7 @@ def test_headline_claims_no_more_than_the_numbers() -> None:
     [
         ("all failed", ["No method has a result; the reasons are listed below."]),
         ("no methods", ["No method took part."]),
-        ("one seed", ["a comes first with score 0.9 (one seed)."]),
+        ("one seed", ["a is first with score 0.9 (one seed)."]),
     ],
 )
 def test_headline_of_hostile_results(name: str, said: list[str]) -> None:
@@ -250,7 +250,7 @@ def test_markdown(measured: Results) -> None:
 
 def test_markdown_escapes() -> None:
     text = report.markdown(example.hostile()["names"])
-    before, _, command = text.partition("## To run it again")
+    before, _, command = text.partition("## Reproduce")
     assert "<script>" not in before
     board = [line for line in before.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in board[:4]}) == 1

@@ -137,7 +137,7 @@ def test_tuning() -> None:
     ((_, trials, lost, cost, default, best, chosen, edge),) = table.rows
     assert [cell.value for cell in (trials, lost, cost, default, best)] == [3, 1, 93, 0.5, 0.7]
     assert chosen.text == "lr 0.1, n 4"
-    assert edge.text == "lr 0.1 lies at the upper end, the best may lie outside"
+    assert edge.text == "lr 0.1 is at the upper end of the range, the best may be outside"
     results.methods[0].default_runs = [example.run(i, [1.0, 0.5]) for i in range(3)]
     again = tables.tuning(results)
     assert again is not None

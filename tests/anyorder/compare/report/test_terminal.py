@@ -35,7 +35,7 @@ def test_everything_fits_80_columns() -> None:
     text = show()
     assert max(map(len, text.splitlines())) <= 80
     for part in (
-        "p, 3s per run, 3 seeds; accuracy is good when large; target: accuracy 0.9",
+        "p, 3s per run, 3 seeds; accuracy is better when larger; target: accuracy 0.9",
         "0.4 to 0.6", "0.94 to 0.96", "12.5 s", "2 of 3 runs", "100 grads", "50 products", "2.5 s",
         "lr=0.12", "k=3", "missed", "bad: 3 of 3 runs diverged", "note: the machine was busy",
         "out/report.html", "out/results.json",

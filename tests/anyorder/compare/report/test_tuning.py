@@ -104,4 +104,4 @@ def test_without_a_searched_rate_there_is_no_edge() -> None:
     assert edge(replace(FOUR, space=[searched("momentum")])) == ""
     assert edge(replace(FOUR, space=[searched(low=0.0)])) == ""
     zero = _method("zero", [(0.0, 1.0), (0.1, 2.0)])
-    assert edge(zero).startswith("0 lies at the lower end")
+    assert edge(zero).startswith("0 is at the lower end")

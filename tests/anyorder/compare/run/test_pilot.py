@@ -99,12 +99,12 @@ def test_who_will_have_trouble(digits: Pilot) -> None:
     for name, need in (("kfac", "ggn"), ("sso", "target")):
         assert troubles(digits, [entrant(name, need)]) == []
         (says,) = troubles(replace(digits, in_parts=False), [entrant(name, need)])
-        assert says.startswith(f"{name} will fail") and "two parts" in says
+        assert says.startswith(f"{name} will fail") and "composite loss" in says
 
 
 def test_what_is_said(digits: Pilot) -> None:
     text = "\n".join(describe(digits, prices(), "nominal"))
-    assert "17,226 parameters; gradient agrees with differences" in text
+    assert "17,226 parameters; gradient agrees with finite differences" in text
     assert "gradient 3.00, product 6.00" in text
     assert "loss over 16 batches" in text
     assert "one answer costs: value " in text

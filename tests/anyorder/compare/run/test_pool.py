@@ -99,8 +99,8 @@ def test_a_worker_that_dies_is_reported_and_replaced(
     pool.submit("run", task(method_file("os._exit(7)"), problem="quadratic"), "bad")
     last = until_the_end(pool)[-1]
     assert (last.kind, last.tag) == ("died", "bad")
-    assert last.content == "ended by itself with exit code 7"
-    with pytest.raises(WorkerError, match="did the job 'describe' was ended by SIGSEGV"):
+    assert last.content == "exited with code 7"
+    with pytest.raises(WorkerError, match="did the job 'describe' was killed by SIGSEGV"):
         pool.ask("describe", Settings(problem_file("import os; os.kill(os.getpid(), 11)")))
     assert pool.ask("describe", Settings("quadratic")).name == "quadratic"
 
@@ -114,6 +114,6 @@ def test_an_empty_pool_waits() -> None:
 
 
 def test_words_for_the_end_of_a_process() -> None:
-    assert _ending(-9) == "was ended by SIGKILL (out of memory?)"
-    assert _ending(-11) == "was ended by SIGSEGV"
-    assert _ending(3) == "ended by itself with exit code 3"
+    assert _ending(-9) == "was killed by SIGKILL (out of memory?)"
+    assert _ending(-11) == "was killed by SIGSEGV"
+    assert _ending(3) == "exited with code 3"

@@ -263,7 +263,7 @@ def test_a_problem_that_fails_in_mid_run_fails_the_run(problem_file: Callable[[s
 def test_a_method_that_never_asks_is_stopped(method_file: Callable[[str], str]) -> None:
     record = run(load("quadratic"), task(method_file("return None")))
     assert record.status == "failed"
-    assert f"took {IDLE_STEPS} steps without asking" in record.error
+    assert f"took {IDLE_STEPS} steps without calling the closure" in record.error
 
 
 def test_test_data_is_looked_at_once_and_only_if_asked(problem_file: Callable[[str], str]) -> None:

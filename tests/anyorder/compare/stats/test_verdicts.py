@@ -58,7 +58,7 @@ def test_best_first_failed_last_with_the_reason() -> None:
     rows = summarise(results(broken, wild, method("fair", [0.3, 0.2]), method("good", [0.1, 0.1])))
     assert [row.name for row in rows] == ["good", "fair", "wild", "broken"]
     assert rows[0].low is None
-    assert rows[0].note == "2 seeds: no interval (three are the least)"
+    assert rows[0].note == "2 seeds: no interval (at least three are needed)"
     assert rows[2].final_loss == math.inf
     assert rows[2].note == "2 of 3 runs diverged"
     assert not rows[2].failed
@@ -231,8 +231,8 @@ def test_what_is_not_comparable_says_why() -> None:
     )
     why = {(pair.a, pair.b): pair.why for pair in pairs}
     assert why["a", "moved"] == "not started at the same point"
-    assert why["a", "lonely"] == "1 shared seed; two are the least"
+    assert why["a", "lonely"] == "1 shared seed; at least two are needed"
     assert why["a", "broken"] == "broken has no result"
-    assert why["moved", "lonely"] == "1 shared seed; two are the least"
+    assert why["moved", "lonely"] == "1 shared seed; at least two are needed"
     assert {pair.verdict for pair in pairs} == {"not comparable"}
     assert all(math.isnan(pair.adjusted) for pair in pairs)

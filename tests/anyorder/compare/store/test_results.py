@@ -102,7 +102,7 @@ def test_a_best_value_at_the_edge_is_said() -> None:
     found = outcomes(wanted(), tune_sgd_1=record(0.1))
     found["tune/sgd/1"].config = {"lr": 0.99, "momentum": 0.5}
     (warning,) = build(wanted(), found).warnings
-    assert warning.startswith("sgd: the best lr (0.99) lies at the edge of what was searched")
+    assert warning.startswith("sgd: the best lr (0.99) is at the edge of the search range")
 
 
 def test_measured_rates_price_the_budget() -> None:

@@ -1,8 +1,8 @@
 "use strict";
-// Draws one chart of the report as SVG. What is drawn is decided in Python (see charts.py); here
-// it gets a place on the page, and can be read with mouse, finger and keyboard, and enlarged.
+// Draws one chart of the report as SVG. Python decides the content (see charts.py); this script adds
+// layout, values on hover, touch and keyboard, and zoom.
 
-const NEAR = 28; // pixels from the pointer within which a mark is read
+const NEAR = 28; // maximum distance in pixels between pointer and mark
 const KEYS = "Arrow keys read values, plus and minus zoom, 0 shows everything.";
 
 class Chart {
@@ -22,7 +22,7 @@ class Chart {
   get logX() { return this.log.x ?? this.view.x.log; }
   get series() { return this.view.series.filter((each) => !this.page.hidden.has(each.m)); }
 
-  // Buttons above the picture, all of them also for the keyboard.
+  // Buttons above the chart, all usable with the keyboard.
   tools() {
     const bar = this.figure.querySelector(".tools");
     const add = (label, title, act) => {
@@ -47,7 +47,7 @@ class Chart {
     add("all", "Show everything", () => { this.window = null; });
   }
 
-  // --- Where things lie
+  // --- Coordinates
 
   extent(axis, view) {
     const found = [];
@@ -158,7 +158,7 @@ class Chart {
     return group;
   }
 
-  // Words on lines go over everything else, on the side where good values do not lie.
+  // Labels of lines are on top of everything else, on the side of the worse values.
   labels() {
     const { right, top, bottom } = this.box;
     const group = make("g", { class: "axes" });
@@ -182,7 +182,7 @@ class Chart {
     group.append(make("path", { class: "axis", d: `M${left} ${this.box.top}V${bottom}` }));
   }
 
-  // A place apart for what has no number: on the right of rows, above or below other charts.
+  // A separate area for runs without a number: right of rows, above or below other charts.
   drawGutter(group) {
     const { left, right, top, bottom } = this.box;
     if (this.rows) {
@@ -200,7 +200,7 @@ class Chart {
     }
   }
 
-  // On a logarithmic axis zero lies at the edge; so does infinity, on any.
+  // Zero is at the edge of a logarithmic axis; infinity at the edge of any.
   pixel(place, value, missing) {
     if (value === null) return missing;
     const at = place(value);
@@ -379,7 +379,7 @@ class Chart {
       this.reading.append(line);
     }
     this.reading.hidden = !rows.length;
-    // Readings of a line go under the picture, where they hide none of it; those of a mark beside it.
+    // Show values of lines below the chart, where they hide nothing, and values of a mark next to it.
     const shrink = this.plot.clientWidth / this.width;
     const { offsetWidth: wide, offsetHeight: tall } = this.reading;
     const free = this.plot.clientWidth - wide;

@@ -1,5 +1,5 @@
 "use strict";
-// Parts of every chart: nodes, numbers in words, scales, ticks, and the marks of methods.
+// Parts of every chart: nodes, number formatting, scales, ticks, and the marks of methods.
 
 const SVG = "http://www.w3.org/2000/svg";
 const DASHES = ["", "7 4", "2 3"];

@@ -1,5 +1,5 @@
 "use strict";
-// What belongs to the whole page: which methods are shown, against what, and in which colours.
+// State of the page: visible methods, the cost axis, and the colour theme.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const page = { axis: data.axis, hidden: new Set(), marks: data.marks, names: data.names };
@@ -53,7 +53,7 @@ for (const choice of document.querySelectorAll("input[name=axis]")) {
   });
 }
 
-// --- Colours: the system's, until somebody chooses
+// --- Colours: the system's, until the user selects others
 
 const theme = document.getElementById("theme");
 const stored = { get: () => null, set: () => undefined };
