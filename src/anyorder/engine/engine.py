@@ -6,7 +6,8 @@ them. This module chooses between eager and compiled, and splits large tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -17,15 +18,14 @@ from anyorder.engine.program import (
     NOISE,
     Arithmetic,
     Program,
-    number,
-    precision_for,
+    Scalars,
+    eager_run,
     program_for,
+    tensors_of,
 )
 from anyorder.errors import AnyOrderError
 
 Mode = Literal["auto", "eager", "compiled"]
-#: The scalars of a program by name.
-Scalars = Mapping[str, float | Tensor]
 MODES: tuple[Mode, ...] = ("auto", "eager", "compiled")
 
 #: Eager rules process long CPU tensors in slices of this many elements, so that temporaries fit in
@@ -77,21 +77,17 @@ class Engine:
         """
         sets = [tensors for tensors in sets if tensors[0].numel()]
         kernels = self._kernels(program, sets)
-        if len(sets) == 1 and kernels[0] is None and sets[0][0].numel() <= SLICE:
-            _run_eagerly(program, sets[0], scalars)  # fast path for small problems
-            return
         ready: list[tuple[Kernel, list[Tensor]]] = []
         for tensors, kernel in zip(sets, kernels, strict=True):
             if kernel is None:
-                for piece, given in _slices(program, tensors, scalars):
-                    _run_eagerly(program, piece, given)
+                _run_eagerly(program, tensors, scalars)
             else:
                 # Kernels with blocks read each block twice, the others stream.
                 cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
                 for piece, given in cut:
-                    numbers = _numbers(program, given, torch.float64)
-                    ready.append((kernel, [*piece, *numbers.values()]))
-            scalars = _after(program, tensors, scalars)
+                    ready.append((kernel, [*piece, *tensors_of(program, given)]))
+            if program.random:
+                scalars = _after(tensors, scalars)
         for kernel, arguments in ready:
             kernel(arguments)
         if ready:
@@ -102,12 +98,11 @@ class Engine:
         self, program: Program, sets: Sequence[Sequence[Tensor]]
     ) -> Sequence[Kernel | None]:
         """Return the kernel for each set, ``None`` to run eagerly; count the elements."""
-        eager = self.mode == "eager"
+        work = 0
         if self.mode == "auto":
-            work = self.work.get(program.name, 0) + sum(tensors[0].numel() for tensors in sets)
+            work = self.work.get(program.name, 0) + sum([tensors[0].numel() for tensors in sets])
             self.work[program.name] = work
-            eager = work < AUTO_ELEMENTS
-        if eager:
+        if self.mode == "eager" or (self.mode == "auto" and work < AUTO_ELEMENTS):
             return [None] * len(sets)
         threads = torch.get_num_threads()
         return [
@@ -117,18 +112,12 @@ class Engine:
 
 
 def _run_eagerly(program: Program, tensors: Sequence[Tensor], scalars: Scalars) -> None:
-    dtype = precision_for(program.rule, tuple([t.dtype for t in tensors]))
-    program(tensors, _numbers(program, scalars, dtype))
-
-
-def _numbers(program: Program, scalars: Scalars, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The scalars as the tensors that a program takes, in order; whole numbers for the noise."""
-    return {
-        name: number(int(scalars[name]), torch.int64)
-        if name in NOISE
-        else number(float(scalars[name]), dtype)
-        for name in program.scalars
-    }
+    run = eager_run(program, tuple([t.dtype for t in tensors]), threading.get_ident())
+    if tensors[0].numel() <= SLICE:
+        run(tensors, scalars)
+        return
+    for piece, given in _slices(program, tensors, scalars):
+        run(piece, given)
 
 
 def _slices(
@@ -149,11 +138,10 @@ def _cut(
     for start in range(0, tensors[0].shape[0], step):
         piece = [t[start : start + step] for t in tensors]
         yield piece, scalars
-        scalars = _after(program, piece, scalars)
+        if program.random:
+            scalars = _after(piece, scalars)
 
 
-def _after(program: Program, tensors: Sequence[Tensor], scalars: Scalars) -> Scalars:
+def _after(tensors: Sequence[Tensor], scalars: Scalars) -> Scalars:
     """The scalars for the set after ``tensors``: random bits are numbered by element."""
-    if not program.random:
-        return scalars
     return {**scalars, NOISE[2]: scalars[NOISE[2]] + tensors[0].numel()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anyorder.engine.formats import Blockwise, Format, State
 from anyorder.engine.stretches import SCALE, Stretch, stretches
-from anyorder.model.sharding import local
+from anyorder.model.sharding import local, locals_of
 from anyorder.optimizer.entry import STEP, Declares, StateError, block_of, check_entry
 
 
@@ -79,6 +79,7 @@ class _Group:
     names: list[str] = field(default_factory=list[str])
     labels: list[str] = field(default_factory=list[str])
     arranged: list[_Arranged] = field(default_factory=list[_Arranged])
+    bare: set[int] = field(default_factory=set[int])  # identities of parameters without state
 
 
 def same(first: Iterable[Any], second: Iterable[Any]) -> bool:
@@ -124,12 +125,22 @@ class StateLayout:
         fresh = (f"param.{i}" for i in itertools.count() if f"param.{i}" not in taken)
         return [had.get(id(p)) or next(fresh) for p in params]
 
-    def stretches(self, owner: Owner, index: int, params: Iterable[Tensor]) -> list[_Arranged]:
-        """Return the stretches of group ``index``; creates state for new ``params``."""
-        known, group = self._groups[index], owner.param_groups[index]
-        wanted = {id(p) for p in params if p not in owner.state}
-        if wanted:
-            known.arranged += self._made(owner, group, known.labels, wanted)
+    def stretches(self, owner: Owner, index: int, wanted: Collection[int]) -> list[_Arranged]:
+        """Return the stretches of group ``index``.
+
+        Args:
+            owner: the optimizer.
+            index: the position of the group.
+            wanted: identities of parameters; those without state get it.
+        """
+        known = self._groups[index]
+        if known.bare:
+            params = [p for p in known.params if id(p) in known.bare and p not in owner.state]
+            fresh = {id(p) for p in params}.intersection(wanted)
+            if fresh:
+                group = owner.param_groups[index]
+                known.arranged += self._made(owner, group, known.labels, fresh)
+                known.bare -= fresh
         return known.arranged
 
     def forget(self) -> None:
@@ -157,6 +168,7 @@ class StateLayout:
             owner.state.pop(param, None)
         known.params, known.names, known.labels = list(group["params"]), list(names), labels
         known.arranged = self._made(owner, group, labels, set(kept), kept)
+        known.bare = {id(p) for p in known.params if id(p) not in kept}
 
     def _made(
         self,
@@ -228,7 +240,7 @@ def _enter(
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
     """Return what a stretch assumes about its parameters; cheap enough for every step."""
-    here = [local(p) for p in params]
+    here = locals_of(params)
     return [
         list(map(Tensor.data_ptr, here)),
         list(map(Tensor.size, here)),
@@ -252,6 +264,7 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     if facts[1:] != arranged.facts[1:] or not stretch.fits():
         return False
     arranged.facts = facts  # the same layout at another address
+    stretch.moved()
     return True
 
 
