@@ -41,7 +41,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     # that overflows needs a second check.
     sums = [t.sum(dtype=torch.float32) if t.dtype in HALF else t.sum() for t in tensors]
     if len(sums) < 8 and sums[0].is_cpu:
-        finite = all([math.isfinite(number.item()) for number in sums])
+        finite = all(map(math.isfinite, map(Tensor.item, sums)))
     else:
         finite = bool(torch.stack(sums).isfinite().all())
     return finite or all(bool(t.isfinite().all()) for t in tensors)

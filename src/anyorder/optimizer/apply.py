@@ -65,9 +65,7 @@ class Application:
         entries = stretch.entries
         moving = [given.get(id(p)) for p in stretch.params]
         step = int(entries[0][STEP])
-        if None in moving or (
-            len(entries) > 1 and any(entry[STEP] != step for entry in entries)
-        ):
+        if None in moving or (len(entries) > 1 and any(entry[STEP] != step for entry in entries)):
             if len(moving) > 1:  # some have no input, or another step count
                 for alone in stretch.alone():
                     self.run(alone, given)
@@ -80,7 +78,9 @@ class Application:
     def _update(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
         """Apply the rule to a stretch of parameters at step ``step``."""
         rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
-        program = self._program(stretch, self.decay, rounded)
+        rule = self.rule
+        weights = STOCHASTIC if rounded else PLAIN
+        program = stretch.program(rule.function, rule.buffers, weights, self.decay)
         if len(stretch.params) > 1 and not stretch.packed and self._cautious:
             # Copies of one parameter at a time are enough.
             for alone, *given in zip(stretch.alone(), *inputs, strict=True):
@@ -92,11 +92,7 @@ class Application:
         if self._cautious:
             self._run_cautiously(stretch, program, inputs, scalars)
         else:
-            stretch.apply(self.owner.engine, program, self.rule.buffers, inputs, scalars)
-
-    def _program(self, stretch: Stretch, decay: Decay, rounded: bool = False) -> Program:
-        weights = STOCHASTIC if rounded else PLAIN
-        return stretch.program(self.rule.function, self.rule.buffers, weights, decay)
+            stretch.apply(self.owner.engine, program, rule.buffers, inputs, scalars)
 
     def _run_cautiously(
         self,
@@ -116,8 +112,11 @@ class Application:
             as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
         ]
         shadow = replace(stretch, params=moved)
-        bare = self._program(shadow, "coupled" if self.decay == "coupled" else "")
-        shadow.apply(self.owner.engine, bare, self.rule.buffers, inputs, scalars)
+        rule, decay = self.rule, self.decay
+        inside = shadow.program(
+            rule.function, rule.buffers, PLAIN, "" if decay == "decoupled" else decay
+        )
+        shadow.apply(self.owner.engine, inside, rule.buffers, inputs, scalars)
         triples = zip(stretch.params, starts, moved, strict=True)
         for index, (param, start, end) in enumerate(triples):
             grad = local(grads[id(param)])

@@ -231,7 +231,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             # Libraries for checkpoints would otherwise take a step to create the state.
             self._layout.current(self)
             for index, group in enumerate(self.param_groups):
-                self._layout.stretches(self, index, {id(p) for p in group["params"] if p.requires_grad})
+                self._layout.stretches(
+                    self, index, {id(p) for p in group["params"] if p.requires_grad}
+                )
 
     # For users -----------------------------------------------------------------------------
 
@@ -539,9 +541,11 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             lr: the step size of a group's parameters, where it is not the group's ``lr``.
         """
         given = {
-            id(param): values
-            for param, *values in zip(self.named_params().values(), *inputs, strict=True)
-            if values[0] is not None
+            id(param): row
+            for param, row in zip(
+                self.named_params().values(), zip(*inputs, strict=True), strict=True
+            )
+            if row[0] is not None
         }
         for index, group in enumerate(self.param_groups):
             settings = group if lr is None else {**group, "lr": lr(group)}

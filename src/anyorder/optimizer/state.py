@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -82,11 +82,6 @@ class _Group:
     bare: set[int] = field(default_factory=set[int])  # identities of parameters without state
 
 
-def same(first: Iterable[Any], second: Iterable[Any]) -> bool:
-    """Whether two iterables of equal length hold the same objects."""
-    return all(map(operator.is_, first, second))
-
-
 class StateLayout:
     """The stretches of an optimizer's groups, consistent with its ``state``."""
 
@@ -95,13 +90,15 @@ class StateLayout:
 
     def current(self, owner: Owner) -> None:
         """Rearrange what users have changed since the last check."""
-        while len(self._groups) < len(owner.param_groups):
-            self._groups.append(_Group())
-        del self._groups[len(owner.param_groups) :]
+        groups = owner.param_groups
+        if len(self._groups) != len(groups):
+            self._groups = [*self._groups, *(_Group() for _ in groups)][: len(groups)]
         checked = False
-        for known, group in zip(self._groups, owner.param_groups, strict=True):
+        for known, group in zip(self._groups, groups, strict=True):
             params = group["params"]
-            moved = len(params) != len(known.params) or not same(params, known.params)
+            moved = len(params) != len(known.params) or not all(
+                map(operator.is_, params, known.params)
+            )
             if moved or "param_names" not in group:
                 group["param_names"] = self._names(owner, known, group)
             labels = owner.labels(group)
@@ -252,9 +249,10 @@ def _facts(params: Sequence[Tensor]) -> list[Any]:
 def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     stretch = arranged.stretch
     entries = stretch.entries
-    if not same(map(owner.state.get, stretch.params), entries):
+    if not all(map(operator.is_, map(owner.state.get, stretch.params), entries)):
         return False
-    if not same([entry.get(name) for name in arranged.names for entry in entries], arranged.views):
+    found = [entry.get(name) for name in arranged.names for entry in entries]
+    if not all(map(operator.is_, found, arranged.views)):
         return False
     if list(map(Tensor.data_ptr, arranged.here)) != arranged.places:
         return False  # value.data = other moves a tensor that stays the same object

@@ -9,6 +9,8 @@ from torch import Tensor
 from anyorder.oracle.gradients import refuse_sparse, unknown_loss
 from anyorder.oracle.oracle import Oracle
 
+_UNKNOWN = unknown_loss()
+
 
 class BackwardDone(Oracle):
     """An oracle that only knows the gradients in ``.grad``.
@@ -38,4 +40,4 @@ class BackwardDone(Oracle):
             self.budget.check(self.calls, {"grads": 1})
         self.calls.grads += 1
         self._settled(None, grads, owner=self.owner)
-        return unknown_loss(), self._taken(self._turned(grads))
+        return _UNKNOWN, self._taken(self._turned(grads))

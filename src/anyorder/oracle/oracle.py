@@ -273,12 +273,15 @@ class Oracle(ABC):
             self._average(tensors)
         if scaled and self._scaling is not UNSCALED:
             self._scaling.unscale_(own, loss, owner)
-        self._finite(loss, grads)
+        if self._nonfinite != "ignore":
+            self._finite(loss, grads)
         return loss
 
     def _finite(self, loss: Tensor | None, grads: Sequence[Tensor | None] = ()) -> None:
         """Raise or skip the step if something is not finite, depending on the policy."""
-        require_finite(self._nonfinite, loss, grads, itertools.chain(self.params, ("the model's outputs",)))
+        require_finite(
+            self._nonfinite, loss, grads, itertools.chain(self.params, ("the model's outputs",))
+        )
 
     def _turned(self, grads: list[Tensor | None]) -> list[Tensor | None]:
         """Return gradients of the negative loss if it is maximised."""
@@ -286,7 +289,7 @@ class Oracle(ABC):
 
     def _taken(self, grads: list[Tensor | None]) -> list[Tensor | None]:
         """Clip and store gradients before a method receives them."""
-        self._seen = clipped(grads, self._clip)
+        self._seen = grads if self._clip is None else clipped(grads, self._clip)
         return self._seen
 
 
