@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anyorder import Optimizer
-from anyorder.compare.plan.items import TUNING_SEED
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.problems import Problem, load
 from anyorder_studies.measurement import StudyError

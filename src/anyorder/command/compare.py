@@ -37,12 +37,17 @@ def options_of_settings() -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=each.default,
             annotation=Annotated[
-                _plain(each.annotation), typer.Option(f"--{name}", help=each.description)
+                _plain(each.annotation), typer.Option(_flag(name, each.annotation), help=each.description)
             ],
         )
         for name, each in declared.items()
         if name not in ("problem", "options")
     ]
+
+
+def _flag(name: str, kind: Any) -> str:
+    option = name.replace("_", "-")
+    return f"--{option}/--no-{option}" if kind is bool else f"--{option}"
 
 
 def _plain(kind: Any) -> Any:

@@ -137,7 +137,7 @@ class Scheduler:
         self.rates = results.rates_of(plan, facts)
         self.goal = facts.problem.goal
         self._flying: dict[str, _Flight] = {}
-        self._chosen: dict[str, Config] = {}
+        self._chosen: dict[tuple[str, int], Config] = {}
         self._next_look = 0.0
 
     def prepare(self) -> None:
@@ -194,7 +194,7 @@ class Scheduler:
             needed = range(item.index if self.plan.settings.sampler == "tpe" else 0)
         else:
             needed = range(self.plan.trials(self.entries[item.method]))
-        keys = (Item.trial(item.method, index).key for index in needed)
+        keys = (Item.trial(item.method, item.tuning, index).key for index in needed)
         return all(states[key] == "done" for key in keys)
 
     def _take(self, item: Item, pool: Pool) -> bool:
@@ -202,8 +202,8 @@ class Scheduler:
         if claim is None:
             return False
         config = claim.config or self._config(item)
-        if item.kind == "default" and config == self._tuned(item.method):
-            # Not executed: the reported runs already use the default.
+        if item.kind == "default" and config == self._tuned(item.method, 0):
+            # Not a run of its own: the reported runs are runs of the default.
             self._store(item, config, None)
             return False
         task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
@@ -216,28 +216,28 @@ class Scheduler:
         if item.kind == "tune":
             return self._draw(item)
         if item.kind == "report":
-            return self._tuned(item.method)
-        return self._draw(Item.trial(item.method, 0))
+            return self._tuned(item.method, item.tuning)
+        return self._draw(Item.trial(item.method, 0, 0))
 
     def _draw(self, item: Item) -> Config:
         past: list[tuple[Config, float]] = []
         if self.plan.settings.sampler == "tpe":
-            keys = [Item.trial(item.method, index).key for index in range(item.index)]
+            keys = [Item.trial(item.method, item.tuning, i).key for i in range(item.index)]
             found = self.storage.outcomes(keys)
             past = [(found[key].config, results.score(found[key], self.goal)[0]) for key in keys]
         space, sampler = self.entrants[item.method].space, self.plan.settings.sampler
         return configuration(space, item.index, sampler=sampler, seed=0, past=past)
 
-    def _tuned(self, method: str) -> Config:
-        """The reported configuration: the best of the tuning runs."""
-        if method not in self._chosen:
+    def _tuned(self, method: str, tuning: int) -> Config:
+        """The configuration that is reported for a tuning: the best of its trials."""
+        if (method, tuning) not in self._chosen:
             entry = self.entries[method]
-            keys = [Item.trial(method, i).key for i in range(self.plan.trials(entry))]
+            keys = [Item.trial(method, tuning, i).key for i in range(self.plan.trials(entry))]
             found = self.storage.outcomes(keys)
-            index = results.chosen(self.plan, entry, found, self.goal)
-            default = self._draw(Item.trial(method, 0))
-            self._chosen[method] = found[keys[index]].config if keys else default
-        return self._chosen[method]
+            index = results.chosen(self.plan, entry, tuning, found, self.goal)
+            default = self._draw(Item.trial(method, tuning, 0))
+            self._chosen[method, tuning] = found[keys[index]].config if keys else default
+        return self._chosen[method, tuning]
 
     # Storing -------------------------------------------------------------------------------
 

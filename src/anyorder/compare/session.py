@@ -133,7 +133,11 @@ def command(request: Request) -> str:
         value = getattr(settings, name)
         if name in ("problem", "options") or (name not in _NAMED and value == getattr(usual, name)):
             continue
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
     for name, value in settings.options.items():
         words += ["--option", f"{name}={value}"]
     for each in request.sets:

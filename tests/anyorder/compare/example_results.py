@@ -10,6 +10,7 @@ from typing import Any
 from anyorder.compare.plan.entrants import resolve_all
 from anyorder.compare.plan.items import Item, Task, items
 from anyorder.compare.plan.plan import Entry, Plan
+from anyorder.compare.plan.seeds import BLOCK
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.plan.space import Dimension, configuration
 from anyorder.compare.run.environment import Environment
@@ -36,6 +37,7 @@ from anyorder.compare.store.schema import (
     Results,
     Trial,
     TrialCost,
+    TuningRecord,
     results_from,
     text_of,
 )
@@ -84,7 +86,7 @@ def plan(*methods: str, **settings: Any) -> Plan:
 def task(method: str = "sgd", item: Item | None = None, **settings: Any) -> Task:
     """What a worker is sent."""
     one = plan(method, **settings)
-    item = item or Item("report", method, -1, 0)
+    item = item or Item.report(method, 0, 0)
     return Task(one.settings, one.methods[0], item, {}, dict(NOMINAL_RATES))
 
 
@@ -112,7 +114,7 @@ def measured(names: Sequence[str], problem: str = "digits", **settings: Any) -> 
         entrant = next(each for each in entrants if each.name == item.method)
         index = item.index
         if item.kind == "report":
-            index = storing.chosen(wanted, entry, outcomes, described.goal)
+            index = storing.chosen(wanted, entry, item.tuning, outcomes, described.goal)
         config = configuration(entrant.space, index, sampler="qmc", seed=0)
         job = Task(chosen, entry, item, config, dict(NOMINAL_RATES))
         record = run_task(described, entrant, job)
@@ -156,6 +158,7 @@ def run(seed: int, values: Sequence[float | None], **more: Any) -> RunRecord:
     last = values[-1] if values else None
     made = RunRecord(
         seed=seed,
+        tuning=seed // BLOCK,
         config={},
         start_hash=f"s{seed}",
         status="done",
@@ -170,6 +173,9 @@ def run(seed: int, values: Sequence[float | None], **more: Any) -> RunRecord:
         state_bytes=1 << 10,
         warmup_seconds=0.0,
         evaluation_seconds=0.0,
+        compile_seconds=0.0,
+        warnings=[],
+        resampled=[],
     )
     return lost(made, **more) if more.get("status", "done") != "done" else replace(made, **more)
 
@@ -181,8 +187,20 @@ def lost(one: RunRecord, status: str = "diverged", **more: Any) -> RunRecord:
     return replace(one, status=status, stop_reason=reason, **changes)  # type: ignore[arg-type]
 
 
+def tuned(
+    settings: dict[str, Any] | None = None,
+    space: Sequence[Dimension] = (),
+    trials: Sequence[Trial] = (),
+    chosen: int = 0,
+    index: int = 0,
+) -> TuningRecord:
+    """A tuning."""
+    return TuningRecord(index, list(trials), chosen, settings or {"lr": 0.1}, list(space))
+
+
 def method(name: str, runs: list[RunRecord], **more: Any) -> MethodRecord:
-    """A method with these runs."""
+    """A method with these runs; what is said of its tuning holds for its only one."""
+    said = {key: more.pop(key) for key in ("settings", "space", "trials", "chosen") if key in more}
     made = MethodRecord(
         name=name,
         spec=name,
@@ -190,12 +208,10 @@ def method(name: str, runs: list[RunRecord], **more: Any) -> MethodRecord:
         version="x 1",
         order=1,
         needs=["grad"],
-        settings={"lr": 0.1},
-        chosen=0,
-        space=[],
-        tuning=[],
+        tunings=[tuned(**said)],
         runs=runs,
         default_runs=[],
+        twin_of=None,
         failed=None,
     )
     return replace(made, **more)
@@ -232,6 +248,7 @@ def results(*methods: MethodRecord, budget: str = "150forwards", **problem: Any)
         pilot=pilot(),
         rates=Rates("nominal", dict(NOMINAL_RATES), dict(MEASURED)),
         budget={"forwards": 150.0},
+        baseline=methods[0].name if methods else "",
         methods=list(methods),
         warnings=[],
     )
@@ -271,8 +288,8 @@ def _hostile() -> dict[str, Results]:
             record.seed = seed
     nan = made_up(fine)
     nan.methods[0].runs[1] = run(1, [1.0, None], status="diverged", error="NaN")
-    nan.methods[1].tuning = [trial(0, None, "diverged", lr=0.1), trial(1, None, "failed", lr=1.0)]
-    nan.methods[1].space = [searched()]
+    both = [trial(0, None, "diverged", lr=0.1), trial(1, None, "failed", lr=1.0)]
+    nan.methods[1].tunings = [tuned(space=[searched()], trials=both)]
     shouting = (
         "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
     )
@@ -283,7 +300,7 @@ def _hostile() -> dict[str, Results]:
     names.methods[0].runs[0] = lost(
         names.methods[0].runs[0], "failed", error=f"{shouting}\n| `x` |"
     )
-    names.methods[1].settings = {shouting: shouting}
+    names.methods[1].tunings = [tuned({shouting: shouting})]
     twelve = {
         f"method number {i:02d}": [
             [1.0, 0.9 - 0.05 * i, 0.5, 0.5 - 0.03 * i + 0.004 * s] for s in range(3)

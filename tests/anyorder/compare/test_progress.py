@@ -11,7 +11,7 @@ from anyorder.compare.plan.items import Item
 from anyorder.compare.progress import Live, Plain, Silent, duration, ending, progress_for
 from anyorder.compare.run.records import Final
 
-ITEM = Item("tune", "sgd", 0, 1000)
+ITEM = Item.trial("sgd", 0, 0)
 GOOD = run(0, [0.5], final=Final(0.5, 0.25))
 BAD = lost(GOOD, "failed", error="KeyError at x.py:3: 'y'")
 
@@ -28,7 +28,7 @@ def play(progress: Silent) -> None:
     progress.point(ITEM, point(fraction=0.6))
     progress.finished(ITEM, GOOD)
     progress.waiting(3, 1)
-    progress.finished(Item("report", "sgd", -1, 2), BAD)
+    progress.finished(Item.report("sgd", 0, 2), BAD)
     progress.end()
 
 

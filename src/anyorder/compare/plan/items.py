@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from anyorder.compare.plan.limits import Limits, grid
+from anyorder.compare.plan.seeds import report_seed, trial_seed
 
 if TYPE_CHECKING:  # workers and studies do not need pydantic
     from anyorder.compare.plan.plan import Entry, Plan
@@ -14,9 +15,7 @@ if TYPE_CHECKING:  # workers and studies do not need pydantic
 
 Kind = Literal["tune", "report", "default"]
 
-#: Tuning runs use this seed, reported runs 0, 1, 2, ...: tuning never uses a reported seed.
-TUNING_SEED = 1000
-#: A tuning run is evaluated this many times less often: its curve is not reported.
+#: A trial is evaluated this many times less often: its curve is not reported.
 TUNING_EVALUATIONS = 4
 
 
@@ -25,14 +24,16 @@ class Item:
     """One run of the plan.
 
     Attributes:
-        kind: tuning run, reported run, or reported run of the default configuration.
+        kind: trial (``tune``), reported run, or reported run of the default configuration.
         method: name of the entrant.
-        index: number of the tuning trial; -1 for other kinds, whose configuration is chosen later.
+        tuning: number of the tuning it belongs to; 0 for runs of the default.
+        index: number of the trial in its tuning; -1 for other kinds.
         seed: seed of the run.
     """
 
     kind: Kind
     method: str
+    tuning: int
     index: int
     seed: int
 
@@ -40,48 +41,61 @@ class Item:
     def key(self) -> str:
         """Name of the run, unique in a comparison."""
         number = self.index if self.kind == "tune" else self.seed
-        return f"{self.kind}/{self.method}/{number}"
+        return f"{self.kind}/{self.method}/{self.tuning}/{number}"
 
     @classmethod
     def from_key(cls, key: str) -> Item:
         """Return the run with this name."""
         kind, rest = key.split("/", 1)
-        method, number = rest.rsplit("/", 1)
+        method, tuning, number = rest.rsplit("/", 2)
         if kind == "tune":
-            return cls.trial(method, int(number))
-        return cls("default" if kind == "default" else "report", method, -1, int(number))
+            return cls.trial(method, int(tuning), int(number))
+        return cls(
+            "default" if kind == "default" else "report", method, int(tuning), -1, int(number)
+        )
 
     @classmethod
-    def trial(cls, method: str, index: int) -> Item:
-        """Return a tuning run."""
-        return cls("tune", method, index, TUNING_SEED)
+    def trial(cls, method: str, tuning: int, index: int) -> Item:
+        """Return trial ``index`` of a tuning."""
+        return cls("tune", method, tuning, index, trial_seed(method, tuning))
+
+    @classmethod
+    def report(cls, method: str, tuning: int, number: int) -> Item:
+        """Return reported run ``number`` (0, 1, ...) of the configuration a tuning chose."""
+        return cls("report", method, tuning, -1, report_seed(method, tuning, number))
+
+    @classmethod
+    def default(cls, method: str, number: int) -> Item:
+        """Return run ``number`` (0, 1, ...) of the default configuration."""
+        return cls("default", method, 0, -1, report_seed(method, 0, number))
 
     def __str__(self) -> str:
         """Kind, number and method of the run."""
-        return f"{self.kind} {self.index if self.kind == 'tune' else self.seed}  {self.method}"
+        number = self.index if self.kind == "tune" else self.seed
+        place = f"{self.tuning}/{number}" if self.kind == "tune" and self.tuning else number
+        return f"{self.kind} {place}  {self.method}"
 
 
 def items(plan: Plan) -> list[Item]:
     """Return all runs in order; methods alternate.
 
-    First tuning trial 0 of every method, then trial 1 of every method, and so on; then the same
-    with the reported seeds. So changes in the load of the machine affect all methods equally.
+    First trial 0 of every tuning of every method, then trial 1, and so on; then the same with the
+    reported seeds. So changes in the load of the machine affect all methods equally.
     """
-    names = [method.name for method in plan.methods]
-    rounds = max((plan.trials(method) for method in plan.methods), default=0)
+    settings = plan.settings
+    usable = [method for method in plan.methods if method.failed is None]
+    tunings, seeds = range(settings.tunings), range(settings.seeds)
     order = [
-        Item.trial(method.name, index)
-        for index in range(rounds)
-        for method in plan.methods
+        Item.trial(method.name, tuning, index)
+        for index in range(settings.tune)
+        for tuning in tunings
+        for method in usable
         if index < plan.trials(method)
     ]
-    kinds: tuple[Kind, ...] = ("report", "default") if plan.settings.defaults else ("report",)
-    order += [
-        Item(kind, name, -1, seed)
-        for seed in range(plan.settings.seeds)
-        for kind in kinds
-        for name in names
-    ]
+    for number in seeds:
+        order += [Item.report(each.name, tuning, number) for tuning in tunings for each in usable]
+        if settings.defaults:  # the twin's would say nothing that those of its baseline do not
+            order += [Item.default(each.name, number) for each in usable if each.twin_of is None]
     return order
 
 
@@ -118,8 +132,8 @@ class Task:
         return self.item.seed
 
     @property
-    def tuning(self) -> bool:
-        """Whether this is a tuning run: evaluated less often, and never on test data."""
+    def is_trial(self) -> bool:
+        """Whether this is a trial: evaluated less often, and never on test data."""
         return self.item.kind == "tune"
 
     @property
@@ -131,4 +145,4 @@ class Task:
     def grid(self) -> tuple[float, ...]:
         """Fractions of the budget at which to evaluate."""
         evaluations = self.settings.evaluations
-        return grid(max(1, evaluations // TUNING_EVALUATIONS) if self.tuning else evaluations)
+        return grid(max(1, evaluations // TUNING_EVALUATIONS) if self.is_trial else evaluations)

@@ -55,6 +55,18 @@ class Limits:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+def seconds(text: str) -> float:
+    """Seconds in a duration such as ``90s``, ``10m`` or ``2h``.
+
+    Raises:
+        BudgetError: it is not a duration.
+    """
+    limits = Budget.parse(text).limits()
+    if limits.keys() != {"seconds"}:
+        raise BudgetError(f"expected a duration such as 90s, 10m or 2h, got {text!r}")
+    return limits["seconds"]
+
+
 def grid(evaluations: int) -> tuple[float, ...]:
     """Fractions of the budget at which a run is evaluated: 0, then denser at the beginning."""
     return tuple((i / evaluations) ** 1.5 for i in range(evaluations + 1))

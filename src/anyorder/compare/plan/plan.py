@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from anyorder.compare.plan.checked import STRICT
@@ -31,6 +31,9 @@ class Entry:
         version: version of the package or hash of the file that defines its class.
         fixed: settings that are not tuned.
         search: whether any setting is tuned.
+        space: search ranges set by the user, by setting, as text.
+        twin_of: name of the method that this is a second copy of, else None.
+        failed: why it cannot be used, else None.
     """
 
     name: str
@@ -38,6 +41,9 @@ class Entry:
     version: str
     fixed: dict[str, Any]
     search: bool
+    space: dict[str, str] = field(default_factory=dict[str, str])
+    twin_of: str | None = None
+    failed: str | None = None
 
     @classmethod
     def of(cls, entrant: Entrant) -> Entry:
@@ -55,6 +61,7 @@ class Plan:
         methods: the entrants.
         source: hash of the problem's file; empty for a built-in problem.
         versions: versions of the software that computes the numbers.
+        looks: how often seeds, tunings or methods were added, plus one.
     """
 
     __pydantic_config__ = STRICT
@@ -63,6 +70,15 @@ class Plan:
     methods: list[Entry]
     source: str
     versions: dict[str, str]
+    looks: int = 1
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that the others are compared with; empty if there is none."""
+        usable = [each.name for each in self.methods if each.failed is None]
+        twins = [each.twin_of for each in self.methods if each.twin_of is not None]
+        usual = ["adamw"] if "adamw" in usable else usable
+        return next(iter([*filter(None, [self.settings.baseline]), *twins, *usual]), "")
 
     @property
     def fingerprint(self) -> str:

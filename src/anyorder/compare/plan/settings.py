@@ -16,7 +16,8 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from anyorder.compare.plan.checked import STRICT, refusing
-from anyorder.compare.plan.limits import Limits, prices
+from anyorder.compare.plan.limits import Limits, prices, seconds
+from anyorder.compare.plan.seeds import MAX_TUNINGS, TUNING_SEED
 from anyorder.compare.plan.space import Sampler
 from anyorder.errors import AnyOrderError
 
@@ -29,6 +30,13 @@ def _priced(budget: str) -> str:
     """Return the budget if its unit applies to every method, otherwise raise."""
     Limits.read(budget, prices())
     return budget
+
+
+def _duration(text: str | None) -> str | None:
+    """Check a duration."""
+    if text is not None:
+        seconds(text)
+    return text
 
 
 def _stored(options: dict[str, Any]) -> dict[str, Any]:
@@ -64,15 +72,33 @@ class Settings:
         Field(description="Per run: 60s, 500grads, 10_000forwards, 200steps, ..."),
     ] = "20s"
     tune: Annotated[
-        int, Field(ge=0, description="Tuning runs per method; 0 and 1 use the defaults.")
+        int, Field(ge=0, description="Trials per tuning; 0 and 1 use the defaults.")
     ] = 4
-    seeds: Annotated[int, Field(ge=1, description="Reported runs per method.")] = 3
-    defaults: Annotated[bool, Field(description="Report the default settings too.")] = False
+    tunings: Annotated[
+        int, Field(ge=1, le=MAX_TUNINGS, description="Independent tunings per method.")
+    ] = 1
+    seeds: Annotated[
+        int, Field(ge=1, le=TUNING_SEED, description="Reported runs per tuning of a method.")
+    ] = 3
+    defaults: Annotated[bool, Field(description="Report each method's default setting too.")] = True
+    baseline: Annotated[
+        str | None,
+        Field(description="What the others are compared with; default: adamw, or the first."),
+    ] = None
+    twin: Annotated[
+        bool, Field(description="Run the baseline twice: their difference is the resolution.")
+    ] = True
+    timeout: Annotated[
+        str | None,
+        AfterValidator(_duration),
+        Field(description="Per run: 10m, 2h; default: 20 x its estimate, at least 10m."),
+    ] = None
     schedule: Annotated[
         Literal["constant", "cosine"] | None,
         Field(description="constant or cosine; default: set by the problem."),
     ] = None
     sampler: Annotated[Sampler, Field(description="Tuning sampler: qmc, random or tpe.")] = "qmc"
+    sampler_seed: Annotated[int, Field(ge=0, description="Seed of the tuning sampler.")] = 0
     evaluations: Annotated[int, Field(ge=1, description="Evaluations per reported run.")] = 20
     rates: Annotated[
         Literal["nominal", "measured"],

@@ -24,6 +24,7 @@ from anyorder.compare.report.charts import marks
 from anyorder.compare.report.curves import figures
 from anyorder.compare.report.formats import listing, plural, show, show_interval, show_seconds
 from anyorder.compare.run.records import Pilot
+from anyorder.compare.report.tuning import first_tuning
 from anyorder.compare.stats.estimators import seeds_needed
 from anyorder.compare.stats.records import AXES, judged_by, main_axis, succeeded
 from anyorder.compare.stats.verdicts import Row, compare_pairs, summarise
@@ -255,16 +256,16 @@ def _settings(method: MethodRecord) -> dict[str, Any]:
             ("version", method.version),
             ("specified as", method.spec),
             ("needs", ", ".join(method.needs)),
-            ("searched", "; ".join(map(_searched, method.space)) or "nothing"),
+            ("searched", "; ".join(map(_searched, first_tuning(method).space)) or "nothing"),
         ],
-        "settings": _flat(method.settings),
+        "settings": _flat(first_tuning(method).settings),
     }
 
 
 def _searched(each: Dimension) -> str:
     ends = f"{show(each.low)} to {show(each.high)}"
     what = ", ".join(map(str, each.choices)) if each.choices else ends
-    return f"{each.name}: {each.kind} {what}" + " (assumed)" * each.assumed
+    return f"{each.name}: {each.kind} {what}" + f" ({each.source})"
 
 
 def _flat(tree: Any, path: str = "") -> list[tuple[str, str]]:

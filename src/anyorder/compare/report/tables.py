@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from anyorder.compare.report.formats import show, show_bytes, show_interval, show_seconds
-from anyorder.compare.report.tuning import chosen_of, edge, trial_values
+from anyorder.compare.report.tuning import chosen_of, edge, first_tuning, trial_values
 from anyorder.compare.run.records import RunRecord
 from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm, median
 from anyorder.compare.stats.records import Axis, Judged, final, judged_by, main_axis, succeeded
@@ -271,7 +271,7 @@ def tuning(results: Results) -> Table | None:
         if chosen is None:
             continue
         values = trial_values(method, goal).tolist()
-        spent = [_spent(trial, axis) for trial in method.tuning]
+        spent = [_spent(trial, axis) for trial in first_tuning(method).trials]
         rows.append(
             [
                 _name(index, method),
@@ -330,7 +330,7 @@ def losses(results: Results) -> Table | None:
         ]
         lost += [
             _loss(trial, f"tuning trial {trial.index}: {_settings(trial.config) or 'default'}")
-            for trial in method.tuning
+            for trial in first_tuning(method).trials
             if trial.status != "done"
         ]
         if method.failed and not lost:

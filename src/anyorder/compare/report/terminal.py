@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from anyorder.compare.report.tuning import first_tuning
 from anyorder.compare.stats.verdicts import Row
 from anyorder.compare.store.schema import MethodRecord, Results
 
@@ -68,8 +69,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _tuned(method: MethodRecord) -> str:
-    names = [each.name for each in method.space]
-    return "".join(f"\n  {name}={_short(method.settings[name])}" for name in names)
+    first = first_tuning(method)
+    names = [each.name for each in first.space]
+    return "".join(f"\n  {name}={_short(first.settings[name])}" for name in names)
 
 
 def _interval(middle: float, low: float | None, high: float | None) -> str:

@@ -11,18 +11,24 @@ import numpy as np
 from anyorder.compare.report.charts import Chart, Series, dot, known, wants_log
 from anyorder.compare.report.formats import show
 from anyorder.compare.stats.estimators import Floats, Goal, best_of_k
-from anyorder.compare.store.schema import MethodRecord, Results, Trial
+from anyorder.compare.store.schema import MethodRecord, Results, Trial, TuningRecord
+
+
+def first_tuning(method: MethodRecord) -> TuningRecord:
+    """The first tuning of a method; an empty one if it could not take part."""
+    return method.tunings[0] if method.tunings else TuningRecord(0, [], 0, {}, [])
 
 
 def chosen_of(method: MethodRecord) -> Trial | None:
     """The trial whose configuration is reported; None if there was no tuning."""
-    return method.tuning[method.chosen] if method.tuning else None
+    first = first_tuning(method)
+    return first.trials[first.chosen] if first.trials else None
 
 
 def trial_values(method: MethodRecord, goal: Goal) -> Floats:
     """Value of each trial, with the sign changed if larger is better; inf without a result."""
     sign = 1.0 if goal == "min" else -1.0
-    values = (trial.value if trial.status == "done" else None for trial in method.tuning)
+    values = (trial.value if trial.status == "done" else None for trial in first_tuning(method).trials)
     return np.asarray([math.inf if value is None else sign * value for value in values])
 
 
@@ -94,7 +100,7 @@ def learning_rates(results: Results) -> Chart | None:
         values = (sign * trial_values(method, goal)).tolist()
         points = sorted(
             (lr, value, trial is chosen_of(method))
-            for trial, value in zip(method.tuning, values, strict=True)
+            for trial, value in zip(first_tuning(method).trials, values, strict=True)
             if (lr := trial.config.get("lr", 0.0)) > 0
         )
         if len(points) < 2:
@@ -150,7 +156,7 @@ def _trial(lr: float, value: float, chosen: bool) -> dict[str, Any]:
 
 def lr_range(method: MethodRecord) -> list[float] | None:
     """The search range of the learning rate."""
-    for each in method.space:
+    for each in first_tuning(method).space:
         if each.name == "lr" and each.low is not None and each.high is not None:
             return [each.low, each.high]
     return None

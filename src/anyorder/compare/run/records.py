@@ -58,13 +58,21 @@ class Final:
 
 @dataclass
 class RunRecord:
-    """One training run with one configuration and one seed."""
+    """One training run with one configuration and one seed.
+
+    Attributes:
+        tuning: number of the tuning that chose the configuration; 0 for runs of the default.
+        compile_seconds: time spent compiling, part of the charged time.
+        warnings: unique texts of Python warnings raised in the run, at most 20.
+        resampled: judged metric on resampled test sets; empty where the problem has no rows.
+    """
 
     seed: int
+    tuning: int
     config: dict[str, Any]
     start_hash: str
     status: Status
-    stop_reason: Literal["budget", "diverged", "error", "crashed"]
+    stop_reason: Literal["budget", "diverged", "error", "crashed", "timeout"]
     error: str | None
     traceback: str | None
     curve: list[Point]
@@ -75,6 +83,9 @@ class RunRecord:
     state_bytes: int
     warmup_seconds: float
     evaluation_seconds: float
+    compile_seconds: float
+    warnings: list[str]
+    resampled: list[float | None]
 
 
 def failed_run(
@@ -83,6 +94,7 @@ def failed_run(
     """Return the record of a run that failed before its first evaluation."""
     return RunRecord(
         seed=task.seed,
+        tuning=task.item.tuning,
         config=task.config,
         start_hash="",
         status="failed",
@@ -97,6 +109,9 @@ def failed_run(
         state_bytes=0,
         warmup_seconds=0.0,
         evaluation_seconds=0.0,
+        compile_seconds=0.0,
+        warnings=[],
+        resampled=[],
     )
 
 

@@ -98,7 +98,7 @@ def run(
     except (Exception, SystemExit) as stopped:
         return _ended_by(stopped, training.record())
     record = training.record()
-    if not task.tuning:
+    if not task.is_trial:
         try:
             record.test = training.test()
         except Exception as stopped:
@@ -233,6 +233,7 @@ class Training:
         optimizer = self.adapted.optimizer if hasattr(self, "adapted") else None
         return RunRecord(
             seed=self.task.seed,
+            tuning=self.task.item.tuning,
             config=self.task.config,
             start_hash=self.start_hash,
             status="done",
@@ -247,6 +248,9 @@ class Training:
             state_bytes=0 if optimizer is None else memory.state_bytes(optimizer),
             warmup_seconds=0.0,
             evaluation_seconds=self.clock.evaluation_seconds,
+            compile_seconds=0.0,
+            warnings=[],
+            resampled=[],
         )
 
     # Inside --------------------------------------------------------------------------------

@@ -5,16 +5,17 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import anyorder
 from anyorder.compare.plan.entrants import Entrant
-from anyorder.compare.plan.items import Item, Kind, best_trial
+from anyorder.compare.plan.items import Item, best_trial
 from anyorder.compare.plan.limits import Limits, prices
 from anyorder.compare.plan.plan import Entry, Plan
+from anyorder.compare.plan.space import Dimension
 from anyorder.compare.run.environment import Environment
 from anyorder.compare.run.records import RunRecord
 from anyorder.compare.store.schema import (
@@ -28,6 +29,7 @@ from anyorder.compare.store.schema import (
     ResultsError,
     Trial,
     TrialCost,
+    TuningRecord,
     results_from,
 )
 from anyorder.compare.store.storage import StorageError
@@ -66,6 +68,7 @@ def build(
         pilot=facts.pilot,
         rates=Rates(plan.settings.rates, dict(NOMINAL_RATES), facts.pilot.measured),
         budget=budget,
+        baseline=plan.baseline,
         methods=methods,
         warnings=_warnings(methods, environment, budget),
     )
@@ -87,21 +90,27 @@ def score(outcome: Outcome, goal: str) -> tuple[float, float]:
     return (value if goal == "min" else -value), loss
 
 
-def chosen(plan: Plan, method: Entry, outcomes: Outcomes, goal: str) -> int:
-    """Index of the reported configuration of a method."""
-    keys = [Item.trial(method.name, index).key for index in range(plan.trials(method))]
+def chosen(plan: Plan, method: Entry, tuning: int, outcomes: Outcomes, goal: str) -> int:
+    """Index of the trial whose configuration is reported for one tuning of a method."""
+    keys = [Item.trial(method.name, tuning, index).key for index in range(plan.trials(method))]
     return best_trial([score(outcomes[key], goal) for key in keys])
 
 
 def _method(plan: Plan, entrant: Entrant, outcomes: Outcomes, goal: str) -> MethodRecord:
     entry = next(method for method in plan.methods if method.name == entrant.name)
-    trials = range(plan.trials(entry))
-    tuning = [outcomes[Item.trial(entrant.name, index).key] for index in trials]
-    index = chosen(plan, entry, outcomes, goal)
-    config = tuning[index].config if tuning else {}
-    runs = _runs(plan, "report", entrant.name, outcomes)
-    wanted = plan.settings.defaults
-    defaults = _runs(plan, "default", entrant.name, outcomes) if wanted else []
+    settings = plan.settings
+    tunings = [
+        _tuning(plan, entry, entrant, index, outcomes, goal) for index in range(settings.tunings)
+    ]
+    blocks = range(settings.tunings)
+    runs = _done(
+        (Item.report(entry.name, t, n) for t in blocks for n in range(settings.seeds)), outcomes
+    )
+    defaults: list[RunRecord] = []
+    if settings.defaults and entry.twin_of is None:
+        defaults = _done((Item.default(entry.name, n) for n in range(settings.seeds)), outcomes)
+        if tunings[0].chosen == 0:  # the reported runs are runs of the default
+            defaults = [run for run in runs if run.tuning == 0]
     return MethodRecord(
         name=entrant.name,
         spec=entrant.spec,
@@ -109,19 +118,32 @@ def _method(plan: Plan, entrant: Entrant, outcomes: Outcomes, goal: str) -> Meth
         version=entrant.version,
         order=entrant.order,
         needs=entrant.needs,
-        settings=plain(entrant.settings(config)),
-        chosen=index,
-        space=list(entrant.space),
-        tuning=[_trial(number, outcome) for number, outcome in enumerate(tuning)],
+        tunings=tunings,
         runs=runs,
-        default_runs=runs if wanted and index == 0 else defaults,
+        default_runs=defaults,
+        twin_of=entry.twin_of,
         failed=_failure(runs),
     )
 
 
-def _runs(plan: Plan, kind: Kind, method: str, outcomes: Outcomes) -> list[RunRecord]:
-    keys = [Item(kind, method, -1, seed).key for seed in range(plan.settings.seeds)]
-    return [record for key in keys if (record := outcomes[key].record) is not None]
+def _tuning(
+    plan: Plan, entry: Entry, entrant: Entrant, index: int, outcomes: Outcomes, goal: str
+) -> TuningRecord:
+    keys = [Item.trial(entry.name, index, trial).key for trial in range(plan.trials(entry))]
+    found = [outcomes[key] for key in keys]
+    best = chosen(plan, entry, index, outcomes, goal)
+    return TuningRecord(
+        index=index,
+        trials=[_trial(number, outcome) for number, outcome in enumerate(found)],
+        chosen=best,
+        settings=plain(entrant.settings(found[best].config if found else {})),
+        space=list(entrant.space),
+    )
+
+
+def _done(todo: Iterable[Item], outcomes: Outcomes) -> list[RunRecord]:
+    records = (outcomes[item.key].record for item in todo)
+    return [record for record in records if record is not None]
 
 
 def _trial(index: int, outcome: Outcome) -> Trial:
@@ -179,23 +201,25 @@ def _warnings(
 
 
 def _edges(method: MethodRecord) -> list[str]:
-    """Chosen values at the edge of their search range."""
-    if method.chosen == 0:
-        return []
-    says: list[str] = []
-    for each in method.space:
-        value, low, high = method.settings[each.name], each.low, each.high
-        if low is None or high is None or low == high:
-            continue
-        share = (value - low) / (high - low)
-        if each.kind == "log":
-            share = math.log(value / low) / math.log(high / low)
-        if share < 0.02 or share > 0.98:
-            says.append(
-                f"{method.name}: the best {each.name} ({value:.3g}) is at the edge of the "
-                f"search range ({low:g} to {high:g})"
-            )
-    return says
+    """Searched values that were best at an end of their range."""
+    return [
+        f"{method.name}: the best {each.name} ({tuning.settings[each.name]:.3g}) lies at the edge "
+        f"of what was searched ({each.low:g} to {each.high:g})"
+        for tuning in method.tunings
+        if tuning.chosen != 0
+        for each in tuning.space
+        if _at_edge(each, tuning.settings[each.name])
+    ]
+
+
+def _at_edge(dimension: Dimension, value: float) -> bool:
+    low, high = dimension.low, dimension.high
+    if low is None or high is None or low == high:
+        return False
+    share = (value - low) / (high - low)
+    if dimension.kind == "log":
+        share = math.log(value / low) / math.log(high / low)
+    return share < 0.02 or share > 0.98
 
 
 # --- Files -------------------------------------------------------------------------------------
@@ -247,7 +271,7 @@ def load(path: Path) -> Results:
 #: Fields of times, memory and environment, at any depth.
 _TIMES = frozenset(
     """created command environment pilot measured seconds oracle_seconds optimizer_seconds
-    data_seconds warmup_seconds evaluation_seconds peak_bytes base_bytes state_bytes
+    data_seconds warmup_seconds evaluation_seconds compile_seconds peak_bytes base_bytes state_bytes
     warnings traceback""".split()
 )
 

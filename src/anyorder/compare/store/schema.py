@@ -21,7 +21,7 @@ from anyorder.compare.run.records import Described, Pilot, RunRecord, Status
 from anyorder.errors import AnyOrderError
 
 #: Incremented with every incompatible change of the format.
-SCHEMA = 2
+SCHEMA = 3
 
 T = TypeVar("T")
 
@@ -100,8 +100,35 @@ class Trial:
 
 
 @dataclass
+class TuningRecord:
+    """One independent search for a configuration.
+
+    Attributes:
+        index: number of the tuning.
+        trials: its trials, in order; empty where there is nothing to choose between.
+        chosen: index of the trial whose configuration is reported.
+        settings: every hyper-parameter of the chosen configuration.
+        space: what was searched, with the ends that were reached.
+    """
+
+    index: int
+    trials: list[Trial]
+    chosen: int
+    settings: dict[str, Any]
+    space: list[Dimension]
+
+
+@dataclass
 class MethodRecord:
-    """One entrant: its class, tuning and runs."""
+    """One entrant: its class, tunings and runs.
+
+    Attributes:
+        tunings: its independent tunings; empty if it could not take part.
+        runs: reported runs of all tunings.
+        default_runs: reported runs of the default configuration.
+        twin_of: name of the method it is a second copy of; else None.
+        failed: why there is no result; else None.
+    """
 
     name: str
     spec: str
@@ -109,12 +136,10 @@ class MethodRecord:
     version: str
     order: int | str
     needs: list[str]
-    settings: dict[str, Any]
-    chosen: int
-    space: list[Dimension]
-    tuning: list[Trial]
+    tunings: list[TuningRecord]
     runs: list[RunRecord]
     default_runs: list[RunRecord]
+    twin_of: str | None
     failed: str | None
 
 
@@ -144,6 +169,7 @@ class Results:
     pilot: Pilot
     rates: Rates
     budget: dict[str, float]
+    baseline: str
     methods: list[MethodRecord]
     warnings: list[str]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anyorder.compare.plan.items import TUNING_SEED, Item, Task, best_trial, items
+from anyorder.compare.plan.items import Item, Task, best_trial, items
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Entry, Plan
 from anyorder.compare.plan.settings import Settings

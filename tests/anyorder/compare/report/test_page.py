@@ -89,7 +89,7 @@ def test_curves_in_the_page_equal_the_results(measured: Results) -> None:
                     assert line["x"] == [getattr(point, axis) for point in run.curve]
                     assert line["y"] == [getattr(point, quantity) for point in run.curve]
     for drawn in charts["lr"]["views"]["fixed"]["series"]:
-        trials = measured.methods[drawn["m"]].tuning
+        trials = measured.methods[drawn["m"]].tunings[0].trials
         points = sorted((trial.config["lr"], trial.value) for trial in trials)
         assert [(dot["x"], dot["y"]) for dot in drawn["dots"]] == points
 

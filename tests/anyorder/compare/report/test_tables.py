@@ -123,12 +123,16 @@ def test_tuning() -> None:
     assert tables.tuning(results) is None
     results.methods[0] = replace(
         results.methods[0],
-        chosen=1,
-        space=[example.searched(low=0.01, high=0.1)],
-        tuning=[
-            example.trial(0, 0.5, lr=0.01, n=3),
-            example.trial(1, 0.7, lr=0.1, n=4),
-            example.trial(2, None, "failed", lr=9.0),
+        tunings=[
+            example.tuned(
+                chosen=1,
+                space=[example.searched(low=0.01, high=0.1)],
+                trials=[
+                    example.trial(0, 0.5, lr=0.01, n=3),
+                    example.trial(1, 0.7, lr=0.1, n=4),
+                    example.trial(2, None, "failed", lr=9.0),
+                ],
+            )
         ],
     )
     table = tables.tuning(results)

@@ -23,7 +23,7 @@ def _method(name: str, trials: list[tuple[float, float | None]], chosen: int = 0
         trial(i, value, "diverged" if value is None else "done", lr=lr)
         for i, (lr, value) in enumerate(trials)
     ]
-    return method(name, [], chosen=chosen, space=[searched()], tuning=tuning)
+    return method(name, [], chosen=chosen, space=[searched()], trials=tuning)
 
 
 def _results(*methods: MethodRecord, goal: str = "min") -> Results:
@@ -96,12 +96,12 @@ def test_without_tuning_there_is_nothing_to_draw() -> None:
 
 def test_without_tuning_nothing_was_chosen() -> None:
     assert chosen_of(method("a", [])) is None
-    assert chosen_of(FOUR) is FOUR.tuning[1]
+    assert chosen_of(FOUR) is FOUR.tunings[0].trials[1]
 
 
 def test_without_a_searched_rate_there_is_no_edge() -> None:
     assert lr_range(method("a", [])) is None
-    assert edge(replace(FOUR, space=[searched("momentum")])) == ""
-    assert edge(replace(FOUR, space=[searched(low=0.0)])) == ""
+    for space in ([searched("momentum")], [searched(low=0.0)]):
+        assert edge(replace(FOUR, tunings=[replace(FOUR.tunings[0], space=space)])) == ""
     zero = _method("zero", [(0.0, 1.0), (0.1, 2.0)])
     assert edge(zero).startswith("0 is at the lower end")

@@ -44,7 +44,7 @@ def task(
         "p", budget=budget, schedule=schedule, autocast=autocast,  # type: ignore[arg-type]
         evaluations=evaluations * (TUNING_EVALUATIONS if tuning else 1),
     )  # fmt: skip
-    item = Item("tune" if tuning else "report", method, 0, seed)
+    item = Item("tune" if tuning else "report", method, 0, 0, seed)
     entry = Entry(method, method, "", {}, search=False)
     return Task(settings, entry, item, config or {}, rates or NOMINAL_RATES)
 

@@ -48,9 +48,9 @@ def trials(storage: Storage) -> dict[str, list[optuna.trial.FrozenTrial]]:
 
 
 def test_runs_become_trials_of_their_studies(storage: Storage) -> None:
-    finish(storage, Item("tune", "a", 0, 1000))
-    finish(storage, Item("report", "b", -1, 1))
-    finish(storage, Item("tune", "a", 1, 1000), lost(record(), "failed", error="no"))
+    finish(storage, Item.trial("a", 0, 0))
+    finish(storage, Item.report("b", 0, 1))
+    finish(storage, Item.trial("a", 0, 1), lost(record(), "failed", error="no"))
     Mirror(storage, "p", "max", SPACE).update()
     found = trials(storage)
     assert sorted(found) == ["p a tune", "p b report"]
@@ -69,7 +69,7 @@ def test_runs_become_trials_of_their_studies(storage: Storage) -> None:
 
 
 def test_none_is_added_twice_even_if_its_note_was_lost(storage: Storage, tmp_path: Path) -> None:
-    finish(storage, Item("tune", "a", 0, 1000))
+    finish(storage, Item.trial("a", 0, 0))
     Mirror(storage, "p", "min", SPACE).update()
     storage._engine.dispose()
     import sqlite3
@@ -83,14 +83,14 @@ def test_none_is_added_twice_even_if_its_note_was_lost(storage: Storage, tmp_pat
 
 
 def test_another_one_at_work_is_left_alone(storage: Storage) -> None:
-    finish(storage, Item("tune", "a", 0, 1000))
+    finish(storage, Item.trial("a", 0, 0))
     with storage.lock("mirror"):
         Mirror(storage, "p", "min", SPACE).update()
     assert list(storage.unmirrored()) == ["tune/a/0"]
 
 
 def test_a_run_that_was_not_needed_is_no_trial(storage: Storage) -> None:
-    item = Item("report", "a", -1, 0)
+    item = Item.report("a", 0, 0)
     storage.claim(item)
     storage.finish(item, Outcome({}, {}, None, ""))
     Mirror(storage, "p", "min", SPACE).update()
@@ -100,7 +100,7 @@ def test_a_run_that_was_not_needed_is_no_trial(storage: Storage) -> None:
 
 def test_a_few_at_a_time(storage: Storage) -> None:
     for index in range(3):
-        finish(storage, Item("tune", "a", index, 1000))
+        finish(storage, Item.trial("a", 0, index))
     mirror = Mirror(storage, "p", "min", SPACE)
     mirror.update(2)
     assert len(storage.unmirrored()) == 1

@@ -59,7 +59,7 @@ def a_dead_process() -> dict[str, Any]:
     return left
 
 
-ITEM = Item("tune", "a", 0, 1000)
+ITEM = Item.trial("a", 0, 0)
 GOOD, LATE = (Outcome({}, {}, run(0, [loss]), "m") for loss in (0.1, 0.9))
 
 
@@ -84,7 +84,7 @@ def test_adding_again_changes_nothing(opened: Storage, small_plan: Plan) -> None
     opened.finish(ITEM, GOOD)
     opened.add([(item, {"lr": 9}) for item in items(small_plan)])
     assert opened.states()[ITEM.key] == "done"
-    assert opened.claim(Item("tune", "a", 1, 1000)) == Claim({"lr": 0.1}, 0)
+    assert opened.claim(Item.trial("a", 0, 1)) == Claim({"lr": 0.1}, 0)
 
 
 def test_one_of_many_wins(url: str, small_plan: Plan) -> None:
