@@ -13,6 +13,7 @@ from typing import Any
 
 from anyorder.compare.plan.items import Item
 from anyorder.compare.plan.space import Dimension, clamped, distribution
+from anyorder.compare.run.records import RunRecord
 from anyorder.compare.store.schema import Outcome
 from anyorder.compare.store.storage import Storage
 from anyorder.extras import require
@@ -72,10 +73,13 @@ class Mirror:
     def _add_all(self, most: int | None) -> bool:
         found = self._storage.unmirrored(most)
         try:
-            for name in {self._name(Item.from_key(key)) for key in found}:
+            # Without a record the default was chosen: its runs are the reported runs.
+            todo = {Item.from_key(key): done for key, done in found.items()}
+            used = [(item, done, done.record) for item, done in todo.items() if done.record]
+            for name in {self._name(item) for item, *_ in used}:
                 self._look(name)
-            for key, outcome in found.items():
-                self._add(Item.from_key(key), outcome)
+            for item, done, record in used:
+                self._add(item, done, record)
         except (self._optuna.exceptions.StorageInternalError, self._sql.exc.DBAPIError) as error:
             wrapped = not isinstance(error, self._sql.exc.DBAPIError)
             cause = (wrapped and error.__cause__) or error
@@ -91,12 +95,9 @@ class Mirror:
         known = self._known.setdefault(name, set())
         known.update(trial.user_attrs.get("run") for trial in trials[len(known) :])
 
-    def _add(self, item: Item, outcome: Outcome) -> None:
-        record = outcome.record
-        if record is None:  # the default was chosen: its runs are the reported runs
-            return
+    def _add(self, item: Item, outcome: Outcome, record: RunRecord) -> None:
         name = self._name(item)
-        if item.key in self._known.setdefault(name, set()):
+        if item.key in self._known[name]:
             return
         states = self._optuna.trial.TrialState
         value = record.final.metric
@@ -124,6 +125,7 @@ class Mirror:
                 },
             )
         )
+        self._known[name].add(item.key)
 
     def _name(self, item: Item) -> str:
         return f"{self._title} {item.method} {item.kind}"

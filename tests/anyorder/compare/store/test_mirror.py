@@ -86,7 +86,7 @@ def test_another_one_at_work_is_left_alone(storage: Storage) -> None:
     finish(storage, Item.trial("a", 0, 0))
     with storage.lock("mirror"):
         Mirror(storage, "p", "min", SPACE).update()
-    assert list(storage.unmirrored()) == ["tune/a/0"]
+    assert list(storage.unmirrored()) == ["tune/a/0/0"]
 
 
 def test_a_run_that_was_not_needed_is_no_trial(storage: Storage) -> None:
