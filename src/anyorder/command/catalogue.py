@@ -7,6 +7,7 @@ from typing import Any
 
 from anyorder import methods as registry
 from anyorder.compare.plan.entrants import Entrant, resolve
+from anyorder.compare.plan.space import Dimension
 from anyorder.hyper import Hyper
 from anyorder.optimizer import Optimizer
 
@@ -91,9 +92,15 @@ def _options(entrant: Entrant) -> list[dict[str, Any]]:
                 "name": name,
                 "default": default,
                 "range": each.range() if each else "",
-                "search": str(searched[name]).partition(" ")[2] if name in searched else "",
+                "search": _search(searched[name]) if name in searched else "",
                 "unit": each.unit if each else "",
                 "doc": each.doc if each else "",
             }
         )
     return rows
+
+
+def _search(dimension: Dimension) -> str:
+    """The range, and where it comes from if the class does not declare it."""
+    declares = dimension.source == "declared"
+    return dimension.range if declares else f"{dimension.range} ({dimension.source})"

@@ -37,7 +37,8 @@ def options_of_settings() -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=each.default,
             annotation=Annotated[
-                _plain(each.annotation), typer.Option(_flag(name, each.annotation), help=each.description)
+                _plain(each.annotation),
+                typer.Option(_flag(name, each.annotation), help=each.description),
             ],
         )
         for name, each in declared.items()
@@ -82,6 +83,12 @@ def compare(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE: fix instead of tuning.")
     ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space", help="METHOD.NAME=log:1e-5..1e-1, =linear:0..0.9 or =a|b|c: tune it there."
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="NAME=VALUE: option of the problem.")
     ] = None,
@@ -113,6 +120,7 @@ def compare(
             methods=_methods(methods),
             out=out or Path("comparisons") / f"{Path(problem).stem}-{chosen.budget}",
             sets=tuple(set_ or ()),
+            spaces=tuple(space or ()),
             storage=storage,
             extend=extend,
         )
@@ -147,7 +155,10 @@ def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> N
     else:
         console.print()
         console.print(leaderboard(results, rows, out))
-    if any(run.status == "failed" for method in results.methods for run in method.runs):
+    if any(
+        method.failed is not None or any(run.status == "failed" for run in method.runs)
+        for method in results.methods
+    ):
         raise typer.Exit(FAILED)
 
 

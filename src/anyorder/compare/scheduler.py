@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import signal
 import threading
 import time
@@ -19,7 +18,8 @@ from typing import Any
 from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.plan.items import Item, Task, items
 from anyorder.compare.plan.plan import Plan
-from anyorder.compare.plan.space import Config, configuration
+from anyorder.compare.plan.seeds import stream
+from anyorder.compare.plan.space import Config, configuration, depends
 from anyorder.compare.progress import Silent
 from anyorder.compare.run.pool import Event, Pool
 from anyorder.compare.run.records import RunRecord, failed_run
@@ -142,10 +142,12 @@ class Scheduler:
 
     def prepare(self) -> None:
         """Add the runs to the storage, with the configurations that are already known."""
-        early = self.plan.settings.sampler != "tpe"
         self.storage.add(
             [
-                (item, self._draw(item) if item.kind == "tune" and early else None)
+                (
+                    item,
+                    self._draw(item) if item.kind == "tune" and not self._depends(item) else None,
+                )
                 for item in self.items
             ]
         )
@@ -191,7 +193,7 @@ class Scheduler:
     def _ready(self, item: Item, states: Mapping[str, str]) -> bool:
         """Whether the configuration of a run can be determined already."""
         if item.kind == "tune":
-            needed = range(item.index if self.plan.settings.sampler == "tpe" else 0)
+            needed = range(item.index if self._depends(item) else 0)
         else:
             needed = range(self.plan.trials(self.entries[item.method]))
         keys = (Item.trial(item.method, item.tuning, index).key for index in needed)
@@ -203,7 +205,7 @@ class Scheduler:
             return False
         config = claim.config or self._config(item)
         if item.kind == "default" and config == self._tuned(item.method, 0):
-            # Not a run of its own: the reported runs are runs of the default.
+            # Not executed: the reported runs already use the default.
             self._store(item, config, None)
             return False
         task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
@@ -220,16 +222,28 @@ class Scheduler:
         return self._draw(Item.trial(item.method, 0, 0))
 
     def _draw(self, item: Item) -> Config:
-        past: list[tuple[Config, float]] = []
-        if self.plan.settings.sampler == "tpe":
+        settings, past = self.plan.settings, []
+        if self._depends(item):
             keys = [Item.trial(item.method, item.tuning, i).key for i in range(item.index)]
             found = self.storage.outcomes(keys)
-            past = [(found[key].config, results.score(found[key], self.goal)[0]) for key in keys]
-        space, sampler = self.entrants[item.method].space, self.plan.settings.sampler
-        return configuration(space, item.index, sampler=sampler, seed=0, past=past)
+            past = results.past([found[key] for key in keys], self.goal)
+        return configuration(
+            self.entrants[item.method].space,
+            item.index,
+            trials=settings.tune,
+            sampler=settings.sampler,
+            stream=stream(item.method, item.tuning),
+            sampler_seed=settings.sampler_seed,
+            past=past,
+        )
+
+    def _depends(self, item: Item) -> bool:
+        """Whether a trial can be drawn only after the earlier ones of its tuning."""
+        settings = self.plan.settings
+        return item.kind == "tune" and depends(item.index, settings.tune, settings.sampler)
 
     def _tuned(self, method: str, tuning: int) -> Config:
-        """The configuration that is reported for a tuning: the best of its trials."""
+        """The configuration that a tuning chose: the best of its trials."""
         if (method, tuning) not in self._chosen:
             entry = self.entries[method]
             keys = [Item.trial(method, tuning, i).key for i in range(self.plan.trials(entry))]
@@ -290,8 +304,7 @@ class Scheduler:
 
     def _note(self, item: Item, content: dict[str, Any]) -> None:
         """Append a line to the file of the run."""
-        name = re.sub(r"[^A-Za-z0-9_.=-]+", "-", item.key)
-        path = self.out / "runs" / f"{name}.jsonl"
+        path = self.out / "runs" / item.file_name
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(content) + "\n")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import anyorder
-from anyorder.compare.plan.entrants import Entrant, resolve, resolve_all
+from anyorder.compare.plan.entrants import Entrant, resolve_all
 from anyorder.compare.plan.items import TUNING_EVALUATIONS, items
 from anyorder.compare.plan.limits import Limits
-from anyorder.compare.plan.plan import Entry, Plan, PlanError, joined
+from anyorder.compare.plan.plan import Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run import pilot
@@ -52,6 +52,7 @@ class Request:
         methods: names and import paths of the methods.
         out: folder of the results.
         sets: ``METHOD.NAME=VALUE`` settings that are not tuned.
+        spaces: ``METHOD.NAME=RANGE`` ranges to search in, such as ``sgd.lr=log:1e-3..10``.
         storage: URL of a database shared by several machines; None: a file in ``out``.
         extend: whether to add seeds and methods to an existing comparison.
     """
@@ -60,6 +61,7 @@ class Request:
     methods: tuple[str, ...]
     out: Path
     sets: tuple[str, ...] = ()
+    spaces: tuple[str, ...] = ()
     storage: str | None = None
     extend: bool = False
 
@@ -91,7 +93,7 @@ def compare(
     for module in ("optuna", "sqlalchemy", "scipy", "jinja2"):
         require(module)
     settings, out = request.settings, request.out
-    entrants = resolve_all(request.methods, request.sets)
+    entrants = resolve_all(request.methods, request.sets, request.spaces)
     _require_device(settings.device)
     _prepare_folder(out)
     threads = settings.threads or max(1, cores() // settings.jobs)
@@ -118,21 +120,24 @@ def compare(
             if interrupted.is_set():
                 raise Interrupted(f"interrupted before the first run; {_again(request)}")
 
+        _load_engines()
         described = _ask(pool, "describe", settings, check)
         if settings.schedule is None:
             settings = replace(settings, schedule=described.schedule)
         wanted = _plan(settings, entrants)
         _agree_with_folder(request, wanted)
         plan = storage.begin(wanted, extend=request.extend)
-        entrants = [resolve(each.spec, each.name, each.fixed) for each in plan.methods]
         results.keep(out / "plan.json", plan)
+        plan = _here(plan, settings)
+        entrants = [each.entrant() for each in plan.methods]
         progress.say([each.describe() for each in entrants])
         facts = storage.facts()
         if facts is None:
             found = _ask(pool, "pilot", settings, check)
             where = environment(threads, settings.jobs, settings.device)
             facts = storage.keep_facts(Facts(described, found, where))
-        progress.say(_found(plan, facts, entrants))
+        usable = [each for each in entrants if each.failed is None]
+        progress.say(_found(plan, facts, usable))
         _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, interrupted)
         done = results.build(plan, facts, entrants, storage.outcomes(), command(request))
     results.keep(out / "results.json", done)
@@ -158,6 +163,8 @@ def command(request: Request) -> str:
         words += ["--option", f"{name}={value}"]
     for each in request.sets:
         words += ["--set", each]
+    for each in request.spaces:
+        words += ["--space", each]
     words += ["--out", str(request.out)]
     if request.storage:
         words += ["--storage", "URL"]  # it may contain a password
@@ -172,14 +179,26 @@ def _again(request: Request) -> str:
 
 
 def _plan(settings: Settings, entrants: Iterable[Entrant]) -> Plan:
-    path = Path(settings.problem.partition(".py")[0] + ".py")
-    is_file = ".py" in settings.problem and path.is_file()
-    return Plan(
-        settings=settings,
-        methods=[Entry.of(each) for each in entrants],
+    spec = settings.problem
+    path = Path(spec if spec.endswith(".py") else spec.rpartition(":")[0])
+    is_file = path.suffix == ".py" and path.is_file()
+    return Plan.of(
+        settings,
+        entrants,
         source=hashlib.sha256(path.read_bytes()).hexdigest()[:16] if is_file else "",
         versions={"anyorder": anyorder.__version__, "torch": metadata.version("torch")},
     )
+
+
+def _here(plan: Plan, settings: Settings) -> Plan:
+    """The plan with the settings that may differ from process to process."""
+    own = {name: getattr(settings, name) for name in ("jobs", "threads", "timeout")}
+    return replace(plan, settings=replace(plan.settings, **own))
+
+
+def _load_engines() -> None:
+    """Import what Optuna and SQLAlchemy import late: two threads must not be the first to do so."""
+    require("optuna").storages.RDBStorage("sqlite://")
 
 
 def _require_device(device: str) -> None:
@@ -260,8 +279,9 @@ def _found(plan: Plan, facts: Facts, entrants: Sequence[Entrant]) -> list[str]:
             for line in pilot.describe(facts.pilot, rates, settings.rates)
         ),
         *pilot.troubles(facts.pilot, entrants),
-        f"each run: {each_run}; learning rate {settings.schedule}{except_}; {settings.tune} tuning "
-        f"runs and {settings.seeds} seeds per method",
+        f"each run: {each_run}; learning rate {settings.schedule}{except_}; "
+        f"{settings.tunings} x {settings.tune} trials and {settings.tunings} x {settings.seeds} "
+        "reported runs per method",
     ]
 
 

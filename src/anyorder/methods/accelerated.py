@@ -138,7 +138,7 @@ class Accelerated(Optimizer):
     answer_buffer = "difference"
 
     lr: float = hyper(
-        1.0, ge=0, search="log", low=1e-2, high=1.0, doc="factor on the theoretical step size"
+        1.0, ge=0, search="log", low=1e-2, high=1e2, doc="factor on the theoretical step size"
     )
     form: Form = hyper("nesterov_convex", choices=FORMS, doc="member of the family")
     mu: float | None = hyper(None, gt=0, unit="gradient / parameter", doc="smallest curvature")

@@ -68,7 +68,7 @@ class AdaGrad(Optimizer):
     rule = ADAGRAD
 
     lr: float = hyper(
-        1e-2, ge=0, search="log", low=1e-3, high=1.0, unit="parameter", doc="learning rate"
+        1e-2, ge=0, search="log", low=1e-4, high=1.0, unit="parameter", doc="learning rate"
     )
     lr_decay: float = hyper(0.0, ge=0, unit="1 / step", doc="decay of the learning rate over steps")
     initial: float = hyper(0.0, ge=0, unit="gradient^2", doc="initial value of the sum")

@@ -145,8 +145,8 @@ class AdaHessian(Optimizer):
         0.15,
         ge=0,
         search="log",
-        low=1e-3,
-        high=1.0,
+        low=1.5e-3,
+        high=15.0,
         unit="share of a Newton step",
         doc="learning rate",
     )

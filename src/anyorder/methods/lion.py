@@ -45,7 +45,7 @@ class Lion(Optimizer):
     rule = SIGN
 
     lr: float = hyper(
-        1e-4, ge=0, search="log", low=1e-5, high=1e-2, unit="parameter", doc="learning rate"
+        1e-4, ge=0, search="log", low=1e-6, high=1e-2, unit="parameter", doc="learning rate"
     )
     betas: tuple[float, float] = hyper(
         (0.9, 0.99), ge=0, lt=1, doc="momentum weights in the update and in the state"

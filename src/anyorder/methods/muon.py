@@ -96,8 +96,8 @@ class Muon(ByRole):
         0.02,
         ge=0,
         search="log",
-        low=1e-3,
-        high=1e-1,
+        low=2e-4,
+        high=2.0,
         unit="parameter",
         doc="learning rate of matrices",
     )

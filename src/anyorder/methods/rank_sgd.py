@@ -80,7 +80,7 @@ class RankSGD(Population):
         gt=0,
         search="log",
         low=1e-3,
-        high=1.0,
+        high=10.0,
         unit="parameter",
         doc="scale of the random points",
     )

@@ -88,7 +88,7 @@ class SCALE(ByRole):
     }
 
     lr: float = hyper(
-        1e-3, ge=0, search="log", low=1e-4, high=1e-1, unit="parameter", doc="learning rate"
+        1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
     )
     momentum: float = hyper(
         0.9, ge=0, lt=1, doc="momentum factor of the output layer; 0 for none, and no state"

@@ -119,7 +119,7 @@ class ScheduleFreeAdamW(Optimizer):
     scheduled = False
 
     lr: float = hyper(
-        2.5e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
+        2.5e-3, ge=0, search="log", low=2.5e-5, high=0.25, unit="parameter", doc="learning rate"
     )
     betas: tuple[float, float] = hyper(
         (0.9, 0.999),

@@ -79,7 +79,7 @@ class SSO(Optimizer):
     rule = MOVE
 
     lr: float = hyper(
-        1.0, ge=0, search="log", low=1e-1, high=1e2, unit="output^2 / loss",
+        1.0, ge=0, search="log", low=1e-2, high=1e2, unit="output^2 / loss",
         doc="learning rate eta in output space; with 1/L the surrogate is a bound",
     )  # fmt: skip
     inner: Literal["armijo", "gd", "lbfgs"] = hyper(

@@ -32,7 +32,7 @@ def test_a_method_in_full() -> None:
 def test_a_foreign_class_in_full() -> None:
     found = catalogue.method("torch.optim:LBFGS")
     options = {row["name"]: row for row in found["options"]}
-    assert options["lr"]["search"] == "log 0.1..1 (assumed)"
+    assert options["lr"]["search"] == "log 0.01..100 (by name)"
     assert options["history_size"]["default"] == 100
     assert found["needs"] == ["grad"]
 

@@ -34,6 +34,8 @@ TINY = (
     "1",
     "--evaluations",
     "2",
+    "--no-twin",
+    "--no-defaults",
 )
 
 
@@ -52,11 +54,12 @@ def test_every_setting_has_an_option_with_its_default(call: Callable[..., Any]) 
         if each.name not in ("problem", "options")
     }
     text = call("compare", "--help").out
-    for name in (*options, "methods", "set", "option", "out", "storage", "extend", "json"):
+    flags = [name.replace("_", "-") for name in options]
+    for name in (*flags, "methods", "set", "space", "option", "out", "storage", "extend", "json"):
         assert f"--{name} " in text
     assert "Tuning sampler: qmc, random or tpe." in text
     page = (SRC.parent / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert [name for name in options if f"| `--{name}" not in page] == []
+    assert [name for name in flags if f"| `--{name}" not in page] == []
 
 
 def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path: Path) -> None:
@@ -92,7 +95,13 @@ def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path
         (["digits", "--methods", "adamv"], 2, "Did you mean 'adamw'"),
         (["digits", "--methods", "adamw", "--set", "adamw.lrr=1"], 2, "Did you mean 'lr'"),
         (["digits", "--budget", "soon"], 2, "cannot read the budget 'soon'"),
-        (["digits", "--budget", "9rankings"], 2, "a ranking has no fixed price"),
+        (["digits", "--budget", "9rankings"], 2, "rankings have no fixed price"),
+        (["digits", "--budget", "9output_grads"], 2, "output_grads have no fixed price"),
+        (["digits", "--budget", "9targets"], 2, "cannot read the budget '9targets'"),
+        (["digits", "--methods", "torch.optim:Adm,no.such:Y"], 2, "Did you mean 'Adam'"),
+        (["digits", "--baseline", "adam"], 2, "the baseline 'adam' is not one of the methods"),
+        (["digits", "--space", "adamw.lr=1..2"], 2, "range of adamw.lr: expected log:LOW..HIGH"),
+        (["digits", "--timeout", "soon"], 2, "timeout: cannot read"),
         (["digits", "--tune", "-1"], 2, "tune: expected at least 0"),
         (["digits", "--storage", "oracle://x/y"], 4, "use sqlite or postgresql"),
         (["nothing.py"], 3, "does not exist"),
@@ -156,7 +165,8 @@ class Mine(torch.optim.SGD):
 def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(STOPPING)
     os.mkfifo(tmp_path / "gate")
-    words = ("--budget", "20grads", "--tune", "0", "--seeds", "9", "--threads", "1", "--out", "o")
+    words = ("--budget", "20grads", "--tune", "0", "--seeds", "9", "--threads", "1", "--out", "o",
+             "--no-twin", "--no-defaults")
     process = start(tmp_path, "mine.py:Mine", *words)
     with (tmp_path / "gate").open("w"):  # opens as soon as the other end is opened for reading
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
@@ -176,7 +186,8 @@ def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
     def small_disk() -> None:  # writes that make a file longer than this fail, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
 
-    words = ("--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o")
+    words = ("--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o",
+             "--no-twin", "--no-defaults")
     process = start(tmp_path, "sgd", *words, preexec_fn=small_disk)
     out, err = process.communicate()
     assert process.returncode == 4, out + err

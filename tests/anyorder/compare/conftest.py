@@ -113,6 +113,8 @@ def tiny(tmp_path: Path) -> Callable[..., Any]:
             "seeds": 2,
             "threads": 1,
             "evaluations": 5,
+            "twin": False,
+            "defaults": False,
         }
         settings = Settings(problem, **{**wanted, **changes})
         request = Request(settings, methods or ("sgd",), tmp_path / "out")
@@ -124,7 +126,10 @@ def tiny(tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def small_plan() -> Plan:
     """A plan of two methods, one of which has nothing to tune."""
-    settings = Settings("quadratic", budget="20grads", tune=3, seeds=2, schedule="constant")
+    settings = Settings(
+        "quadratic", budget="20grads", tune=3, seeds=2, schedule="constant", defaults=False,
+        twin=False,
+    )  # fmt: skip
     return Plan(settings, [Entry("a", "a", "1", {}, True), Entry("b", "b", "1", {}, False)], "", {})
 
 

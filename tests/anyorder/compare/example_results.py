@@ -10,7 +10,7 @@ from typing import Any
 from anyorder.compare.plan.entrants import resolve_all
 from anyorder.compare.plan.items import Item, Task, items
 from anyorder.compare.plan.plan import Entry, Plan
-from anyorder.compare.plan.seeds import BLOCK
+from anyorder.compare.plan.seeds import BLOCK, stream
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.plan.space import Dimension, configuration
 from anyorder.compare.run.environment import Environment
@@ -79,7 +79,10 @@ def facts(**problem: Any) -> Facts:
 def plan(*methods: str, **settings: Any) -> Plan:
     """A plan of methods of this library."""
     entries = [Entry.of(each) for each in resolve_all(methods)]
-    wanted = {"problem": "p", "budget": "20grads", "schedule": "constant", **settings}
+    wanted = {
+        "problem": "p", "budget": "20grads", "schedule": "constant", "defaults": False, "twin": False,
+        **settings,
+    }  # fmt: skip
     return Plan(Settings(**wanted), entries, "", {"anyorder": "0", "torch": "0"})
 
 
@@ -94,7 +97,8 @@ def measured(names: Sequence[str], problem: str = "digits", **settings: Any) -> 
     """A comparison that is really run, in this process."""
     described, found = load(problem), pilot()
     entrants = resolve_all(names)
-    chosen = Settings(problem, schedule="constant", **settings)
+    wished: dict[str, Any] = {"defaults": False, "twin": False, **settings}
+    chosen = Settings(problem, schedule="constant", **wished)
     wanted = Plan(chosen, [Entry.of(each) for each in entrants], "", {})
     outcomes: dict[str, Outcome] = {}
     told = Described(
@@ -112,10 +116,20 @@ def measured(names: Sequence[str], problem: str = "digits", **settings: Any) -> 
     for item in items(wanted):
         entry = next(each for each in wanted.methods if each.name == item.method)
         entrant = next(each for each in entrants if each.name == item.method)
-        index = item.index
         if item.kind == "report":
-            index = storing.chosen(wanted, entry, item.tuning, outcomes, described.goal)
-        config = configuration(entrant.space, index, sampler="qmc", seed=0)
+            best = storing.chosen(wanted, entry, item.tuning, outcomes, described.goal)
+            key = Item.trial(item.method, item.tuning, best).key
+            config = outcomes[key].config if key in outcomes else {}
+        else:
+            keys = [Item.trial(item.method, item.tuning, i).key for i in range(item.index)]
+            config = configuration(
+                entrant.space,
+                max(item.index, 0),
+                trials=chosen.tune,
+                sampler="qmc",
+                stream=stream(item.method, item.tuning),
+                past=storing.past([outcomes[key] for key in keys], described.goal),
+            )
         job = Task(chosen, entry, item, config, dict(NOMINAL_RATES))
         record = run_task(described, entrant, job)
         record.warmup_seconds = 0.01
@@ -231,7 +245,9 @@ def searched(name: str = "lr", low: float = 1e-4, high: float = 1.0) -> Dimensio
 
 def results(*methods: MethodRecord, budget: str = "150forwards", **problem: Any) -> Results:
     """A comparison of these methods."""
-    settings = Settings("made up", budget=budget, tune=0, schedule="constant")
+    settings = Settings(
+        "made up", budget=budget, tune=0, schedule="constant", defaults=False, twin=False
+    )
     described: dict[str, Any] = {
         "name": "made up", "spec": "made up", "options": {}, "metric": "score", "goal": "max",
         "target": 0.8, "optimum": None, "schedule": "constant", "parameters": 7, "source": "",

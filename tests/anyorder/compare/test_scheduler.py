@@ -15,7 +15,7 @@ import pytest
 from example_results import facts, point, run
 
 from anyorder.compare import scheduler
-from anyorder.compare.plan.entrants import resolve, resolve_all
+from anyorder.compare.plan.entrants import resolve_all
 from anyorder.compare.plan.items import Item, Task, items
 from anyorder.compare.plan.plan import Entry, Plan
 from anyorder.compare.plan.settings import Settings
@@ -79,7 +79,15 @@ class Told(Silent):
 @pytest.fixture
 def plan() -> Plan:
     entrants = resolve_all(["sgd", "fixed=sgd"], ["fixed.lr=0.1", "fixed.momentum=0"])
-    settings = Settings("quadratic", budget="20grads", tune=3, seeds=2, schedule="constant")
+    settings = Settings(
+        "quadratic",
+        budget="20grads",
+        tune=3,
+        seeds=2,
+        schedule="constant",
+        defaults=False,
+        twin=False,
+    )
     return Plan(settings, [Entry.of(each) for each in entrants], "", {})
 
 
@@ -93,7 +101,7 @@ class House:
         self.told = Told()
         self.folder = folder
         (folder / "runs").mkdir(exist_ok=True)
-        entrants = [resolve(each.spec, each.name, each.fixed) for each in self.plan.methods]
+        entrants = [each.entrant() for each in self.plan.methods]
         self.scheduler = Scheduler(self.plan, entrants, self.storage, facts(), self.told, folder)
         self.scheduler.prepare()
 
@@ -127,21 +135,21 @@ def test_all_runs_are_done_in_the_order_of_the_plan(house: Any) -> None:
 def test_tasks_hold_what_runs_need(house: Any) -> None:
     home = house()
     asked = dict(home.work().asked)
-    tune, report = asked["tune/sgd/0"], asked["report/sgd/1"]
-    assert (tune.item, report.item) == (Item.trial("sgd", 0), Item("report", "sgd", -1, 1))
+    tune, report = asked["tune/sgd/0/0"], asked["report/sgd/0/1"]
+    assert (tune.item, report.item) == (Item.trial("sgd", 0, 0), Item.report("sgd", 0, 1))
     assert tune.settings == report.settings == home.plan.settings
     assert report.limits.to_dict() == {"forwards": 60.0}
-    assert asked["report/fixed/0"].config == {}
-    assert asked["report/fixed/0"].method.fixed == {"lr": 0.1, "momentum": 0}
+    assert asked["report/fixed/0/0"].config == {}
+    assert asked["report/fixed/0/0"].method.fixed == {"lr": 0.1, "momentum": 0}
 
 
 def test_the_best_configuration_is_reported(house: Any) -> None:
-    values = {"tune/sgd/0": 3.0, "tune/sgd/1": 1.0, "tune/sgd/2": 2.0}
+    values = {"tune/sgd/0/0": 3.0, "tune/sgd/0/1": 1.0, "tune/sgd/0/2": 2.0}
     pool = house().work(lambda key, task: good(key, task, values.get(key, 9.0)))
     asked = dict(pool.asked)
-    best = asked["tune/sgd/1"].config
-    assert asked["report/sgd/0"].config == asked["report/sgd/1"].config == best
-    assert best != asked["tune/sgd/0"].config
+    best = asked["tune/sgd/0/1"].config
+    assert asked["report/sgd/0/0"].config == asked["report/sgd/0/1"].config == best
+    assert best != asked["tune/sgd/0/0"].config
 
 
 def test_if_all_tuning_fails_the_default_is_reported(house: Any) -> None:
@@ -149,52 +157,54 @@ def test_if_all_tuning_fails_the_default_is_reported(house: Any) -> None:
         return [Event("done", key, failed_run(task, "no"))]
 
     asked = dict(house().work(failing).asked)
-    assert asked["report/sgd/0"].config == asked["tune/sgd/0"].config
+    assert asked["report/sgd/0/0"].config == asked["tune/sgd/0/0"].config
 
 
 def test_the_default_is_not_run_twice(house: Any) -> None:
-    worse = {"tune/sgd/0": 1.0}
+    worse = {"tune/sgd/0/0": 1.0}
     home = house(defaults=True)
     pool = home.work(lambda key, task: good(key, task, worse.get(key, 2.0)))
     assert not [key for key, _ in pool.asked if key.startswith("default/")]
-    assert home.storage.outcomes()["default/sgd/0"].record is None
+    assert home.storage.outcomes()["default/sgd/0/0"].record is None
 
 
 def test_the_default_is_run_where_another_was_chosen(house: Any) -> None:
-    better = {"tune/sgd/2": 0.5}
+    better = {"tune/sgd/0/2": 0.5}
     pool = house(defaults=True).work(lambda k, m: good(k, m, better.get(k, 2.0)))
     asked = dict(pool.asked)
-    assert asked["default/sgd/1"].config == asked["tune/sgd/0"].config
-    assert "default/fixed/1" not in asked
+    assert asked["default/sgd/0/1"].config == asked["tune/sgd/0/0"].config
+    assert "default/fixed/0/1" not in asked
 
 
 def test_a_dead_worker_is_given_a_second_chance(house: Any) -> None:
     died: list[str] = []
 
     def dying(key: str, task: Task) -> list[Event]:
-        if key == "tune/sgd/1" and not died:
+        if key == "tune/sgd/0/1" and not died:
             died.append(key)
             return [Event("died", key, "was killed by SIGSEGV")]
         return good(key, task)
 
     home = house()
     pool = home.work(dying)
-    assert [key for key, _ in pool.asked].count("tune/sgd/1") == 2
-    assert home.storage.outcomes()["tune/sgd/1"].record.status == "done"
+    assert [key for key, _ in pool.asked].count("tune/sgd/0/1") == 2
+    assert home.storage.outcomes()["tune/sgd/0/1"].record.status == "done"
     assert home.told.lines == ["tune 1  sgd: its process was killed by SIGSEGV; trying again"]
 
 
 def test_and_no_third_one(house: Any) -> None:
     def dying(key: str, task: Task) -> list[Event]:
-        return [Event("died", key, "was killed by SIGSEGV")] if "sgd/1" in key else good(key, task)
+        return (
+            [Event("died", key, "was killed by SIGSEGV")] if "sgd/0/1" in key else good(key, task)
+        )
 
     home = house()
     pool = home.work(dying)
-    record = home.storage.outcomes()["report/sgd/1"].record
+    record = home.storage.outcomes()["report/sgd/0/1"].record
     assert (record.status, record.stop_reason) == ("failed", "crashed")
     assert record.error == "the process was killed by SIGSEGV, in each of 2 attempts"
-    assert [key for key, _ in pool.asked].count("report/sgd/1") == 2
-    assert home.storage.outcomes()["report/fixed/1"].record.status == "done"
+    assert [key for key, _ in pool.asked].count("report/sgd/0/1") == 2
+    assert home.storage.outcomes()["report/fixed/0/1"].record.status == "done"
 
 
 def test_an_unforeseen_error_is_a_failed_run(house: Any) -> None:
@@ -203,7 +213,7 @@ def test_an_unforeseen_error_is_a_failed_run(house: Any) -> None:
 
     home = house()
     home.work(broken)
-    record = home.storage.outcomes()["report/sgd/0"].record
+    record = home.storage.outcomes()["report/sgd/0/0"].record
     assert (record.status, record.error, record.traceback) == (
         "failed",
         "TypeError: x",
@@ -215,7 +225,7 @@ def test_an_interruption_gives_runs_back(house: Any) -> None:
     asked = threading.Event()
 
     def interrupted(key: str, task: Task) -> list[Event]:
-        if key == "tune/sgd/2":
+        if key == "tune/sgd/0/2":
             asked.set()
             return [Event("point", key, point(fraction=0.1, val_loss=1.0))]
         return good(key, task)
@@ -224,10 +234,10 @@ def test_an_interruption_gives_runs_back(house: Any) -> None:
     with pytest.raises(Interrupted):
         home.work(interrupted, asked)
     states = home.storage.states()
-    assert states["tune/sgd/1"] == "done"
-    assert states["tune/sgd/2"] == "waiting"
+    assert states["tune/sgd/0/1"] == "done"
+    assert states["tune/sgd/0/2"] == "waiting"
     pool = house().work()
-    assert pool.asked[0][0] == "tune/sgd/2"
+    assert pool.asked[0][0] == "tune/sgd/0/2"
     assert set(home.storage.states().values()) == {"done"}
 
 
@@ -235,7 +245,7 @@ def test_a_result_that_came_too_late_does_not_count(house: Any) -> None:
     home = house()
 
     def overtaken(key: str, task: Task) -> list[Event]:
-        if key == "tune/sgd/0":
+        if key == "tune/sgd/0/0":
             home.storage.release(Item.from_key(key))
             other = Storage(home.storage.url)
             other.key = home.storage.key
@@ -246,7 +256,7 @@ def test_a_result_that_came_too_late_does_not_count(house: Any) -> None:
         return good(key, task)
 
     home.work(overtaken)
-    assert home.storage.outcomes()["tune/sgd/0"].record.final.loss == 0.25
+    assert home.storage.outcomes()["tune/sgd/0/0"].record.final.loss == 0.25
     assert "another process took over this run" in home.told.lines[0]
 
 
@@ -259,17 +269,50 @@ def test_tpe_draws_after_what_it_learns_from(house: Any) -> None:
         os.unlink(home.folder / "compare.db")
         return found
 
-    first, again, other = run("tune/sgd/0"), run("tune/sgd/0"), run("tune/sgd/1")
+    first, again, other = run("tune/sgd/0/0"), run("tune/sgd/0/0"), run("tune/sgd/0/1")
     assert first == again
-    assert first["tune/sgd/5"] != other["tune/sgd/5"]
+    assert first["tune/sgd/0/5"] != other["tune/sgd/0/5"]
+
+
+def test_an_edge_trial_waits_and_goes_beyond_the_edge(house: Any) -> None:
+    """Two workers: the last trial of a tuning starts after the earlier ones have ended."""
+    home = house(tune=4, tunings=2)
+    (lr, _) = home.scheduler.entrants["sgd"].space
+    best = max((0, 1), key=lambda t: _drawn(home, t, 1)["lr"])
+    edge = replace(lr, low=1e-5, high=_drawn(home, best, 1)["lr"] * 1.01)
+    entrant = home.scheduler.entrants["sgd"]
+    home.scheduler.entrants["sgd"] = replace(entrant, space=(edge, *entrant.space[1:]))
+    better = f"tune/sgd/{best}/1"
+    pool = home.work(lambda key, task: good(key, task, 0.0 if key == better else 1.0))
+    found = {key: task.config for key, task in pool.asked}
+    assert found[f"tune/sgd/{best}/3"] == {**found[better], "lr": pytest.approx(edge.high * 10)}
+    states = {item.key: "waiting" for item in home.scheduler.items}
+    last = Item.trial("sgd", 0, 3)
+    assert not home.scheduler._ready(last, states)
+    states |= {Item.trial("sgd", 0, index).key: "done" for index in range(3)}
+    assert home.scheduler._ready(last, states)
+
+
+def _drawn(home: House, tuning: int, index: int) -> dict[str, Any]:
+    return home.scheduler._draw(Item.trial("sgd", tuning, index))
+
+
+def test_every_tuning_reports_what_it_chose_itself(house: Any) -> None:
+    values = {"tune/sgd/0/1": 0.0, "tune/sgd/1/2": 0.0}
+    pool = house(tunings=2).work(lambda key, task: good(key, task, values.get(key, 1.0)))
+    found = {key: task.config for key, task in pool.asked}
+    assert found["tune/sgd/0/0"] == found["tune/sgd/1/0"]
+    assert found["tune/sgd/0/1"] != found["tune/sgd/1/1"]
+    assert found["report/sgd/0/1"] == found["tune/sgd/0/1"]
+    assert found["report/sgd/1/10000"] == found["tune/sgd/1/2"]
 
 
 def test_curves_are_kept_line_by_line(house: Any) -> None:
     home = house()
     home.work()
-    lines = (home.folder / "runs" / "report-sgd-0.jsonl").read_text().splitlines()
+    lines = (home.folder / "runs" / "report-sgd-0-0.jsonl").read_text().splitlines()
     begin, point, end = map(json.loads, lines)
-    assert begin["run"] == "report/sgd/0"
+    assert begin["run"] == "report/sgd/0/0"
     assert point["val_loss"] == 1.0
     assert end["end"]["status"] == "done"
     assert "curve" not in end["end"]

@@ -89,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Request, Any, To
     """One comparison for all tests that only look at what it left."""
     out = tmp_path_factory.mktemp("session") / "out"
     settings = Settings(
-        "digits", budget="12grads", tune=2, seeds=2, threads=1, evaluations=4, defaults=True
+        "digits", budget="12grads", tune=2, seeds=2, threads=1, evaluations=4, twin=False
     )
     request = Request(settings, METHODS, out)
     return (request, *again(request))
@@ -100,7 +100,7 @@ def test_results_are_written_as_they_are_returned(finished: Any) -> None:
     assert results.load(request.out / "results.json") == found
     assert [method.name for method in found.methods] == list(METHODS)
     for method in found.methods:
-        assert len(method.tuning) == 2
+        assert [len(tuning.trials) for tuning in method.tunings] == [2]
         assert [run.seed for run in method.runs] == [0, 1]
         assert method.failed is None
     assert found.budget == {"forwards": 36.0}
@@ -117,10 +117,11 @@ def test_default_runs_are_those_of_trial_0(finished: Any) -> None:
     _, found, told = finished
     for method in found.methods:
         assert len(method.default_runs) == 2
-        assert method.default_runs[0].config == method.tuning[0].config
-        if method.chosen == 0:
+        (tuning,) = method.tunings
+        assert method.default_runs[0].config == tuning.trials[0].config
+        if tuning.chosen == 0:
             assert method.default_runs == method.runs
-            assert f"default/{method.name}/0" not in told.runs
+            assert f"default/{method.name}/0/0" not in told.runs
 
 
 def test_what_was_said_before_the_start(finished: Any) -> None:
@@ -146,7 +147,7 @@ def test_the_command_repeats_it(finished: Any) -> None:
     _, found, _ = finished
     words = found.command.split()
     assert words[:5] == ["anyorder", "compare", "digits", "--methods", ",".join(METHODS)]
-    for part in ("--budget 12grads", "--tune 2", "--seeds 2", "--defaults", "--threads 1"):
+    for part in ("--budget 12grads", "--tune 2", "--seeds 2", "--no-twin", "--threads 1"):
         assert part in found.command
 
 
@@ -163,8 +164,8 @@ def test_more_only_if_asked_and_then_only_more(finished: Any) -> None:
         again(request, seeds=3)
     more, told = again(request, seeds=3, methods=("sgd", "lion"), defaults=False, extend=True)
     assert [method.name for method in more.methods] == [*METHODS, "lion"]
-    assert not [key for key in told.runs if key in ("report/sgd/0", "tune/sgd/0", "report/mezo/1")]
-    assert "report/sgd/2" in told.runs
+    assert not [key for key in told.runs if key in ("report/sgd/0/0", "tune/sgd/0/0", "report/mezo/0/1")]
+    assert "report/sgd/0/2" in told.runs
     assert more.methods[0].runs[:2] == found.methods[0].runs
 
 
@@ -273,13 +274,17 @@ def test_the_estimate_follows_budget_and_jobs(finished: Any) -> None:
 
 WORDS = [
     "compare", "quadratic", "--methods", "sgd,adamw", "--budget", "200grads", "--tune", "2",
-    "--seeds", "2", "--threads", "1",
+    "--seeds", "2", "--threads", "1", "--no-twin", "--no-defaults",
 ]  # fmt: skip
 
 
 #: The same as above, for this process, which has PyTorch in memory already.
 REQUEST = Request(
-    Settings("quadratic", budget="200grads", tune=2, seeds=2, threads=1), ("sgd", "adamw"), Path()
+    Settings(
+        "quadratic", budget="200grads", tune=2, seeds=2, threads=1, twin=False, defaults=False
+    ),
+    ("sgd", "adamw"),
+    Path(),
 )
 
 

@@ -27,6 +27,7 @@ _EXPECTED = {
     "float_type": "a number",
     "greater_than_equal": "at least {ge}",
     "int_type": "a whole number",
+    "less_than_equal": "at most {le}",
     "list_type": "a list",
     "literal_error": "{expected}",
     "string_type": "a string",

@@ -7,7 +7,6 @@ any of these another name, so that one method can take part twice with different
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import difflib
 import hashlib
@@ -18,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -29,12 +28,20 @@ import torch
 
 import anyorder
 from anyorder import methods
-from anyorder.compare.plan.space import Config, Dimension, assumed, declared
+from anyorder.compare.plan.space import (
+    Config,
+    Dimension,
+    SpaceError,
+    declared,
+    foreign,
+    literal,
+    user_space,
+)
 from anyorder.errors import AnyOrderError
-from anyorder.hyper import refuse_unknown
+from anyorder.hyper import Hyper, refuse_unknown
 from anyorder.optimizer import Optimizer
 
-_LABEL = re.compile(r"(?P<label>[A-Za-z0-9_.+-]+)=(?P<spec>.+)")
+_LABEL = re.compile(r"(?P<label>[A-Za-z0-9_.+-]+)=(?P<spec>.+)", re.DOTALL)
 
 
 class EntrantError(AnyOrderError, ValueError):
@@ -58,6 +65,8 @@ class Entrant:
         defaults: every setting and its default.
         fixed: settings set by the user, which are not tuned.
         space: the search space.
+        ranges: the part of it set by the user, as text.
+        failed: why it cannot be used, else None; it then has no class of its own.
     """
 
     name: str
@@ -67,6 +76,13 @@ class Entrant:
     defaults: dict[str, Any]
     fixed: dict[str, Any]
     space: tuple[Dimension, ...]
+    ranges: dict[str, str] = field(default_factory=dict[str, str])
+    failed: str | None = None
+
+    @classmethod
+    def unusable(cls, name: str, spec: str, why: str) -> Entrant:
+        """Return an entrant that cannot be used."""
+        return cls(name, spec, torch.optim.Optimizer, "", {}, {}, (), failed=why)
 
     @property
     def ours(self) -> bool:
@@ -94,6 +110,8 @@ class Entrant:
     @property
     def path(self) -> str:
         """Full name of the class."""
+        if self.failed is not None:
+            return self.spec
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
 
     def settings(self, config: Mapping[str, Any] | None = None) -> Config:
@@ -102,21 +120,29 @@ class Entrant:
 
     def describe(self) -> str:
         """Resolved class, version, settings and search space as text."""
+        if self.failed is not None:
+            return f"{self.name} cannot be used: {self.failed}"
         settings = ", ".join(f"{name}={value}" for name, value in self.settings().items())
         searched = ", ".join(map(str, self.space)) or "nothing"
         return f"{self.name}: {self.path} {self.version}; {settings}; searched: {searched}"
 
 
-def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]:
+def resolve_all(
+    specs: Iterable[str], sets: Iterable[str] = (), spaces: Iterable[str] = ()
+) -> list[Entrant]:
     """Resolve all entrants of a comparison.
+
+    A class from elsewhere that cannot be imported does not stop the others: it has ``failed`` set.
 
     Args:
         specs: names and import paths, see the module docstring.
         sets: ``METHOD.NAME=VALUE``, fixing a hyper-parameter of one of them.
+        spaces: ``METHOD.NAME=RANGE``, searching a hyper-parameter of one of them in that range.
 
     Raises:
-        EntrantError: a method is unknown, not an optimizer, or appears twice under one name, or a
-            setting is wrong.
+        EntrantError: no method can be used, one appears twice under one name, or a setting is
+            wrong.
+        SpaceError: a range is wrong.
         UnknownMethodError: there is no such method; the message names the most similar.
         UnknownOptionError: there is no such hyper-parameter; the message names the most similar.
     """
@@ -127,29 +153,59 @@ def resolve_all(specs: Iterable[str], sets: Iterable[str] = ()) -> list[Entrant]
             raise EntrantError(f"{name} takes part twice; rename one of them, such as again={name}")
     if not names:
         raise EntrantError("expected at least one method, such as --methods adamw,lion")
-    wanted: dict[str, dict[str, str]] = {name: {} for name in names}
-    for each in sets:
-        name, option, value = _setting(each, names)
-        wanted[name][option] = value
-    return [resolve(spec, name, wanted[name]) for name, spec in parsed]
+    fixed = _by_method(sets, names, "lr=1e-3")
+    ranges = _by_method(spaces, names, "lr=log:1e-5..1e-1")
+    found = [_attempt(spec, name, fixed[name], ranges[name]) for name, spec in parsed]
+    reasons = [each.failed for each in found if each.failed is not None]
+    if len(reasons) == len(found):
+        raise EntrantError("; ".join(reasons))
+    return found
 
 
-def resolve(spec: str, name: str | None = None, sets: Mapping[str, Any] | None = None) -> Entrant:
+def _attempt(spec: str, name: str, sets: Mapping[str, str], ranges: Mapping[str, str]) -> Entrant:
+    try:
+        return resolve(spec, name, sets, ranges)
+    except EntrantError as error:
+        return Entrant.unusable(name, spec, str(error))
+
+
+def resolve(
+    spec: str,
+    name: str | None = None,
+    sets: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, str] | None = None,
+) -> Entrant:
     """Resolve one entrant; values in ``sets`` can be text from the command line."""
     cls, version = _find(spec)
-    label = name or spec
+    label, sets, ranges = name or spec, sets or {}, dict(ranges or {})
+    both = sorted(sets.keys() & ranges.keys())
+    if both:
+        raise SpaceError(f"{label}.{both[0]} has a fixed value and a range; remove one of them")
+    hypers = cls.hypers if issubclass(cls, Optimizer) else None
     if issubclass(cls, Optimizer):
         defaults = {key: each.default for key, each in cls.hypers.items()}
-        fixed = _checked(cls, sets or {}, defaults)
+        refuse_unknown(ranges, defaults, cls.__name__)
+        fixed = _checked(cls, sets, defaults)
         space = declared(cls.hypers, fixed)
     else:
         defaults, takes_all = _defaults(cls)
         if not takes_all:
-            refuse_unknown(sets or {}, defaults, label)
-        fixed = {key: _literal(value) for key, value in (sets or {}).items()}
+            refuse_unknown([*sets, *ranges], defaults, label)
+        fixed = {key: _literal(value) for key, value in sets.items()}
         _require_values(label, {**defaults, **fixed})
-        space = assumed(cls, defaults, fixed)
-    return Entrant(label, spec, cls, version, defaults, fixed, space)
+        space = foreign(cls, defaults, fixed, _declaring())
+    try:
+        space = user_space(space, ranges, defaults, hypers)
+    except SpaceError as error:
+        raise SpaceError(f"range of {label}.{error}") from error
+    return Entrant(label, spec, cls, version, defaults, fixed, space, ranges)
+
+
+@cache
+def _declaring() -> dict[str, tuple[str, Mapping[str, Hyper]]]:
+    """Name and hyper-parameters of every method of this library, by class name."""
+    classes = [(name, methods.get(name)) for name in methods.names()]
+    return {cls.__name__: (name, cls.hypers) for name, cls in classes}
 
 
 def _labelled(text: str) -> tuple[str, str]:
@@ -157,12 +213,23 @@ def _labelled(text: str) -> tuple[str, str]:
     return (match["label"], match["spec"]) if match else (text.strip(), text.strip())
 
 
-def _setting(text: str, names: Sequence[str]) -> tuple[str, str, str]:
+def _by_method(
+    texts: Iterable[str], names: Sequence[str], example: str
+) -> dict[str, dict[str, str]]:
+    """Options and their texts by method."""
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for each in texts:
+        name, option, value = _setting(each, names, example)
+        found[name][option] = value
+    return found
+
+
+def _setting(text: str, names: Sequence[str], example: str) -> tuple[str, str, str]:
     """Split ``METHOD.NAME=VALUE``; METHOD is a label or the last part of a unique one."""
     left, equals, value = text.partition("=")
     method, dot, option = left.strip().rpartition(".")
     if not equals or not dot or not option:
-        raise EntrantError(f"expected METHOD.NAME=VALUE, such as adamw.lr=1e-3, got {text!r}")
+        raise EntrantError(f"expected METHOD.NAME=VALUE, such as adamw.{example}, got {text!r}")
     matching = [n for n in names if n == method] or [
         n for n in names if n.rpartition(":")[2] == method
     ]
@@ -313,11 +380,6 @@ def _require_values(label: str, settings: Mapping[str, Any]) -> None:
 
 
 def _literal(value: Any) -> Any:
-    """Parse a value from the command line as a Python literal, or return the text."""
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            value = {"true": True, "false": False, "none": None}.get(value.lower(), value)
-    # JSON has no tuples, torch.optim accepts no lists.
+    """A value from a command line or a stored plan, which has lists for tuples."""
+    value = literal(value) if isinstance(value, str) else value
     return tuple(cast(list[Any], value)) if isinstance(value, list) else value

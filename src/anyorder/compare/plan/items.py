@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from anyorder.compare.plan.limits import Limits, grid
 from anyorder.compare.plan.seeds import report_seed, trial_seed
@@ -17,6 +19,8 @@ Kind = Literal["tune", "report", "default"]
 
 #: A trial is evaluated this many times less often: its curve is not reported.
 TUNING_EVALUATIONS = 4
+#: Characters of a method's name in the name of a file.
+LONGEST = 160
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ class Item:
         """Name of the run, unique in a comparison."""
         number = self.index if self.kind == "tune" else self.seed
         return f"{self.kind}/{self.method}/{self.tuning}/{number}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file of the run; other runs have other names."""
+        method = quote(self.method, safe="")
+        if len(method) > LONGEST:  # file systems end at 255
+            digest = hashlib.sha256(self.method.encode()).hexdigest()[:16]
+            method = f"{method[:LONGEST]}+{digest}"
+        number = self.index if self.kind == "tune" else self.seed
+        return f"{self.kind}-{method}-{self.tuning}-{number}.jsonl"
 
     @classmethod
     def from_key(cls, key: str) -> Item:

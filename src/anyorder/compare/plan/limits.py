@@ -26,10 +26,12 @@ class Limits:
             BudgetError: the text is invalid, or its unit has no price.
         """
         limits = Budget.parse(text).limits()
-        if "rankings" in limits:
+        units = [*rates, "forwards", "steps", "seconds"]
+        unpriced = [name for name in limits if name not in units]
+        if unpriced:
             raise BudgetError(
-                "a ranking has no fixed price, only its points have; write the budget in "
-                "ranked, values, grads, forwards, steps or seconds"
+                f"{unpriced[0]} have no fixed price, so methods cannot be compared by them; write "
+                f"the budget in {', '.join(units[:-1])} or {units[-1]}"
             )
         priced = [limits[kind] * rates[kind] for kind in rates if kind in limits]
         if "forwards" in limits:

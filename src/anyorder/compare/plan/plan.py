@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from anyorder.compare.plan.checked import STRICT
-from anyorder.compare.plan.entrants import Entrant
+from anyorder.compare.plan.entrants import Entrant, resolve
+from anyorder.compare.plan.limits import Limits, prices
+from anyorder.compare.plan.seeds import TWIN
 from anyorder.compare.plan.settings import Settings
 from anyorder.errors import AnyOrderError
 
@@ -49,7 +52,21 @@ class Entry:
     def of(cls, entrant: Entrant) -> Entry:
         """The entry of an entrant."""
         fixed = json.loads(json.dumps(entrant.fixed))  # tuples become lists, as after storage
-        return cls(entrant.name, entrant.spec, entrant.version, fixed, bool(entrant.space))
+        return cls(
+            entrant.name,
+            entrant.spec,
+            entrant.version,
+            fixed,
+            bool(entrant.space),
+            entrant.ranges,
+            failed=entrant.failed,
+        )
+
+    def entrant(self) -> Entrant:
+        """Resolve the entrant again."""
+        if self.failed is not None:
+            return Entrant.unusable(self.name, self.spec, self.failed)
+        return resolve(self.spec, self.name, self.fixed, self.space)
 
 
 @dataclass(frozen=True)
@@ -72,13 +89,39 @@ class Plan:
     versions: dict[str, str]
     looks: int = 1
 
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        entrants: Iterable[Entrant],
+        source: str = "",
+        versions: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """Return the plan for these entrants and the twin of the baseline.
+
+        Raises:
+            PlanError: the baseline is none of the methods, or cannot be used.
+        """
+        plan = cls(settings, [Entry.of(each) for each in entrants], source, dict(versions or {}))
+        usable = [each.name for each in plan.methods if each.failed is None]
+        if settings.baseline is not None and settings.baseline not in usable:
+            raise PlanError(
+                f"the baseline {settings.baseline!r} is not one of the methods that can be used: "
+                f"{', '.join(usable)}"
+            )
+        return _with_twin(plan)
+
     @property
     def baseline(self) -> str:
-        """Name of the method that the others are compared with; empty if there is none."""
+        """Name of the method that the others are compared with; empty if there is none.
+
+        That is the one set by the user, or ``adamw``, or the first one that can be used. It stays
+        the same when methods are added.
+        """
+        if self.settings.baseline is not None:
+            return self.settings.baseline
         usable = [each.name for each in self.methods if each.failed is None]
-        twins = [each.twin_of for each in self.methods if each.twin_of is not None]
-        usual = ["adamw"] if "adamw" in usable else usable
-        return next(iter([*filter(None, [self.settings.baseline]), *twins, *usual]), "")
+        return "adamw" if "adamw" in usable else next(iter(usable), "")
 
     @property
     def fingerprint(self) -> str:
@@ -91,12 +134,19 @@ class Plan:
         return self.settings.tune if self.settings.tune > 1 and method.search else 0
 
 
-#: Settings that may increase in an existing comparison.
-_EXTENSIBLE = ("seeds", "defaults")
+#: Settings that may increase in an existing comparison, and what they are called.
+_EXTENSIBLE = {"seeds": "seeds", "tunings": "tunings"}
+#: Settings that may be switched on in an existing comparison.
+_SWITCHES = {"defaults": "the default configurations", "twin": "a twin of the baseline"}
+#: Settings that change no number, unless the budget is a time.
+_CIRCUMSTANCES = ("jobs", "threads")
 
 
 def _essence(plan: Plan) -> dict[str, Any]:
-    settings = {n: v for n, v in asdict(plan.settings).items() if n not in _EXTENSIBLE}
+    free = {*_EXTENSIBLE, *_SWITCHES, "baseline", "timeout"}
+    if Limits.read(plan.settings.budget, prices()).seconds is None:
+        free.update(_CIRCUMSTANCES)
+    settings = {n: v for n, v in asdict(plan.settings).items() if n not in free}
     return {**settings, "source": plan.source, "versions": plan.versions}
 
 
@@ -106,43 +156,72 @@ def joined(stored: Plan, wanted: Plan, *, extend: bool) -> Plan:
     Args:
         stored: the stored plan.
         wanted: the requested plan.
-        extend: whether more seeds and methods may be added.
+        extend: whether more seeds, tunings and methods may be added.
 
     Raises:
         PlanError: the plans differ; the message says how, and what to do.
     """
+    old, new = stored.settings, wanted.settings
+    methods = [each for each in wanted.methods if each.twin_of is None]
+    known = {each.name: each for each in stored.methods if each.failed is None}
     differing = _differences("", _essence(stored), _essence(wanted))
-    known = {method.name: method for method in stored.methods}
-    for method in wanted.methods:
-        before = known.get(method.name, method)
-        differing += _differences(f"{method.name}, ", asdict(before), asdict(method))
+    if new.baseline not in (None, stored.baseline):
+        differing.append(f"baseline: {stored.baseline!r} there, {new.baseline!r} now")
+    for each in methods:
+        before = known.get(each.name, each)
+        if each.failed is not None and before.failed is None:
+            differing.append(f"{each.name} cannot be used here: {each.failed}")
+        else:
+            differing += _differences(f"{each.name}, ", asdict(before), asdict(each))
     if differing:
         raise PlanError(
             "this folder or database contains a comparison with another plan ("
             + "; ".join(differing)
             + "). Choose another folder with --out, or use the old values to continue it"
         )
-    old, new = stored.settings, wanted.settings
-    added = [method for method in wanted.methods if method.name not in known]
-    more = [f"method {method.name}" for method in added]
-    more += [f"{new.seeds} seeds instead of {old.seeds}"] * (new.seeds > old.seeds)
-    more += ["the default configurations"] * (new.defaults and not old.defaults)
-    if more and not extend:
+    names = {each.name for each in stored.methods}
+    added = [each for each in methods if each.name not in names]
+    repaired = {each.name: each for each in methods if each.failed is None}
+    repaired = {name: each for name, each in repaired.items() if name in names - known.keys()}
+    looked = [f"method {name}" for name in (*(each.name for each in added), *repaired)]
+    looked += [
+        f"{getattr(new, name)} {words} instead of {getattr(old, name)}"
+        for name, words in _EXTENSIBLE.items()
+        if getattr(new, name) > getattr(old, name)
+    ]
+    switched = [name for name in _SWITCHES if getattr(new, name) and not getattr(old, name)]
+    more = looked + [_SWITCHES[name] for name in switched]
+    if not more:
+        return stored
+    if not extend:
         raise PlanError(
             f"the existing comparison does not include {', '.join(more)}. Add --extend to extend "
             "it, or choose another folder with --out"
         )
-    seeds, defaults = max(old.seeds, new.seeds), old.defaults or new.defaults
-    return replace(
+    changes: dict[str, Any] = dict.fromkeys(switched, True)
+    changes |= {name: max(getattr(old, name), getattr(new, name)) for name in _EXTENSIBLE}
+    grown = replace(
         stored,
-        settings=replace(old, seeds=seeds, defaults=defaults),
-        methods=[*stored.methods, *added],
+        # Added methods do not change the baseline.
+        settings=replace(old, **changes, baseline=stored.baseline),
+        methods=[*(repaired.get(each.name, each) for each in stored.methods), *added],
+        looks=stored.looks + bool(looked),
     )
+    return _with_twin(grown)
+
+
+def _with_twin(plan: Plan) -> Plan:
+    """Return the plan with a twin of its baseline, if it wants one and has none."""
+    if not plan.settings.twin or any(each.twin_of is not None for each in plan.methods):
+        return plan
+    original = next(each for each in plan.methods if each.name == plan.baseline)
+    twin = replace(original, name=original.name + TWIN, twin_of=original.name)
+    return replace(plan, methods=[*plan.methods, twin])
 
 
 def _differences(whose: str, there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{whose}{name}: {there[name]!r} there, {now[name]!r} now"
         for name in now
-        if there[name] != now[name]
+        if name in there and there[name] != now[name]
     ]

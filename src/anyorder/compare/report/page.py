@@ -23,8 +23,8 @@ from anyorder.compare.report import tables
 from anyorder.compare.report.charts import marks
 from anyorder.compare.report.curves import figures
 from anyorder.compare.report.formats import listing, plural, show, show_interval, show_seconds
-from anyorder.compare.run.records import Pilot
 from anyorder.compare.report.tuning import first_tuning
+from anyorder.compare.run.records import Pilot
 from anyorder.compare.stats.estimators import seeds_needed
 from anyorder.compare.stats.records import AXES, judged_by, main_axis, succeeded
 from anyorder.compare.stats.verdicts import Row, compare_pairs, summarise

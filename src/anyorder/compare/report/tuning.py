@@ -28,7 +28,9 @@ def chosen_of(method: MethodRecord) -> Trial | None:
 def trial_values(method: MethodRecord, goal: Goal) -> Floats:
     """Value of each trial, with the sign changed if larger is better; inf without a result."""
     sign = 1.0 if goal == "min" else -1.0
-    values = (trial.value if trial.status == "done" else None for trial in first_tuning(method).trials)
+    values = (
+        trial.value if trial.status == "done" else None for trial in first_tuning(method).trials
+    )
     return np.asarray([math.inf if value is None else sign * value for value in values])
 
 

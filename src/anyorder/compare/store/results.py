@@ -15,7 +15,7 @@ from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.plan.items import Item, best_trial
 from anyorder.compare.plan.limits import Limits, prices
 from anyorder.compare.plan.plan import Entry, Plan
-from anyorder.compare.plan.space import Dimension
+from anyorder.compare.plan.space import Config, explored, open_edge
 from anyorder.compare.run.environment import Environment
 from anyorder.compare.run.records import RunRecord
 from anyorder.compare.store.schema import (
@@ -90,6 +90,11 @@ def score(outcome: Outcome, goal: str) -> tuple[float, float]:
     return (value if goal == "min" else -value), loss
 
 
+def past(outcomes: Iterable[Outcome], goal: str) -> list[tuple[Config, tuple[float, float]]]:
+    """Configurations and scores of earlier trials, from which later ones are drawn."""
+    return [(outcome.config, score(outcome, goal)) for outcome in outcomes]
+
+
 def chosen(plan: Plan, method: Entry, tuning: int, outcomes: Outcomes, goal: str) -> int:
     """Index of the trial whose configuration is reported for one tuning of a method."""
     keys = [Item.trial(method.name, tuning, index).key for index in range(plan.trials(method))]
@@ -99,6 +104,20 @@ def chosen(plan: Plan, method: Entry, tuning: int, outcomes: Outcomes, goal: str
 def _method(plan: Plan, entrant: Entrant, outcomes: Outcomes, goal: str) -> MethodRecord:
     entry = next(method for method in plan.methods if method.name == entrant.name)
     settings = plan.settings
+    if entry.failed is not None:
+        return MethodRecord(
+            name=entry.name,
+            spec=entry.spec,
+            class_name=entrant.path,
+            version=entry.version,
+            order=entrant.order,
+            needs=entrant.needs,
+            tunings=[],
+            runs=[],
+            default_runs=[],
+            twin_of=entry.twin_of,
+            failed=entry.failed,
+        )
     tunings = [
         _tuning(plan, entry, entrant, index, outcomes, goal) for index in range(settings.tunings)
     ]
@@ -137,7 +156,7 @@ def _tuning(
         trials=[_trial(number, outcome) for number, outcome in enumerate(found)],
         chosen=best,
         settings=plain(entrant.settings(found[best].config if found else {})),
-        space=list(entrant.space),
+        space=list(explored(entrant.space, plan.settings.tune, past(found, goal))),
     )
 
 
@@ -191,6 +210,11 @@ def _warnings(
             f"methods did not start at the same point (seed {', '.join(unequal)}): build(seed) of "
             "the problem returns different models in different processes"
         )
+    if all(len(method.runs) < 2 for method in methods):
+        says.append(
+            "one seed per method: nothing here separates a better method from a lucky one; add "
+            "seeds with --seeds 5 --extend"
+        )
     machines = environment.machines
     if "seconds" in budget and len(machines) > 1:
         says.append(f"seconds of {len(machines)} machines are compared: {', '.join(machines)}")
@@ -201,25 +225,16 @@ def _warnings(
 
 
 def _edges(method: MethodRecord) -> list[str]:
-    """Searched values that were best at an end of their range."""
+    """Chosen values at the edge of their search range, after it was extended where it could be."""
+    several = len(method.tunings) > 1
     return [
-        f"{method.name}: the best {each.name} ({tuning.settings[each.name]:.3g}) lies at the edge "
-        f"of what was searched ({each.low:g} to {each.high:g})"
+        f"{method.name}: the best {each.name} ({value:.3g}) is at the {side} edge of the search "
+        f"range ({each.low:g} to {each.high:g})" + f" in tuning {tuning.index}" * several
         for tuning in method.tunings
-        if tuning.chosen != 0
+        if tuning.trials
         for each in tuning.space
-        if _at_edge(each, tuning.settings[each.name])
+        if (side := open_edge(each, value := tuning.settings[each.name]))
     ]
-
-
-def _at_edge(dimension: Dimension, value: float) -> bool:
-    low, high = dimension.low, dimension.high
-    if low is None or high is None or low == high:
-        return False
-    share = (value - low) / (high - low)
-    if dimension.kind == "log":
-        share = math.log(value / low) / math.log(high / low)
-    return share < 0.02 or share > 0.98
 
 
 # --- Files -------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import anyorder
 from anyorder.compare.plan.items import Item
@@ -107,7 +109,11 @@ class Outage:
 
 def embedded_url(out: Path) -> str:
     """URL of the SQLite database in the folder of a comparison."""
-    return f"sqlite:///{(out / 'compare.db').resolve()}"
+    path = str((out / "compare.db").resolve())
+    if re.fullmatch(r"[\w/. ~+:,@()-]*", path):
+        return f"sqlite:///{path}"
+    # A character that means something in an address: SQLite's own form can quote it.
+    return f"sqlite:///file:{quote(path)}?uri=true"
 
 
 class Storage:

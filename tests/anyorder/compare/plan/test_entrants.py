@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from anyorder.compare.plan.entrants import EntrantError, resolve, resolve_all
+from anyorder.compare.plan.space import SpaceError
 from anyorder.hyper import HyperError, UnknownOptionError
 from anyorder.methods import UnknownMethodError
 from anyorder.methods.adamw import AdamW
@@ -118,6 +119,37 @@ def test_a_file_that_fails_or_holds_several(tmp_path: Path) -> None:
         resolve(str(two))
 
 
+def test_a_class_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path) -> None:
+    specs = ["sgd", "torch.optim:Adm", "no_such_package:X", f"{tmp_path}/none.py:Mine"]
+    sgd, *lost = resolve_all(specs, ["Adm.lr=1"], ["Mine.lr=log:1..2"])
+    assert sgd.failed is None
+    for each, says in zip(lost, ("Did you mean 'Adam'", "cannot import", "not exist"), strict=True):
+        assert says in str(each.failed)
+        assert (each.path, each.space, each.settings()) == (each.spec, (), {})
+        assert each.describe().startswith(f"{each.name} cannot be used: ")
+    with pytest.raises(EntrantError, match="Did you mean 'Adam'.*; cannot import"):
+        resolve_all(specs[1:3])
+
+
+def test_a_value_and_a_range_exclude_each_other() -> None:
+    with pytest.raises(SpaceError, match=r"sgd\.lr has a fixed value and a range"):
+        resolve_all(["sgd"], ["sgd.lr=1"], ["sgd.lr=log:1..2"])
+    with pytest.raises(UnknownOptionError, match="Did you mean 'lr'"):
+        resolve_all(["sgd"], [], ["sgd.lrr=log:1..2"])
+    with pytest.raises(EntrantError, match=r"such as adamw\.lr=log:1e-5\.\.1e-1"):
+        resolve_all(["sgd"], [], ["lr"])
+
+
+@pytest.mark.parametrize("name", ["a%41 b", "a?b", "a#b", "a\nb"])
+def test_paths_with_odd_characters(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / f"{name}.py"
+    path.write_text("import torch\nclass Mine(torch.optim.SGD): pass\n")
+    (found,) = resolve_all([f"odd={path}:Mine"])
+    assert (found.name, found.failed, found.cls.__name__) == ("odd", None, "Mine")
+    assert resolve(str(path)).cls is found.cls
+
+
 def test_an_argument_without_a_default_must_be_set(tmp_path: Path) -> None:
     path = tmp_path / "needy.py"
     path.write_text(
@@ -131,5 +163,10 @@ def test_an_argument_without_a_default_must_be_set(tmp_path: Path) -> None:
 
 def test_description_names_all_that_matters() -> None:
     words = resolve("torch.optim:Muon").describe()
-    for part in ("torch.optim:Muon", "torch.optim.Muon", "ns_steps=5", "lr log 1e-05..1 (assumed)"):
+    for part in (
+        "torch.optim:Muon",
+        "torch.optim.Muon",
+        "ns_steps=5",
+        "lr log 1e-05..0.1 (as muon)",
+    ):
         assert part in words

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from anyorder.compare.plan.limits import Limits, grid, prices
+from anyorder.compare.plan.limits import Limits, grid, prices, seconds
 from anyorder.oracle.ledger import NOMINAL_RATES, BudgetError
 
 MEASURED = {**NOMINAL_RATES, "grads": 2.5}
@@ -31,9 +31,16 @@ def test_measured_rates_change_the_price() -> None:
     assert Limits.read("100grads", MEASURED).forwards == 250.0
 
 
-def test_rankings_have_no_price() -> None:
-    with pytest.raises(BudgetError, match="ranking has no fixed price"):
-        Limits.read("100rankings", NOMINAL_RATES)
+@pytest.mark.parametrize("unit", ["rankings", "output_grads"])
+def test_some_answers_have_no_price(unit: str) -> None:
+    with pytest.raises(BudgetError, match=f"{unit} have no fixed price.* steps or seconds"):
+        Limits.read(f"100{unit},5s", NOMINAL_RATES)
+
+
+def test_durations() -> None:
+    assert [seconds(text) for text in ("90s", "10m", "2h")] == [90.0, 600.0, 7200.0]
+    with pytest.raises(BudgetError, match="expected a duration"):
+        seconds("10steps")
 
 
 def test_the_limit_that_comes_first_counts() -> None:
