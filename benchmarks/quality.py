@@ -28,7 +28,9 @@ from common import RESULTS
 
 from anyorder.compare.report.tuning import edge
 from anyorder.compare.stats.estimators import Interval
-from anyorder.compare.stats.verdicts import compare_pairs, summarise, time_to_target
+from anyorder.compare.stats.leaderboard import summarise
+from anyorder.compare.stats.targets import time_to_target
+from anyorder.compare.stats.verdicts import compare_pairs
 from anyorder.compare.store import results
 from anyorder.compare.store.schema import Results
 from anyorder.oracle.ledger import NOMINAL_RATES

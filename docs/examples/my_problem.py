@@ -53,16 +53,24 @@ class Spirals(Problem):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Judge on the validation points."""
-        return self._judge(model, slice(500, 750))
+        return self._judge(self._scores(model, slice(500, 750)), self.answers[500:750])
 
-    def test(self, model: nn.Module) -> dict[str, float]:
-        """Judge on the test points."""
-        return self._judge(model, slice(750, 1000))
+    def test_outputs(self, model: nn.Module) -> Tensor:
+        """Return a score for each test point."""
+        return self._scores(model, slice(750, 1000))
 
-    def _judge(self, model: nn.Module, rows: slice) -> dict[str, float]:
-        device = next(model.parameters()).device
-        points, answers = self.points[rows].to(device), self.answers[rows].to(device)
+    def score(self, outputs: Tensor, rows: Tensor) -> dict[str, float]:
+        """Judge some of the test points."""
+        return self._judge(outputs[rows.to(outputs.device)], self.answers[750:][rows])
+
+    def _scores(self, model: nn.Module, part: slice) -> Tensor:
         with evaluating(model):
-            loss = self.loss(model, (points, answers)).item()
-            right = (model(points).squeeze(1) > 0) == (answers > 0)
-        return {"loss": loss, "accuracy": right.float().mean().item()}
+            return model(self.points[part].to(next(model.parameters()).device)).squeeze(1)
+
+    def _judge(self, scores: Tensor, answers: Tensor) -> dict[str, float]:
+        answers = answers.to(scores.device)
+        right = (scores > 0) == (answers > 0)
+        return {
+            "loss": F.binary_cross_entropy_with_logits(scores, answers).item(),
+            "accuracy": right.float().mean().item(),
+        }

@@ -140,7 +140,7 @@ def _methods(text: str | None) -> tuple[str, ...]:
 def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> None:
     """Print the leaderboard, and exit with 1 if a run failed."""
     from anyorder.compare.report.terminal import leaderboard
-    from anyorder.compare.stats.verdicts import summarise
+    from anyorder.compare.stats.leaderboard import summarise
 
     rows = summarise(results)
     if as_json:
@@ -154,7 +154,7 @@ def _conclude(results: Results, out: Path, console: Console, as_json: bool) -> N
         )
     else:
         console.print()
-        console.print(leaderboard(results, rows, out))
+        console.print(leaderboard(results, rows, out), crop=False)
     if any(
         method.failed is not None or any(run.status == "failed" for run in method.runs)
         for method in results.methods

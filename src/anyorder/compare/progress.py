@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from anyorder.compare.plan.items import Item
+from anyorder.compare.run.estimate import Forecast
 from anyorder.compare.run.records import Point, RunRecord
 
 
@@ -18,8 +21,8 @@ class Silent:
     def say(self, lines: Iterable[str]) -> None:
         """Report a message."""
 
-    def begin(self, done: int, total: int, jobs: int, estimate: float) -> None:
-        """The runs begin: ``done`` are finished already, all take about ``estimate`` seconds."""
+    def begin(self, total: int, expected: Mapping[Item, float], jobs: int) -> None:
+        """The runs begin: ``total`` runs, and the expected seconds of each unfinished one."""
 
     def started(self, item: Item) -> None:
         """A run started."""
@@ -46,20 +49,21 @@ class Plain(Silent):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.done, self.total, self.here = 0, 0, 0
-        self.jobs, self.estimate, self.began = 1, 0.0, 0.0
+        self.done, self.total = 0, 0
+        self.forecast = Forecast({})
         self._since: dict[Item, float] = {}
 
     def say(self, lines: Iterable[str]) -> None:
-        """Print the lines."""
+        """Print the lines, wrapped at spaces to the width of the terminal, or to 80 columns."""
         for line in lines:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            for part in _cut(line, self.console.width) or [""]:
+                self.console.print(part, markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, done: int, total: int, jobs: int, estimate: float) -> None:
+    def begin(self, total: int, expected: Mapping[Item, float], jobs: int) -> None:
         """Print the number of runs and the estimated time."""
-        self.done, self.total, self.jobs, self.estimate = done, total, jobs, estimate
-        self.began = time.monotonic()
-        already = f", {done} already finished" if done else ""
+        self.total, self.done = total, total - len(expected)
+        self.forecast = Forecast(expected, jobs)
+        already = f", {self.done} already finished" if self.done else ""
         self.say([f"{total} runs{already}; about {duration(self.left())}"])
 
     def started(self, item: Item) -> None:
@@ -68,8 +72,9 @@ class Plain(Silent):
 
     def finished(self, item: Item, record: RunRecord | None) -> None:
         """Print the result of the run."""
-        self.done, self.here = self.done + 1, self.here + 1
+        self.done += 1
         took = time.monotonic() - self._since.pop(item, time.monotonic())
+        self.forecast.finished(item, None if record is None else took)
         text = f"[{self.done}/{self.total}] {item}: {ending(record)}  ({took:.1f} s)"
         left = f", {duration(self.left())} left" if self.done < self.total else ""
         self.say([text + left])
@@ -79,11 +84,8 @@ class Plain(Silent):
         self.done = max(self.done, done)
 
     def left(self) -> float:
-        """Remaining seconds, estimated from the finished runs."""
-        rest = self.total - self.done
-        if self.here == 0:
-            return self.estimate * rest / max(1, self.total)
-        return (time.monotonic() - self.began) / self.here * rest
+        """Remaining seconds, estimated from warm steps and finished runs."""
+        return self.forecast.left(self.total - self.done)
 
 
 class Live(Plain):
@@ -92,20 +94,21 @@ class Live(Plain):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=_column(3)),
+            BarColumn(table_column=_column(1)),
+            TextColumn("{task.fields[note]}", markup=False, table_column=_column(4)),
             console=console,
             transient=True,
+            expand=True,
         )
         self._whole: TaskID | None = None
         self._rows: dict[Item, TaskID] = {}
 
-    def begin(self, done: int, total: int, jobs: int, estimate: float) -> None:
+    def begin(self, total: int, expected: Mapping[Item, float], jobs: int) -> None:
         """Show the bars."""
-        super().begin(done, total, jobs, estimate)
+        super().begin(total, expected, jobs)
         self.bars.start()
-        self._whole = self.bars.add_task("all runs", total=total, completed=done, note="")
+        self._whole = self.bars.add_task("all runs", total=total, completed=self.done, note="")
         self._refresh()
 
     def started(self, item: Item) -> None:
@@ -147,6 +150,25 @@ class Live(Plain):
 def progress_for(console: Console) -> Silent:
     """Bars on a terminal, lines elsewhere."""
     return Live(console) if console.is_terminal else Plain(console)
+
+
+def _cut(line: str, width: int) -> list[str]:
+    """Wrap a line at spaces, without cutting words; continued lines are indented."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(
+        line,
+        max(width, 20),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
+    )
+
+
+def _column(ratio: int) -> Column:
+    """A table column that is truncated if too long, so that a bar stays on one line."""
+    return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
 
 
 def ending(record: RunRecord | None) -> str:

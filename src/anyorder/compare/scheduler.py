@@ -21,6 +21,7 @@ from anyorder.compare.plan.plan import Plan
 from anyorder.compare.plan.seeds import stream
 from anyorder.compare.plan.space import Config, configuration, depends
 from anyorder.compare.progress import Silent
+from anyorder.compare.run.estimate import timeout
 from anyorder.compare.run.pool import Event, Pool
 from anyorder.compare.run.records import RunRecord, failed_run
 from anyorder.compare.store import results
@@ -139,6 +140,8 @@ class Scheduler:
         self._flying: dict[str, _Flight] = {}
         self._chosen: dict[tuple[str, int], Config] = {}
         self._next_look = 0.0
+        #: Estimated wall-clock seconds of runs.
+        self.expected: Mapping[Item, float] = {}
 
     def prepare(self) -> None:
         """Add the runs to the storage, with the configurations that are already known."""
@@ -211,7 +214,8 @@ class Scheduler:
         task = Task(self.plan.settings, self.entries[item.method], item, config, self.rates)
         self._flying[item.key] = _Flight(task, claim.crashes)
         self._note(item, {"run": item.key, "config": config, "seed": item.seed})
-        pool.submit("run", task, item.key)
+        limit = timeout(self.plan.settings, self.expected.get(item, 0.0))
+        pool.submit("run", task, item.key, limit)
         return True
 
     def _config(self, item: Item) -> Config:
@@ -269,6 +273,9 @@ class Scheduler:
             record = event.content
         elif event.kind == "error":
             record = failed_run(task, event.content["text"], event.content["traceback"])
+        elif event.kind == "timeout":
+            record = failed_run(task, f"the run {event.content}")
+            record.stop_reason = "timeout"
         elif flight.crashes + 1 < TRIES:
             self.progress.say([f"{item}: its process {event.content}; trying again"])
             self.storage.release(item, crashed=True)

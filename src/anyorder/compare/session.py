@@ -12,19 +12,20 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import anyorder
 from anyorder.compare.plan.entrants import Entrant, resolve_all
-from anyorder.compare.plan.items import TUNING_EVALUATIONS, items
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run import pilot
 from anyorder.compare.run.environment import cores, environment
+from anyorder.compare.run.estimate import expected, timeout
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
@@ -138,7 +139,9 @@ def compare(
             facts = storage.keep_facts(Facts(described, found, where))
         usable = [each for each in entrants if each.failed is None]
         progress.say(_found(plan, facts, usable))
-        _work(request, Scheduler(plan, entrants, storage, facts, progress, out), pool, interrupted)
+        scheduler = Scheduler(plan, entrants, storage, facts, progress, out)
+        scheduler.expected = expected(plan, scheduler.rates, storage.states(), pool, check)
+        _work(request, scheduler, pool, interrupted)
         done = results.build(plan, facts, entrants, storage.outcomes(), command(request))
     results.keep(out / "results.json", done)
     (report or _report)(done, out)
@@ -196,6 +199,7 @@ def _here(plan: Plan, settings: Settings) -> Plan:
     return replace(plan, settings=replace(plan.settings, **own))
 
 
+@cache
 def _load_engines() -> None:
     """Import what Optuna and SQLAlchemy import late: two threads must not be the first to do so."""
     require("optuna").storages.RDBStorage("sqlite://")
@@ -261,7 +265,7 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
 
 def _ask(pool: Pool, job: str, settings: Settings, check: Callable[[], None]) -> Any:
     try:
-        return pool.ask(job, settings, check)
+        return pool.ask(job, settings, check, settings.timeout and timeout(settings))
     except WorkerError as error:
         raise ProblemError(f"{error}\n{error.trace}".strip()) from error
 
@@ -296,8 +300,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threa
     spaces = {name: entrant.space for name, entrant in scheduler.entrants.items()}
     mirror = Mirror(storage, title, facts.problem.goal, spaces)
     todo = len(scheduler.items)
-    done = sum(state == "done" for state in storage.states().values())
-    scheduler.progress.begin(done, todo, plan.settings.jobs, estimate(plan, facts))
+    scheduler.progress.begin(todo, scheduler.expected, plan.settings.jobs)
     try:
         with Keeper(storage, mirror) as keeper:
             scheduler.work(pool, interrupted, keeper.check)
@@ -309,22 +312,6 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threa
     finally:
         scheduler.progress.end()
     mirror.finish()
-
-
-def estimate(plan: Plan, facts: Facts) -> float:
-    """Total seconds of all runs, estimated from the prices of the pilot."""
-    settings, costs = plan.settings, facts.pilot.costs
-    limits = Limits.read(settings.budget, rates_of(plan, facts))
-    times = [limits.seconds] if limits.seconds is not None else []
-    if limits.forwards is not None:
-        times.append(limits.forwards * costs["value"].seconds)
-    if limits.steps is not None:
-        times.append(limits.steps * costs["gradient"].seconds)
-    todo = items(plan)
-    tuning = sum(item.kind == "tune" for item in todo)
-    looks = settings.evaluations * (len(todo) - tuning + tuning / TUNING_EVALUATIONS)
-    whole = len(todo) * min(times) + looks * facts.pilot.evaluation_seconds
-    return whole / settings.jobs
 
 
 def _report(found: Results, out: Path) -> None:

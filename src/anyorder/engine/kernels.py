@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,8 @@ Kernel = Callable[[list[Tensor]], Any]
 #: Held while a kernel is made: one at a time in a process, and of two threads that need the same
 #: one the second finds it on disk.
 _COMPILING = threading.Lock()
+#: Wall-clock seconds of each call that made or loaded a kernel in this process.
+_seconds: list[float] = []
 
 
 class EngineWarning(UserWarning):
@@ -48,6 +52,7 @@ def kernel_for(
     program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel | None:
     """The kernel of ``program`` for these dtypes, made or found; ``None`` where impossible."""
+    began = time.perf_counter()
     try:
         with _COMPILING:
             return _compile(program, dtypes, device, threads)
@@ -60,6 +65,13 @@ def kernel_for(
             stacklevel=6,
         )
         return None
+    finally:
+        _seconds.append(time.perf_counter() - began)
+
+
+def compile_seconds() -> float:
+    """Wall-clock seconds that this process has spent on making and loading kernels."""
+    return math.fsum(_seconds)
 
 
 @torch.inference_mode(False)  # export knows ordinary tensors only

@@ -22,7 +22,7 @@ from anyorder.problems._acceptance import (
     tensors_of,
     trainable,
 )
-from anyorder.problems.base import GOALS, SCHEDULES
+from anyorder.problems.base import GOALS, SCHEDULES, all_rows
 from anyorder.problems.registry import describe
 
 # Seconds.
@@ -294,10 +294,40 @@ def _judge_result(bench: Bench, result: dict[str, float]) -> None:
 
 
 def test(bench: Bench) -> None:
-    """``test`` returns None or numbers; its values are not used."""
-    result = cast(Any, bench.problem.test(bench.fresh()))
-    if result is not None:
-        _is_result(bench, "test", result)
+    """``test`` returns None or numbers, and ``score`` returns the same ones."""
+    problem, model = bench.problem, bench.fresh()
+    result = cast(Any, problem.test(model))
+    if result is None or not _is_result(bench, "test", result):
+        return
+    outputs = problem.test_outputs(model)
+    if outputs is None:
+        return
+    rows = all_rows(outputs)
+    scored = cast(Any, problem.score(outputs, rows))
+    if not _is_result(bench, "test", scored):
+        return
+    if differing := _differing(result, scored):
+        bench.add(
+            "error",
+            "test",
+            f"score() of all rows of test_outputs() differs from test() in {some(differing)}",
+            "Remove test(); it is then derived from the other two.",
+        )
+    # With every sample twice, all means stay the same.
+    if differing := _differing(scored, problem.score(outputs, rows.repeat(2))):
+        bench.add(
+            "warning",
+            "test",
+            f"score() changes in {some(differing)} when every row is repeated",
+            "Evaluate outputs[rows] only, and average over the rows.",
+        )
+
+
+def _differing(first: dict[str, float], second: Any) -> list[str]:
+    """Return the names of the numbers that differ between two results."""
+    names = [*first, *(name for name in second if name not in first)]
+    none = math.nan
+    return [name for name in names if not close(first.get(name, none), second.get(name, none))]
 
 
 def _is_number(value: object, *, finite: bool = True) -> bool:

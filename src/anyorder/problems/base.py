@@ -37,8 +37,9 @@ class Problem(ABC):
 
     A subclass implements ``build``, ``batch``, ``loss`` and ``evaluate``. If the loss depends only
     on the model's outputs, it can implement ``outputs`` and ``criterion`` instead of ``loss``;
-    methods that work in the space of outputs can then be used too. Options are keyword arguments of
-    the constructor, each with a default; ``options()`` lists them.
+    methods that work in the space of outputs can then be used too. It can implement
+    ``test_outputs`` and ``score`` instead of ``test``; a comparison then resamples the test set.
+    Options are keyword arguments of the constructor, each with a default; ``options()`` lists them.
 
     Attributes:
         name: Name of the problem in results; default: the class name.
@@ -72,6 +73,7 @@ class Problem(ABC):
         require_choice("goal", cls.goal, GOALS, owner=cls.__name__)
         require_choice("schedule", cls.schedule, SCHEDULES, owner=cls.__name__)
         cls._find_parts()
+        cls._find_test()
 
     @classmethod
     def _find_parts(cls) -> None:
@@ -94,6 +96,17 @@ class Problem(ABC):
                     )
             cls.in_parts = True
             cls.loss = _loss_in_parts
+
+    @classmethod
+    def _find_test(cls) -> None:
+        """Refuse one of ``test_outputs`` and ``score`` without the other."""
+        written = [getattr(cls, n) is not getattr(Problem, n) for n in ("test_outputs", "score")]
+        if any(written) and not all(written):
+            raise ProblemError(
+                f"{cls.__name__} has only one of test_outputs() and score(). Write both, "
+                "test_outputs(self, model) and score(self, outputs, rows), or test(self, model) "
+                "alone."
+            )
 
     @classmethod
     def options(cls) -> dict[str, Any]:
@@ -138,8 +151,32 @@ class Problem(ABC):
         """
 
     def test(self, model: nn.Module) -> dict[str, float] | None:
-        """Evaluate the model on test data, which no choice has used; called once, at the end."""
+        """Evaluate the model on test data, which no choice has used; called once, at the end.
+
+        By default the ``score`` of all rows of ``test_outputs``; None without test data.
+        """
+        outputs = self.test_outputs(model)
+        return None if outputs is None else self.score(outputs, all_rows(outputs))
+
+    def test_outputs(self, model: nn.Module) -> Any:
+        """Return the model's outputs on the test data, for ``score``.
+
+        Returns:
+            A tensor, or a dict, list, tuple or dataclass of tensors, with the test samples in
+            dimension 0 of each; None if the test set cannot be resampled.
+        """
         return None
+
+    def score(self, outputs: Any, rows: Tensor) -> dict[str, float]:
+        """Return the numbers of ``test`` for some of the test samples.
+
+        A comparison calls it with resampled rows.
+
+        Args:
+            outputs: The result of ``test_outputs``.
+            rows: Indices of the samples, int64 of shape ``(n,)`` on the CPU, possibly repeated.
+        """
+        raise NotImplementedError
 
     @final
     def closure(self, model: nn.Module, batch: Any) -> Closure:
@@ -245,6 +282,42 @@ def minibatch(n: int, size: int, *, seed: int, step: int) -> Tensor:
         raise ProblemError(f"a batch of {size} cannot be drawn from {n} samples; use 1 to {n}.")
     epoch, place = divmod(step, n // size)
     return _permutation(n, seed, epoch)[place * size : (place + 1) * size].clone()
+
+
+def all_rows(outputs: Any) -> Tensor:
+    """Return the indices of all test samples in a result of ``test_outputs``.
+
+    Raises:
+        ProblemError: If it holds no tensor, or tensors that differ in dimension 0.
+    """
+    lengths: set[int | None] = set()
+
+    def look(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            lengths.add(len(leaf) if leaf.ndim else None)
+        return leaf
+
+    map_tree(outputs, look)
+    length = lengths.pop() if len(lengths) == 1 else None
+    if not length:
+        raise ProblemError(
+            "test_outputs() must return tensors with the test samples in dimension 0, the same "
+            "number in each."
+        )
+    return torch.arange(length)
+
+
+@lru_cache(maxsize=256)
+def resampled_rows(count: int, draw: int) -> Tensor:
+    """Return indices of ``count`` test samples, drawn with replacement.
+
+    They are the same in all runs of all methods, so that differences between results are paired.
+
+    Args:
+        count: Number of test samples.
+        draw: Number of the resampled test set.
+    """
+    return torch.randint(count, (count,), generator=generator("test rows", count, draw))
 
 
 # --- Devices and modes -------------------------------------------------------------------------

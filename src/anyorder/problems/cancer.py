@@ -100,16 +100,19 @@ class Cancer(Problem):
             loss = self.loss(model, train).item()
         return {"loss": loss, "regret": loss - self.optimum}
 
-    def test(self, model: nn.Module) -> dict[str, float]:
-        """Return the data term of the loss and the accuracy on the test samples."""
-        device = device_of(model)
-        features, answers = (part.to(device) for part in self._parts[1])
+    def test_outputs(self, model: nn.Module) -> Tensor:
+        """Return the scores of the 113 test samples, ``(113,)``; positive means answer 1."""
         with evaluating(model):
-            scores = model(features).squeeze(1)
-            return {
-                "loss": F.binary_cross_entropy_with_logits(scores, answers).item(),
-                "accuracy": ((scores > 0) == (answers > 0)).double().mean().item(),
-            }
+            return model(self._parts[1].features.to(device_of(model))).squeeze(1)
+
+    def score(self, outputs: Tensor, rows: Tensor) -> dict[str, float]:
+        """Return the data term of the loss and the accuracy on these test samples."""
+        scores = outputs[rows.to(outputs.device)]
+        answers = self._parts[1].answers[rows].to(outputs.device)
+        return {
+            "loss": F.binary_cross_entropy_with_logits(scores, answers).item(),
+            "accuracy": ((scores > 0) == (answers > 0)).double().mean().item(),
+        }
 
 
 def _minimum(features: Tensor, answers: Tensor, l2: float) -> float:

@@ -63,9 +63,9 @@ class Report:
 def check(problem: Problem, *, seed: int = 0) -> Report:
     """Test a problem by using it: build, draw, differentiate, evaluate, and compare.
 
-    Nothing is trained. ``test`` is called once, with an untrained model, and only the form of its
-    result is checked. Global random states are restored afterwards. Every exception that the
-    problem raises becomes a finding.
+    Nothing is trained. ``test`` is called with an untrained model, and only the form of its result
+    is checked, and whether ``score`` agrees with it. Global random states are restored afterwards.
+    Every exception that the problem raises becomes a finding.
 
     Args:
         problem: The problem to test.

@@ -83,19 +83,25 @@ class Digits(Problem):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return loss and accuracy on the 300 validation images."""
-        return _judge(model, self._parts[1])
+        return _judge(_scores(model, self._parts[1]), self._parts[1].labels)
 
-    def test(self, model: nn.Module) -> dict[str, float]:
-        """Return loss and accuracy on the 300 test images."""
-        return _judge(model, self._parts[2])
+    def test_outputs(self, model: nn.Module) -> Tensor:
+        """Return the scores of the 300 test images, ``(300, 10)``."""
+        return _scores(model, self._parts[2])
+
+    def score(self, outputs: Tensor, rows: Tensor) -> dict[str, float]:
+        """Return loss and accuracy on these test images."""
+        return _judge(outputs[rows.to(outputs.device)], self._parts[2].labels[rows])
 
 
-def _judge(model: nn.Module, data: _Split) -> dict[str, float]:
-    device = device_of(model)
-    labels = data.labels.to(device)
+def _scores(model: nn.Module, data: _Split) -> Tensor:
     with evaluating(model):
-        scores = model(data.pixels.to(device))
-        return {
-            "loss": F.cross_entropy(scores, labels).item(),
-            "accuracy": (scores.argmax(1) == labels).float().mean().item(),
-        }
+        return model(data.pixels.to(device_of(model)))
+
+
+def _judge(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    labels = labels.to(scores.device)
+    return {
+        "loss": F.cross_entropy(scores, labels).item(),
+        "accuracy": (scores.argmax(1) == labels).float().mean().item(),
+    }

@@ -81,6 +81,10 @@ class Fashion(Problem):
             _Split(data.images[evaluated], data.labels[evaluated]),
         )
 
+    @cached_property
+    def _test(self) -> _Split:
+        return _read("test")
+
     def build(self, seed: int) -> nn.Module:
         """Return the network with the default initialisation of ``torch.nn``."""
         with seeded(seed):
@@ -111,11 +115,16 @@ class Fashion(Problem):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return loss and accuracy on 1,000 validation images."""
-        return _judge(model, self._train_and_validation[1])
+        data = self._train_and_validation[1]
+        return _judge(_scores(model, data), data.labels)
 
-    def test(self, model: nn.Module) -> dict[str, float]:
-        """Return loss and accuracy on the 10,000 test images."""
-        return _judge(model, _read("test"))
+    def test_outputs(self, model: nn.Module) -> Tensor:
+        """Return the scores of the 10,000 test images, ``(10000, 10)``."""
+        return _scores(model, self._test)
+
+    def score(self, outputs: Tensor, rows: Tensor) -> dict[str, float]:
+        """Return loss and accuracy on these test images."""
+        return _judge(outputs[rows.to(outputs.device)], self._test.labels[rows])
 
 
 def _standardise(images: Tensor, model: nn.Module) -> Tensor:
@@ -123,19 +132,19 @@ def _standardise(images: Tensor, model: nn.Module) -> Tensor:
     return (images.to(next(model.parameters()).dtype) / 255 - _MEAN) / _STD
 
 
-def _judge(model: nn.Module, data: _Split) -> dict[str, float]:
+def _scores(model: nn.Module, data: _Split) -> Tensor:
     device = device_of(model)
-    loss, right = 0.0, 0
     with evaluating(model):
-        for images, labels in zip(
-            torch.split(data.images, _CHUNK),
-            torch.split(data.labels.to(device), _CHUNK),
-            strict=True,
-        ):
-            scores = model(_standardise(images.to(device), model))
-            loss += F.cross_entropy(scores, labels, reduction="sum").item()
-            right += int((scores.argmax(1) == labels).sum().item())
-    return {"loss": loss / len(data.labels), "accuracy": right / len(data.labels)}
+        parts = torch.split(data.images, _CHUNK)
+        return torch.cat([model(_standardise(part.to(device), model)) for part in parts])
+
+
+def _judge(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    labels = labels.to(scores.device)
+    return {
+        "loss": F.cross_entropy(scores, labels, reduction="sum").item() / len(labels),
+        "accuracy": int((scores.argmax(1) == labels).sum().item()) / len(labels),
+    }
 
 
 def _read(part: str) -> _Split:

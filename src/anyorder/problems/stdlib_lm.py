@@ -135,21 +135,37 @@ class StdlibLM(Problem):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return loss and bits per byte on the fixed subset of the validation text."""
-        return self._judge(model, self._validation)
-
-    def test(self, model: nn.Module) -> dict[str, float]:
-        """Return loss and bits per byte on a test subset four times as large."""
-        return self._judge(model, _windows(_text(TEST), self.size.context, 4 * self.size.evaluated))
-
-    def _judge(self, model: nn.Module, windows: Tensor) -> dict[str, float]:
         device = device_of(model)
         with evaluating(model):
             losses = [
                 self.loss(model, part.to(device)).item() * len(part)
-                for part in torch.split(windows, 64)
+                for part in torch.split(self._validation, 64)
             ]
-        loss = sum(losses) / len(windows)
-        return {"loss": loss, "bits_per_byte": loss / math.log(2)}
+        return _in_bits(sum(losses) / len(self._validation))
+
+    def test_outputs(self, model: nn.Module) -> Tensor:
+        """Return the loss of each window of a test subset four times as large.
+
+        Returns:
+            Mean cross-entropy in nats per byte, float64 of shape ``(windows,)``.
+        """
+        device = device_of(model)
+        windows = _windows(_text(TEST), self.size.context, 4 * self.size.evaluated)
+        losses: list[Tensor] = []
+        with evaluating(model):
+            for part in torch.split(windows.to(device), 64):
+                scores = self.outputs(model, part).flatten(0, 1)
+                each = F.cross_entropy(scores, part[:, 1:].flatten(), reduction="none")
+                losses.append(each.double().view(len(part), -1).mean(1))
+        return torch.cat(losses)
+
+    def score(self, outputs: Tensor, rows: Tensor) -> dict[str, float]:
+        """Return loss and bits per byte on these windows."""
+        return _in_bits(outputs[rows.to(outputs.device)].mean().item())
+
+
+def _in_bits(nats: float) -> dict[str, float]:
+    return {"loss": nats, "bits_per_byte": nats / math.log(2)}
 
 
 def _text(modules: tuple[str, ...]) -> Tensor:

@@ -165,8 +165,20 @@ class Mine(torch.optim.SGD):
 def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(STOPPING)
     os.mkfifo(tmp_path / "gate")
-    words = ("--budget", "20grads", "--tune", "0", "--seeds", "9", "--threads", "1", "--out", "o",
-             "--no-twin", "--no-defaults")
+    words = (
+        "--budget",
+        "20grads",
+        "--tune",
+        "0",
+        "--seeds",
+        "9",
+        "--threads",
+        "1",
+        "--out",
+        "o",
+        "--no-twin",
+        "--no-defaults",
+    )
     process = start(tmp_path, "mine.py:Mine", *words)
     with (tmp_path / "gate").open("w"):  # opens as soon as the other end is opened for reading
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
@@ -186,8 +198,20 @@ def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
     def small_disk() -> None:  # writes that make a file longer than this fail, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
 
-    words = ("--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o",
-             "--no-twin", "--no-defaults")
+    words = (
+        "--budget",
+        "60grads",
+        "--tune",
+        "0",
+        "--seeds",
+        "8",
+        "--threads",
+        "1",
+        "--out",
+        "o",
+        "--no-twin",
+        "--no-defaults",
+    )
     process = start(tmp_path, "sgd", *words, preexec_fn=small_disk)
     out, err = process.communicate()
     assert process.returncode == 4, out + err

@@ -12,23 +12,24 @@ from anyorder.compare.progress import Live, Plain, Silent, duration, ending, pro
 from anyorder.compare.run.records import Final
 
 ITEM = Item.trial("sgd", 0, 0)
+LAST = Item.report("sgd", 0, 2)
 GOOD = run(0, [0.5], final=Final(0.5, 0.25))
 BAD = lost(GOOD, "failed", error="KeyError at x.py:3: 'y'")
 
 
-def console(terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system=None)
+def console(terminal: bool, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
 
 
 def play(progress: Silent) -> None:
     progress.say(["[bold] is no markup here"])
-    progress.begin(1, 4, 1, 90.0)
+    progress.begin(4, {ITEM: 30.0, LAST: 20.0, Item.report("sgd", 0, 3): 20.0}, 1)
     progress.started(ITEM)
     progress.point(ITEM, point(fraction=0.5, val_loss=0.7))
     progress.point(ITEM, point(fraction=0.6))
     progress.finished(ITEM, GOOD)
     progress.waiting(3, 1)
-    progress.finished(Item.report("sgd", 0, 2), BAD)
+    progress.finished(LAST, BAD)
     progress.end()
 
 
@@ -37,7 +38,7 @@ def test_plain_lines() -> None:
     play(Plain(out))
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0] == "[bold] is no markup here"
-    assert lines[1] == "4 runs, 1 already finished; about 1 min 8 s"
+    assert lines[1] == "4 runs, 1 already finished; about 1 min 10 s"
     assert lines[2].startswith("[2/4] tune 0  sgd: loss 0.5, metric 0.25  (")
     assert lines[2].endswith(" left")
     assert lines[3].startswith("[4/4] report 2  sgd: failed: KeyError at x.py:3: 'y'  (")
@@ -50,6 +51,38 @@ def test_bars_on_a_terminal() -> None:
     text = out.file.getvalue()  # type: ignore[attr-defined]
     assert "[2/4] tune 0  sgd: loss 0.5" in text
     assert "all runs" in text
+
+
+def test_lines_of_logs_have_80_columns_and_whole_words() -> None:
+    out = console(terminal=False, width=80)
+    words = (
+        "adamw: anyorder.methods.adamw.AdamW 0.9; lr=0.001, betas=(0.9, 0.999), eps=1e-08; " * 3
+        + "end"
+    )
+    path = "/a/path/that/is/longer/than/a/line/" + "x" * 80
+    Plain(out).say([words, f"  cannot write {path}", "", "short"])
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert " ".join(" ".join(lines).split()) == f"{words} cannot write {path} short"
+    assert all(len(line) <= 80 or path in line for line in lines)
+    assert lines[1].startswith("    ") and lines[-2:] == ["", "short"]
+
+
+def test_bars_fit_into_80_columns() -> None:
+    out = console(terminal=True, width=80)
+    progress = Live(out)
+    item = Item.trial("a_package.with_a_module.of_a_long_name:AndAClassOfALongNameToo", 0, 3)
+    progress.begin(12, {item: 4000.0}, 1)
+    progress.started(item)
+    progress.point(item, point(fraction=0.5, val_loss=0.7))
+    progress.waiting(11, 1)
+    progress.end()
+    shown = console(terminal=False, width=80)
+    shown.print(progress.bars.get_renderable())
+    lines = shown.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 2
+    assert all(len(line) <= 80 for line in lines)
+    assert "11/12, 1 h 6 min left, 1 elsewhere" in lines[0]
+    assert lines[1].startswith("tune 3  a_package") and "loss 0.7" in lines[1]
 
 
 def test_silence() -> None:

@@ -47,14 +47,16 @@ class Pretending:
     def __init__(self, answer: Answer = good) -> None:
         self.answer = answer
         self.asked: list[tuple[str, Task]] = []
+        self.timeouts: list[float | None] = []
         self.events: list[Event] = []
 
     @property
     def idle(self) -> int:
         return 0 if self.events else 1
 
-    def submit(self, job: str, task: Task, tag: str) -> None:
+    def submit(self, job: str, task: Task, tag: str, timeout: float | None = None) -> None:
         self.asked.append((tag, task))
+        self.timeouts.append(timeout)
         self.events = self.answer(tag, task)
 
     def wait(self, timeout: float) -> list[Event]:
@@ -205,6 +207,32 @@ def test_and_no_third_one(house: Any) -> None:
     assert record.error == "the process was killed by SIGSEGV, in each of 2 attempts"
     assert [key for key, _ in pool.asked].count("report/sgd/0/1") == 2
     assert home.storage.outcomes()["report/fixed/0/1"].record.status == "done"
+
+
+def test_a_run_that_takes_too_long_is_a_failed_run_and_the_others_go_on(house: Any) -> None:
+    home = house(timeout="90s")
+    late = items(home.plan)[0]
+
+    def answer(key: str, task: Task) -> list[Event]:
+        if key == late.key:
+            return [Event("timeout", key, "was killed: it took longer than 90 s")]
+        return good(key, task)
+
+    pool = home.work(answer)
+    assert set(pool.timeouts) == {90.0}
+    assert [key for key, _ in pool.asked].count(late.key) == 1  # not tried again
+    assert set(home.storage.states().values()) == {"done"}
+    record = home.storage.outcomes([late.key])[late.key].record
+    assert (record.status, record.stop_reason) == ("failed", "timeout")
+    assert record.error == "the run was killed: it took longer than 90 s"
+
+
+def test_the_usual_time_out_follows_the_estimate(house: Any) -> None:
+    home = house()
+    first = items(home.plan)[0]
+    home.scheduler.expected = {first: 100.0}
+    pool = home.work()
+    assert pool.timeouts == [2000.0] + [600.0] * (len(pool.asked) - 1)
 
 
 def test_an_unforeseen_error_is_a_failed_run(house: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,15 +18,12 @@ import pytest
 import anyorder
 from anyorder.compare import session
 from anyorder.compare.plan.entrants import EntrantError
-from anyorder.compare.plan.items import items
 from anyorder.compare.plan.plan import PlanError
 from anyorder.compare.plan.settings import Settings, SettingsError
 from anyorder.compare.progress import Silent
 from anyorder.compare.run.pool import Pool
-from anyorder.compare.run.records import Cost
 from anyorder.compare.session import Request, compare
 from anyorder.compare.store import results
-from anyorder.compare.store.schema import Facts
 from anyorder.compare.store.storage import StorageError
 from anyorder.extras import MissingExtraError
 from anyorder.problems import ProblemError
@@ -164,7 +163,9 @@ def test_more_only_if_asked_and_then_only_more(finished: Any) -> None:
         again(request, seeds=3)
     more, told = again(request, seeds=3, methods=("sgd", "lion"), defaults=False, extend=True)
     assert [method.name for method in more.methods] == [*METHODS, "lion"]
-    assert not [key for key in told.runs if key in ("report/sgd/0/0", "tune/sgd/0/0", "report/mezo/0/1")]
+    assert not [
+        key for key in told.runs if key in ("report/sgd/0/0", "tune/sgd/0/0", "report/mezo/0/1")
+    ]
     assert "report/sgd/0/2" in told.runs
     assert more.methods[0].runs[:2] == found.methods[0].runs
 
@@ -191,6 +192,133 @@ def test_a_failing_method_does_not_stop_the_others(
     assert len(failed.runs[0].curve) >= 1
     assert "exited with code 3, in each of 2 attempts" in dead.failed
     assert dead.runs[0].stop_reason == "crashed"
+
+
+def test_the_same_method_is_not_better_than_itself(tiny: Callable[..., Any]) -> None:
+    """The foreign copy of a method gets its space, its trials and so its configuration."""
+    own, other, broken, twin = tiny(
+        "quadratic", "adamw", "torch.optim:AdamW", "no_such_package:X", tune=4, tunings=2, seeds=1,
+        twin=True,
+    ).methods  # fmt: skip
+    for one, same in zip(own.tunings, other.tunings, strict=True):
+        assert [trial.config for trial in one.trials] == [trial.config for trial in same.trials]
+        assert one.chosen == same.chosen
+        assert [d.ends for d in one.space] == [d.ends for d in same.space]
+    assert [d.source for d in other.tunings[0].space] == ["as adamw", "as adamw"]
+    for run, same in zip(own.runs, other.runs, strict=True):
+        assert same.final.loss == pytest.approx(run.final.loss, rel=1e-9)
+    assert "cannot import 'no_such_package'" in broken.failed
+    assert (twin.name, twin.twin_of) == ("adamw (A/A)", "adamw")
+    assert {run.seed for run in twin.runs}.isdisjoint(run.seed for run in own.runs)
+    drawn = [[t.config for t in each.trials[1:]] for m in (own, twin) for each in m.tunings]
+    assert len({str(config) for configs in drawn for config in configs}) == 12
+
+
+def test_tunings_can_be_added(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    tiny("quadratic", "sgd")
+    settings = Settings(
+        "quadratic", budget="20grads", tune=2, seeds=3, threads=1, evaluations=5, tunings=2,
+        jobs=1, twin=False, defaults=False, timeout="1h",
+    )  # fmt: skip
+    request = Request(settings, ("sgd",), tmp_path / "out")
+    with pytest.raises(PlanError, match="3 seeds instead of 2, 2 tunings instead of 1"):
+        again(request)
+    more, told = again(request, extend=True)
+    assert sorted(told.runs) == [
+        "report/sgd/0/2", "report/sgd/1/10000", "report/sgd/1/10001", "report/sgd/1/10002",
+        "tune/sgd/1/0", "tune/sgd/1/1",
+    ]  # fmt: skip
+    assert (more.plan.looks, more.plan.settings.timeout) == (2, "1h")
+    whole, _ = again(request, out=tmp_path / "whole")
+    whole.plan = replace(whole.plan, looks=2)
+    whole.plan = replace(whole.plan, settings=more.plan.settings)
+    assert same(more, whole)
+
+
+def test_an_edge_trial_extends_the_space(tiny: Callable[..., Any]) -> None:
+    """On a quadratic, AdamW's best learning rate lies above its range."""
+    (adamw,) = tiny("quadratic", "adamw", tune=8, seeds=1).methods
+    (tuning,) = adamw.tunings
+    assert tuning.space[0].extended
+    assert tuning.space[0].high >= 1.0
+    assert max(trial.config["lr"] for trial in tuning.trials) == tuning.space[0].high
+
+
+@pytest.mark.parametrize("name", ["a%41 b", "a?b", "a#b", "a\nb"])
+def test_odd_paths_are_paths(
+    name: str, tiny: Callable[..., Any], problem_file: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / "aA b").mkdir()  # what a%41 b would be in an address
+    path = Path(problem_file())
+    path.rename(tmp_path / name / f"{name}.py")
+    settings = Settings(
+        str(tmp_path / name / f"{name}.py"), budget="5grads", tune=0, seeds=1, threads=1,
+        evaluations=1, twin=False, defaults=False,
+    )  # fmt: skip
+    method = tmp_path / name / "mine.py"
+    method.write_text("import torch\nclass Mine(torch.optim.SGD): pass\n")
+    request = Request(settings, (f"{method}:Mine",), tmp_path / name / "out")
+    found, told = again(request)
+    assert found.plan.source
+    assert len(told.runs) == 1
+    assert {each.name for each in request.out.iterdir()} >= {"compare.db", "runs", "results.json"}
+    (file,) = (request.out / "runs").iterdir()
+    assert file.read_text().startswith("{")
+    assert again(request)[1].runs == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted({name, "aA b"})
+
+
+def test_a_second_comparison_in_the_folder_joins_or_is_refused(
+    problem_file: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The second one starts when the first has stored its plan but done no run."""
+    settings = Settings(
+        problem_file(""), budget="5grads", tune=0, seeds=1, threads=1, evaluations=1, twin=False,
+        defaults=False,
+    )  # fmt: skip
+    request = Request(settings, ("sgd",), tmp_path / "out")
+    joined: list[Any] = []
+
+    class Meanwhile(Told):
+        def say(self, lines: Any) -> None:
+            if joined:
+                return
+            with pytest.raises(PlanError, match=r"budget: '5grads' there, '6grads' now.*--out"):
+                again(request, budget="6grads")
+            with pytest.raises(PlanError, match=r"does not include method lion"):
+                again(request, methods=("lion",))
+            joined.append(again(request))
+
+    told = Meanwhile()
+    found = compare(request, told, report=lambda found, out: None)
+    ((other, others),) = joined
+    assert (told.runs, others.runs) == ([], ["report/sgd/0/0"])
+    assert same(found, other)
+
+
+def test_threads_find_all_engines_imported() -> None:
+    """Optuna imports its storage late; two threads that did so at once ended a comparison."""
+    script = """
+import sys, threading
+from anyorder.compare import session
+from anyorder.compare.store.storage import Storage
+session._load_engines()
+import optuna
+storage = Storage("sqlite://")
+before = set(sys.modules)
+def use():
+    optuna.create_study(storage=optuna.storages.RDBStorage("sqlite://"), study_name="x")
+thread = threading.Thread(target=use)
+thread.start(); thread.join()
+engines = ("optuna", "sqlalchemy", "alembic")
+print([name for name in set(sys.modules) - before if name.startswith(engines)])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(anyorder.__file__).parents[1])},
+    )  # fmt: skip
+    assert found.stdout.strip() == "[]", found.stderr
 
 
 def test_a_problem_that_is_refused_costs_nothing(
@@ -252,24 +380,6 @@ def test_measured_rates_price_the_budget(tiny: Callable[..., Any]) -> None:
     found = tiny("quadratic", "sgd", rates="measured", tune=0, seeds=1)
     assert found.budget["forwards"] == pytest.approx(20 * found.rates.measured["grads"])
     assert found.methods[0].runs[0].curve[-1].calls.grads == 20
-
-
-def test_the_estimate_follows_budget_and_jobs(finished: Any) -> None:
-    _, found, _ = finished
-    pilot = replace(
-        found.pilot, evaluation_seconds=0.0, costs={"value": Cost(0.5, 0), "gradient": Cost(2.0, 0)}
-    )
-    facts = Facts(found.problem, pilot, found.environment)
-
-    def seconds(**changes: Any) -> float:
-        settings = replace(found.plan.settings, defaults=False, **changes)
-        return session.estimate(replace(found.plan, settings=settings), facts)
-
-    assert len(items(found.plan)) == 3 * (2 + 2 + 2)
-    assert seconds(budget="7s") == pytest.approx(7 * 12)
-    assert seconds(budget="7s", jobs=2) == pytest.approx(7 * 6)
-    assert seconds(budget="12grads") == pytest.approx(12 * 36 * 0.5)
-    assert seconds(budget="10steps") == pytest.approx(12 * 10 * 2.0)
 
 
 WORDS = [

@@ -305,3 +305,37 @@ class TestEvaluate:
 def test_test(good, result, message):
     problem = type("Bad", (good,), {"test": lambda self, model: result})()
     assert message in only(problem, "error", "test")
+
+
+def rows(good, **changes):
+    """A problem whose test set can be resampled."""
+
+    def test_outputs(self, model):
+        return self.x.sum(1)
+
+    def score(self, outputs, rows):
+        return {"loss": outputs[rows].square().mean().item()}
+
+    return type("Bad", (good,), {"test_outputs": test_outputs, "score": score, **changes})()
+
+
+def test_test_rows(good):
+    assert check(rows(good)).ok
+    assert check(rows(good, test=lambda self, model: None)).ok
+
+
+def test_score_that_is_not_the_test(good):
+    found = only(rows(good, test=lambda self, model: {"loss": 1.0}), "error", "test")
+    assert found.startswith("score() of all rows of test_outputs() differs from test() in loss")
+    found = only(rows(good, test=lambda self, model: {"accuracy": 1.0}), "error", "test")
+    assert "in accuracy and loss" in found or "accuracy, loss" in found
+
+
+def test_score_of_the_number_of_rows(good):
+    found = only(rows(good, score=lambda self, outputs, rows: {"n": len(rows)}), "warning", "test")
+    assert found.startswith("score() changes in n when every row is repeated")
+
+
+def test_outputs_without_rows(good):
+    problem = rows(good, test_outputs=lambda self, model: torch.tensor(1.0))
+    assert "test samples in dimension 0" in only(problem, "error", "test")

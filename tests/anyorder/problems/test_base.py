@@ -15,13 +15,34 @@ from anyorder import Composite
 from anyorder.errors import AnyOrderError
 from anyorder.problems import Problem, ProblemError, evaluating, minibatch, move, seeded
 from anyorder.problems.base import (
+    all_rows,
     device_of,
     generator,
     map_tree,
     require_choice,
     require_int,
     require_number,
+    resampled_rows,
 )
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [5, [], torch.tensor(1.0), torch.ones(0, 3), (torch.ones(3), torch.ones(4)), [torch.ones(())]],
+)
+def test_outputs_without_rows_are_refused(outputs):
+    with pytest.raises(ProblemError, match="test samples in dimension 0, the same number in each"):
+        all_rows(outputs)
+
+
+def test_resampled_rows_depend_on_count_and_draw_alone():
+    first, second = resampled_rows(100, 0), resampled_rows(100, 1)
+    assert first.shape == (100,) and not torch.equal(first, second)
+    resampled_rows.cache_clear()
+    torch.manual_seed(3)
+    assert torch.equal(first, resampled_rows(100, 0))
+    assert first.min() >= 0 and first.max() < 100
+    assert len(first.unique()) < 100  # with replacement
 
 
 class TestProblem:
@@ -50,6 +71,22 @@ class TestProblem:
         assert (problem.goal, problem.schedule, problem.optimum) == ("min", "constant", None)
         assert Problem.metric == "loss"
         assert problem.test(problem.build(0)) is None
+
+    @pytest.mark.parametrize("name", ["test_outputs", "score"])
+    def test_outputs_and_score_come_together(self, good, name):
+        with pytest.raises(ProblemError, match=r"only one of test_outputs\(\) and score\(\)"):
+            type("Half", (good,), {name: lambda self, *_: None})
+
+    def test_the_test_is_the_score_of_all_rows(self, good):
+        class Rows(good):
+            def test_outputs(self, model):
+                return {"x": torch.arange(5.0), "parts": [torch.ones(5, 2)]}
+
+            def score(self, outputs, rows):
+                return {"sum": outputs["x"][rows].sum().item(), "count": len(rows)}
+
+        problem = Rows()
+        assert problem.test(problem.build(0)) == {"sum": 10.0, "count": 5}
 
     @pytest.mark.parametrize("attribute", ["goal", "schedule"])
     def test_refuses_unknown_words(self, good, attribute):

@@ -14,6 +14,7 @@ import torch
 
 from anyorder.problems import Problem, ProblemError, check, load, names
 from anyorder.problems import registry as module
+from anyorder.problems.base import all_rows
 from anyorder.problems.registry import candidates, load_file, nearest
 
 BUILT_IN = names()
@@ -106,6 +107,27 @@ class TestBuiltIn:
         report = check(load(name))
         assert not report.of("error") + report.of("warning"), str(report)
         assert set(report.seconds) == {"build", "batch", "loss", "backward", "evaluate"}
+
+    @pytest.mark.parametrize(
+        ("name", "count"),
+        [("cancer", 113), ("digits", 300), ("fashion", 10_000), ("stdlib-lm", 1024)],
+    )
+    def test_test_data_has_rows(self, name, count):
+        if name in ("digits", "cancer"):
+            pytest.importorskip("sklearn", reason="needs scikit-learn")
+        if name == "fashion" and "ANYORDER_DATA" not in os.environ:
+            pytest.skip("ANYORDER_DATA is not set")
+        problem = load(name)
+        model = problem.build(0)
+        outputs = problem.test_outputs(model)
+        rows = all_rows(outputs)
+        assert len(rows) == count
+        whole = problem.score(outputs, rows.flip(0))  # in another order
+        assert whole == pytest.approx(problem.test(model), rel=1e-5)
+        halves = [problem.score(outputs, half) for half in rows.split(count // 2)[:2]]
+        if count % 2 == 0:
+            for key, value in whole.items():
+                assert value == pytest.approx(sum(half[key] for half in halves) / 2, rel=1e-5)
 
     def test_registry_reads_nothing(self):
         """Neither the list nor a loaded problem imports scikit-learn or needs data."""

@@ -218,11 +218,14 @@ def _user(name: str, text: str, default: Any, hyper: Hyper | None) -> Dimension:
         raise SpaceError(f"{name}: a tuple cannot be searched")
     kind, colon, ends = text.partition(":")
     if kind not in ("log", "linear") or not colon:
-        choices = tuple(_choice(name, part.strip(), hyper) for part in text.split("|"))
-        if len(choices) < 2 or "" in choices:
+        parts = [part.strip() for part in text.split("|")]
+        if len(parts) < 2 or "" in parts:
             raise SpaceError(
                 f"{name}: expected log:LOW..HIGH, linear:LOW..HIGH or A|B|C, got {text!r}"
             )
+        choices = tuple(
+            literal(part) if hyper is None else hyper.parse(name, part) for part in parts
+        )
         return Dimension(name, "choice", default, choices=choices, source="user")
     left, _, right = ends.partition("..")
     try:
@@ -247,12 +250,6 @@ def _user(name: str, text: str, default: Any, hyper: Hyper | None) -> Dimension:
         name, "log" if kind == "log" else "linear", default, low, high, whole=whole, source="user",
         floor=low, ceiling=high,
     )  # fmt: skip
-
-
-def _choice(name: str, text: str, hyper: Hyper | None) -> Any:
-    if hyper is not None:
-        return hyper.parse(name, text)
-    return literal(text)
 
 
 def literal(text: str) -> Any:

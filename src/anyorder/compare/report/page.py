@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -22,12 +21,10 @@ from anyorder.compare.plan.space import Dimension
 from anyorder.compare.report import tables
 from anyorder.compare.report.charts import marks
 from anyorder.compare.report.curves import figures
-from anyorder.compare.report.formats import listing, plural, show, show_interval, show_seconds
-from anyorder.compare.report.tuning import first_tuning
+from anyorder.compare.report.formats import plural, show, show_seconds
+from anyorder.compare.report.headline import headline
 from anyorder.compare.run.records import Pilot
-from anyorder.compare.stats.estimators import seeds_needed
-from anyorder.compare.stats.records import AXES, judged_by, main_axis, succeeded
-from anyorder.compare.stats.verdicts import Row, compare_pairs, summarise
+from anyorder.compare.stats.records import AXES, main_axis
 from anyorder.compare.store.results import keep_text
 from anyorder.compare.store.schema import MethodRecord, Results
 from anyorder.extras import require
@@ -150,77 +147,6 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def headline(results: Results) -> list[str]:
-    """The result in a few sentences that claim no more than the numbers show."""
-    rows = summarise(results)
-    if not rows:
-        return ["No method took part."]
-    if rows[0].failed:
-        return ["No method has a result; the reasons are listed below."]
-    key = judged_by(results)[0]
-    name = results.problem.metric if key == "metric" else "validation loss"
-    said = [_first(rows[0], key, name)]
-    pairs = [pair for pair in compare_pairs(results) if pair.verdict != "not comparable"]
-    if pairs and all(pair.why for pair in pairs):
-        said.append(
-            f"{plural(max(pair.seeds for pair in pairs), 'seed')} are too few for a verdict on "
-            f"{plural(len(pairs), 'pair')} of methods, however far apart: "
-            f"{seeds_needed(len(pairs))} are needed. {_apart(rows, key)}".strip()
-        )
-    else:
-        said += _verdicts(tables.leaderboard(results))
-    runs = [run for method in results.methods for run in method.runs]
-    lost = sum(not succeeded(run) for run in runs)
-    if lost:
-        said.append(f"{lost} of {plural(len(runs), 'run')} diverged or failed and count as worst.")
-    return said
-
-
-def _verdicts(board: tables.Table) -> list[str]:
-    place = board.head.index("against the first")
-    words = {
-        "worse": "better than",
-        "not separable": "not separable from",
-        "better": "worse than",
-        "not comparable": "not comparable with",
-    }
-    parts = [
-        f"{said} {listing(others)}"
-        for word, said in words.items()
-        if (others := [row[1].text for row in board.rows if row[place].word == word])
-    ]
-    return [f"On the same seeds it is {'; '.join(parts)}."] if parts else []
-
-
-def _apart(rows: Sequence[Row], key: str) -> str:
-    """Which intervals do not overlap that of the first: not a test, but usable with few seeds."""
-
-    def ends(row: Row) -> tuple[float | None, float | None]:
-        return (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
-
-    def apart(a: Row, b: Row) -> bool:
-        (low, high), (least, most) = ends(a), ends(b)
-        if low is None or high is None or least is None or most is None:
-            return False
-        return high < least or most < low
-
-    others = [row.name for row in rows[1:] if apart(rows[0], row)]
-    whom = "all others" if len(others) == len(rows) - 1 > 1 else listing(others)
-    return f"The interval of {rows[0].name} does not overlap that of {whom}." if others else ""
-
-
-def _first(row: Row, key: str, name: str) -> str:
-    value = row.metric if key == "metric" else row.final_loss
-    ends = (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
-    if math.isinf(value):
-        return (
-            f"{row.name} is first, although too many of its runs diverged or failed for an average."
-        )
-    how = f"interquartile mean of {plural(row.runs, 'seed')}" if row.runs > 1 else "one seed"
-    said = f"{row.name} is first with {name} {show(value)} {show_interval(*ends)}".strip()
-    return f"{said} ({how})."
-
-
 def _pilot(found: Pilot) -> list[tuple[str, str]]:
     """Results of the pilot, without prices and findings."""
     noise = found.noise
@@ -249,6 +175,10 @@ def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
 
 def _settings(method: MethodRecord) -> dict[str, Any]:
     """The resolved facts of one method."""
+    spaces = [_searched(each) for tuning in method.tunings for each in tuning.space]
+    settings: dict[str, Any] = {f"tuning {each.index}": each.settings for each in method.tunings}
+    if len(method.tunings) == 1:
+        settings = method.tunings[0].settings
     return {
         "name": method.name,
         "facts": [
@@ -256,9 +186,9 @@ def _settings(method: MethodRecord) -> dict[str, Any]:
             ("version", method.version),
             ("specified as", method.spec),
             ("needs", ", ".join(method.needs)),
-            ("searched", "; ".join(map(_searched, first_tuning(method).space)) or "nothing"),
+            ("searched", "; ".join(dict.fromkeys(spaces)) or "nothing"),
         ],
-        "settings": _flat(first_tuning(method).settings),
+        "settings": _flat(settings),
     }
 
 

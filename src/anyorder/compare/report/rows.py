@@ -10,8 +10,9 @@ from anyorder.compare.report.charts import AXIS_LABELS, Chart, Series, dot, know
 from anyorder.compare.report.formats import plural, show, show_interval
 from anyorder.compare.run.records import RunRecord
 from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm
-from anyorder.compare.stats.records import AXES, Axis, final, judged_by, main_axis
-from anyorder.compare.stats.verdicts import summarise, time_to_target
+from anyorder.compare.stats.leaderboard import ends_of, summarise
+from anyorder.compare.stats.records import AXES, Axis, judged_by, main_axis, units
+from anyorder.compare.stats.targets import Target, main_target, time_to_target
 from anyorder.compare.store.schema import Results
 
 Entry = tuple[int, str, list[RunRecord]]
@@ -25,8 +26,7 @@ def _entries(results: Results) -> list[Entry]:
 
 
 def _with_interval(value: float, spread: Interval | None) -> str:
-    ends = (None, None) if spread is None else (spread.low, spread.high)
-    return f"{show(value)} {show_interval(*ends)}".strip()
+    return f"{show(value)} {show_interval(*ends_of(spread))}".strip()
 
 
 def _bar(spread: Interval | None, row: int) -> list[list[float | None]]:
@@ -37,15 +37,16 @@ def _bar(spread: Interval | None, row: int) -> list[list[float | None]]:
 
 
 def final_values(results: Results) -> Chart | None:
-    """The final value of every run, in the ranking metric."""
-    key, goal = judged_by(results)
-    name = results.problem.metric if key == "metric" else "validation loss"
+    """What every run ended with, in what the methods are judged by."""
+    criterion = judged_by(results)
+    name, goal = criterion.name, criterion.goal
     entries = _entries(results)
     series: list[Series] = []
     rows: list[list[str]] = []
     for place, (index, method, runs) in enumerate(entries):
-        values = [final(run, key, goal) for run in runs]
-        middle, spread = iqm(values), interval(values)
+        values = [criterion.of(run) for run in runs]
+        blocks = units(runs, criterion.of)
+        middle, spread = iqm(blocks), interval(blocks)
         said = _with_interval(middle, spread)
         ends = [_end(run, value) for run, value in zip(runs, values, strict=True)]
         dots = [
@@ -66,10 +67,13 @@ def final_values(results: Results) -> Chart | None:
         "id": "final",
         "kind": "rows",
         "title": f"Final {name} of every run",
-        "alt": f"Final {name}, {direction}. Interquartile means with 95 % intervals: "
+        "alt": f"Final {name}, {direction}. Interquartile means, with 95 % intervals if any: "
         + "; ".join(f"{row[0]} {row[1]}" for row in rows)
         + ".",
-        "notes": ["Dots: single runs. Large mark: interquartile mean. Bar: its 95 % interval."],
+        "notes": [
+            "Dots: single runs. Large mark: interquartile mean over tunings, or over seeds if "
+            "each was tuned once. Bar: its 95 % interval, with at least six of these."
+        ],
         "y": {"rows": [method for _, method, _ in entries]},
         "gutter": "no result" if len(seen) < len(places) else None,
         "views": {
@@ -94,8 +98,8 @@ def _end(run: RunRecord, value: float) -> str:
 
 
 def target_times(results: Results) -> Chart | None:
-    """Cost of each run to the target; runs that missed it are drawn separately."""
-    target, goal = results.problem.target, results.problem.goal
+    """When each run reached the target; misses stand apart, where no number can be read off."""
+    target, goal = main_target(results), results.problem.goal
     entries = _entries(results)
     if target is None or not entries:
         return None
@@ -117,18 +121,22 @@ def target_times(results: Results) -> Chart | None:
         }
         if axis == main:
             rows = [[name, *row] for (_, name, _), (_, row) in zip(entries, found, strict=True)]
-    condition = f"{results.problem.metric} {'≥' if goal == 'max' else '≤'} {show(target)}"
+    wanted = f"{results.problem.metric} {'≥' if goal == 'max' else '≤'} {show(target.value)}"
     return {
         "id": "target",
         "kind": "rows",
-        "title": f"Cost to the target: {condition}",
-        "alt": f"Cost to reach {condition}, in {AXIS_LABELS[main]}. "
-        + "; ".join(f"{row[0]}: reached by {row[1]}, expected cost {row[2]}" for row in rows)
+        "title": f"Cost to the target: {wanted}",
+        "alt": f"Cost to reach {wanted}, in {AXIS_LABELS[main]}. "
+        + "; ".join(
+            f"{row[0]}: reached by {row[1]}, median {row[2]}, expected running time {row[3]}"
+            for row in rows
+        )
         + ".",
         "notes": [
-            "Dots: runs that reached it. Crosses on the right: runs that did not reach it. "
-            "Large mark: expected running time, the cost of all runs over the number of "
-            "those that reached it. Bar: its 95 % interval."
+            f"Target: {target.source}.",
+            "Dots: runs that reached it. Crosses on the right: runs that did not reach it; they "
+            "count as longer than all others. Large mark: median. Bar: its 95 % interval, with at "
+            "least six tunings or seeds.",
         ],
         "y": {"rows": [method for _, method, _ in entries]},
         "gutter": "missed",
@@ -138,6 +146,7 @@ def target_times(results: Results) -> Chart | None:
             "head": [
                 "method",
                 "reached by",
+                "median",
                 "expected running time",
                 "runs, in order of the seeds",
             ],
@@ -147,10 +156,10 @@ def target_times(results: Results) -> Chart | None:
 
 
 def _times(
-    runs: Sequence[RunRecord], target: float, goal: Goal, axis: Axis, place: int
+    runs: Sequence[RunRecord], target: Target, goal: Goal, axis: Axis, place: int
 ) -> tuple[Series, list[str]]:
     """Marks of one method, and its cells in the table."""
-    reach = time_to_target(runs, target, goal, axis)
+    reach = time_to_target(runs, target.value, goal, axis)
     spread = reach.interval()
     said = [
         show(spent) if hit else f"missed after {show(spent)}"
@@ -161,10 +170,11 @@ def _times(
         dot(spent if hit else None, place, f"seed {seed}: {words} {unit}")
         for seed, spent, hit, words in zip(reach.seeds, reach.spent, reach.hit, said, strict=True)
     ]
-    expected = _with_interval(reach.expected, spread) if any(reach.hit) else "never"
+    middle = _with_interval(reach.median, spread) if any(reach.hit) else "never"
     bars: list[list[float | None]] = []
-    if math.isfinite(reach.expected):
-        dots.append(dot(reach.expected, place, f"expected {expected} {unit}", "centre"))
+    if math.isfinite(reach.median):
+        dots.append(dot(reach.median, place, f"median {middle} {unit}", "centre"))
         bars = _bar(spread, place)
+    expected = show(reach.expected) if any(reach.hit) else "never"
     reached = f"{sum(reach.hit)} of {plural(len(reach.hit), 'run')}"
-    return {"dots": dots, "bars": bars}, [reached, expected, ", ".join(said)]
+    return {"dots": dots, "bars": bars}, [reached, middle, expected, ", ".join(said)]

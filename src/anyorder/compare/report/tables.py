@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from anyorder.compare.report.formats import show, show_bytes, show_interval, show_seconds
-from anyorder.compare.report.tuning import chosen_of, edge, first_tuning, trial_values
+from anyorder.compare.report.formats import plural, show, show_bytes, show_interval, show_seconds
+from anyorder.compare.report.tuning import chosen_of, edge
 from anyorder.compare.run.records import RunRecord
-from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm, median
-from anyorder.compare.stats.records import Axis, Judged, final, judged_by, main_axis, succeeded
-from anyorder.compare.stats.verdicts import Pair, Row, Verdict, compare_pairs, summarise
+from anyorder.compare.stats.estimators import Interval, interval, iqm, median
+from anyorder.compare.stats.leaderboard import Row, ends_of, summarise
+from anyorder.compare.stats.records import (
+    Axis,
+    Criterion,
+    criteria,
+    judged_by,
+    main_axis,
+    succeeded,
+    unit_of,
+    units,
+)
+from anyorder.compare.stats.targets import ladder, main_target, time_to_target
+from anyorder.compare.stats.tuning import (
+    search_cost,
+    three_results,
+    trial_values,
+    trials_of,
+)
+from anyorder.compare.stats.verdicts import Pair, compare_costs, compare_pairs, resolution
 from anyorder.compare.store.schema import MethodRecord, Results, Trial
 from anyorder.oracle.kinds import ANSWERS
 
@@ -67,7 +84,7 @@ def _name(index: int, method: MethodRecord, small: str = "") -> Cell:
 
 
 def _ends(spread: Interval | None) -> str:
-    return "" if spread is None else show_interval(spread.low, spread.high)
+    return show_interval(*ends_of(spread))
 
 
 def _kind(method: MethodRecord) -> str:
@@ -97,62 +114,63 @@ def _ordered(results: Results) -> list[tuple[int, MethodRecord, Row]]:
 
 
 def leaderboard(results: Results) -> Table:
-    """Methods, best first: result with interval, verdict, time to the target, time, memory."""
-    metric, target = results.problem.metric, results.problem.target is not None
-    both = judged_by(results)[0] == "metric" and metric != "loss"
+    """Methods, best first: results with intervals, verdict, cost to the target, time, memory."""
+    target, axis = main_target(results), UNITS[main_axis(results)]
+    shown = criteria(results)
     ordered = _ordered(results)
-    verdicts = _against_first(ordered, compare_pairs(results))
-    head = ["", "method", *([metric] if both else []), "validation loss", "against the first"]
-    head += ["reached target", f"cost to target ({UNITS[main_axis(results)]})"] * target
-    head += ["seconds", "peak memory", "remarks"]
+    verdicts = _against_first(ordered, _all_pairs(results))
+    head = ["", "method", *(each.name for each in shown), "against the first"]
+    head += ["reached target", f"cost to target ({axis})"] * (target is not None)
+    head += ["seconds", "memory", "not dominated", "remarks"]
+    places = iter(range(1, len(ordered) + 1))
     rows: list[list[Cell]] = []
-    for place, (index, method, row) in enumerate(ordered):
-        cells = [Cell("" if row.failed else str(place + 1)), _name(index, method, _kind(method))]
-        keys: tuple[Judged, ...] = ("metric", "loss") if both else ("loss",)
-        cells += [_result(results, method, row, key) for key in keys]
+    for index, method, row in ordered:
+        cells = [Cell("" if row.failed or row.twin else str(next(places)))]
+        cells.append(_name(index, method, _kind(method)))
+        cells += [_result(method, row, each) for each in shown]
         cells.append(verdicts[row.name])
-        if target:
+        if target is not None:
             hits = None if row.success is None else round(row.success * row.runs)
             cells.append(_number(row.success, show(None) if hits is None else f"{hits}/{row.runs}"))
             never = row.target_cost is not None and math.isinf(row.target_cost)
             cells.append(_number(row.target_cost, "never" if never else None))
         cells.append(_number(row.seconds, show(row.seconds)))
         cells.append(_number(row.peak_bytes or None, show_bytes(row.peak_bytes or None)))
+        cells.append(Cell("yes" if row.pareto else ""))
         cells.append(Cell(row.note))
         rows.append(cells)
     return _used(Table("Leaderboard", head, rows, [index for index, _, _ in ordered]))
 
 
-def _result(results: Results, method: MethodRecord, row: Row, key: Judged) -> Cell:
-    """An average with its interval, or the median if too many runs have no result."""
-    value = row.metric if key == "metric" else row.final_loss
-    low, high = (row.metric_low, row.metric_high) if key == "metric" else (row.low, row.high)
-    if row.failed or math.isnan(value):
+def _result(method: MethodRecord, row: Row, criterion: Criterion) -> Cell:
+    """An average with its interval; where too many runs were lost for one, the median."""
+    if row.failed:
         return Cell(show(None))
+    blocks = units(method.runs, criterion.of)
+    value = iqm(blocks)
     if math.isfinite(value):
-        return _number(value, small=show_interval(low, high))
-    goal: Goal = results.problem.goal if key == "metric" else "min"
-    middle = median([final(run, key, goal) for run in method.runs])
+        return _number(value, small=_ends(interval(blocks)))
+    middle = median([criterion.of(run) for run in method.runs])
     return Cell("runs lost", small=f"median {show(middle)}", word="diverged")
 
 
-def _turned(pair: Pair) -> Pair:
-    """The same pair with ``a`` and ``b`` swapped."""
-    words: dict[str, Verdict] = {"better": "worse", "worse": "better"}
-    return replace(pair, a=pair.b, b=pair.a, verdict=words.get(pair.verdict, pair.verdict))
-
-
 def _verdict(pair: Pair) -> Cell:
-    return Cell(pair.verdict, word=pair.verdict, small=pair.why)
+    return Cell(pair.verdict, word=pair.verdict, small=pair.why or pair.advice)
+
+
+def _all_pairs(results: Results) -> list[Pair]:
+    """All pairs, and that of the baseline with its twin."""
+    again = resolution(results)
+    return [*compare_pairs(results), *([again] if again else [])]
 
 
 def _against_first(
     ordered: Sequence[tuple[int, MethodRecord, Row]], pairs: Sequence[Pair]
 ) -> dict[str, Cell]:
-    """The verdict of each method against the first."""
-    first = ordered[0][2] if ordered else Row("")
+    """What each method is, compared with the first."""
+    first = next((row for _, _, row in ordered if not row.twin), Row(""))
     found = {first.name: Cell("" if first.failed else "first", word="first")}
-    for pair in (*pairs, *map(_turned, pairs)):
+    for pair in (*pairs, *(pair.turned() for pair in pairs)):
         if pair.b == first.name and not first.failed:
             found[pair.a] = _verdict(pair)
     return {row.name: found.get(row.name, Cell("")) for _, _, row in ordered}
@@ -160,8 +178,8 @@ def _against_first(
 
 def matrix(results: Results) -> Table:
     """Verdicts of every method (row) against every other (column), best first."""
-    pairs = compare_pairs(results)
-    found = {(pair.a, pair.b): pair for pair in (*pairs, *map(_turned, pairs))}
+    pairs = _all_pairs(results)
+    found = {(pair.a, pair.b): pair for pair in (*pairs, *(pair.turned() for pair in pairs))}
     ordered = _ordered(results)
     names = [row.name for _, _, row in ordered]
     rows = [
@@ -179,8 +197,22 @@ def matrix(results: Results) -> Table:
 
 
 def differences(results: Results) -> Table:
-    """All pairs of methods, with the numbers behind the verdict."""
-    metric = results.problem.metric if judged_by(results)[0] == "metric" else "loss"
+    """All pairs of methods, with the numbers behind the verdict on quality."""
+    what = f"difference in {judged_by(results).name}"
+    return _pairs("Differences between methods", what, _all_pairs(results), unit_of(results))
+
+
+def cost_differences(results: Results) -> Table | None:
+    """All pairs of methods, with the numbers behind the verdict on cost; None without a target."""
+    target, pairs = main_target(results), compare_costs(results)
+    if target is None:
+        return None
+    wanted = f"{results.problem.metric} {show(target.value)}, {target.source}"
+    what = f"ratio of cost in {UNITS[main_axis(results)]}"
+    return _pairs(f"Cost to the target: {wanted}", what, pairs, unit_of(results))
+
+
+def _pairs(caption: str, what: str, pairs: Sequence[Pair], unit: str) -> Table:
     rows = [
         [
             Cell(pair.a),
@@ -189,12 +221,59 @@ def differences(results: Results) -> Table:
             _number(pair.difference, small=_ends(pair.interval)),
             _number(pair.p),
             _number(pair.adjusted),
-            _number(pair.seeds),
+            _number(pair.units),
         ]
-        for pair in compare_pairs(results)
+        for pair in pairs
     ]
-    head = ["method", "is", "than", f"mean difference in {metric}", "p", "p after Holm", "seeds"]
-    return Table("Differences between methods", head, rows)
+    return Table(caption, ["method", "is", "than", what, "p", "p after Holm", f"{unit}s"], rows)
+
+
+def rungs(results: Results) -> Table | None:
+    """Expected running time to each target of the ladder, and how many runs reached it."""
+    targets, axis, goal = ladder(results), main_axis(results), results.problem.goal
+    if not targets:
+        return None
+    ordered = [(index, method) for index, method, _ in _ordered(results) if method.runs]
+    rows: list[list[Cell]] = []
+    for index, method in ordered:
+        found = [time_to_target(method.runs, each.value, goal, axis) for each in targets]
+        cells = [
+            _number(
+                reach.expected if any(reach.hit) else None,
+                None if any(reach.hit) else "never",
+                f"{sum(reach.hit)}/{len(reach.hit)} runs",
+            )
+            for reach in found
+        ]
+        rows.append([_name(index, method), *cells])
+    head = ["method", *(f"{results.problem.metric} {show(each.value)}" for each in targets)]
+    caption = f"Cost in {UNITS[axis]} to targets set by the tuned {results.baseline}"
+    return Table(caption, head, rows, [index for index, _ in ordered])
+
+
+def three(results: Results) -> Table | None:
+    """Three results per method: default, expected best of k, tuning charged."""
+    found = {each.method: each for each in three_results(results)}
+    ordered = [(i, method) for i, method, _ in _ordered(results) if method.name in found]
+    name, metric, axis = judged_by(results).name, results.problem.metric, UNITS[main_axis(results)]
+    rows: list[list[Cell]] = []
+    for index, method in ordered:
+        each = found[method.name]
+        best = "; ".join(f"{k}: {show(value)}" for k, value in each.best_of.items())
+        rows.append(
+            [
+                _name(index, method),
+                _number(each.default, "" if math.isnan(each.default) else None),
+                Cell(best),
+                _number(each.tuned),
+                _number(each.search),
+                _number(each.charged, "never" if math.isinf(each.charged) else None),
+            ]
+        )
+    head = ["method", f"{name} by default", f"expected best validation {metric} of k trials"]
+    head += [f"{name} tuned", f"cost of one tuning ({axis})", f"tuning and cost to target ({axis})"]
+    numbers = [index for index, _ in ordered]
+    return _used(Table("Default, best of k, tuning charged", head, rows, numbers)) if rows else None
 
 
 def test_data(results: Results) -> Table | None:
@@ -211,8 +290,7 @@ def test_data(results: Results) -> Table | None:
         cells = [_name(index, method)]
         for key in keys:
             values = [value for each in found if (value := each.get(key)) is not None]
-            ends = _ends(interval(values)) if values else ""
-            cells.append(_number(iqm(values) if values else None, small=ends))
+            cells.append(_number(iqm(values) if values else None))
         cells.append(_number(len(method.runs) - len(found)))
         rows.append(cells)
     head = ["method", *(f"test {key}" for key in keys), "runs without result (excluded)"]
@@ -261,49 +339,48 @@ def ledger(results: Results) -> Table:
 
 
 def tuning(results: Results) -> Table | None:
-    """Trials of each method: number, cost, and results of the default and the best."""
+    """Tunings of each method: trials, cost, how good the default and the best were."""
     goal, metric, axis = results.problem.goal, results.problem.metric, main_axis(results)
     sign = 1.0 if goal == "min" else -1.0
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
-        chosen = chosen_of(method)
-        if chosen is None:
+        if not (chosen := chosen_of(method)):
             continue
         values = trial_values(method, goal).tolist()
-        spent = [_spent(trial, axis) for trial in first_tuning(method).trials]
         rows.append(
             [
                 _name(index, method),
+                _number(len(method.tunings)),
                 _number(len(values)),
                 _number(sum(map(math.isinf, values))),
-                _number(math.fsum(spent)),
+                _number(search_cost(method, axis) * len(method.tunings)),
                 _number(sign * values[0], "no result" if math.isinf(values[0]) else None),
                 _number(sign * min(values), "no result" if math.isinf(min(values)) else None),
-                _by_default(method, *judged_by(results)),
-                Cell(_settings(chosen.config)),
-                Cell(edge(method) and f"lr {edge(method)}", word="edge"),
+                Cell("; ".join(_settings(trial.config) for trial in chosen)),
+                Cell(edge(method), word="edge"),
             ]
         )
         numbers.append(index)
-    head = ["method", "trials", "without result", f"cost ({UNITS[axis]})"]
-    head += [f"{metric} of the default", f"best {metric}", "default on report seeds"]
-    head += ["chosen", "at the edge"]
+    head = ["method", "tunings", "trials", "without result", f"cost ({UNITS[axis]})"]
+    head += [f"{metric} of the default", f"best {metric}", "chosen", "at the edge"]
     return _used(Table("Tuning", head, rows, numbers)) if rows else None
 
 
-def _spent(trial: Trial, axis: Axis) -> float:
-    """The cost of a trial; trials do not store their call counts."""
-    return float(getattr(trial.cost, axis))
-
-
-def _by_default(method: MethodRecord, key: Judged, goal: Goal) -> Cell:
-    """Result of the default configuration on the report seeds, if it was run."""
-    if not method.default_runs:
-        return Cell("")
-    values = [final(run, key, goal) for run in method.default_runs]
-    middle = iqm(values)
-    return _number(middle, None if math.isfinite(middle) else "runs lost", _ends(interval(values)))
+def spaces(results: Results) -> Table | None:
+    """The search space of each method, and the source of each range."""
+    rows: list[list[Cell]] = []
+    numbers: list[int] = []
+    for index, method in enumerate(results.methods):
+        found = {str(each): each for tuning in method.tunings for each in tuning.space}
+        for each in found.values():
+            ends = f"{show(each.low)} to {show(each.high)}"
+            what = ", ".join(map(str, each.choices)) if each.choices else ends
+            cells = [Cell(each.name), Cell(each.kind), Cell(what + ", extended" * each.extended)]
+            rows.append([_name(index, method), *cells, Cell(each.source)])
+            numbers.append(index)
+    head = ["method", "setting", "scale", "range", "source"]
+    return Table("Search spaces", head, rows, numbers) if rows else None
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -324,13 +401,13 @@ def losses(results: Results) -> Table | None:
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
         lost = [
-            _loss(run, f"seed {run.seed}", f"after {len(run.curve)} evaluations")
+            _loss(run, f"seed {run.seed}", f"after {plural(len(run.curve), 'evaluation')}")
             for run in method.runs
             if not succeeded(run)
         ]
         lost += [
             _loss(trial, f"tuning trial {trial.index}: {_settings(trial.config) or 'default'}")
-            for trial in first_tuning(method).trials
+            for trial in trials_of(method)
             if trial.status != "done"
         ]
         if method.failed and not lost:

@@ -10,28 +10,20 @@ import numpy as np
 
 from anyorder.compare.report.charts import Chart, Series, dot, known, wants_log
 from anyorder.compare.report.formats import show
-from anyorder.compare.stats.estimators import Floats, Goal, best_of_k
-from anyorder.compare.store.schema import MethodRecord, Results, Trial, TuningRecord
+from anyorder.compare.stats.estimators import Goal, best_of_k
+from anyorder.compare.stats.tuning import (
+    edges,
+    expected_best,
+    not_tuned_out,
+    trial_values,
+    trials_of,
+)
+from anyorder.compare.store.schema import MethodRecord, Results, Trial
 
 
-def first_tuning(method: MethodRecord) -> TuningRecord:
-    """The first tuning of a method; an empty one if it could not take part."""
-    return method.tunings[0] if method.tunings else TuningRecord(0, [], 0, {}, [])
-
-
-def chosen_of(method: MethodRecord) -> Trial | None:
-    """The trial whose configuration is reported; None if there was no tuning."""
-    first = first_tuning(method)
-    return first.trials[first.chosen] if first.trials else None
-
-
-def trial_values(method: MethodRecord, goal: Goal) -> Floats:
-    """Value of each trial, with the sign changed if larger is better; inf without a result."""
-    sign = 1.0 if goal == "min" else -1.0
-    values = (
-        trial.value if trial.status == "done" else None for trial in first_tuning(method).trials
-    )
-    return np.asarray([math.inf if value is None else sign * value for value in values])
+def chosen_of(method: MethodRecord) -> list[Trial]:
+    """The trials whose configurations are reported, one per tuning with trials."""
+    return [tuning.trials[tuning.chosen] for tuning in method.tunings if tuning.trials]
 
 
 # --- Best of k ---------------------------------------------------------------------------------
@@ -57,7 +49,11 @@ def best_of_trials(results: Results) -> Chart | None:
                 "line": [list(side) for side in zip(*line, strict=True)],
             }
         )
-        means = [f"{k}: {show(mean)}" for k, mean in line if k & (k - 1) == 0 or k == len(values)]
+        means = [
+            f"{k}: {show(value)}"
+            for k, value in expected_best(method, goal).items()
+            if math.isfinite(value)
+        ]
         lost = int(np.isinf(values).sum())
         rows.append([method.name, str(len(values)), str(lost), "; ".join(means)])
     if not series:
@@ -66,13 +62,14 @@ def best_of_trials(results: Results) -> Chart | None:
     return {
         "id": "best-of-k",
         "kind": "curve",
-        "title": "Gain from tuning: best of k trials",
-        "alt": f"Expected best {name} of k tuning trials against k. Best of all trials: "
-        + "; ".join(f"{row[0]} {row[3].rpartition(': ')[2]} after {row[1]}" for row in rows)
+        "title": "What tuning buys: best of k trials",
+        "alt": f"Expected best {name} of k tuning trials against k. "
+        + "; ".join(f"{row[0]}: {row[3].rpartition(': ')[2]} in one tuning" for row in rows)
         + ".",
         "notes": [
-            "Line: mean over all subsets of k of the trials that were run. Band: middle half of "
-            "the subsets. A line begins where every subset contains a trial with a result."
+            "Line: mean over all subsets of k trials of all tunings. Band: middle half of the "
+            "subsets. A line begins where no subset consists of diverged trials only.",
+            *(f"Not tuned out: {each.method} ({each.reason})." for each in not_tuned_out(results)),
         ],
         "y": {"label": f"best {name} of k", "log": log, "cap": None, "goal": goal},
         "views": {
@@ -100,9 +97,10 @@ def learning_rates(results: Results) -> Chart | None:
     rows: list[list[str]] = []
     for index, method in enumerate(results.methods):
         values = (sign * trial_values(method, goal)).tolist()
+        chosen = {id(trial) for trial in chosen_of(method)}
         points = sorted(
-            (lr, value, trial is chosen_of(method))
-            for trial, value in zip(first_tuning(method).trials, values, strict=True)
+            (lr, value, id(trial) in chosen)
+            for trial, value in zip(trials_of(method), values, strict=True)
             if (lr := trial.config.get("lr", 0.0)) > 0
         )
         if len(points) < 2:
@@ -117,8 +115,9 @@ def learning_rates(results: Results) -> Chart | None:
             }
         )
         searched = show(None) if span is None else f"{show(span[0])} to {show(span[1])}"
-        trials = "; ".join(mark["text"] for mark in series[-1]["dots"])
-        rows.append([method.name, searched, edge(method) or "inside", trials])
+        told = "; ".join(mark["text"] for mark in series[-1]["dots"])
+        at_edge = [each for each in edge(method).split("; ") if each.startswith("lr ")]
+        rows.append([method.name, searched, "; ".join(at_edge) or "inside", told])
     seen = [value for each in series for value in each["line"][1]]
     return _lr_chart(series, rows, seen, goal, name) if seen else None
 
@@ -136,8 +135,8 @@ def _lr_chart(
         + "; ".join(f"{row[0]}, searched {row[1]}: chosen value {row[2]}" for row in rows)
         + ".",
         "notes": [
-            "Dots: tuning trials; their other settings differ too. Large mark: the chosen one. "
-            "Brackets on the axis: search range.",
+            "Dots: trials of all tunings, which also differ in other settings. Large marks: chosen "
+            "ones. Brackets on the axis: search range.",
             *flagged,
         ],
         "y": {"label": name, "log": wants_log(seen), "cap": None, "goal": goal},
@@ -157,19 +156,20 @@ def _trial(lr: float, value: float, chosen: bool) -> dict[str, Any]:
 
 
 def lr_range(method: MethodRecord) -> list[float] | None:
-    """The search range of the learning rate."""
-    for each in first_tuning(method).space:
-        if each.name == "lr" and each.low is not None and each.high is not None:
-            return [each.low, each.high]
-    return None
+    """Both ends of the range in which the learning rate was searched, over all tunings."""
+    ends = [
+        (each.low, each.high)
+        for tuning in method.tunings
+        for each in tuning.space
+        if each.name == "lr" and each.low is not None and each.high is not None
+    ]
+    return [min(low for low, _ in ends), max(high for _, high in ends)] if ends else None
 
 
 def edge(method: MethodRecord) -> str:
-    """A warning if the chosen learning rate is within 2 % of an end of its range, or empty."""
-    span, chosen = lr_range(method), chosen_of(method)
-    if span is None or chosen is None or not 0 < span[0] < span[1]:
-        return ""
-    lr = chosen.config["lr"]
-    share = math.log(lr / span[0]) / math.log(span[1] / span[0]) if lr > 0 else 0.0
-    side = "lower" if share < 0.02 else "upper" if share > 0.98 else ""
-    return side and f"{show(lr)} is at the {side} end of the range, the best may be outside"
+    """A warning for each chosen value at an end of its range, or empty."""
+    said = [
+        f"{dimension.name} {show(value)} is at the {side} end of the range, the best may be outside"
+        for dimension, value, side in edges(method)
+    ]
+    return "; ".join(dict.fromkeys(said))

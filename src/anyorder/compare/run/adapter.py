@@ -11,18 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import Entrant
+from anyorder.compare.run.snapshot import Snapshot
 from anyorder.errors import AnyOrderError
 from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Closure, one_gradient
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 
-#: A foreign optimizer does not detect divergence: its run ends after this many non-finite losses in
-#: a row.
+#: A foreign optimizer does not detect divergence: its run ends after this many steps in a row whose
+#: first loss is not finite.
 HOPELESS = 20
+#: The state of a foreign optimizer is copied before each step if fewer steps than this remain.
+RESERVE = 32
 
 
 class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - a regular end of a run
-    """The loss was not finite several times in a row."""
+    """The loss or the metric is not finite, or the loss has grown too far."""
 
 
 class Native:
@@ -40,10 +43,19 @@ class Native:
         assert issubclass(cls, Optimizer)
         self.optimizer = cls(model, budget=budget, seed=seed, **entrant.fixed, **config)
 
+    #: It undoes incomplete steps itself.
+    kept_bytes = 0
+
     @property
     def calls(self) -> Calls:
         """The ledger."""
         return self.optimizer.calls
+
+    def prepare(self, steps_left: float) -> None:
+        """Do nothing, see :meth:`Foreign.prepare`."""
+
+    def keep(self) -> None:
+        """Do nothing, see :meth:`Foreign.keep`."""
 
     def step(self, closure: Closure) -> Tensor | None:
         """One step."""
@@ -54,7 +66,10 @@ class Foreign:
     """Any other ``torch.optim.Optimizer``, which gets a closure that calls ``backward``.
 
     If the optimizer calls the closure several times per step, the budget can end within a step. The
-    incomplete step is then undone: a trial point of a line search is not a result.
+    incomplete step is then undone: a trial point of a line search is not a result. Most optimizers
+    call the closure once per step, so the state is copied before a step only if an earlier step
+    did otherwise, or if few steps remain; see :meth:`prepare`. If the first step with several calls
+    uses up the whole budget, it is undone to the last :meth:`keep`, which can be earlier.
     """
 
     def __init__(
@@ -63,15 +78,40 @@ class Foreign:
         settings: Any = {**entrant.fixed, **config}
         self.optimizer = entrant.cls(model.parameters(), **settings)
         self.calls = Calls()
-        self._budget = budget
-        self._params = [p for p in model.parameters() if p.requires_grad]
+        self._model, self._budget = model, budget
+        # A budget in steps never ends within one.
+        self._undoable = bool(budget.limits().keys() - {"steps"})
+        self._kept: Snapshot | None = None
         self._bad = 0
-        self._several = True
+        self._once = True
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the copy in main memory."""
+        return 0 if self._kept is None else self._kept.bytes
+
+    def prepare(self, steps_left: float) -> None:
+        """Copy the state if the budget can end within the next step.
+
+        Args:
+            steps_left: number of steps that the budget still allows, at the mean cost so far.
+        """
+        if not self._once or steps_left < RESERVE:
+            self.keep()
+
+    def keep(self) -> None:
+        """Copy parameters, buffers and the optimizer's state; an incomplete step restores them."""
+        if not self._undoable:
+            return
+        if self._kept is None:
+            self._kept = Snapshot(self._model, self.optimizer)
+        else:
+            self._kept.update()
 
     def step(self, closure: Closure) -> Tensor | None:
         """One step, with as many gradients as the optimizer requests."""
-        before = [p.detach().clone() for p in self._params] if self._several else []
         needed = one_gradient(closure)
+        self._budget.check(self.calls, needed)  # nothing has changed yet
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
@@ -85,23 +125,23 @@ class Foreign:
             self.calls.grads += needed["grads"]
             self.calls.output_grads += needed["output_grads"]
             seen.append(loss.detach())
-            self._watch(seen[-1].item())
+            if len(seen) == 1:  # later ones may be trial points
+                self._watch(seen[0].item())
             return loss
 
         try:
             self.optimizer.step(closure_with_backward)  # type: ignore[arg-type]
         except BudgetExhausted:
-            with torch.no_grad():
-                for param, kept in zip(self._params, before, strict=False):
-                    param.copy_(kept)
+            if self._kept is not None:
+                self._kept.restore()
             raise
-        self._several = len(seen) != 1
+        self._once = self._once and len(seen) <= 1
         return seen[0] if seen else None
 
     def _watch(self, loss: float) -> None:
         self._bad = 0 if math.isfinite(loss) else self._bad + 1
         if self._bad >= HOPELESS:
-            raise Diverged(f"the loss was not finite {HOPELESS} times in a row")
+            raise Diverged(f"{HOPELESS} steps in a row started with a non-finite loss")
 
 
 def adapt(

@@ -17,7 +17,6 @@ from typing import Any
 
 from anyorder.errors import AnyOrderError
 
-
 #: All processes of a run are on one machine.
 HERE = "127.0.0.1"
 
@@ -34,10 +33,14 @@ class Group:
             executes each job it receives and answers with None; it ends if a job does not succeed.
         threads: threads of each process.
         log: file for the output of user code.
+        forget: called before helpers start. They know nothing, and all ranks must do the same:
+            it forgets what this process need not do again.
     """
 
-    def __init__(self, helper: Callable[..., None], threads: int, log: str) -> None:
-        self._helper, self._threads, self._log = helper, threads, log
+    def __init__(
+        self, helper: Callable[..., None], threads: int, log: str, forget: Callable[[], None]
+    ) -> None:
+        self._helper, self._threads, self._log, self._forget = helper, threads, log, forget
         self._helpers: list[tuple[Any, Any]] = []
 
     def do(self, name: str, subject: Any, job: Callable[[], Any]) -> Any:
@@ -88,6 +91,7 @@ class Group:
     def _start(self, size: int) -> None:
         import torch.distributed as dist
 
+        self._forget()
         context = multiprocessing.get_context("spawn")
         store = dist.TCPStore(HERE, 0, size, is_master=True, wait_for_workers=False)
         for rank in range(1, size):
@@ -131,6 +135,17 @@ def _join(store: Any, rank: int, size: int) -> None:
     values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     os.environ.update({name: str(value) for name, value in values.items()})
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+
+
+def agreed(choice: bool) -> bool:
+    """The choice of rank 0, which depends on time, in all ranks; alone, the own one."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return choice
+    found = [choice]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def _refuse(settings: Any) -> None:

@@ -6,17 +6,20 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.run import memory
+from anyorder.compare.run.group import agreed
 from anyorder.compare.run.records import Cost, Noise, Pilot
 from anyorder.compare.run.runner import fresh_model
 from anyorder.oracle import ClosureOracle
+from anyorder.oracle.kinds import ANSWERS
 from anyorder.oracle.second_derivatives import SecondDerivativeError
+from anyorder.points.directions import Shift
 from anyorder.problems import Problem, ProblemError, check, move
 from anyorder.problems.check import Finding, Report
 
@@ -24,6 +27,8 @@ from anyorder.problems.check import Finding, Report
 NOISE_BATCHES = 16
 #: Minimum and maximum number of timings per kind of answer, and their approximate total seconds.
 LEAST, MOST, PATIENCE = 5, 50, 1.0
+#: Number of points in the ranking that is timed.
+RANKED = 4
 
 
 def pilot(
@@ -46,12 +51,16 @@ def pilot(
         raise ProblemError("the problem cannot be used yet.\n" + "\n".join(lines))
     bench = _Bench(problem, device, autocast)
     missing = bench.second_derivative()
-    questions = {"value": bench.value, "gradient": bench.gradient}
+    questions = {
+        "value": bench.value,
+        "ranked point": bench.ranking,
+        "gradient": bench.gradient,
+    }
     if not missing:
         questions["product"] = bench.curvature
     costs = bench.costs(questions)
     if not missing:
-        # A product costs what it adds to the gradient of the same graph, but at least a forward.
+        # A product costs what it adds to the gradient of the same graph, but at least a value.
         added = costs["product"].seconds - costs["gradient"].seconds
         costs["product"].seconds = max(added, costs["value"].seconds)
     return Pilot(
@@ -78,13 +87,12 @@ def _finding(each: Finding) -> str:
 
 def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
     """Exchange rates in forward passes; None if not measured."""
-    value = max(seconds["value"], 1e-9)
-    product = seconds.get("product")
+    value, product = max(seconds["value"], 1e-9), seconds.get("product")
     return {
         "values": 1.0,
         "grads": seconds["gradient"] / value,
         "products": None if product is None else product / value,
-        "ranked": 1.0,
+        "ranked": seconds["ranked point"] / value,
     }
 
 
@@ -96,6 +104,7 @@ class _Bench:
         self.model = fresh_model(problem, 0, device)
         self.batch = self._moved(0)
         self.params = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.ones = [torch.ones_like(p) for p in self.params.values()]
 
     def _moved(self, step: int) -> Any:
         batch = self.problem.batch(0, step)
@@ -109,30 +118,29 @@ class _Bench:
         with context:
             return self.problem.loss(self.model, self.batch if batch is None else batch)
 
+    def oracle(self) -> ClosureOracle:
+        """The oracle that methods use; all answers are timed through it."""
+        return ClosureOracle(self.loss, self.params, nonfinite="ignore")
+
     def value(self) -> None:
-        with torch.no_grad():
-            self.loss()
+        self.oracle().value()
+
+    def ranking(self) -> None:
+        """A ranking of points without shifts: to compute these is the work of a method."""
+        self.oracle().rank([Shift()] * RANKED)
 
     def gradient(self) -> None:
-        torch.autograd.grad(self.loss(), list(self.params.values()), allow_unused=True)
+        self.oracle().grad()
 
     def curvature(self) -> None:
-        """A gradient with its graph, and one Hessian product."""
-        params = list(self.params.values())
-        grads = torch.autograd.grad(self.loss(), params, create_graph=True, allow_unused=True)
-        curved = [
-            g for g in cast("tuple[Tensor | None, ...]", grads) if g is not None and g.requires_grad
-        ]
-        if curved:
-            ones = [torch.ones_like(g) for g in curved]
-            torch.autograd.grad(curved, params, ones, allow_unused=True)
+        """A gradient with its graph, and one product with the Hessian."""
+        with self.oracle().hessian() as hessian:
+            _ = hessian @ self.ones
 
     def second_derivative(self) -> str:
         """The error of a Hessian product; empty if it works."""
-        ones = [torch.ones_like(p) for p in self.params.values()]
         try:
-            with ClosureOracle(self.loss, self.params, nonfinite="ignore").hessian() as hessian:
-                _ = hessian @ ones
+            self.curvature()
         except SecondDerivativeError as error:
             return " ".join(str(error).split())
         return ""
@@ -157,7 +165,7 @@ class _Bench:
             needed[name] = max(0, memory.peak_bytes(self.device) - before)
         taken: dict[str, list[float]] = {name: [] for name in questions}
         began, rounds = time.perf_counter(), 0
-        while rounds < LEAST or (rounds < MOST and time.perf_counter() - began < PATIENCE):
+        while agreed(rounds < LEAST or (rounds < MOST and time.perf_counter() - began < PATIENCE)):
             rounds += 1
             for name, question in questions.items():
                 start = time.perf_counter()
@@ -165,7 +173,11 @@ class _Bench:
                 if torch.device(self.device).type == "cuda":
                     torch.cuda.synchronize(self.device)
                 taken[name].append(time.perf_counter() - start)
-        return {name: Cost(statistics.median(times), needed[name]) for name, times in taken.items()}
+        points = {"ranked point": RANKED}
+        return {
+            name: Cost(statistics.median(times) / points.get(name, 1), needed[name])
+            for name, times in taken.items()
+        }
 
 
 # --- Messages ----------------------------------------------------------------------------------
@@ -199,19 +211,22 @@ def describe(found: Pilot, rates: Mapping[str, float], used: str) -> list[str]:
     agrees = not any(each.topic == "loss" for each in warnings)
     gradient = "gradient agrees with finite differences" if agrees else "see the warnings below"
     random = "" if found.deterministic else "; random (dropout or noise), repeatable by seed"
-    measured = ", ".join(
-        f"{name[:-1]} {rate:.2f}"
-        for name, rate in found.measured.items()
-        if rate is not None and name in ("grads", "products")
+    prices = "; ".join(
+        f"{answer.one} {answer.price:g} nominal, {_rate(found.measured.get(answer.name))} measured"
+        for answer in ANSWERS
+        if answer.name in rates
     )
     lines = [
         f"{found.parameters:,} parameters; {gradient}{random}",
         f"one answer costs: {'; '.join(seconds)}",
-        f"in forward passes, measured: {measured}; used ({used}): gradient "
-        f"{rates['grads']:.2f}, product {rates['products']:.2f}",
+        f"price in forward passes ({used} used): {prices}",
         f"initial loss over {noise.batches} batches: {noise.mean:.4g}, spread {spread:.1%}",
     ]
     return lines + [f"warning: {each.topic}: {each.found}" for each in warnings]
+
+
+def _rate(rate: float | None) -> str:
+    return "not" if rate is None else f"{rate:.2f}"
 
 
 def _time(seconds: float) -> str:

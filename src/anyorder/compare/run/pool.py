@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,11 @@ from anyorder.errors import AnyOrderError
 
 #: Environment variables that libraries used by PyTorch read when they are loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+#: Extra seconds before a time-out for starting a process and importing PyTorch.
+STARTING = 600.0
+#: At most this many seconds between two calls of ``wait`` count towards a time-out: if this process
+#: was stopped or the machine suspended, the workers were too.
+GAP = 5.0
 
 
 class WorkerError(AnyOrderError, RuntimeError):
@@ -39,12 +45,12 @@ class Event:
     """A message of a worker, or its death.
 
     Attributes:
-        kind: ``point`` (progress), ``done``, ``error`` or ``died``.
+        kind: ``point`` (progress), ``done``, ``error``, ``died`` or ``timeout``.
         tag: the tag passed to :meth:`Pool.submit`.
         content: the point, the result, the error, or a description of how the process ended.
     """
 
-    kind: Literal["point", "done", "error", "died"]
+    kind: Literal["point", "done", "error", "died", "timeout"]
     tag: Any
     content: Any
 
@@ -55,6 +61,8 @@ class _Worker:
     pipe: Any
     tag: Any = None
     busy: bool = field(default=False)
+    timeout: float | None = None
+    deadline: float = math.inf
 
 
 class Pool:
@@ -70,16 +78,26 @@ class Pool:
         self.size, self.threads, self.log = size, threads, log
         self._workers: list[_Worker] = []
         self._context = multiprocessing.get_context("spawn")
+        self._watched, self._looked = 0.0, time.monotonic()
 
     @property
     def idle(self) -> int:
         """Number of jobs that can be submitted now."""
         return self.size - sum(worker.busy for worker in self._workers)
 
-    def submit(self, job: str, subject: Any, tag: Any) -> None:
-        """Send a job to an idle worker; its events have this ``tag``."""
+    def submit(self, job: str, subject: Any, tag: Any, timeout: float | None = None) -> None:
+        """Send a job to an idle worker.
+
+        Args:
+            job: name of the job.
+            subject: its argument.
+            tag: tag of its events.
+            timeout: wall-clock seconds after which the process is killed, from the start of the
+                job; None: no limit.
+        """
         worker = next((w for w in self._workers if not w.busy), None) or self._start()
-        worker.tag, worker.busy = tag, True
+        worker.tag, worker.busy, worker.timeout = tag, True, timeout
+        worker.deadline = math.inf if timeout is None else self._watched + STARTING + timeout
         # The death of an idle worker is noticed when its sentinel is read.
         with contextlib.suppress(OSError):
             worker.pipe.send((job, subject))
@@ -98,18 +116,24 @@ class Pool:
         for worker in [w for w in self._workers if w.process.sentinel in ready]:
             events += self._read(worker)
             events += self._bury(worker)
-        return events
+        return events + self._end_late()
 
-    def ask(self, job: str, subject: Any, check: Callable[[], None] = lambda: None) -> Any:
+    def ask(
+        self,
+        job: str,
+        subject: Any,
+        check: Callable[[], None] = lambda: None,
+        timeout: float | None = None,
+    ) -> Any:
         """Run a single job and return its result.
 
         ``check`` is called repeatedly while waiting, and can raise to stop waiting.
 
         Raises:
-            WorkerError: the process died or the job failed.
+            WorkerError: the process died, took longer than ``timeout``, or the job failed.
         """
         tag = object()
-        self.submit(job, subject, tag)
+        self.submit(job, subject, tag, timeout)
         while True:
             check()
             for event in self.wait(0.2):
@@ -117,7 +141,7 @@ class Pool:
                     continue
                 if event.kind == "done":
                     return event.content
-                if event.kind == "died":
+                if event.kind in ("died", "timeout"):
                     raise WorkerError(f"the process that did the job {job!r} {event.content}")
                 error = event.content
                 raise WorkerError(error["text"], error["kind"], error["traceback"])
@@ -155,9 +179,26 @@ class Pool:
         with contextlib.suppress(EOFError, OSError):
             while worker.pipe.poll():
                 kind, content = worker.pipe.recv()
+                if kind == "began":
+                    if worker.timeout is not None:
+                        worker.deadline = self._watched + worker.timeout
+                    continue
                 events.append(Event(kind, worker.tag, content))
                 if kind != "point":
                     worker.busy = False
+        return events
+
+    def _end_late(self) -> list[Event]:
+        """Kill the processes of jobs that have timed out."""
+        now = time.monotonic()
+        self._watched += min(now - self._looked, GAP)
+        self._looked = now
+        events: list[Event] = []
+        for worker in [w for w in self._workers if w.busy and self._watched > w.deadline]:
+            worker.process.kill()
+            self._bury(worker)
+            text = f"was killed: it took longer than {worker.timeout:g} s"
+            events.append(Event("timeout", worker.tag, text))
         return events
 
     def _bury(self, worker: _Worker) -> list[Event]:

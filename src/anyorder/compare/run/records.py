@@ -62,7 +62,7 @@ class RunRecord:
 
     Attributes:
         tuning: number of the tuning that chose the configuration; 0 for runs of the default.
-        compile_seconds: time spent compiling, part of the charged time.
+        compile_seconds: time of compiling in the run; not charged, not part of any other time.
         warnings: unique texts of Python warnings raised in the run, at most 20.
         resampled: judged metric on resampled test sets; empty where the problem has no rows.
     """

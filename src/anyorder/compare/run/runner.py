@@ -7,6 +7,7 @@ import math
 import random
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
@@ -20,11 +21,13 @@ from anyorder.compare.plan.items import Task
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.run import memory
 from anyorder.compare.run.adapter import Diverged, Foreign, Native, adapt
+from anyorder.compare.run.compiling import compiled
 from anyorder.compare.run.records import Costs, Final, Point, RunRecord
 from anyorder.oracle.closures import Closure, Composite
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 from anyorder.problems import Problem, move
+from anyorder.problems.base import all_rows, resampled_rows
 
 if TYPE_CHECKING:
     from anyorder.compare.plan.settings import Settings
@@ -35,40 +38,108 @@ BLOWN_UP, PATIENCE = 1e3, 3
 #: A method that takes this many steps without calling the closure does not use it.
 IDLE_STEPS = 1000
 
+#: Maximum number of recorded warnings of a run.
+MAX_WARNINGS = 20
+#: Number of resampled test sets.
+RESAMPLES = 200
+
 Watcher = Callable[[Point], None]
+
+
+class DivergenceWarning(UserWarning):
+    """The loss of a run that is judged by another metric has grown too far."""
 
 
 @dataclass
 class Clock:
-    """The cost of a run so far."""
+    """The cost of a run so far.
+
+    Attributes:
+        limits: the budget.
+        rates: price of each answer in forward passes.
+        calls: the ledger.
+        seconds: charged wall-clock seconds, without compilation.
+        data_seconds: seconds of these for drawing batches.
+        model_compile_seconds: seconds of ``torch.compile`` while the clock ran, not charged.
+        evaluation_seconds: seconds of evaluations, not charged.
+        steps: number of steps.
+    """
 
     limits: Limits
     rates: dict[str, float]
     calls: Calls = field(default_factory=Calls)
     seconds: float = 0.0
     data_seconds: float = 0.0
+    model_compile_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     steps: int = 0
+    _began: float | None = None
+    _compiled: tuple[float, float] = (0.0, 0.0)
 
     @property
     def fraction(self) -> float:
         """The used fraction of the budget."""
         return self.limits.spent(self.calls.forwards(self.rates), self.seconds, self.steps)
 
+    def start(self) -> None:
+        """Start charging."""
+        self._compiled, self._began = compiled(), time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop charging."""
+        self.seconds = self.now()
+        self.model_compile_seconds += compiled()[1] - self._compiled[1]
+        self._began = None
+
+    def now(self) -> float:
+        """Return the charged seconds at this moment."""
+        if self._began is None:
+            return self.seconds
+        compiling = sum(compiled()) - sum(self._compiled)
+        return self.seconds + max(0.0, time.perf_counter() - self._began - compiling)
+
     def point(self, **judged: Any) -> Point:
         """A point of the curve: all costs so far, and the validation results."""
         calls = {each.name: getattr(self.calls, each.name) for each in fields(Costs)}
+        # Models are compiled while their loss is computed.
+        oracle = max(0.0, self.calls.seconds - self.model_compile_seconds)
         return Point(
             fraction=self.fraction,
             seconds=self.seconds,
             forwards=self.calls.forwards(self.rates),
             calls=Costs(**calls),
             steps=self.steps,
-            oracle_seconds=self.calls.seconds,
-            optimizer_seconds=max(0.0, self.seconds - self.data_seconds - self.calls.seconds),
+            oracle_seconds=oracle,
+            optimizer_seconds=max(0.0, self.seconds - self.data_seconds - oracle),
             data_seconds=self.data_seconds,
             **judged,
         )
+
+
+class RunBudget(Budget):
+    """A budget in the charged seconds of a clock."""
+
+    clock: Clock
+
+    @classmethod
+    def of_run(cls, clock: Clock) -> RunBudget:
+        """Return a budget with the limits of the clock, to check within a step."""
+        forwards = clock.limits.forwards
+        # Slightly above the limit: sums of prices differ from their product by rounding.
+        budget = cls(
+            rates=clock.rates,
+            forwards=forwards and forwards * (1 + 1e-9),
+            seconds=clock.limits.seconds,
+        )
+        budget.clock = clock
+        return budget
+
+    def start(self) -> None:
+        """Do nothing: the run starts and stops the clock."""
+
+    def spent_seconds(self) -> float:
+        """Return the charged seconds."""
+        return self.clock.now()
 
 
 def run(
@@ -88,6 +159,13 @@ def run(
         The record, with ``warmup_seconds`` of 0.
     """
     training = Training(problem, entrant, task, watch)
+    with _noted_warnings(training.warnings):
+        record = _outcome(training)
+    record.warnings = list(training.warnings)
+    return record
+
+
+def _outcome(training: Training) -> RunRecord:
     try:
         training.prepare()
         training.train()
@@ -98,14 +176,30 @@ def run(
     except (Exception, SystemExit) as stopped:
         return _ended_by(stopped, training.record())
     record = training.record()
-    if not task.is_trial:
+    if not training.task.is_trial:
         try:
-            record.test = training.test()
+            record.test, record.resampled = training.test()
         except Exception as stopped:
             return _ended_by(stopped, record)
     last = record.curve[-1]
     record.final = Final(last.val_loss, last.metric)
     return record
+
+
+@contextlib.contextmanager
+def _noted_warnings(texts: dict[str, None]) -> Generator[None]:
+    """Record the first unique texts of Python warnings, and show each once."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            text = f"{category.__name__}: {' '.join(str(message).split())}"
+            if text not in texts and len(texts) < MAX_WARNINGS:
+                texts[text] = None
+                show(message, category, *place, **more)
+
+        warnings.showwarning = note
+        yield
 
 
 def _ended_by(error: BaseException, record: RunRecord) -> RunRecord:
@@ -163,6 +257,21 @@ def _cast(closure: Closure, settings: Settings) -> Closure:
     return cast_to(closure)
 
 
+def _guarded(closure: Closure, check: Callable[[], None]) -> Closure:
+    """Return the closure with a check before each call; a ``Composite`` stays one."""
+
+    def guarded(part: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            check()
+            return part()
+
+        return call
+
+    if isinstance(closure, Composite):
+        return Composite(guarded(closure.outputs), closure.loss)
+    return guarded(closure)
+
+
 class Training:
     """The state of one run."""
 
@@ -173,11 +282,14 @@ class Training:
         self.problem, self.entrant, self.task, self.watch = problem, entrant, task, watch
         self.settings, self.device = task.settings, task.settings.device
         self.clock = Clock(task.limits, task.rates)
+        self.budget = RunBudget.of_run(self.clock)
         self.curve: list[Point] = []
+        self.warnings: dict[str, None] = {}  # an ordered set
         self.start_hash, self.base_bytes = "", 0
         self._losses: list[Tensor] = []
         self._rates: list[float] = []
         self._blown_up = 0
+        self._compiled_before = sum(compiled())
         self._cuda = torch.device(self.device).type == "cuda"
 
     def prepare(self) -> None:
@@ -187,10 +299,7 @@ class Training:
         self.model = fresh_model(self.problem, task.seed, self.device)
         self.start_hash = memory.fingerprint(self.model)
         self.base_bytes = memory.peak_bytes(self.device)
-        forwards = self.clock.limits.forwards
-        # Slightly above the limit: sums of prices differ from their product by rounding.
-        budget = Budget(rates=task.rates, forwards=forwards and forwards * (1 + 1e-9))
-        self.adapted = adapt(self.entrant, self.model, task.config, budget, task.seed)
+        self.adapted = adapt(self.entrant, self.model, task.config, self.budget, task.seed)
         self.clock.calls = self.adapted.calls
         self._rates = [group.get("lr", math.nan) for group in self._groups()]
         self._evaluate()
@@ -201,13 +310,12 @@ class Training:
         idle, forwards, fraction = 0, 0.0, 0.0
         while fraction < 1.0:
             self._schedule(fraction)
+            self.adapted.prepare(self.clock.steps * (1 / fraction - 1) if fraction else 0.0)
             try:
-                with self._charged():
-                    self._step()
+                self.step()
             except BudgetExhausted:
                 break
             clock, before = self.clock, forwards
-            clock.steps += 1
             forwards = clock.calls.forwards(clock.rates)
             fraction = clock.limits.spent(forwards, clock.seconds, clock.steps)
             idle = idle + 1 if forwards == before else 0
@@ -220,13 +328,39 @@ class Training:
                 self._evaluate()
                 while due < len(grid) - 1 and fraction >= grid[due]:
                     due += 1
-        self._evaluate()
+        self._evaluate(last=True)
 
-    def test(self) -> dict[str, float | None] | None:
-        """Evaluate the result on test data, which no choice has used."""
+    def step(self) -> None:
+        """Take one step and charge it.
+
+        Raises:
+            BudgetExhausted: the budget ended within the step, which is undone.
+        """
+        with self._charged():
+            self._step()
+        self.clock.steps += 1
+
+    def test(self) -> tuple[dict[str, float | None] | None, list[float | None]]:
+        """Evaluate the result on test data, which no choice has used.
+
+        Returns:
+            The numbers, and the judged metric on :data:`RESAMPLES` resampled test sets.
+        """
+        problem = self.problem
         with self._quiet(), self._judged():
-            found = self.problem.test(self.model)
-        return None if found is None else {name: finite(value) for name, value in found.items()}
+            outputs = problem.test_outputs(self.model)
+            if outputs is None or type(problem).test is not Problem.test:
+                found = problem.test(self.model)
+            else:
+                found = problem.score(outputs, all_rows(outputs))
+            resampled: list[float | None] = []
+            if outputs is not None and problem.metric in (found or {}):
+                count = len(all_rows(outputs))
+                for draw in range(RESAMPLES):
+                    score = problem.score(outputs, resampled_rows(count, draw))
+                    resampled.append(finite(score[problem.metric]))
+        numbers = None if found is None else {name: finite(each) for name, each in found.items()}
+        return numbers, resampled
 
     def record(self) -> RunRecord:
         """The record of the run so far, as if it ended now."""
@@ -243,12 +377,12 @@ class Training:
             curve=self.curve,
             final=Final(None, None),
             test=None,
-            peak_bytes=memory.peak_bytes(self.device),
+            peak_bytes=self._peak_bytes(),
             base_bytes=self.base_bytes,
             state_bytes=0 if optimizer is None else memory.state_bytes(optimizer),
             warmup_seconds=0.0,
             evaluation_seconds=self.clock.evaluation_seconds,
-            compile_seconds=0.0,
+            compile_seconds=max(0.0, sum(compiled()) - self._compiled_before),
             warnings=[],
             resampled=[],
         )
@@ -261,12 +395,19 @@ class Training:
     @contextlib.contextmanager
     def _charged(self) -> Generator[None]:
         """Add the time of the block to the clock."""
-        began = time.perf_counter()
+        self.clock.start()
         try:
             yield
         finally:
             self._synchronise()
-            self.clock.seconds += time.perf_counter() - began
+            self.clock.stop()
+
+    def _peak_bytes(self) -> int:
+        """Peak memory without the copy for undoing a step."""
+        peak = memory.peak_bytes(self.device)
+        if self._cuda or not hasattr(self, "adapted"):  # the copy is in main memory
+            return peak
+        return max(self.base_bytes, peak - self.adapted.kept_bytes)
 
     def _synchronise(self) -> None:
         if self._cuda:
@@ -281,6 +422,8 @@ class Training:
         closure = self.problem.closure(self.model, batch)
         if self.settings.autocast != "none":
             closure = _cast(closure, self.settings)
+        if self.clock.limits.seconds is not None:
+            closure = _guarded(closure, lambda: self.budget.check(self.clock.calls, {}))
         loss = self.adapted.step(closure)
         if loss is not None:
             self._losses.append(loss.detach())
@@ -325,23 +468,25 @@ class Training:
             with self._charged():
                 change.__exit__(None, None, None)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, last: bool = False) -> None:
         """Add a point to the curve, without cost and without side effects on the run."""
+        if not last:
+            self.adapted.keep()
         with self._quiet(), self._judged():
             began = time.perf_counter()
             found = self.problem.evaluate(self.model)
             self._synchronise()
             self.clock.evaluation_seconds += time.perf_counter() - began
-        loss = float(found["loss"])
+        loss, metric = float(found["loss"]), float(found[self.problem.metric])
         point = self.clock.point(
             train_loss=self._mean_loss(),
             val_loss=finite(loss),
-            metric=finite(found[self.problem.metric]),
-            peak_bytes=memory.peak_bytes(self.device),
+            metric=finite(metric),
+            peak_bytes=self._peak_bytes(),
         )
         self.curve.append(point)
         self.watch(point)
-        self._judge(loss)
+        self._judge(loss, metric, last)
 
     def _mean_loss(self) -> float | None:
         if not self._losses:
@@ -350,16 +495,25 @@ class Training:
         self._losses.clear()
         return finite(mean)
 
-    def _judge(self, loss: float) -> None:
+    def _judge(self, loss: float, metric: float, last: bool) -> None:
+        """Raise :class:`Diverged` if the run is lost.
+
+        The metric decides: a loss that has grown too far is a divergence only if it is the metric.
+        A metric that is not finite before the end may recover.
+        """
+        name = self.problem.metric
         if not math.isfinite(loss):
             raise Diverged(f"the validation loss is {loss}")
+        if last and not math.isfinite(metric):
+            raise Diverged(f"the {name} is {metric} at the end")
         start = self.curve[0].val_loss
         assert start is not None  # otherwise the run has ended
-        bound = BLOWN_UP * abs(start) + 1.0
-        self._blown_up = self._blown_up + 1 if loss > bound else 0
-        last = self.clock.fraction >= 1.0
+        self._blown_up = self._blown_up + 1 if loss > BLOWN_UP * abs(start) + 1.0 else 0
         if self._blown_up >= PATIENCE or (self._blown_up and last):
-            raise Diverged(f"the validation loss rose to {loss:g}, from {start:g}")
+            text = f"the validation loss rose to {loss:g}, from {start:g}"
+            if name == "loss":
+                raise Diverged(text)
+            warnings.warn(f"{text}; the {name} decides", DivergenceWarning, stacklevel=2)
 
 
 @contextlib.contextmanager

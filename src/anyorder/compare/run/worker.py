@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported after the output is redirected
     from anyorder.compare.plan.entrants import Entrant
     from anyorder.compare.plan.items import Task
     from anyorder.compare.plan.settings import Settings
+    from anyorder.compare.run.estimate import Pace
     from anyorder.compare.run.records import Described, Pilot, RunRecord
     from anyorder.problems import Problem
 
@@ -36,8 +37,8 @@ def main(pipe: Any, threads: int, log: str) -> None:
     """Process jobs until the pipe closes.
 
     Incoming messages are ``(job, subject)``, where the subject is the settings, or the task of a
-    run. Outgoing messages are ``("point", ...)`` during a run and then ``("done", result)`` or
-    ``("error", {...})``.
+    run. Outgoing messages are ``("began", None)``, ``("point", ...)`` during a run and then
+    ``("done", result)`` or ``("error", {...})``.
 
     Args:
         pipe: one end of a ``multiprocessing.Pipe``.
@@ -45,7 +46,7 @@ def main(pipe: Any, threads: int, log: str) -> None:
         log: file for the output of user code.
     """
     _settle(log, threads)
-    group = Group(_help, threads, log)
+    group = Group(_help, threads, log, forget=_warmed.clear)
 
     def send(kind: str, content: Any) -> None:
         pipe.send((kind, content))
@@ -56,6 +57,7 @@ def main(pipe: Any, threads: int, log: str) -> None:
         except (EOFError, OSError):
             return
         try:
+            send("began", None)
             job = partial(JOBS[name], subject, send)
             send("done", group.do(name, subject, job))
         except AnyOrderError as error:
@@ -152,6 +154,17 @@ def _pilot(settings: Settings, send: Send) -> Pilot:
     return pilot(problem_of(settings), settings.device, settings.autocast)
 
 
+def _pace(task: Task, send: Send) -> Pace:
+    """Measure the speed of a method."""
+    from anyorder.compare.plan.entrants import resolve
+    from anyorder.compare.run.estimate import pace
+
+    problem = problem_of(task.settings)
+    entrant = resolve(task.method.spec, task.method.name, task.method.fixed)
+    _warm(problem, entrant, task)
+    return pace(problem, entrant, task)
+
+
 def _run(task: Task, send: Send) -> RunRecord:
     from anyorder.compare.plan.entrants import resolve
     from anyorder.compare.run import runner
@@ -193,5 +206,6 @@ def _warm(problem: Problem, entrant: Entrant, task: Task) -> float:
 JOBS: dict[str, Callable[[Any, Send], Any]] = {
     "describe": _describe,
     "pilot": _pilot,
+    "pace": _pace,
     "run": _run,
 }

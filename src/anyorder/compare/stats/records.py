@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from anyorder.compare.run.records import Point, RunRecord
-from anyorder.compare.stats.estimators import Goal
+from anyorder.compare.stats.estimators import Floats, Goal, iqm
 from anyorder.compare.store.schema import Results
 from anyorder.oracle.ledger import Budget
 
 Axis = Literal["seconds", "calls", "forwards", "steps"]
-#: Quantities by which runs are ranked.
-Judged = Literal["metric", "loss"]
-#: Cost axes.
+#: What a run can be drawn against.
 AXES: tuple[Axis, ...] = ("seconds", "calls", "forwards", "steps")
 
 
@@ -22,28 +24,105 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def judged_by(results: Results) -> tuple[Judged, Goal]:
-    """The ranking quantity, and whether smaller or larger is better.
-
-    It is the problem's metric, which tuning also uses, or the loss if no run has a metric.
-    """
-    every = (run for method in results.methods for run in method.runs)
-    if any(math.isfinite(final(run, "metric")) for run in every):
-        return "metric", results.problem.goal
-    return "loss", "min"
+# --- What is judged ------------------------------------------------------------------------------
 
 
 def succeeded(run: RunRecord) -> bool:
-    """Whether a run completed and has a final loss."""
-    return run.status == "done" and run.final.loss is not None
+    """Whether a run went to its end and has a final metric or loss."""
+    return run.status == "done" and (run.final.metric is not None or run.final.loss is not None)
 
 
-def final(run: RunRecord, key: Judged, goal: Goal = "min") -> float:
-    """Final loss or metric of a run; the worst possible value if it has none."""
-    value = run.final.loss if key == "loss" else run.final.metric
-    if succeeded(run) and value is not None:
-        return value
-    return math.inf if goal == "min" else -math.inf
+@dataclass(frozen=True)
+class Criterion:
+    """A number of each run, and whether small or large is good.
+
+    Attributes:
+        key: Which number: the metric on test data or on validation data, or the validation loss.
+        metric: The problem's metric.
+        goal: Whether small or large is good.
+    """
+
+    key: Literal["test", "metric", "loss"]
+    metric: str
+    goal: Goal
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        if self.key == "loss":
+            return "validation loss"
+        return f"{'test' if self.key == 'test' else 'validation'} {self.metric}"
+
+    @property
+    def worst(self) -> float:
+        """The value of a run without a result."""
+        return math.inf if self.goal == "min" else -math.inf
+
+    def of(self, run: RunRecord) -> float:
+        """The number of a run; the worst possible value if it has none."""
+        if self.key == "test":
+            value = (run.test or {}).get(self.metric)
+        else:
+            value = run.final.metric if self.key == "metric" else run.final.loss
+        known = succeeded(run) and value is not None and math.isfinite(value)
+        return value if known and value is not None else self.worst
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether ``a`` is better than ``b``."""
+        return a < b if self.goal == "min" else a > b
+
+
+def criteria(results: Results) -> list[Criterion]:
+    """The available criteria: test metric, validation metric, validation loss."""
+    metric, goal = results.problem.metric, results.problem.goal
+    every = [
+        Criterion("test", metric, goal),
+        Criterion("metric", metric, goal),
+        Criterion("loss", metric, "min"),
+    ]
+    runs = [run for method in results.methods for run in method.runs]
+    found = [each for each in every if any(math.isfinite(each.of(run)) for run in runs)]
+    same = metric == "loss" and any(each.key == "metric" for each in found)
+    return [each for each in found if not (same and each.key == "loss")] or every[-1:]
+
+
+def judged_by(results: Results) -> Criterion:
+    """The ranking criterion.
+
+    The metric on test data, which no choice has used, if the problem has test data; else the
+    validation metric, which tuning minimises or maximises; the loss if no run has a metric.
+    """
+    return criteria(results)[0]
+
+
+# --- Units ---------------------------------------------------------------------------------------
+
+
+def unit_of(results: Results) -> Literal["tuning", "seed"]:
+    """The independent sample: a tuning if there are several, else a seed."""
+    several = any(len({run.tuning for run in method.runs}) > 1 for method in results.methods)
+    return "tuning" if several else "seed"
+
+
+def units(runs: Sequence[RunRecord], of: Callable[[RunRecord], float]) -> Floats:
+    """One number per independent unit: interquartile mean over the seeds of each tuning.
+
+    With one tuning, the number of each seed.
+
+    Args:
+        runs: Reported runs of one method.
+        of: The number of a run.
+    """
+    groups: dict[int, list[float]] = {}
+    for run in runs:
+        groups.setdefault(run.tuning, []).append(of(run))
+    if len(groups) == 1:
+        (alone,) = groups.values()
+        return np.asarray(alone)
+    return np.asarray([iqm(groups[tuning]) for tuning in sorted(groups)])
+
+
+# --- What it cost --------------------------------------------------------------------------------
 
 
 def cost(point: Point, axis: Axis) -> float:

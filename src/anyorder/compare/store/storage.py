@@ -112,8 +112,10 @@ def embedded_url(out: Path) -> str:
     path = str((out / "compare.db").resolve())
     if re.fullmatch(r"[\w/. ~+:,@()-]*", path):
         return f"sqlite:///{path}"
-    # A character that means something in an address: SQLite's own form can quote it.
-    return f"sqlite:///file:{quote(path)}?uri=true"
+    # Some characters have a meaning in a URL, and versions of SQLAlchemy quote them differently:
+    # SQLite's own form of a path quotes them first.
+    url = require("sqlalchemy").URL.create("sqlite", database=f"file:{quote(path)}")
+    return url.update_query_dict({"uri": "true"}).render_as_string()
 
 
 class Storage:

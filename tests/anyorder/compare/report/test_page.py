@@ -16,7 +16,7 @@ import pytest
 from anyorder.compare.report import page as report
 from anyorder.compare.report import tables
 from anyorder.compare.run.records import Noise
-from anyorder.compare.stats.verdicts import summarise
+from anyorder.compare.stats.leaderboard import summarise
 from anyorder.compare.store.schema import Results
 from anyorder.compare.store.storage import StorageError
 
@@ -200,42 +200,6 @@ def test_an_unwritable_folder_is_said(tmp_path: Path) -> None:
 
 
 # --- Words -------------------------------------------------------------------------------------
-
-
-def test_headline_claims_no_more_than_the_numbers() -> None:
-    few = example.made_up({"a": [[1.0, 0.1], [1.0, 0.2], [1.0, 0.3]], "b": [[1.0, 0.9]] * 3})
-    assert report.headline(few) == [
-        "a is first with score 0.8 [0.7, 0.9] (interquartile mean of 3 seeds).",
-        "3 seeds are too few for a verdict on 1 pair of methods, however far apart: 6 are needed. "
-        "The interval of a does not overlap that of b.",
-    ]
-    many = example.made_up(
-        {
-            "a": [[1.0, 0.1 + 0.001 * s] for s in range(10)],
-            "a2": [[1.0, 0.1 + 0.001 * ((3 * s) % 10)] for s in range(10)],
-            "b": [[1.0, 0.9]] * 10,
-        }
-    )
-    assert report.headline(many)[1] == (
-        "On the same seeds it is better than b; not separable from a2."
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("all failed", ["No method has a result; the reasons are listed below."]),
-        ("no methods", ["No method took part."]),
-        ("one seed", ["a is first with score 0.9 (one seed)."]),
-    ],
-)
-def test_headline_of_hostile_results(name: str, said: list[str]) -> None:
-    assert report.headline(example.hostile()[name])[: len(said)] == said
-
-
-def test_headline_counts_lost_runs() -> None:
-    said = report.headline(example.hostile()["nan"])
-    assert said[-1] == "1 of 6 runs diverged or failed and count as worst."
 
 
 def test_markdown(measured: Results) -> None:

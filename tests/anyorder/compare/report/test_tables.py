@@ -7,7 +7,7 @@ import example_results as example
 import pytest
 
 from anyorder.compare.report import tables
-from anyorder.compare.stats.verdicts import summarise
+from anyorder.compare.stats.leaderboard import summarise
 
 RUNS = {
     "a": [[1.0, 0.9 + 0.001 * s] for s in range(8)],
@@ -24,7 +24,9 @@ def test_leaderboard_holds_the_exact_numbers() -> None:
     board, rows = tables.leaderboard(results), summarise(results)
     assert [cell.text for cell in _column(board, "method")] == ["b", "a"]
     assert board.methods == [1, 0]
-    assert [cell.value for cell in _column(board, "score")] == [row.metric for row in rows]
+    assert [cell.value for cell in _column(board, "validation score")] == [
+        row.metric for row in rows
+    ]
     assert [cell.value for cell in _column(board, "validation loss")] == [
         row.final_loss for row in rows
     ]
@@ -36,6 +38,8 @@ def test_leaderboard_holds_the_exact_numbers() -> None:
     assert target[0].value == rows[0].target_cost == pytest.approx(cost)
     assert target[1].text == "never"
     assert "remarks" not in board.head
+    assert [cell.text for cell in _column(board, "not dominated")] == ["yes", ""]
+    assert [cell.text for cell in _column(board, "memory")] == ["1.0 MiB", "1.0 MiB"]
 
 
 def test_leaderboard_names_losses_and_reasons() -> None:
@@ -44,11 +48,11 @@ def test_leaderboard_names_losses_and_reasons() -> None:
     results.methods[2].failed = "ImportError: no c"
     board = tables.leaderboard(results)
     assert [cell.text for cell in _column(board, "method")] == ["b", "a", "c"]
-    lost = _column(board, "score")[1]
+    lost = _column(board, "validation score")[1]
     assert (lost.text, lost.small, lost.value) == ("runs lost", "median 0.5", None)
     assert [cell.text for cell in _column(board, "remarks")] == [
-        "",
-        "1 of 3 runs diverged",
+        "3 seeds: no interval (at least 6 are needed)",
+        "1 of 3 runs diverged; 3 seeds: no interval (at least 6 are needed)",
         "ImportError: no c",
     ]
     assert [cell.text for cell in _column(board, "")] == ["1", "2", ""]
@@ -71,13 +75,14 @@ def test_verdicts_can_be_read_both_ways() -> None:
     (row,) = tables.differences(example.made_up(RUNS)).rows
     assert [cell.text for cell in row[:3]] == ["a", "worse", "b"]
     assert row[3].value == pytest.approx(-0.8 + 0.0035)
+    assert row[6].value == 8
     assert row[4].value == 2 / 2**8
 
 
 def test_too_few_seeds_are_named() -> None:
     few = {name: runs[:3] for name, runs in RUNS.items()}
     cell = _column(tables.leaderboard(example.made_up(few)), "against the first")[1]
-    assert (cell.text, cell.small) == ("not separable", "too few seeds, 6 are needed")
+    assert (cell.text, cell.small) == ("not separable", "too few seeds, 7 are needed")
 
 
 def test_ledger() -> None:
@@ -115,7 +120,7 @@ def test_test_data() -> None:
     table = tables.test_data(results)
     assert table is not None
     b = table.rows[[cell.text for cell in _column(table, "method")].index("b")]
-    assert (b[1].value, b[1].small, b[2].value, b[3].value) == (0.25, "[0.25, 0.25]", None, 1)
+    assert (b[1].value, b[2].value, b[3].value) == (0.25, None, 1)
 
 
 def test_tuning() -> None:
@@ -137,19 +142,81 @@ def test_tuning() -> None:
     )
     table = tables.tuning(results)
     assert table is not None
-    assert "default on report seeds" not in table.head
-    ((_, trials, lost, cost, default, best, chosen, edge),) = table.rows
-    assert [cell.value for cell in (trials, lost, cost, default, best)] == [3, 1, 93, 0.5, 0.7]
+    ((_, tunings, trials, lost, cost, default, best, chosen, edge),) = table.rows
+    assert [cell.value for cell in (tunings, trials, lost, cost, default, best)] == [
+        1, 3, 1, 93, 0.5, 0.7,
+    ]  # fmt: skip
     assert chosen.text == "lr 0.1, n 4"
     assert edge.text == "lr 0.1 is at the upper end of the range, the best may be outside"
-    results.methods[0].default_runs = [example.run(i, [1.0, 0.5]) for i in range(3)]
-    again = tables.tuning(results)
-    assert again is not None
-    (by_default,) = _column(again, "default on report seeds")
-    assert (by_default.value, by_default.small) == (0.5, "[0.5, 0.5]")
     losses = tables.losses(results)
     assert losses is not None
     assert [cell.text for cell in losses.rows[0]] == ["a", "tuning trial 2: lr 9", "failed", "boom"]
+
+
+def test_three_results_have_a_table() -> None:
+    results = example.made_up(RUNS)
+    results.methods[0].tunings = [
+        example.tuned(trials=[example.trial(0, 0.5), example.trial(1, 0.7)], chosen=1)
+    ]
+    results.methods[0].default_runs = [example.run(i, [1.0, 0.4]) for i in range(3)]
+    table = tables.three(results)
+    assert table is not None
+    assert table.head == [
+        "method", "validation score by default", "expected best validation score of k trials",
+        "validation score tuned", "cost of one tuning (forwards)",
+        "tuning and cost to target (forwards)",
+    ]  # fmt: skip
+    b, a = table.rows
+    assert [cell.text for cell in a[:3]] == ["a", "0.6", "1: 0.6; 2: 0.7"]
+    spent = sum(each.cost.forwards for each in results.methods[0].tunings[0].trials)
+    assert (a[4].value, a[5].text) == (spent, "never")
+    assert (b[1].text, b[4].value) == ("", 0.0)
+    assert tables.three(example.results()) is None
+
+
+def test_the_ladder_and_cost_verdicts_have_tables() -> None:
+    results = example.made_up(RUNS, target=None)
+    assert results.baseline == "a"
+    table = tables.rungs(results)
+    assert table is not None
+    assert table.caption == "Cost in forwards to targets set by the tuned a"
+    reached = {row[0].text: [cell.small for cell in row[1:]] for row in table.rows}
+    assert set(reached["b"]) == {"8/8 runs"}
+    pairs = tables.cost_differences(results)
+    assert pairs is not None
+    assert "median of a at" in pairs.caption
+    assert pairs.rows[0][1].text in ("slower", "not separable")
+    assert tables.cost_differences(example.results(target=None)) is None
+    assert tables.rungs(example.results()) is None
+
+
+def test_search_spaces_name_their_source() -> None:
+    results = example.made_up(RUNS)
+    assert tables.spaces(results) is None
+    space = [
+        replace(example.searched(), source="as adamw", extended=True),
+        replace(example.searched("kind"), kind="choice", choices=("x", "y"), source="user"),
+    ]
+    results.methods[0].tunings = [example.tuned(space=space)] * 2
+    table = tables.spaces(results)
+    assert table is not None
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["a", "lr", "log", "0.0001 to 1, extended", "as adamw"],
+        ["a", "kind", "choice", "x, y", "user"],
+    ]
+
+
+def test_the_twin_is_compared_with_its_baseline_only() -> None:
+    results = example.made_up({**RUNS, "a (A/A)": RUNS["a"]})
+    results.methods[2].twin_of = "a"
+    for run in results.methods[2].runs:
+        run.seed += 500_000
+    board = tables.leaderboard(results)
+    assert [cell.text for cell in _column(board, "")] == ["1", "2", ""]
+    matrix = tables.matrix(results)
+    assert matrix.head == ["", "b", "a", "a (A/A)"]
+    assert [cell.text for cell in matrix.rows[2][1:]] == ["", "not separable", ""]
+    assert [row[2].text for row in tables.differences(results).rows] == ["b", "a (A/A)"]
 
 
 def test_losses_say_why() -> None:
@@ -184,5 +251,9 @@ def test_hostile_results_make_sound_tables(name: str) -> None:
         assert len(table.rows) == len(table.methods or table.rows)
         values = [cell.value for row in table.rows for cell in row if cell.value is not None]
         assert all(map(math.isfinite, values))
-    for make in (tables.test_data, tables.tuning, tables.losses, tables.rates):
-        make(results)
+    for make in (
+        tables.test_data, tables.tuning, tables.losses, tables.rates, tables.three, tables.rungs,
+        tables.spaces, tables.cost_differences,
+    ):  # fmt: skip
+        found = make(results)
+        assert found is None or found.rows or found.caption

@@ -95,7 +95,7 @@ def test_without_tuning_there_is_nothing_to_draw() -> None:
 
 
 def test_without_tuning_nothing_was_chosen() -> None:
-    assert chosen_of(method("a", [])) is None
+    assert chosen_of(method("a", [])) == []
     assert chosen_of(FOUR) is FOUR.tunings[0].trials[1]
 
 
@@ -104,4 +104,4 @@ def test_without_a_searched_rate_there_is_no_edge() -> None:
     for space in ([searched("momentum")], [searched(low=0.0)]):
         assert edge(replace(FOUR, tunings=[replace(FOUR.tunings[0], space=space)])) == ""
     zero = _method("zero", [(0.0, 1.0), (0.1, 2.0)])
-    assert edge(zero).startswith("0 is at the lower end")
+    assert edge(zero).startswith("lr 0 is at the lower end")

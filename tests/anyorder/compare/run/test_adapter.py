@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from anyorder import Composite
 from anyorder.compare.plan.entrants import resolve
-from anyorder.compare.run.adapter import HOPELESS, Diverged, Foreign, Native, adapt
+from anyorder.compare.run.adapter import HOPELESS, RESERVE, Diverged, Foreign, Native, adapt
 from anyorder.oracle.ledger import Budget, BudgetExhausted
 
 
@@ -71,6 +72,7 @@ def test_an_unfinished_step_is_undone() -> None:
     adapted.step(lambda: loss_of(model))
     assert adapted.calls.grads == 20
     before = model.weight.detach().clone()
+    adapted.prepare(0.25)
     with pytest.raises(BudgetExhausted):
         adapted.step(lambda: loss_of(model))
     assert adapted.calls.grads == 25
@@ -80,7 +82,7 @@ def test_an_unfinished_step_is_undone() -> None:
 def test_a_foreign_loss_that_stays_nan_ends_the_run() -> None:
     model = nn.Linear(4, 1)
     adapted = adapt(resolve("torch.optim:SGD"), model, {}, Budget(), 0)
-    with pytest.raises(Diverged, match=f"{HOPELESS} times in a row"):
+    with pytest.raises(Diverged, match=f"{HOPELESS} steps in a row"):
         for _ in range(HOPELESS):
             adapted.step(lambda: loss_of(model) * float("nan"))
 
@@ -102,3 +104,54 @@ def test_a_foreign_optimizer_that_never_calls_the_closure_returns_no_loss(tmp_pa
     adapted = adapt(resolve(f"{path}:Lazy"), nn.Linear(2, 1), {}, Budget(), 0)
     assert adapted.step(lambda: torch.zeros(())) is None
     assert adapted.calls.grads == 0
+
+
+def test_trial_points_that_are_not_finite_are_no_divergence(tmp_path: Path) -> None:
+    path = tmp_path / "search.py"
+    path.write_text(
+        "import torch\n\nclass Search(torch.optim.SGD):\n"
+        "    def step(self, closure):\n"
+        "        loss, param = closure(), self.param_groups[0]['params'][0]\n"
+        "        kept = param.detach().clone()\n"
+        f"        for _ in range({HOPELESS + 5}):\n"
+        "            param.data.fill_(float('nan'))\n"
+        "            closure()\n"
+        "        param.data.copy_(kept)\n"
+        "        return loss\n"
+    )
+    model = nn.Linear(4, 1)
+    adapted = adapt(resolve(f"{path}:Search"), model, {}, Budget(), 0)
+    for _ in range(2):
+        loss = adapted.step(lambda: loss_of(model))
+        assert loss is not None and loss.isfinite()
+
+
+def test_optimizers_that_call_once_are_copied_only_near_the_end() -> None:
+    model = nn.Linear(4, 1)
+    adapted = adapt(resolve("torch.optim:SGD"), model, {"lr": 0.1}, Budget(grads=1000), 0)
+    assert isinstance(adapted, Foreign)
+    adapted.prepare(RESERVE)
+    assert adapted.kept_bytes == 0
+    adapted.prepare(RESERVE - 1)
+    assert adapted.kept_bytes == 4 * 5
+    weight = model.weight.detach().clone()
+    assert adapted._kept is not None
+    adapted.step(lambda: loss_of(model))
+    adapted.prepare(RESERVE)  # not copied again
+    adapted._kept.restore()
+    assert torch.equal(model.weight, weight)
+
+
+def test_optimizers_that_call_several_times_are_always_copied() -> None:
+    model = nn.Linear(4, 1)
+    adapted = adapt(resolve("torch.optim:LBFGS"), model, {"lr": 0.01}, Budget(grads=1000), 0)
+    adapted.step(lambda: loss_of(model))
+    adapted.prepare(math.inf)
+    assert adapted.kept_bytes > 0
+
+
+def test_nothing_is_copied_where_the_budget_ends_between_steps() -> None:
+    adapted = adapt(resolve("torch.optim:LBFGS"), nn.Linear(4, 1), {}, Budget(steps=3), 0)
+    adapted.prepare(0.0)
+    adapted.keep()
+    assert adapted.kept_bytes == 0

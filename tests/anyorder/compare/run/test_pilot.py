@@ -49,12 +49,16 @@ def digits() -> Pilot:
 
 def test_prices_are_measured_in_forwards(digits: Pilot) -> None:
     measured, costs = digits.measured, digits.costs
-    assert (measured["values"], measured["ranked"]) == (1.0, 1.0)
-    grads, products = measured["grads"], measured["products"]
-    assert grads is not None and products is not None
+    assert measured.keys() == NOMINAL_RATES.keys()
+    assert costs.keys() == {"value", "ranked point", "gradient", "product"}
+    grads, products, ranked = (measured[name] for name in ("grads", "products", "ranked"))
+    assert grads is not None and products is not None and ranked is not None
+    assert measured["values"] == 1.0  # the unit
     assert 1.2 < grads < 10
     assert products >= 1.0
+    assert 0.5 < ranked < 1.5  # a loss without a graph too
     assert grads == pytest.approx(costs["gradient"].seconds / costs["value"].seconds)
+    assert ranked == pytest.approx(costs["ranked point"].seconds / costs["value"].seconds)
 
 
 def test_noise_over_batches(digits: Pilot) -> None:
@@ -105,6 +109,9 @@ def test_who_will_have_trouble(digits: Pilot) -> None:
 def test_what_is_said(digits: Pilot) -> None:
     text = "\n".join(describe(digits, prices(), "nominal"))
     assert "17,226 parameters; gradient agrees with finite differences" in text
-    assert "gradient 3.00, product 6.00" in text
+    grads, products = digits.measured["grads"], digits.measured["products"]
+    assert "price in forward passes (nominal used): value 1 nominal, " in text
+    assert f"gradient 3 nominal, {grads:.2f} measured" in text
+    assert f"curvature product 6 nominal, {products:.2f} measured" in text
     assert "loss over 16 batches" in text
     assert "one answer costs: value " in text

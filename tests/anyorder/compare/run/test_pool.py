@@ -13,7 +13,7 @@ from example_results import task
 
 from anyorder.compare.plan.plan import Entry
 from anyorder.compare.plan.settings import Settings
-from anyorder.compare.run.pool import Event, Pool, WorkerError, _ending
+from anyorder.compare.run.pool import GAP, STARTING, Event, Pool, WorkerError, _ending
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,69 @@ def test_a_worker_that_dies_is_reported_and_replaced(
     with pytest.raises(WorkerError, match="did the job 'describe' was killed by SIGSEGV"):
         pool.ask("describe", Settings(problem_file("import os; os.kill(os.getpid(), 11)")))
     assert pool.ask("describe", Settings("quadratic")).name == "quadratic"
+
+
+#: A method that waits for ever in its second step, for a reader of a pipe that nobody opens.
+HANGING = """
+if self.count == 2:
+    os.mkfifo({fifo!r})
+    open({fifo!r}, "w")
+return closure()
+"""
+
+
+def test_a_run_that_hangs_is_ended_and_the_next_one_goes_on(
+    pool: Pool, method_file: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = tmp_path / "fifo"
+    spec = method_file(HANGING.format(fifo=str(fifo)))
+    pool.submit("run", task(spec, problem="quadratic"), "late", timeout=1000.0)
+    while not fifo.exists():
+        assert [event.kind for event in pool.wait(0.1) if event.kind != "point"] == []
+    (worker,) = pool._workers
+    assert worker.deadline <= pool._watched + 1000.0  # counted since it began
+    pool._watched += 1001.0
+    (late,) = [event for event in pool.wait(0.1) if event.kind != "point"]
+    assert (late.kind, late.tag) == ("timeout", "late")
+    assert late.content == "was killed: it took longer than 1000 s"
+    assert not worker.process.is_alive() and pool.idle == 1
+    pool.submit("run", task(problem="quadratic"), "next")
+    assert until_the_end(pool)[-1].content.status == "done"
+
+
+def test_a_question_that_hangs_is_ended_in_words(
+    pool: Pool, problem_file: Callable[[str], str], tmp_path: Path
+) -> None:
+    fifo = str(tmp_path / "fifo")
+    path = problem_file(f"import os; os.mkfifo({fifo!r}); open({fifo!r}, 'w')")
+
+    def check() -> None:
+        if os.path.exists(fifo):
+            pool._watched += 1e6
+
+    with pytest.raises(WorkerError, match="the job 'describe' was killed: it took longer than 9 s"):
+        pool.ask("describe", Settings(path), check, timeout=9.0)
+
+
+def test_time_in_which_nobody_watched_does_not_count(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.wait(0.0)
+    before, now = pool._watched, pool._looked
+    for later in (3.0, 8000.0, 8001.0):  # stopped or asleep for two hours
+        monkeypatch.setattr("time.monotonic", lambda later=later: now + later)
+        pool._end_late()
+    assert pool._watched - before == pytest.approx(3.0 + GAP + 1.0)
+
+
+def test_a_process_has_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pool(1, 1, os.devnull) as pool:
+        pool.submit("describe", Settings("quadratic"), "x", timeout=1e-9)
+        (worker,) = pool._workers
+        assert worker.deadline == pool._watched + STARTING + 1e-9
+        pool.close()
+        pool.submit("describe", Settings("quadratic"), "x")
+        assert pool._workers[0].deadline == float("inf")
 
 
 def test_an_empty_pool_waits() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,153 @@ def test_a_budget_in_seconds_is_of_charged_seconds(monkeypatch: pytest.MonkeyPat
     assert record.evaluation_seconds > 0
 
 
+#: A problem whose every loss takes one second on the clock ``problem.time``.
+SLOW = """
+time = 0.0
+def loss(self, model, batch):
+    type(self).time += 1.0
+    return (model(batch) - 1).square().mean()
+"""
+
+
+@pytest.fixture
+def slow(problem_file: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    problem: Any = load(problem_file(SLOW))
+    monkeypatch.setattr("time.perf_counter", lambda: type(problem).time)
+    return problem
+
+
+@pytest.mark.parametrize("method", ["torch.optim:LBFGS", "adahessian", "mezo", "sgd"])
+@pytest.mark.parametrize("budget", ["0.5s", "10s", "33s"])
+def test_a_budget_in_seconds_binds_within_a_step(slow: Any, method: str, budget: str) -> None:
+    record = run(slow, task(method, budget, config={"lr": 1e-3}))
+    end, limit = record.curve[-1], float(budget[:-1])
+    assert record.status == "done", record.error
+    # Not a closure is called after the end: the one that passes it is the last.
+    assert limit <= end.seconds <= limit + 1.0
+    assert end.fraction >= 1.0
+
+
+#: A closure per step, from step 51 on as many as the body says; BatchNorm sees every trial point.
+VARYING = """
+calls = 1 if self.count <= 50 else {calls}
+param = self.param_groups[0]["params"][0]
+for call in range(calls):
+    loss = closure()
+    self.state[param]["moved"] = self.state[param].get("moved", 0) + 1
+    param.data.sub_(0.01 * (1 + 50 * (call > 0)))
+return loss
+"""
+NORMED = """
+def build(self, seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+def evaluate(self, model):
+    model.eval()
+    with torch.no_grad():
+        loss = model(torch.eye(3)).square().mean().item()
+    model.train()
+    return {"loss": loss}
+"""
+
+
+def test_a_step_that_calls_more_often_than_any_before_is_undone(
+    problem_file: Callable[[str], str], method_file: Callable[[str], str]
+) -> None:
+    problem = load(problem_file(NORMED))
+    spec = method_file(VARYING.format(calls=9))
+    whole, cut = (run(problem, task(spec, budget)) for budget in ("50grads", "55grads"))
+    assert cut.curve[-1].calls.grads == 55
+    assert cut.curve[-1].steps == 50
+    assert cut.final == whole.final  # parameters and buffers of step 50
+
+
+def test_long_before_the_end_it_is_undone_to_the_last_evaluation(
+    problem_file: Callable[[str], str], method_file: Callable[[str], str]
+) -> None:
+    problem = load(problem_file(NORMED))
+    spec = method_file(VARYING.format(calls=9999))
+    record = run(problem, task(spec, "500grads", evaluations=20))
+    *_, before, end = record.curve
+    assert (end.calls.grads, end.steps) == (500, 50)
+    assert before.steps < 50
+    assert (end.val_loss, end.metric) == (before.val_loss, before.metric)
+
+
+def test_undoing_reaches_the_state_of_the_optimizer(
+    problem_file: Callable[[str], str], method_file: Callable[[str], str]
+) -> None:
+    problem, spec = load(problem_file(NORMED)), method_file(VARYING.format(calls=9))
+    training = Training(problem, resolve(spec), task(spec, "55grads"), lambda point: None)
+    training.prepare()
+    training.train()
+    optimizer: Any = training.adapted.optimizer
+    assert [state["moved"] for state in optimizer.state.values()] == [50]
+    assert optimizer.count == 50
+
+
+def test_a_budget_that_ends_in_a_line_search_full_of_nan_ends_at_a_point_of_the_method(
+    problem_file: Callable[[str], str],
+) -> None:
+    problem = load(
+        problem_file(
+            """
+        asked = 0
+        def loss(self, model, batch):
+            self.asked += 1
+            return model(batch).square().mean() * (1.0 if self.asked <= 3 else float("nan"))
+        """
+        )
+    )
+    config = {"line_search_fn": "strong_wolfe", "lr": 0.01}
+    record = run(problem, task("torch.optim:LBFGS", "15grads", config=config))
+    start, end = record.curve[0], record.curve[-1]
+    assert (record.status, end.steps, end.calls.grads) == ("done", 0, 15)
+    assert end.val_loss == start.val_loss
+
+
+def test_compiling_is_not_charged(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``auto`` compiles in mid-run, which takes a long time and fails here."""
+    from anyorder.engine import engine, kernels
+
+    def compile_(*_: Any) -> Any:
+        type(slow).time += 1000.0
+        raise RuntimeError("no compiler")
+
+    kernels.kernel_for.cache_clear()
+    monkeypatch.setattr(kernels, "_compile", compile_)
+    monkeypatch.setattr(engine, "AUTO_ELEMENTS", 4 * 5)  # numbers moved by five steps
+    with pytest.warns(kernels.EngineWarning):
+        record = run(slow, task("sgd", "12s"))
+    kernels.kernel_for.cache_clear()
+    end = record.curve[-1]
+    assert (end.steps, end.seconds) == (12, 12.0)
+    assert (end.oracle_seconds, end.optimizer_seconds) == (12.0, 0.0)
+    assert record.compile_seconds == 1000.0
+    assert [text.partition(":")[0] for text in record.warnings] == ["EngineWarning"]
+
+
+def test_a_model_that_compiles_in_a_step_is_not_charged(
+    slow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(running, "compiled", lambda: (0.0, seconds[0]))
+    loss = slow.loss
+
+    def compiling(model: nn.Module, batch: Any) -> Tensor:
+        if type(slow).time == 4.0:
+            type(slow).time += 500.0
+            seconds[0] += 500.0
+        return loss(model, batch)
+
+    slow.loss = compiling
+    record = run(slow, task("sgd", "10s"))
+    end = record.curve[-1]
+    assert (end.steps, end.seconds, record.compile_seconds) == (10, 10.0, 500.0)
+    assert (end.oracle_seconds, end.optimizer_seconds) == (10.0, 0.0)
+
+
 def test_evaluations_fall_on_the_grid_and_the_end() -> None:
     record = run(load("quadratic"), task(evaluations=4, budget="100grads"))
     assert [p.calls.grads for p in record.curve] == [0, 13, 36, 65, 100]
@@ -192,6 +340,73 @@ def test_a_divergence_is_found_and_is_no_result() -> None:
     assert record.error
     assert record.curve[-1].calls.grads < 2000
     assert text_of(record)
+
+
+#: A problem that is judged by a ranking, and whose loss blows up from the third look on.
+RANKED = """
+metric, goal = "precision", "max"
+looks = 0
+def evaluate(self, model):
+    self.looks += 1
+    return {"loss": 1.0 if self.looks < 3 else 1e9, "precision": PRECISION}
+"""
+
+
+def test_the_metric_decides_where_it_is_not_the_loss(problem_file: Callable[[str], str]) -> None:
+    problem = load(problem_file(RANKED.replace("PRECISION", "0.85")))
+    with pytest.warns(running.DivergenceWarning):
+        record = run(problem, task("sgd"))
+    assert (record.status, record.final.metric) == ("done", 0.85)
+    assert record.warnings == [
+        "DivergenceWarning: the validation loss rose to 1e+09, from 1; the precision decides"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "status"),
+    [
+        ("float('nan') if self.looks == 6 else 0.5", "diverged"),
+        ("float('nan') if self.looks < 6 else 0.5", "done"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::anyorder.compare.run.runner.DivergenceWarning")
+def test_a_metric_that_is_not_finite_at_the_end_is_a_divergence(
+    problem_file: Callable[[str], str], precision: str, status: str
+) -> None:
+    record = run(load(problem_file(RANKED.replace("PRECISION", precision))), task("sgd"))
+    assert record.status == status
+    if status == "diverged":
+        assert record.error == "the precision is nan at the end"
+
+
+def test_a_metric_that_never_changes_is_no_trouble(problem_file: Callable[[str], str]) -> None:
+    constant = """
+    metric = "same"
+    def evaluate(self, model):
+        return {"loss": 1.0, "same": 0.0}
+    """
+    record = run(load(problem_file(constant)), task("sgd", tuning=False))
+    assert (record.status, record.final) == ("done", Final(1.0, 0.0))
+
+
+def test_warnings_of_a_run_are_kept_once_each(problem_file: Callable[[str], str]) -> None:
+    problem = load(
+        problem_file("""
+        asked = 0
+        def loss(self, model, batch):
+            import warnings
+            self.asked += 1
+            warnings.warn("every\\ntime", UserWarning)
+            warnings.warn(f"number {self.asked}", RuntimeWarning)
+            return model(batch).square().mean()
+        """)
+    )
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        record = run(problem, task("sgd"))
+    assert record.warnings[:2] == ["UserWarning: every time", "RuntimeWarning: number 1"]
+    assert len(set(record.warnings)) == len(record.warnings) == running.MAX_WARNINGS
+    assert len(shown) == running.MAX_WARNINGS
 
 
 def test_one_spike_is_no_divergence(problem_file: Callable[[str], str]) -> None:
@@ -278,6 +493,52 @@ def test_test_data_is_looked_at_once_and_only_if_asked(problem_file: Callable[[s
     assert problem.tested == 0
     assert run(problem, task("sgd", tuning=False)).test == {"loss": 0.5, "nan": None}
     assert problem.tested == 1
+
+
+#: Rows of a test set: the first half of 8 is right.
+ROWS = """
+metric, goal = "right", "max"
+opened = 0
+def evaluate(self, model):
+    return {"loss": 1.0, "right": 0.0}
+def test_outputs(self, model):
+    self.opened += 1
+    return (torch.arange(8) < 4).double()
+def score(self, outputs, rows):
+    return {"right": outputs[rows].mean().item()}
+"""
+
+
+def test_test_sets_are_resampled_alike_for_all_runs(problem_file: Callable[[str], str]) -> None:
+    problem: Any = load(problem_file(ROWS))
+    first = run(problem, task("sgd", tuning=False))
+    assert (problem.opened, first.test) == (1, {"right": 0.5})
+    second = run(problem, task("mezo", tuning=False, seed=7))
+    assert first.resampled == second.resampled
+    assert len(first.resampled) == running.RESAMPLES
+    values = torch.tensor(first.resampled)
+    # The mean of 8 draws of 0 or 1.
+    assert values.std().item() == pytest.approx((0.25 / 8) ** 0.5, rel=0.15)
+    assert values.mean().item() == pytest.approx(0.5, abs=0.05)
+    assert run(problem, task("sgd")).resampled == []
+    assert problem.opened == 2
+
+
+def test_no_rows_or_another_metric_are_not_resampled(problem_file: Callable[[str], str]) -> None:
+    for changes in (
+        "def test(self, model): return {'loss': 1.0}",
+        "metric = 'other'" + ROWS[ROWS.index("\nopened") :].replace('"right": 0.0', '"other": 0.0'),
+    ):
+        record = run(load(problem_file(changes)), task("sgd", tuning=False))
+        assert (record.status, record.resampled) == ("done", [])
+        assert record.test is not None
+
+
+def test_a_score_that_fails_fails_the_run(problem_file: Callable[[str], str]) -> None:
+    broken = ROWS.replace('return {"right": outputs[rows]', 'return {"right": outputs[rows + 8]')
+    record = run(load(problem_file(broken)), task("sgd", tuning=False))
+    assert (record.status, record.resampled) == ("failed", [])
+    assert "IndexError" in record.error
 
 
 def test_evaluation_leaves_no_trace_in_the_random_state(problem_file: Callable[..., str]) -> None:

@@ -9,7 +9,17 @@ import pytest
 from example_results import costs, lost, method, point, results, run
 
 from anyorder.compare.run.records import Final
-from anyorder.compare.stats.records import cost, final, judged_by, main_axis, number, succeeded
+from anyorder.compare.stats.records import (
+    Criterion,
+    cost,
+    criteria,
+    judged_by,
+    main_axis,
+    number,
+    succeeded,
+    unit_of,
+    units,
+)
 
 
 def test_costs_of_a_point() -> None:
@@ -40,24 +50,54 @@ def test_no_number_is_nan() -> None:
     assert number(2.0) == 2.0
 
 
-def test_only_a_finished_run_with_a_loss_succeeded() -> None:
+def test_a_run_succeeded_if_it_finished_with_a_metric_or_a_loss() -> None:
     done = run(0, [1.0])
     assert succeeded(done)
-    assert not succeeded(replace(done, final=Final(None, 0.5)))
+    assert succeeded(replace(done, final=Final(None, 0.5)))
+    assert not succeeded(replace(done, final=Final(None, None)))
     assert not succeeded(replace(done, status="diverged"))
 
 
-def test_a_run_without_result_has_the_worst_final_value() -> None:
-    done = run(0, [1.0], final=Final(1.0, 0.5))
-    assert (final(done, "loss"), final(done, "metric", "max")) == (1.0, 0.5)
-    assert final(lost(done), "loss") == math.inf
-    assert final(lost(done), "metric", "max") == -math.inf
-    assert final(replace(done, final=Final(1.0, None)), "metric", "max") == -math.inf
+def test_a_run_without_result_has_the_worst_value() -> None:
+    done = run(0, [1.0], final=Final(1.0, 0.5), test={"score": 0.25, "other": None})
+    loss = Criterion("loss", "score", "min")
+    metric, test = Criterion("metric", "score", "max"), Criterion("test", "score", "max")
+    assert (loss.of(done), metric.of(done), test.of(done)) == (1.0, 0.5, 0.25)
+    assert (loss.of(lost(done)), metric.of(lost(done)), test.of(lost(done))) == (
+        math.inf, -math.inf, -math.inf,
+    )  # fmt: skip
+    assert metric.of(replace(done, final=Final(1.0, None))) == -math.inf
+    assert metric.of(replace(done, final=Final(1.0, math.nan))) == -math.inf
+    assert test.of(replace(done, test=None)) == -math.inf
+    assert Criterion("test", "other", "min").of(done) == math.inf
 
 
-def test_judged_by_the_metric_if_there_is_one() -> None:
-    one = run(0, [1.0], final=Final(1.0, 0.5))
-    assert judged_by(results(method("a", [one]))) == ("metric", "max")
+def test_judged_by_test_data_then_the_metric_then_the_loss() -> None:
+    one = run(0, [1.0], final=Final(1.0, 0.5), test={"score": 0.25})
+    assert judged_by(results(method("a", [one]))) == Criterion("test", "score", "max")
+    assert [each.name for each in criteria(results(method("a", [one])))] == [
+        "test score", "validation score", "validation loss",
+    ]  # fmt: skip
+    one.test = {"loss": 0.25}
+    assert judged_by(results(method("a", [one]))) == Criterion("metric", "score", "max")
     one.final = Final(1.0, None)
-    assert judged_by(results(method("a", [one]))) == ("loss", "min")
-    assert judged_by(results()) == ("loss", "min")
+    assert judged_by(results(method("a", [one]))) == Criterion("loss", "score", "min")
+    assert judged_by(results()).key == "loss"
+
+
+def test_a_metric_that_is_the_loss_is_shown_once() -> None:
+    one = run(0, [1.0], final=Final(1.0, 1.0))
+    found = criteria(results(method("a", [one]), metric="loss", goal="min"))
+    assert [each.name for each in found] == ["validation loss"]
+
+
+def test_units_are_seeds_or_tunings() -> None:
+    losses = Criterion("loss", "score", "min")
+    seeds = [run(i, [float(i)]) for i in range(3)]
+    assert units(seeds, losses.of).tolist() == [0.0, 1.0, 2.0]
+    assert unit_of(results(method("a", seeds))) == "seed"
+    nested = [run(10_000 * t + i, [t + float(i)], tuning=t) for t in (1, 0) for i in range(3)]
+    assert units(nested, losses.of).tolist() == [1.0, 2.0]
+    assert unit_of(results(method("a", nested))) == "tuning"
+    nested[0] = lost(nested[0])
+    assert units(nested, losses.of).tolist() == [1.0, math.inf]
