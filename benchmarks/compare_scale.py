@@ -75,6 +75,7 @@ class Times(dict[str, float]):
         began = time.perf_counter()
         yield
         self[name] = round(time.perf_counter() - began, 3)
+        print(f"{name}: {self[name]} s", file=sys.stderr, flush=True)
 
     def call(self, name: str, work: Callable[[], Any]) -> Any:
         """Measure a call and return its result."""

@@ -94,3 +94,10 @@ def test_two_processes_equal_one(run: Callable[..., Any], wrapper: str) -> None:
     both = run(PARALLEL, options={"wrapper": wrapper}, processes=2)
     assert finals(both) == pytest.approx(alone, rel=1e-4)
     assert "--processes 2" in both.command
+
+
+def test_what_needs_one_process_is_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(ProblemError, match="20s would end at different steps in 2 processes"):
+        run(PARALLEL, processes=2, budget="20s")
+    with pytest.raises(ProblemError, match="on the CPU only, got meta"):
+        run(PARALLEL, processes=2, device="meta")
