@@ -10,13 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+import sqlalchemy
+
+from anyorder.compare import session
+from anyorder.compare.run import pool
 
 
 def _program(name: str) -> str | None:
@@ -133,24 +138,36 @@ def hosts(names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, list[str]]]]:
         ip("link", "del", bridge)
 
 
-class Deadly:
-    """Kills this process at a counted call within the comparison, in whichever thread."""
+def compare_until(events: int, request: Any) -> int:
+    """Run a comparison that is killed at a counted event; return the count if it ends before.
 
-    def __init__(self, calls: int) -> None:
-        self.left = calls
+    Events are statements of SQL before and after their execution, commits, and files that are
+    opened, renamed or removed: all that can leave something behind, in whichever thread.
+    """
+    left = events
 
-    def __call__(self, frame: Any, event: str, what: Any) -> None:
-        name = frame.f_code.co_filename
-        if "anyorder/compare/" in name or "sqlalchemy/engine/" in name:
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def tick(*_: Any, **__: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(name: str, _: Any) -> None:
+        if name in ("open", "os.rename", "os.remove"):
+            tick()
+
+    for name in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        sqlalchemy.event.listen(sqlalchemy.engine.Engine, name, tick)
+    sys.addaudithook(audit)
+    session.compare(request, report=lambda found, folder: None)
+    return events - left
 
 
-def compare_until(calls: int, request: Any, out: Any) -> None:
-    """Run a comparison that is killed at a counted call, or ends before; then send the count."""
-    from anyorder.compare import session
-    from anyorder.compare.run import pool
+def nursery(pipe: Any) -> None:
+    """Execute :func:`compare_until` in new processes, forked with all imports done.
+
+    Receives its arguments, and answers with the count; None if the process was killed.
+    """
 
     class Forked(pool.Pool):
         def __init__(self, *words: Any) -> None:
@@ -158,9 +175,18 @@ def compare_until(calls: int, request: Any, out: Any) -> None:
             self._context = multiprocessing.get_context("fork")
 
     session.Pool = Forked  # type: ignore[misc]
-    deadly = Deadly(calls)
-    threading.setprofile(deadly)
-    sys.setprofile(deadly)
-    session.compare(request, report=lambda found, folder: None)
-    sys.setprofile(None)
-    out.send(calls - deadly.left)
+    optuna.storages.RDBStorage("sqlite://")  # it imports more when it is used
+    while (words := pipe.recv()) is not None:
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(theirs, str(compare_until(*words)).encode())
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(theirs)
+        pipe.send((status, int(os.read(ours, 99)) if status == 0 else None))
+        os.close(ours)

@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
-from scale_out import Server, compare_until, hosts
+from scale_out import Server, hosts, nursery
 
 from anyorder.compare import session
 from anyorder.compare.plan.settings import Settings
@@ -188,26 +188,22 @@ def test_hosts_join_one_dies_and_the_server_restarts(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_two_hundred_times(tmp_path: Path) -> None:
-    """At any call of a function, again and again: results are those of a process left alone."""
+    """Around any statement of SQL and any file: results are those of a process left alone."""
     context, draw = processes(), random.Random(0)
-    settings = replace(SETTINGS, tune=2, seeds=2)
+    ours, theirs = context.Pipe()
+    forking = context.Process(target=nursery, args=(theirs,))
+    forking.start()
+    theirs.close()
 
-    def run(calls: int, request: Request) -> int | None:
-        """Calls until its end; None if it was killed."""
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=compare_until, args=(calls, request, theirs))
-        process.start()
-        theirs.close()
-        try:
-            ended = ours.recv()
-        except EOFError:
-            ended = None
-        process.join()
-        assert process.exitcode == (-9 if ended is None else 0)
+    def run(events: int, request: Request) -> int | None:
+        """Events until its end; None if it was killed."""
+        ours.send((events, request))
+        status, ended = ours.recv()
+        assert status == (-9 if ended is None else 0)
         return ended
 
     def request(name: str) -> Request:
-        return Request(settings, ("sgd", "adamw"), tmp_path / name)
+        return Request(SETTINGS, ("sgd", "adamw"), tmp_path / name)
 
     total = run(10**9, request("whole"))
     assert total is not None
@@ -216,10 +212,12 @@ def test_killed_two_hundred_times(tmp_path: Path) -> None:
     while killed < 200:
         comparisons += 1
         one = request(str(comparisons))
-        while run(draw.randrange(1, total // 2), one) is None:
+        while run(draw.randrange(1, total), one) is None:
             killed += 1
         assert same(results.load(one.out / "results.json"), whole)
         assert trials(f"sqlite:///{one.out / 'compare.db'}") == trials(
             f"sqlite:///{tmp_path / 'whole' / 'compare.db'}"
         )
-    print(f"{killed} times killed in {comparisons} comparisons of {total} calls")
+    ours.send(None)
+    forking.join()
+    ours.close()

@@ -1,10 +1,9 @@
 """Runs of several processes: a worker and its helpers form one group of ``torch.distributed``.
 
 With ``processes`` in the settings, a worker is rank 0 and starts the other ranks itself. All ranks
-execute the same jobs, so a problem can wrap its model with ``DistributedDataParallel`` or
-``fully_shard``, and draw its part of a batch by its rank. Rank 0 answers. If a job does not succeed
-in one rank, the others may wait for it in a collective operation: so the helpers are ended, and the
-next job starts new ones.
+execute the same jobs, so a problem can wrap its model with ``DistributedDataParallel``, and draw its
+part of a batch by its rank. Rank 0 answers. If a job does not succeed in one rank, the others may
+wait for it in a collective operation: so the helpers are ended, and the next job starts new ones.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from anyorder.errors import AnyOrderError
 
@@ -93,7 +92,7 @@ class Group:
 
         self._forget()
         context = multiprocessing.get_context("spawn")
-        store = dist.TCPStore(HERE, 0, size, is_master=True, wait_for_workers=False)
+        store = cast(Any, dist).TCPStore(HERE, 0, size, is_master=True, wait_for_workers=False)
         for rank in range(1, size):
             ours, theirs = context.Pipe()
             place = (theirs, self._threads, self._log, rank, size, store.port)
@@ -125,7 +124,7 @@ def join(rank: int, size: int, port: int) -> None:
     """Join the group of a worker whose store listens at a port."""
     import torch.distributed as dist
 
-    _join(dist.TCPStore(HERE, port, size, is_master=False), rank, size)
+    _join(cast(Any, dist).TCPStore(HERE, port, size, is_master=False), rank, size)
 
 
 def _join(store: Any, rank: int, size: int) -> None:

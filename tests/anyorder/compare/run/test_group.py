@@ -20,18 +20,11 @@ METHODS = ("sgd", "adamw", "mezo", "torch.optim:AdamW")
 
 #: Every rank has its part of the batch of a single process; the wrapper averages gradients.
 PARALLEL = """
-wrapper = "none"
-
-def __init__(self, wrapper="none"):
-    self.wrapper = wrapper
-
 def build(self, seed):
-    from torch.distributed.fsdp import fully_shard
+    import torch.distributed as dist
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-    if self.wrapper == "ddp":
-        return nn.parallel.DistributedDataParallel(model)
-    return fully_shard(model, reshard_after_forward=True) if self.wrapper == "fsdp" else model
+    return nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
 
 def batch(self, seed, step):
     import os
@@ -88,14 +81,14 @@ def finals(found: Any) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
-def test_two_processes_equal_one(run: Callable[..., Any], wrapper: str) -> None:
+def test_two_processes_equal_one(run: Callable[..., Any]) -> None:
     alone = finals(run(PARALLEL))
-    both = run(PARALLEL, options={"wrapper": wrapper}, processes=2)
+    both = run(PARALLEL, processes=2)
     assert finals(both) == pytest.approx(alone, rel=1e-4)
     assert "--processes 2" in both.command
 
 
+@pytest.mark.slow
 def test_what_needs_one_process_is_refused(run: Callable[..., Any]) -> None:
     with pytest.raises(ProblemError, match="20s would end at different steps in 2 processes"):
         run(PARALLEL, processes=2, budget="20s")
