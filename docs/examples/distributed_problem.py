@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from anyorder.problems import Problem
+from anyorder.problems import Problem, seeded
 
 
 class Parallel(Problem):
@@ -12,7 +12,8 @@ class Parallel(Problem):
 
     def build(self, seed):
         """A model whose gradients are averaged."""
-        model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
+        with seeded(seed):
+            model = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
         return nn.parallel.DistributedDataParallel(model)
 
     def batch(self, seed, step):

@@ -1,7 +1,7 @@
 """Runs of several processes: a worker and its helpers form one group of ``torch.distributed``.
 
 With ``processes`` in the settings, a worker is rank 0 and starts the other ranks itself. All ranks
-execute the same jobs, so a problem can wrap its model with ``DistributedDataParallel``, and draw its
+execute the same jobs, so a problem can wrap its model with ``DistributedDataParallel`` and draw its
 part of a batch by its rank. Rank 0 answers. If a job does not succeed in one rank, the others may
 wait for it in a collective operation: so the helpers are ended, and the next job starts new ones.
 """
