@@ -25,6 +25,7 @@ from anyorder.compare.report.formats import plural, show, show_seconds
 from anyorder.compare.report.headline import headline
 from anyorder.compare.run.records import Pilot
 from anyorder.compare.stats.records import AXES, main_axis
+from anyorder.compare.stats.tuning import searched
 from anyorder.compare.store.results import keep_text
 from anyorder.compare.store.schema import MethodRecord, Results
 from anyorder.extras import require
@@ -175,7 +176,6 @@ def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
 
 def _settings(method: MethodRecord) -> dict[str, Any]:
     """The resolved facts of one method."""
-    spaces = [_searched(each) for tuning in method.tunings for each in tuning.space]
     settings: dict[str, Any] = {f"tuning {each.index}": each.settings for each in method.tunings}
     if len(method.tunings) == 1:
         settings = method.tunings[0].settings
@@ -186,7 +186,7 @@ def _settings(method: MethodRecord) -> dict[str, Any]:
             ("version", method.version),
             ("specified as", method.spec),
             ("needs", ", ".join(method.needs)),
-            ("searched", "; ".join(dict.fromkeys(spaces)) or "nothing"),
+            ("searched", "; ".join(map(_searched, searched(method))) or "nothing"),
         ],
         "settings": _flat(settings),
     }

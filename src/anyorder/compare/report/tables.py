@@ -25,6 +25,7 @@ from anyorder.compare.stats.records import (
 from anyorder.compare.stats.targets import ladder, main_target, time_to_target
 from anyorder.compare.stats.tuning import (
     search_cost,
+    searched,
     three_results,
     trial_values,
     trials_of,
@@ -372,8 +373,7 @@ def spaces(results: Results) -> Table | None:
     rows: list[list[Cell]] = []
     numbers: list[int] = []
     for index, method in enumerate(results.methods):
-        found = {str(each): each for tuning in method.tunings for each in tuning.space}
-        for each in found.values():
+        for each in searched(method):
             ends = f"{show(each.low)} to {show(each.high)}"
             what = ", ".join(map(str, each.choices)) if each.choices else ends
             cells = [Cell(each.name), Cell(each.kind), Cell(what + ", extended" * each.extended)]

@@ -16,10 +16,13 @@ from anyorder.compare.report.headline import headline
 from anyorder.compare.stats.leaderboard import Row
 from anyorder.compare.stats.records import criteria
 from anyorder.compare.stats.targets import main_target
+from anyorder.compare.stats.tuning import searched
 from anyorder.compare.store.schema import MethodRecord, Results
 
 #: Wider intervals are wrapped; all columns together then fit 80.
 _WIDEST = 15
+#: Width that the other columns leave for names and settings, at least.
+_METHOD = 20
 
 
 def leaderboard(results: Results, rows: Sequence[Row], out: Path) -> RenderableType:
@@ -92,9 +95,8 @@ def _notes(rows: Sequence[Row]) -> Iterable[tuple[str, str]]:
 def _spaces(methods: Sequence[MethodRecord]) -> Iterable[tuple[str, str]]:
     """The search space of each method."""
     for method in methods:
-        found = dict.fromkeys(str(each) for tuning in method.tunings for each in tuning.space)
-        if found:
-            yield method.name, f"searched {', '.join(found)}"
+        if found := searched(method):
+            yield method.name, f"searched {', '.join(map(str, found))}"
 
 
 def _grouped(remarks: Iterable[tuple[str, str]], count: int) -> list[str]:
@@ -111,10 +113,12 @@ def _grouped(remarks: Iterable[tuple[str, str]], count: int) -> list[str]:
 def _tuned(method: MethodRecord) -> str:
     """The chosen values: minimum and maximum over the tunings."""
     names = dict.fromkeys(each.name for tuning in method.tunings for each in tuning.space)
-    return "".join(
-        f"\n  {name}={_range([tuning.settings[name] for tuning in method.tunings])}"
-        for name in names
-    )
+    lines = ""
+    for name in names:
+        values = _range([tuning.settings[name] for tuning in method.tunings])
+        long = len(name) + len(values) > _METHOD - 3
+        lines += f"\n  {name}={chr(10) + '    ' if long else ''}{values}"
+    return lines
 
 
 def _range(values: Sequence[Any]) -> str:

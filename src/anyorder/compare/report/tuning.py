@@ -15,6 +15,7 @@ from anyorder.compare.stats.tuning import (
     edges,
     expected_best,
     not_tuned_out,
+    searched,
     trial_values,
     trials_of,
 )
@@ -114,10 +115,10 @@ def learning_rates(results: Results) -> Chart | None:
                 "edges": span,
             }
         )
-        searched = show(None) if span is None else f"{show(span[0])} to {show(span[1])}"
+        ends = show(None) if span is None else f"{show(span[0])} to {show(span[1])}"
         told = "; ".join(mark["text"] for mark in series[-1]["dots"])
         at_edge = [each for each in edge(method).split("; ") if each.startswith("lr ")]
-        rows.append([method.name, searched, "; ".join(at_edge) or "inside", told])
+        rows.append([method.name, ends, "; ".join(at_edge) or "inside", told])
     seen = [value for each in series for value in each["line"][1]]
     return _lr_chart(series, rows, seen, goal, name) if seen else None
 
@@ -156,14 +157,11 @@ def _trial(lr: float, value: float, chosen: bool) -> dict[str, Any]:
 
 
 def lr_range(method: MethodRecord) -> list[float] | None:
-    """Both ends of the range in which the learning rate was searched, over all tunings."""
-    ends = [
-        (each.low, each.high)
-        for tuning in method.tunings
-        for each in tuning.space
-        if each.name == "lr" and each.low is not None and each.high is not None
-    ]
-    return [min(low for low, _ in ends), max(high for _, high in ends)] if ends else None
+    """The search range of the learning rate, over all tunings."""
+    for each in searched(method):
+        if each.name == "lr" and each.low is not None and each.high is not None:
+            return [each.low, each.high]
+    return None
 
 
 def edge(method: MethodRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,21 @@ def trial_values(method: MethodRecord, goal: Goal) -> Floats:
     sign = 1.0 if goal == "min" else -1.0
     values = (trial.value if trial.status == "done" else None for trial in trials_of(method))
     return np.asarray([math.inf if value is None else sign * value for value in values])
+
+
+def searched(method: MethodRecord) -> list[Dimension]:
+    """The search space of a method: each range as wide as in any of its tunings."""
+    found: dict[str, Dimension] = {}
+    for each in (each for tuning in method.tunings for each in tuning.space):
+        before = found.get(each.name, each)
+        if each.low is not None and each.high is not None:
+            assert before.low is not None and before.high is not None  # the same kind of range
+            ends = min(before.low, each.low), max(before.high, each.high)
+            each = replace(
+                each, low=ends[0], high=ends[1], extended=before.extended or each.extended
+            )
+        found[each.name] = each
+    return list(found.values())
 
 
 # --- Whether it was enough -----------------------------------------------------------------------

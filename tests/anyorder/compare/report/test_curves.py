@@ -104,7 +104,11 @@ def test_which_charts_there_are() -> None:
         return [chart["id"] for chart in figures(results)]
 
     assert ids(example.made_up(RUNS)) == ["final", "loss", "metric", "target"]
-    assert ids(example.made_up(RUNS, target=None)) == ["final", "loss", "metric"]
+    assert ids(example.made_up(RUNS, target=None)) == ["final", "loss", "metric", "target"]
+    flat = {name: [[0.5, 0.5]] * 2 for name in "ab"}
+    empty = {name: [[]] * 2 for name in "ab"}
+    assert "target" in ids(example.made_up(flat, target=None))
+    assert ids(example.made_up(empty, target=None)) == []
     assert ids(example.made_up(RUNS, metric="loss", goal="min")) == ["final", "loss", "target"]
     assert ids(example.results()) == []
 

@@ -17,6 +17,7 @@ from anyorder.compare.report import page as report
 from anyorder.compare.report import tables
 from anyorder.compare.run.records import Noise
 from anyorder.compare.stats.leaderboard import summarise
+from anyorder.compare.stats.records import judged_by
 from anyorder.compare.store.schema import Results
 from anyorder.compare.store.storage import StorageError
 
@@ -313,7 +314,8 @@ def test_marks_and_readings_are_the_numbers(visit: Callable[..., Any], measured:
     places = page.locator("#figure-final .dot.seed").evaluate_all(
         "all => all.map((each) => Number(each.dataset.x))"
     )
-    ends = [run.final.metric for method in measured.methods for run in method.runs]
+    of = judged_by(measured).of
+    ends = [of(run) for method in measured.methods for run in method.runs]
     assert sorted(places) == sorted(ends)
     plot = page.locator("#figure-loss .plot")
     plot.focus()

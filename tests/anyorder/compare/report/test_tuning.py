@@ -96,7 +96,7 @@ def test_without_tuning_there_is_nothing_to_draw() -> None:
 
 def test_without_tuning_nothing_was_chosen() -> None:
     assert chosen_of(method("a", [])) == []
-    assert chosen_of(FOUR) is FOUR.tunings[0].trials[1]
+    assert chosen_of(FOUR) == [FOUR.tunings[0].trials[1]]
 
 
 def test_without_a_searched_rate_there_is_no_edge() -> None:

@@ -20,6 +20,9 @@ from anyorder.compare.stats.tuning import (
     three_results,
     trial_values,
 )
+from anyorder.compare.stats.tuning import (
+    searched as space_of,
+)
 from anyorder.compare.store.schema import MethodRecord
 
 
@@ -86,6 +89,16 @@ def test_an_end_that_is_no_hard_limit_is_an_edge(
     assert [each[2] for each in edges(one)] == ([side] if side else [])
     found = not_tuned_out(results(one))
     assert [each.reason for each in found] == (["best lr at an end of the range"] if side else [])
+
+
+def test_the_space_is_the_widest_of_all_tunings() -> None:
+    one = _tuned([0.8], QUIET)
+    choice = replace(searched("kind"), kind="choice", low=None, high=None, choices=("x", "y"))
+    wide = [replace(searched(low=1e-5), extended=True), choice]
+    other = replace(one.tunings[0], index=1, space=wide)
+    one.tunings[0].space = [searched(high=10.0), choice]
+    both = replace(one, tunings=[one.tunings[0], other])
+    assert space_of(both) == [replace(searched(low=1e-5, high=10.0), extended=True), choice]
 
 
 def test_places_in_a_range() -> None:
