@@ -59,11 +59,11 @@ def started(*folders: Path) -> Counter[str]:
     return Counter(line["run"] for line in lines if "run" in line)
 
 
-def trials(url: str) -> Counter[str]:
-    """How often each run is in the studies of Optuna."""
+def trials(url: str) -> Counter[tuple[str, str]]:
+    """How often each run is in each study of Optuna; a server has those of many comparisons."""
     url = url.replace("postgresql:", "postgresql+psycopg2:")
     return Counter(
-        trial.user_attrs["run"]
+        (study, trial.user_attrs["run"])
         for study in optuna.get_all_study_names(url)
         for trial in optuna.load_study(study_name=study, storage=url).trials
     )
