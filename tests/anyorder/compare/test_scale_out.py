@@ -185,10 +185,14 @@ def test_hosts_join_one_dies_and_the_server_restarts(
     assert set(trials(server.url()).values()) == {1}
 
 
+#: 200 take about half an hour; ANYORDER_KILLS=200 runs that many.
+KILLS = int(os.environ.get("ANYORDER_KILLS", "20"))
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_killed_two_hundred_times(tmp_path: Path) -> None:
-    """Around any statement of SQL and any file: results are those of a process left alone."""
+@pytest.mark.timeout(3600)
+def test_killed_many_times(tmp_path: Path) -> None:
+    """At any SQL statement and any file: the results equal those of an uninterrupted process."""
     context, draw = processes(), random.Random(0)
     ours, theirs = context.Pipe()
     forking = context.Process(target=nursery, args=(theirs,))
@@ -209,7 +213,7 @@ def test_killed_two_hundred_times(tmp_path: Path) -> None:
     assert total is not None
     whole = results.load(tmp_path / "whole" / "results.json")
     killed = comparisons = 0
-    while killed < 200:
+    while killed < KILLS:
         comparisons += 1
         one = request(str(comparisons))
         while run(draw.randrange(1, total), one) is None:
