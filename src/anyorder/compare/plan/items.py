@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -132,6 +133,7 @@ class Task:
         item: the run.
         config: values of the tuned hyper-parameters.
         rates: price of each answer in forward passes.
+        model: file for the ``state_dict`` of the trained model, if it is to be kept.
     """
 
     settings: Settings
@@ -139,6 +141,7 @@ class Task:
     item: Item
     config: dict[str, Any]
     rates: dict[str, float]
+    model: Path | None = None
 
     @property
     def seed(self) -> int:

@@ -291,7 +291,8 @@ class Track:
         if outcome is None or (item.kind == "report" and not self._model_kept(outcome)):
             settings = replace(self.settings, budget=budget, evaluations=evaluations)
             entrant = self.methods[item.method]
-            task = Task(settings, Entry.of(entrant), item, dict(config), self.rates)
+            keep = self.request.model if item.kind == "report" else None
+            task = Task(settings, Entry.of(entrant), item, dict(config), self.rates, keep)
             record = self._execute(task)
             outcome = Outcome(
                 dict(config), plain(entrant.settings(config)), record, platform.node()
@@ -310,11 +311,10 @@ class Track:
         """Execute a run in a worker process; how it ends is part of its record."""
         expected = self.pace.charged(task.limits)
         limit = timeout(task.settings, expected)
-        keep = self.request.model if task.item.kind == "report" else None
         if self.unit == "seconds" and self.settings.timeout is None:
             limit = min(limit, SLACK * self.total)
         try:
-            return self.pool.ask("train", (task, keep), self.look, limit)
+            return self.pool.ask("run", task, self.look, limit)
         except WorkerError as error:
             return failed_run(task, str(error), error.trace or None, crashed=True)
 

@@ -145,11 +145,7 @@ class RunBudget(Budget):
 
 
 def run(
-    problem: Problem,
-    entrant: Entrant,
-    task: Task,
-    watch: Watcher = lambda point: None,
-    keep: Path | None = None,
+    problem: Problem, entrant: Entrant, task: Task, watch: Watcher = lambda point: None
 ) -> RunRecord:
     """Train once and return the record.
 
@@ -160,7 +156,6 @@ def run(
         entrant: the method.
         task: settings, seed and budget.
         watch: called with every point of the curve as soon as it is known.
-        keep: file for the ``state_dict`` of the trained model, if the run succeeds.
 
     Returns:
         The record, with ``warmup_seconds`` of 0.
@@ -168,8 +163,8 @@ def run(
     training = Training(problem, entrant, task, watch)
     with _noted_warnings(training.warnings):
         record = _outcome(training)
-        if keep is not None and record.status == "done":
-            training.save(keep)
+        if task.model is not None and record.status == "done":
+            training.save(task.model)
     record.warnings = list(training.warnings)
     return record
 

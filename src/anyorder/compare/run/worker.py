@@ -23,8 +23,6 @@ from anyorder.compare.run.group import Group, join, succeeded
 from anyorder.errors import AnyOrderError
 
 if TYPE_CHECKING:  # imported after the output is redirected
-    from pathlib import Path
-
     from anyorder.compare.plan.entrants import Entrant
     from anyorder.compare.plan.items import Task
     from anyorder.compare.plan.settings import Settings
@@ -168,23 +166,17 @@ def _pace(task: Task, send: Send) -> Pace:
 
 
 def _run(task: Task, send: Send) -> RunRecord:
-    return _train((task, None), send)
-
-
-def _train(subject: tuple[Task, Path | None], send: Send) -> RunRecord:
-    """Run once, and save the trained model if there is a path for it."""
     from anyorder.compare.plan.entrants import resolve
     from anyorder.compare.run import runner
     from anyorder.compare.run.records import failed_run
 
-    task, keep = subject
     try:
         problem = problem_of(task.settings)
         entrant = resolve(task.method.spec, task.method.name, task.method.fixed)
     except AnyOrderError as error:
         return failed_run(task, str(error))
     warmup = _warm(problem, entrant, task)
-    record = runner.run(problem, entrant, task, lambda point: send("point", point), keep)
+    record = runner.run(problem, entrant, task, lambda point: send("point", point))
     record.warmup_seconds = warmup
     return record
 
@@ -216,5 +208,4 @@ JOBS: dict[str, Callable[[Any, Send], Any]] = {
     "pilot": _pilot,
     "pace": _pace,
     "run": _run,
-    "train": _train,
 }

@@ -25,7 +25,7 @@ class FakePool:
     def ask(self, job: str, subject: Any, *_: Any) -> Any:
         if job == "pace":
             return Pace(0.001, 3.0, 0.01, 0.002)
-        task, keep = subject
+        task, keep = subject, subject.model
         self.tasks.append(task)
         rate = task.config.get("lr", 1e-3)
         forwards = task.limits.forwards or 0.0
