@@ -18,6 +18,7 @@ from pathlib import Path
 
 import measured
 import stub
+import suites
 import torch
 
 from anyorder import Composite, methods
@@ -65,6 +66,9 @@ def wanted() -> dict[Path, str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     site = (ROOT / "zensical.toml").read_text(encoding="utf-8")
     common = (ROOT / "docs/options.md").read_text(encoding="utf-8")
+    suite = (ROOT / "docs/suite-and-race.md").read_text(encoding="utf-8")
+    suite = region(suite, "quick", f"\n\n{suites.suite('quick')}\n\n")
+    suite = region(suite, "regret", f"\n\n{suites.regret()}\n\n")
     mark = "    # {}\n"
     for folder in ("methods", "decisions"):
         site = region(site, folder, navigation(folder), mark)
@@ -72,6 +76,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "README.md": region(readme, "methods", f"\n\n{table('docs/methods/')}\n\n"),
         ROOT / "zensical.toml": site,
         ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
+        ROOT / "docs/suite-and-race.md": suite,
         ROOT / "docs/benchmarks.md": measured.page(),
         ROOT / "src/anyorder/__init__.pyi": stub.text(),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),

@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -147,7 +148,7 @@ def solved(results: Results, kind: str) -> Solved:
             default=_known(_mean(named[row.name].default_runs, criterion)),
             cost=None if row.target_cost is None else _known(row.target_cost / budget),
             default_cost=_known(_default_cost(results, named[row.name])),
-            failed=named[row.name].failed,
+            failed=_reason(named[row.name].failed),
         )
         for row in rows
         if not row.twin
@@ -174,7 +175,9 @@ def scored(comparisons: Sequence[Results]) -> Suite:
     line = [_best_default_cost(each) for each in comparisons]
     table = np.maximum(np.vstack([found.table, line]), LEAST)
     names = (*found.methods, best_of(len(found.methods)))
-    return judge(Costs(names, found.problems, table), reference=found.methods)
+    suite = judge(Costs(names, found.problems, table), reference=found.methods)
+    # The line repeats the costs of methods, so its rank means little.
+    return Suite(suite.scores, [pair for pair in suite.disagreements if names[-1] not in pair])
 
 
 def overview(
@@ -235,6 +238,11 @@ def _best_default_cost(results: Results) -> float:
     best = solved(results, "").best_default
     method = next((each for each in results.methods if each.name == best), None)
     return math.inf if method is None else _default_cost(results, method)
+
+
+def _reason(text: str | None) -> str | None:
+    """Why a method has no result, without the place in a file, which differs between machines."""
+    return None if text is None else re.sub(r" at \S+:\d+(?=: )", "", text)
 
 
 def _known(value: float) -> float | None:

@@ -71,11 +71,11 @@ def test_a_target_that_costs_nothing_has_a_score(one: Results) -> None:
 
 
 def test_overview(one: Results) -> None:
-    failed = method("b", [2.0, 2.0], failed="it raised")
+    failed = method("b", [2.0, 2.0], failed="KeyError at /a/b.py:3: it raised")
     two = comparison("two", method("a", [1.0, 1.0]), failed)
     found = overview({"one": ("table", one), "two": ("text", two)}, {"three": "no data"}, **ABOUT)
     assert found.methods == ["a", "b"]
     assert [each.problem for each in found.problems] == ["one", "two"]
-    assert found.problems[1].place("b").failed == "it raised"
+    assert found.problems[1].place("b").failed == "KeyError: it raised"
     assert found.left_out == {"three": "no data"}
     assert [len(score["profile"]) for score in found.scores] == [len(found.ratios)] * 3
