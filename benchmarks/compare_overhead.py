@@ -36,7 +36,8 @@ def bare(problem: Problem, entrant: Entrant, steps: int, device: str) -> Callabl
 
     def loop() -> None:
         model = fresh_model(problem, 0, device)
-        optimizer: Any = entrant.cls(model if entrant.ours else model.parameters(), lr=1e-4)
+        make: Any = entrant.cls
+        optimizer = make(model if entrant.ours else model.parameters(), lr=1e-4)
         problem.evaluate(model)
         for step in range(steps):
             closure = problem.closure(model, move(problem.batch(0, step), device))

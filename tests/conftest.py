@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import random
 import shutil
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch import Tensor
 
 #: Variables of the package that say where to find things; tests may use them. All others are
 #: taken away, so that a developer's settings change no result.
@@ -68,6 +71,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(reason)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _only_new_garbage() -> None:
+    """What is there before a module stays for good: garbage collection need not walk over it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     random.seed(0)
@@ -79,6 +89,53 @@ def _same_random_numbers() -> None:
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test stores for the user lands in its own folder."""
     monkeypatch.setenv("ANYORDER_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def _as_exported() -> Callable[..., Callable[[list[Tensor]], None]]:
+    """Makes kernels as the engine does, up to the C++ compiler: programs, once exported, are run.
+
+    A compiler takes five to fifteen seconds for each kernel on a machine that has not met it.
+    """
+    from anyorder.engine import kernels
+
+    export = kernels._compile
+
+    @functools.cache
+    def kernel(program: Any, dtypes: tuple[torch.dtype, ...], *where: Any) -> Any:
+        export(program, dtypes, *where)
+        count = len(dtypes)
+
+        def run(arguments: list[Tensor]) -> None:
+            scalars = zip(program.scalars, arguments[count:], strict=True)
+            program(arguments[:count], dict(scalars))
+
+        return run
+
+    return kernel
+
+
+@pytest.fixture
+def exported_kernels(
+    _as_exported: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Compiled rules run as they were exported for the compiler."""
+    from anyorder.engine import kernels
+
+    monkeypatch.setattr(kernels, "_compile", _as_exported)
+    monkeypatch.setattr(kernels, "_build", lambda *_: None)
+    monkeypatch.setattr(kernels, "_load", lambda _: None)
+    kernels.kernel_for.cache_clear()
+    yield
+    kernels.kernel_for.cache_clear()
+
+
+@pytest.fixture(params=["eager", "exported", pytest.param("compiled", marks=pytest.mark.slow)])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The modes of an engine; kernels come from the compiler in the slow run alone."""
+    if request.param == "exported":
+        request.getfixturevalue("exported_kernels")
+    return "eager" if request.param == "eager" else "compiled"
 
 
 @pytest.fixture(params=["inference mode", "default device", "default dtype"])

@@ -1,4 +1,4 @@
-"""The shape of the house: what lies where, who knows whom, how large things may grow."""
+"""The architecture: locations of files, imports between layers, limits on size."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ SRC, TESTS = ROOT / "src", ROOT / "tests"
 PACKAGES = ("anyorder", "anyorder_studies", "anyorder_papers")
 FILE_LINES, FUNCTION_LINES = 400, 60
 
-#: Files without a test of their own, and why.
+#: Files without their own test, with reasons.
 NO_TEST: dict[str, str] = {
     "anyorder_papers/errors.py": "one class without a body",
 }
-#: Tests that stand for no single file, and why.
+#: Tests that do not belong to a single file, with reasons.
 NO_FILE: dict[str, str] = {
-    "anyorder_studies/test_contract.py": "the contract that every study keeps",
+    "anyorder_studies/test_contract.py": "the contract of every study",
 }
-#: Files above the limit of lines, and why they are better whole.
+#: Files above the limit of lines, with reasons not to split them.
 LONG_FILES: dict[str, str] = {
-    "anyorder/optimizer/base.py": "one class: what users call and what methods call",
-    "anyorder/testing/contract.py": "one class, one test for each promise, read as a list",
-    "anyorder/compare/store/storage.py": "one database: its tables and all that touches them",
+    "anyorder/optimizer/base.py": "one class: the interface for users and for methods",
+    "anyorder/testing/contract.py": "one class with one test per property of the contract",
+    "anyorder/compare/store/storage.py": "one database: its tables and all code that uses them",
 }
-#: Functions above the limit of lines (docstring not counted), and why.
+#: Functions above the limit of lines (without docstring), with reasons.
 LONG_FUNCTIONS: dict[str, str] = {}
-#: Where PyTorch's private operations on lists may be named.
+#: Files that may use PyTorch's private operations on lists.
 FOREACH = {"anyorder/engine/tensors.py", "anyorder/engine/packing.py"}
 
 
@@ -75,7 +75,7 @@ def tracked() -> list[Path]:
     return [p for name in listed.split("\0") if name and (p := ROOT / name).is_file()]
 
 
-# Where things lie -----------------------------------------------------------------------------
+# Locations ------------------------------------------------------------------------------------
 
 
 def test_every_file_has_its_test() -> None:
@@ -99,12 +99,14 @@ def test_every_test_has_its_file() -> None:
                 continue
             if not list(folder.glob(f"{name.removesuffix('.py')}.*")):
                 strays.append(path.relative_to(TESTS).as_posix())
-    assert sorted(strays) == sorted(NO_FILE), "a test lies where the file lies that it tests"
+    assert sorted(strays) == sorted(NO_FILE), (
+        "the folder of a test must mirror that of the tested file"
+    )
 
 
 def test_exceptions_are_still_exceptions() -> None:
     for name in NO_TEST:
-        assert (SRC / name).exists(), f"{name} is gone; take it off the list"
+        assert (SRC / name).exists(), f"{name} does not exist; remove it from the list"
 
 
 def test_a_methods_name_is_its_files_name() -> None:
@@ -130,10 +132,10 @@ def test_one_class_per_method_and_no_family_trees() -> None:
         assert not inspect.isabstract(kind)
         defined = [n.name for n in tree(SRC / f"anyorder/methods/{name}.py").body
                    if isinstance(n, ast.ClassDef)]  # fmt: skip
-        assert defined == [kind.__name__], f"{name}.py defines {defined}; one class, rules beside"
+        assert defined == [kind.__name__], f"{name}.py defines {defined}; one class, plus rules"
 
 
-# Who knows whom -------------------------------------------------------------------------------
+# Imports --------------------------------------------------------------------------------------
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -147,7 +149,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def test_nobody_imports_upwards() -> None:
     pytest.importorskip("importlinter")
-    # A process of its own: the linter switches off the loggers of the one it runs in.
+    # In a new process, since the linter disables the loggers of its own process.
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     words = [sys.executable, "-c", program, "--no-cache", "--config", str(ROOT / "pyproject.toml")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -189,16 +191,18 @@ def test_rules_are_compiled_in_one_place() -> None:
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.compile"
     }
-    # The contract tries methods on a model that its owner compiled.
-    assert uses <= {"anyorder/testing/worlds.py"}, "rules are run by anyorder.engine"
+    # The contract tests methods on compiled models.
+    assert uses <= {"anyorder/testing/worlds.py"}, "only anyorder.engine compiles rules"
 
 
-# How large things grow ------------------------------------------------------------------------
+# Limits on size -------------------------------------------------------------------------------
 
 
 def test_files_stay_readable() -> None:
     long = {shown(p) for p in sources() if len(p.read_text("utf-8").splitlines()) > FILE_LINES}
-    assert long == set(LONG_FILES), f"above {FILE_LINES} lines: split, or say why in LONG_FILES"
+    assert long == set(LONG_FILES), (
+        f"above {FILE_LINES} lines: split them, or add a reason to LONG_FILES"
+    )
 
 
 def test_functions_stay_readable() -> None:
@@ -213,7 +217,7 @@ def test_functions_stay_readable() -> None:
     assert long == set(LONG_FUNCTIONS), f"above {FUNCTION_LINES} lines: see LONG_FUNCTIONS"
 
 
-# Words ----------------------------------------------------------------------------------------
+# Texts ----------------------------------------------------------------------------------------
 
 
 def test_the_library_does_not_print() -> None:
@@ -225,7 +229,7 @@ def test_the_library_does_not_print() -> None:
         and isinstance(node.func, ast.Name)
         and node.func.id == "print"
     ]
-    assert not printing, "the command line writes through rich or typer, the library not at all"
+    assert not printing, "the command line writes with rich or typer; the library does not write"
 
 
 def test_every_public_symbol_says_what_it_is() -> None:
@@ -285,7 +289,7 @@ def test_tracked_files_hold_nothing_of(what: str) -> None:
 # Packaging ------------------------------------------------------------------------------------
 
 
-#: What each package is built and installed by.
+#: The folder of the pyproject.toml of each package.
 PROJECTS = {
     "anyorder": ROOT,
     "anyorder_studies": ROOT / "distributions/studies",
@@ -311,7 +315,7 @@ def test_there_is_one_version() -> None:
 
 
 def required(package: str) -> Iterator[Requirement]:
-    """What a distribution asks for, extras included, but for other packages of this repository."""
+    """Requirements of a distribution with extras, except other packages of this repository."""
     project, hooks = described(package)["project"], described(package)["tool"]["hatch"]
     listed = list(project.get("dependencies", []))
     listed += hooks.get("metadata", {}).get("hooks", {}).get("custom", {}).get("dependencies", [])
@@ -337,8 +341,8 @@ def test_the_pinned_versions_satisfy_the_ranges() -> None:
 def test_everything_that_is_imported_is_declared(package: str) -> None:
     declared = [*required(package), *required("anyorder")]
     names = {r.name.lower().replace("-", "_") for r in declared}
-    names |= {"sklearn", "multipart", "psycopg2", "markupsafe", "cycler"}  # names that differ,
-    # and parts of jinja2 and matplotlib
+    names |= {"sklearn", "multipart", "psycopg2", "markupsafe", "cycler"}  # different names,
+    # and dependencies of jinja2 and matplotlib
     known = set(sys.stdlib_module_names) | set(PACKAGES) | names
     for path in sources(package):
         for module in imported(path):
@@ -347,7 +351,7 @@ def test_everything_that_is_imported_is_declared(package: str) -> None:
 
 
 def _optional(path: Path, module: str) -> bool:
-    """Whether ``module`` is imported inside a function only, for those who have it."""
+    """Whether ``module`` is imported only inside functions, as an optional dependency."""
     return module not in {
         name.split(".")[0]
         for node in tree(path).body

@@ -2,9 +2,9 @@
 
 
 class AnyOrderError(Exception):
-    """Base of all errors raised on purpose by this package.
+    """Base class of all errors that this package raises deliberately.
 
     Each concrete class also derives from the built-in error a user would expect
-    (``ValueError``, ``TypeError``, ``RuntimeError``), so both kinds of ``except`` work. Classes
-    stand beside the code that raises them.
+    (``ValueError``, ``TypeError``, ``RuntimeError``), so both kinds of ``except`` work. Each class
+    is defined next to the code that raises it.
     """

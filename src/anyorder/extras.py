@@ -1,4 +1,4 @@
-"""Libraries that only comparisons need, imported when they are."""
+"""Optional libraries, imported on first use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from anyorder.errors import AnyOrderError
 
 
 class MissingExtraError(AnyOrderError, ImportError):
-    """A library that an optional part needs is not installed."""
+    """A library that an optional feature needs is not installed."""
 
 
 def require(module: str, *, extra: str = "compare") -> ModuleType:
     """Import ``module``.
 
     Raises:
-        MissingExtraError: it, or something it needs, is not installed; one line with the remedy.
+        MissingExtraError: it, or one of its dependencies, is not installed; the message is one line
+            that says what to install.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes of files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def replaced(path: Path) -> Generator[Path]:
-    """Yield a temporary path that becomes ``path`` in one step when the block succeeds.
+    """Yield a temporary path that atomically replaces ``path`` when the block succeeds.
 
-    Nobody ever reads half of the file, and a block that fails leaves the old one.
+    Readers never see a partial file, and a block that fails leaves the old one unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -26,6 +26,6 @@ def replaced(path: Path) -> Generator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Put ``text`` into a file in one step."""
+    """Write ``text`` to a file atomically."""
     with replaced(path) as scratch:
         scratch.write_text(text, encoding="utf-8", newline="\n")

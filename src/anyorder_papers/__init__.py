@@ -1,6 +1,6 @@
-"""The catalogue of the papers that AnyOrder grew from: find one, see what of it runs.
+"""The catalogue of papers behind AnyOrder: search it, and see which papers have code and studies.
 
-The package reads; it ships no abstracts. ``anyorder`` and ``anyorder_studies`` never import it.
+The package contains no abstracts. ``anyorder`` and ``anyorder_studies`` never import it.
 
 Example:
     >>> from anyorder_papers.catalogue import get

@@ -1,4 +1,4 @@
-"""Abstracts of the catalogue's papers, read where the listings lie: the package ships none."""
+"""Abstracts of the catalogue's papers, read from saved listings: the package contains none."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from anyorder_papers.listing import merge, read_folder, same_title
 
 
 def read_abstracts(folder: Path) -> dict[int, str]:
-    """Abstracts by number of the paper, for those of the catalogue that stand in the listings.
+    """Return abstracts by paper number, for papers of the catalogue that are in the listings.
 
     Args:
         folder: Folder with saved listings (see :mod:`anyorder_papers.listing`).
 
     Raises:
-        ListingError: If the folder holds no listing, or one cannot be parsed.
+        ListingError: If the folder contains no listings, or one cannot be parsed.
     """
     years = {key: day.year for key, day in listing_days().items()}
     printed = {same_title(m.title): m.abstract for m in merge(read_folder(folder, years))}

@@ -1,10 +1,10 @@
-"""Read arXiv's API format: Atom feeds with arXiv's and OpenSearch's extensions.
+"""Reads feeds of the arXiv API: Atom with arXiv's and OpenSearch's extensions.
 
 The format is that of the arXiv API user's manual: a ``feed`` with one ``entry`` for each paper,
-whose ``id`` is the address of the abstract page with a version (``.../abs/2006.00719v3``), whose
-``published`` is the day of the first version, and whose ``title`` and ``summary`` are wrapped at
-some width. An unusable query is answered with success and a single entry whose ``id`` lies under
-``/api/errors``; too many queries with a plain line of text instead of a feed.
+whose ``id`` is the URL of the abstract page with a version (``.../abs/2006.00719v3``), whose
+``published`` is the date of the first version, and whose ``title`` and ``summary`` contain line
+breaks. For an invalid query, the response has a success status and a single entry whose ``id`` is
+below ``/api/errors``; for too many queries, it is a line of plain text instead of a feed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from anyorder_papers.errors import PapersError
 ATOM = "{http://www.w3.org/2005/Atom}"
 ARXIV = "{http://arxiv.org/schemas/atom}"
 HOSTS = ("export.arxiv.org", "arxiv.org")
-MAX_BYTES = 20_000_000  # the API answers at most 2,000 entries at a time, about 5 MB
+MAX_BYTES = 20_000_000  # the API returns at most 2,000 entries per request, about 5 MB
 TIMEOUT = 30.0  # seconds
 
 _ID = re.compile(r"https?://arxiv\.org/abs/(.+?)(?:v\d+)?")
 
 
 class ArxivError(PapersError):
-    """A feed that cannot be read or an address that is not arXiv's; the message says why."""
+    """A feed that cannot be read, or a URL that is not arXiv's; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Preprint:
         id: arXiv number without version, e.g. ``"2006.00719"`` or ``"hep-ex/0307015"``.
         title: Title on one line.
         abstract: Abstract on one line.
-        authors: Number of authors; ``None`` where the feed names none.
-        date: Day of the first version.
-        category: Primary category, e.g. ``"cs.LG"``; empty if not given.
+        authors: Number of authors; ``None`` if the feed has none.
+        date: Date of the first version.
+        category: Primary category, e.g. ``"cs.LG"``; empty if missing.
     """
 
     id: str
@@ -57,16 +57,16 @@ class Preprint:
 def parse_feed(data: bytes) -> tuple[Preprint, ...]:
     """Parse an Atom feed of the arXiv API.
 
-    Document type declarations are refused, so no entity is ever defined or expanded.
+    Document type declarations are rejected, so entities are never defined or expanded.
 
     Args:
-        data: The answer's bytes, UTF-8.
+        data: The bytes of the response, UTF-8.
 
     Returns:
-        The papers in the order of the feed.
+        The papers, in the order of the feed.
 
     Raises:
-        ArxivError: If the data are not such a feed, or are arXiv's report of an error.
+        ArxivError: If the data are not such a feed, or report an error of the API.
     """
     if len(data) > MAX_BYTES:
         raise ArxivError(f"expected a feed of at most {MAX_BYTES:,} bytes, got {len(data):,}")
@@ -75,7 +75,7 @@ def parse_feed(data: bytes) -> tuple[Preprint, ...]:
     except UnicodeDecodeError as error:
         raise ArxivError(f"expected an Atom feed in UTF-8 ({error})") from error
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ArxivError("refused: the feed declares a document type, which arXiv's never do")
+        raise ArxivError("refused: the feed declares a document type; arXiv's feeds never do")
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -86,15 +86,15 @@ def parse_feed(data: bytes) -> tuple[Preprint, ...]:
 
 
 def fetch(url: str, opener: Callable[[urllib.request.Request], bytes] | None = None) -> bytes:
-    """Get a feed from the arXiv API.
+    """Download a feed from the arXiv API.
 
     Args:
-        url: Address of a query, e.g.
+        url: URL of a query, e.g.
             ``https://export.arxiv.org/api/query?search_query=cat:math.OC&max_results=20``.
-        opener: What makes the request; the network if left out.
+        opener: Makes the request (default: over the network).
 
     Raises:
-        ArxivError: If the address is not arXiv's, or it does not answer.
+        ArxivError: If the URL is not arXiv's, or the server does not respond.
     """
     try:
         parts = urlsplit(url)
@@ -113,10 +113,10 @@ def fetch(url: str, opener: Callable[[urllib.request.Request], bytes] | None = N
 
 
 class ArxivOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirections to arXiv over HTTPS, and refuses all others."""
+    """Follows redirects to arXiv over HTTPS and rejects all others."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        """Follow a redirection only to arXiv, over HTTPS."""
+        """Follow a redirect only to arXiv over HTTPS."""
         parts = urlsplit(newurl)
         if parts.scheme != "https" or parts.netloc not in HOSTS:
             raise ArxivError(f"refused: arXiv redirected to {newurl!r}")
@@ -126,7 +126,8 @@ class ArxivOnly(urllib.request.HTTPRedirectHandler):
 def _open(request: urllib.request.Request) -> bytes:
     opener = urllib.request.build_opener(ArxivOnly)
     with opener.open(request, timeout=TIMEOUT) as answer:
-        # One byte more than allowed: parse_feed then refuses the feed instead of a cut one.
+        # One byte more than allowed: parse_feed then rejects the feed instead of parsing a
+        # truncated one.
         return answer.read(MAX_BYTES + 1)
 
 

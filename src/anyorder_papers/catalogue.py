@@ -1,8 +1,8 @@
 """The catalogue: one frozen :class:`Paper` for each entry of ``papers.toml``.
 
-Titles, days, numbers of authors and listings were parsed from the listings in which the papers
-stood; descriptions, topics, orders and places in the code are ours. What *state* a paper is in is
-worked out when the catalogue is loaded; see :func:`state_of`.
+Titles, dates, numbers of authors and listings were parsed from saved listings; descriptions,
+topics, orders and modules are ours. The *state* of a paper is computed when the catalogue is
+loaded; see :func:`state_of`.
 """
 
 from __future__ import annotations
@@ -70,19 +70,19 @@ ORDERS: Mapping[str, str] = MappingProxyType(
         "1": "gradients, or a score such as a diffusion model's",
         "2": "curvature",
         "higher": "more than second order: a derivative, a solver, a statistic, an interaction",
-        "none": "the paper's method is no matter of order (a loss, a logic, a review)",
+        "none": "order does not apply to the paper's method (a loss, a logic, a review)",
     }
 )
 STATES: Mapping[str, str] = MappingProxyType(
     {
         "works": "its module exists and its study has a stored result",
         "partly": "its module or its study's result is missing, or only a part of it is built",
-        "planned": "neither a module nor a result yet",
+        "planned": "no module and no result yet",
         "no system": "a review, a measurement or a theory: nothing to run",
     }
 )
 KINDS = ("review", "measurement", "theory")
-# For papers that a user imports: nobody has read them for the catalogue.
+# For imported papers, which are not classified.
 UNSORTED, NEW = "unsorted", "new"
 FIRST_OWN_ID = 1001
 
@@ -90,7 +90,7 @@ _ARXIV = re.compile(r"(\d{2})(\d{2})\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/(\d{2})(\d{
 
 
 class CatalogueError(PapersError):
-    """An entry of the catalogue that is not valid; the message names the paper."""
+    """An invalid entry of the catalogue; the message names the paper."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +98,23 @@ class Paper:
     """One paper.
 
     Args:
-        id: Its number: 1 to 133 in the catalogue, from 1001 on for papers imported by a user.
+        id: Its number: 1 to 133 in the catalogue, from 1001 on for imported papers.
         title: Its title.
         topic: A key of :data:`TOPICS` (or ``"unsorted"`` for an imported paper).
-        order: A key of :data:`ORDERS`: what the paper's method takes from a problem.
-        description: What it does and for whom, in our own words; may be empty if imported.
-        listings: Keys of the listings in which it stood.
-        state: A key of :data:`STATES` (or ``"new"``), worked out by :func:`state_of`.
-        claimed: The state that the entry claims.
-        kind: For ``no system``: one of :data:`KINDS`; else empty.
-        module: Dotted path of its code; empty if there is none.
+        order: A key of :data:`ORDERS`: the information that the paper's method uses.
+        description: Its purpose and audience, in our own words; may be empty if imported.
+        listings: Keys of the listings that contain it.
+        state: A key of :data:`STATES` (or ``"new"``), computed by :func:`state_of`.
+        claimed: The state in the entry.
+        kind: For ``no system``: one of :data:`KINDS`; otherwise empty.
+        module: Dotted name of its module; empty if there is none.
         study: Key of its study; empty if there is none.
-        arxiv: Its arXiv number without version; empty if not known.
-        date: Its day; ``None`` if no listing gives it.
-        authors: Number of authors; ``None`` if not known.
-        listed_count: The small number that some listings show; they do not say of what.
-        abstract: Only for imported papers, where the source gave one. Never shipped; those of the
-            catalogue's own papers are read where the listings lie (``anyorder_papers.abstracts``).
+        arxiv: Its arXiv number without version; empty if unknown.
+        date: Its date; ``None`` if no listing has it.
+        authors: Number of authors; ``None`` if unknown.
+        listed_count: A small number in some listings, of unknown meaning.
+        abstract: Only for imported papers whose source has one. Abstracts of the catalogue's papers
+            are not part of the package; ``anyorder_papers.abstracts`` reads them from listings.
     """
 
     id: int
@@ -136,27 +136,27 @@ class Paper:
 
     @property
     def url(self) -> str:
-        """Address of its abstract page on arXiv; empty if its number is not known."""
+        """URL of its abstract page on arXiv; empty if its number is unknown."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
     @property
     def month(self) -> date | None:
-        """First day of the month of its arXiv number, which tells when it was submitted."""
+        """First day of the month in its arXiv number, which is that of its submission."""
         match = _ARXIV.fullmatch(self.arxiv)
         if match is None:
             return None
         year, month = int(match[1] or match[3]), int(match[2] or match[4])
-        # arXiv numbers have had two-digit years since 1991.
+        # arXiv numbers have two-digit years, from 1991 on.
         return date(year + (1900 if year > 90 else 2000), month, 1)
 
     @property
     def when(self) -> date | None:
-        """Its day, or else the month of its arXiv number: what sorting by date goes by."""
+        """Its date, or else the month in its arXiv number; used for sorting."""
         return self.date or self.month
 
     @property
     def shown_date(self) -> str:
-        """Its day as ``2023-06-02``; ``2023-06`` where only the month is known; else empty."""
+        """Its date as ``2023-06-02``; ``2023-06`` if only the month is known; otherwise empty."""
         if self.date is not None:
             return self.date.isoformat()
         return f"{self.month:%Y-%m}" if self.month else ""
@@ -165,21 +165,22 @@ class Paper:
 def state_of(
     claimed: str, *, module: str, study: str, stored: Iterable[str], paper: int | None = None
 ) -> str:
-    """Work out the state of a paper from what exists.
+    """Compute the state of a paper from its module and stored result.
 
-    ``works`` if its module exists and its study has a stored result, ``partly`` with one of the
-    two, ``planned`` with neither. A claim of ``partly`` says that a part of the paper is missing
-    although both exist, and stays ``partly``; ``no system`` and ``new`` stay what they are.
+    The state is ``works`` if its module exists and its study has a stored result, ``partly`` with
+    one of the two, ``planned`` with neither. If the catalogue says ``partly``, a part of the paper
+    is missing, and the state is ``partly`` even if both exist; ``no system`` and ``new`` do not
+    change.
 
     Args:
-        claimed: State that the catalogue claims.
-        module: Dotted path of the code, or empty.
+        claimed: State in the catalogue.
+        module: Dotted name of the module, or empty.
         study: Key of the study, or empty.
         stored: Keys of the studies with a stored result.
         paper: Number of the paper, for the message.
 
     Raises:
-        CatalogueError: If the claim is not a state.
+        CatalogueError: If ``claimed`` is not a state.
     """
     if claimed in ("no system", NEW):
         return claimed
@@ -195,7 +196,7 @@ def state_of(
 
 @cache
 def load() -> tuple[Paper, ...]:
-    """The shipped catalogue, in the order of the papers' numbers.
+    """Return the catalogue of this package, ordered by number.
 
     Raises:
         CatalogueError: If an entry is not valid; the message names it.
@@ -205,14 +206,14 @@ def load() -> tuple[Paper, ...]:
 
 
 def get(number: int, papers: Iterable[Paper] | None = None) -> Paper:
-    """The paper of a number.
+    """Return the paper with a number.
 
     Args:
         number: Its number.
-        papers: Where to look; the shipped catalogue if left out.
+        papers: Papers to search (default: the catalogue of this package).
 
     Raises:
-        CatalogueError: If there is none.
+        CatalogueError: If there is no such paper.
     """
     for paper in load() if papers is None else papers:
         if paper.id == number:
@@ -224,50 +225,50 @@ def get(number: int, papers: Iterable[Paper] | None = None) -> Paper:
 
 
 def study_of(paper: Paper) -> Stored | None:
-    """The stored result of a paper's study; ``None`` if there is none."""
+    """Return the stored result of a paper's study; ``None`` if there is none."""
     return results().get(paper.study)
 
 
 def verdict_of(paper: Paper) -> str:
-    """The verdict that its study computed; empty if there is none."""
+    """Return the verdict of a paper's study; empty if there is none."""
     stored = study_of(paper)
     return stored.verdict if stored else ""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A work that the catalogue builds on without listing it: title and arXiv number."""
+    """A background work that is not in the catalogue: title and arXiv number."""
 
     title: str
     arxiv: str
 
     @property
     def url(self) -> str:
-        """Address of its abstract page on arXiv; empty if its number is not known."""
+        """URL of its abstract page on arXiv; empty if its number is unknown."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
 
 def background() -> Mapping[str, Work]:
-    """Works that have a study but no number in the catalogue, by the study's key."""
+    """Return works with a study but without a number in the catalogue, by the study's key."""
     entries = _document().get("background", [])
     return {entry["study"]: Work(entry["title"], entry.get("arxiv", "")) for entry in entries}
 
 
 def listing_days() -> Mapping[str, date]:
-    """The day of each listing from which the catalogue was made, by its key."""
+    """Return the date of each listing used for the catalogue, by its key."""
     return dict(_document().get("listings", {}))
 
 
 def parse(document: Mapping[str, Any], stored: Mapping[str, Stored]) -> tuple[Paper, ...]:
-    """Turn a parsed TOML document into papers.
+    """Convert a parsed TOML document to papers.
 
     Args:
-        document: With an array ``paper``.
-        stored: Stored results by study key. Where a paper names no study, the one whose result
-            names the paper is its study (the first by key, should there be several).
+        document: A document with an array ``paper``.
+        stored: Stored results by study key. If a paper names no study, its study is the one whose
+            result names the paper (the first by key, if there are several).
 
     Raises:
-        CatalogueError: If an entry lacks a field, has an unknown one, or a value is not allowed.
+        CatalogueError: If an entry lacks a field, has an unknown field, or a value is invalid.
     """
     of_paper: dict[int, str] = {}
     for key in sorted(stored):
@@ -278,7 +279,7 @@ def parse(document: Mapping[str, Any], stored: Mapping[str, Stored]) -> tuple[Pa
     numbers = [paper.id for paper in papers]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
-        raise CatalogueError(f"paper numbers must be unique; given twice: {twice}")
+        raise CatalogueError(f"paper numbers must be unique; repeated: {twice}")
     return papers
 
 
@@ -288,7 +289,7 @@ def _document() -> dict[str, Any]:
 
 
 def read_file(path: Path) -> tuple[Paper, ...]:
-    """Read papers from a TOML file of the same form, e.g. a user's own.
+    """Read papers from a TOML file in the same format, e.g. a user's own.
 
     Raises:
         CatalogueError: If the file is not TOML or an entry is not valid.
@@ -330,7 +331,7 @@ def _paper(
             )
         )
     for key, value in entry.items():
-        # Not isinstance: a TOML time is also a date, and true is also a number.
+        # Not isinstance: a datetime is also a date, and True is also an int.
         if type(value) is not _TYPES.get(key, str):
             expected = _TYPES.get(key, str).__name__
             raise CatalogueError(f"{name}: expected {key} as {expected}, got {value!r}")

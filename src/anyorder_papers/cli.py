@@ -1,8 +1,8 @@
-"""``anyorder papers``: find papers, show one, import more; and the site's commands.
+"""``anyorder papers``: search, show and import papers, and commands of the site.
 
-A question needs no command: ``anyorder papers "little memory"`` is ``anyorder papers search
-"little memory"``. Exit codes: 0 if something was found or done, 1 if nothing was found, 2 if the
-request or a file cannot be used.
+``search`` is the default command: ``anyorder papers "little memory"`` is ``anyorder papers search
+"little memory"``. Exit codes: 0 for success, 1 if nothing was found, 2 if the request or a file is
+invalid.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ FOUND, NOTHING, UNUSABLE = 0, 1, 2
 NO_VOTES: Mapping[int, int] = MappingProxyType({})
 SITE_COMMANDS = ("serve", "export", "digest")
 SITE_NEEDS = ("starlette", "uvicorn", "jinja2", "sqlalchemy", "multipart")
-SHOWN = 10  # papers that a question shows unless told otherwise
+SHOWN = 10  # default number of papers for a query
 
 
 class Sort(StrEnum):
-    """What a list is sorted by."""
+    """Sort orders of a list."""
 
     DATE = "date"
     VOTES = "votes"
@@ -56,27 +56,27 @@ class Sort(StrEnum):
 
 
 class QuestionGroup(TyperGroup):
-    """A group whose command may be left out: then it is ``search``.
+    """A group whose default command is ``search``.
 
-    The site's commands are imported when one of them, or the help, is asked for: finding a paper
-    must not need a web server's libraries.
+    The site's commands are imported only for running one of them or for the help, so searching does
+    not require the libraries of a web server.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``search`` in front of arguments that name no command and ask for no help."""
+        """Insert ``search`` if the arguments contain neither a command nor ``--help``."""
         first = args[0] if args else ""
         if first not in (*self.commands, *SITE_COMMANDS, *ctx.help_option_names):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names of all commands that can be run here."""
+        """Return the names of all available commands."""
         if _site_is_installed():
             self.commands.update(_site_commands())
         return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name."""
+        """Return a command by name."""
         if cmd_name in SITE_COMMANDS and cmd_name not in self.commands:
             if not _site_is_installed():
                 typer.echo(
@@ -90,12 +90,12 @@ class QuestionGroup(TyperGroup):
 app = typer.Typer(
     name="papers",
     cls=QuestionGroup,
-    help="Find the papers that AnyOrder grew from, and see which of them run.\n\n"
-    'A question needs no command: anyorder papers "fine-tune with little memory". '
-    "Run anyorder papers search --help for its options, and name search if the question is "
-    "itself the name of a command.",
+    help="Search the papers behind AnyOrder, and see which of them have code and studies.\n\n"
+    'Search is the default command: anyorder papers "fine-tune with little memory". '
+    "Run anyorder papers search --help for its options. Write search explicitly if the query is "
+    "the name of a command.",
     add_completion=False,
-    epilog="Exit codes: 0 found or done, 1 nothing found, 2 the request or a file cannot be used.",
+    epilog="Exit codes: 0 success, 1 nothing found, 2 the request or a file is invalid.",
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
@@ -105,27 +105,27 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 def search_(
     query: Annotated[
         list[str] | None,
-        typer.Argument(help="What the papers should be about; all papers if left out."),
+        typer.Argument(help="Search query (default: all papers)."),
     ] = None,
     topic: Annotated[str, typer.Option(help=f"Only: {', '.join(TOPICS)}.")] = "",
     order: Annotated[str, typer.Option(help=f"Only: {', '.join(ORDERS)}.")] = "",
     state: Annotated[str, typer.Option(help=f"Only: {', '.join(STATES)}.")] = "",
     sort: Annotated[
         Sort | None,
-        typer.Option(help="Best match first if left out; newest first without a question."),
+        typer.Option(help="Default: best match first, or newest first without a query."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(help=f"At most so many; {SHOWN} with a question, else all.", min=1),
+        typer.Option(help=f"Maximum number of papers; default: {SHOWN} with a query.", min=1),
     ] = None,
     engine: Annotated[
         str, typer.Option(help=f"One of {', '.join(ENGINES)}; 'meaning' needs a local model.")
     ] = "words",
     as_json: JsonOption = False,
 ) -> None:
-    """Find papers by a question and filters (the command when none is named).
+    """Search papers by a query and filters (the default command).
 
-    With a question and --sort, the best matches are taken first and then sorted.
+    With a query and --sort, the best matches are selected first and then sorted.
     """
     with _plain_errors():
         _check_filter("topic", topic, (*TOPICS, UNSORTED))
@@ -135,7 +135,7 @@ def search_(
         text = " ".join(query or ())
         scores: dict[int, float] = {}
         if text.strip():
-            # search() itself refuses an engine that it does not know.
+            # search() raises an error for an unknown engine.
             hits = search(text, papers, engine=cast(Engine, engine))
             scores = {hit.paper.id: hit.score for hit in hits}
             papers = tuple(hit.paper for hit in hits)
@@ -151,14 +151,14 @@ def search_(
             kept = kept[: limit or SHOWN]
         kept = _sorted(kept, sort or (None if text.strip() else Sort.DATE), votes)[:limit]
     if sort is Sort.VOTES and not votes:
-        typer.echo("Nobody has voted yet; newest first.", err=True)
+        typer.echo("There are no votes yet; newest first.", err=True)
     if as_json:
         rows = [_row(paper, votes, scores.get(paper.id)) for paper in kept]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif kept:
         _print_table(kept, votes if sort is Sort.VOTES else None)
     else:
-        typer.echo("No paper fits. Ask in other words, or leave a filter out.", err=True)
+        typer.echo("No paper matches. Try other words or fewer filters.", err=True)
     raise typer.Exit(FOUND if kept else NOTHING)
 
 
@@ -166,7 +166,7 @@ def search_(
 def show(
     number: Annotated[int, typer.Argument(help="The paper's number.")], as_json: JsonOption = False
 ) -> None:
-    """Show one paper: what it does, where it lives in the code, and what we measured."""
+    """Show one paper: its purpose, its module, and our measurements."""
     with _plain_errors():
         paper = get(number, store.all_papers())
         votes = _votes()
@@ -188,7 +188,7 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder of saved listings, a file with an arXiv API answer, or the address of "
+            help="A folder of saved listings, a file with an arXiv API response, or the URL of "
             "an arXiv API query."
         ),
     ],
@@ -196,16 +196,16 @@ def import_(
         list[str] | None,
         typer.Option(
             metavar="[KEY=]YEAR",
-            help="Year of the listings, where neither heading nor file name gives it; KEY is a "
+            help="Year of the listings, if neither heading nor file name has one; KEY is a "
             "file's name up to the first _ or dot. May be repeated: --year 2025 --year 000=2026.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import papers into your own data folder; the shipped catalogue stays as it is.
+    """Import papers into your data folder. The catalogue of this package does not change.
 
-    Papers that are known already, by arXiv number or title, are left out. The folder is that of
-    ANYORDER_HOME, or where your system keeps such data.
+    Papers that are already known, by arXiv number or title, are skipped. The folder is
+    ANYORDER_HOME, or the default data folder of your system.
     """
     with _plain_errors():
         added, met = store.add(_read_source(source, year or ()))
@@ -215,11 +215,11 @@ def import_(
         return
     for paper in added:
         Console().print(Text(f"[{paper.id}] {paper.title}"))
-    typer.echo(f"{len(added)} added to {store.own_file()}, {len(met)} known already")
+    typer.echo(f"{len(added)} added to {store.own_file()}, {len(met)} already known")
 
 
 def main() -> None:
-    """Run the commands without the ``anyorder`` program around them."""
+    """Run the commands without the ``anyorder`` program."""
     app()
 
 
@@ -251,13 +251,13 @@ def _read_source(source: str, years: Sequence[str]) -> Sequence[listing.Merged |
     if path.is_file():
         return arxiv.parse_feed(path.read_bytes())
     raise PapersError(
-        f"expected a folder of listings, a file with an arXiv feed or an address "
+        f"expected a folder of listings, a file with an arXiv feed or a URL "
         f"(https://{arxiv.HOSTS[0]}/api/query?...), got {source!r}: there is no such file"
     )
 
 
 def _years(given: Sequence[str]) -> dict[str, int]:
-    """``["2025", "000=2026"]`` as years by key; the empty key stands for all others."""
+    """Parse ``["2025", "000=2026"]`` as years by key; the empty key is for all others."""
     years: dict[str, int] = {}
     for text in given:
         key, _, year = text.rpartition("=")
@@ -268,10 +268,10 @@ def _years(given: Sequence[str]) -> dict[str, int]:
 
 
 def _votes() -> Mapping[int, int]:
-    """Votes by paper from the site's embedded database; none where there is no such file."""
+    """Votes by paper from the site's embedded database; empty if the file does not exist."""
     if importlib.util.find_spec("sqlalchemy") is None or not store.votes_file().exists():
         return NO_VOTES
-    # Only here: without votes the list needs no database library.
+    # Imported here, since only votes need the database library.
     from anyorder_papers.database import Database
     from anyorder_papers.votes import counts
 
@@ -349,14 +349,14 @@ def _print_table(papers: Sequence[Paper], votes: Mapping[int, int] | None) -> No
             f"{paper.state}; {verdict}" if verdict else paper.state,
             *([str(votes.get(paper.id, 0))] if votes is not None else []),
         ]
-        # As Text, so that brackets in a title are not taken for markup.
+        # As Text, so that brackets in a title are not parsed as markup.
         table.add_row(*map(Text, cells))
     Console().print(table)
 
 
 @contextmanager
 def _plain_errors() -> Generator[None]:
-    """Print an error of ours without a traceback, and leave with 2."""
+    """Print expected errors without a traceback; exit with code 2."""
     try:
         yield
     except (AnyOrderError, OSError) as error:

@@ -1,7 +1,7 @@
-"""The site's database: votes, subscribers, their tokens, and which digest went to whom.
+"""The site's database: votes, subscribers, their tokens, and deliveries of digests.
 
-Embedded SQLite unless a PostgreSQL URL is given. Addresses live in one table and nowhere else;
-tokens are kept as hashes; errors never repeat a statement's parameters.
+It is embedded SQLite, or PostgreSQL if a URL is set. Addresses are stored in one table only; tokens
+are stored as hashes; errors never contain a statement's parameters.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ votes = sa.Table(
     sa.Column("visitor", sa.String(64), primary_key=True),
     sa.Column("at", sa.BigInteger, nullable=False),
 )
-# One vote a paper from one network: `network` is a keyed hash, another one for every paper. A vote
-# that is taken back takes its row along.
+# One vote per paper and network: `network` is a keyed hash that differs for every paper. #
+# Withdrawing a vote deletes its row.
 vote_networks = sa.Table(
     "anyorder_vote_networks",
     metadata,
@@ -81,7 +81,7 @@ tokens = sa.Table(
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger),
 )
-# Everything a digest can announce, in the order in which this site first saw it.
+# Everything that a digest can announce, in the order in which this site first saw it.
 items = sa.Table(
     "anyorder_items",
     metadata,
@@ -89,7 +89,7 @@ items = sa.Table(
     sa.Column("key", sa.String(120), nullable=False, unique=True),
     sa.Column("seen", sa.BigInteger, nullable=False),
 )
-# One row per digest, written before the mail leaves: `before < seq <= after` is what it holds.
+# One row per digest, written before the mail is sent: it contains `before < seq <= after`.
 deliveries = sa.Table(
     "anyorder_deliveries",
     metadata,
@@ -119,7 +119,7 @@ def default_url() -> str:
 
 
 class Database:
-    """A database with its schema in place.
+    """A database with its schema.
 
     Args:
         url: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/NAME``; by default the
@@ -147,13 +147,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[sa.Connection]:
-        """A connection that only reads."""
+        """Open a read-only connection."""
         with self._connection(write=False) as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Generator[sa.Connection]:
-        """A connection in a transaction: all of it happens, or nothing."""
+        """Open a connection with a transaction."""
         with self._connection(write=True) as connection:
             yield connection
 
@@ -167,7 +167,7 @@ class Database:
             with self.engine.execution_options(write=write).begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            # `from None`: the driver's message may repeat a row's values.
+            # `from None`: the driver's message may contain a row's values.
             raise DatabaseError(self._explain(error)) from None
 
     def _explain(self, error: Exception) -> str:
@@ -177,16 +177,16 @@ class Database:
             if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
                 return (
                     f"the database {self.place} is damaged or not a database; move the file away "
-                    "(a new one is made) or restore a backup"
+                    "(a new one is created) or restore a backup"
                 )
             return (
                 f"cannot use the database {self.place} ({name}); check that its folder exists, "
-                "may be written and has room, or name another with --database"
+                "is writable and has free space, or choose another with --database"
             )
         if isinstance(cause, OSError):
             return (
                 f"cannot use the database {self.place} ({cause.strerror}); check that its folder "
-                "can be created and written, or name another with --database"
+                "can be created and written, or choose another with --database"
             )
         return (
             f"cannot use the database {self.place} ({type(cause).__name__}); check that the "
@@ -195,14 +195,14 @@ class Database:
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> bool:
-    """Insert a row unless one with the same key is there; says whether it was inserted."""
+    """Insert a row unless one with the same key exists; return whether it was inserted."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
     return connection.execute(statement).rowcount == 1
 
 
 def _engine(text: str) -> sa.Engine:
-    # Never repeat the text in an error: it may hold a password.
+    # Never include the text in an error: it may contain a password.
     try:
         url = sa.make_url(text)
     except ArgumentError:
@@ -216,7 +216,7 @@ def _engine(text: str) -> sa.Engine:
     if backend == "sqlite":
         return _sqlite_engine(url)
     if url.drivername == "postgresql":
-        # The driver of our extra, whichever SQLAlchemy would take by itself.
+        # The driver of our extra, whatever SQLAlchemy's default is.
         url = url.set(drivername="postgresql+psycopg2")
     try:
         return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True)
@@ -230,14 +230,14 @@ def _engine(text: str) -> sa.Engine:
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
     if not url.database or url.database == ":memory:":
         raise DatabaseError(
-            "expected a file, such as sqlite:///papers.sqlite3: a database in memory would forget "
+            "expected a file, such as sqlite:///papers.sqlite3: a database in memory would lose "
             "its subscribers"
         )
     engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
 
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        # We open transactions ourselves (below): a writer takes the lock at once and waits for
-        # it, instead of failing when a read turns into a write.
+        # We begin transactions ourselves (below): a writer waits for the lock at the beginning, #
+        # instead of failing when a read is followed by a write.
         connection.isolation_level = None
         _write_ahead(connection)
         for pragma in ("foreign_keys = ON", "synchronous = FULL"):
@@ -253,10 +253,10 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Let readers and a writer work side by side.
+    """Allow readers concurrent with a writer.
 
-    The first to open a file changes its mode, and whoever comes at that moment is told that it is
-    busy at once: the timeout of the connection is not for this.
+    The first connection to a file changes its journal mode. Others that connect meanwhile get a
+    busy error immediately, since the connection's timeout does not apply.
     """
     end = time.monotonic() + BUSY_SECONDS
     while True:
@@ -270,16 +270,17 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _create(engine: sa.Engine) -> None:
-    """Create what is missing, and prove that the database can be written."""
+    """Create the schema if needed, and check that the database is writable."""
     if engine.dialect.name == "sqlite":
-        # A path may be written as a URI (file:/path?mode=ro).
+        # A path may be a URI (file:/path?mode=ro).
         file = Path(str(engine.url.database).removeprefix("file:").partition("?")[0])
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Addresses are in it: for its owner only.
+        # It contains addresses, so only its owner may read it.
         file.touch(mode=0o600)
     with engine.execution_options(write=True).begin() as connection:
         if connection.dialect.name == "postgresql":
-            # Two servers may start at once, and CREATE TABLE IF NOT EXISTS can still collide.
+            # Two servers may start at the same time, and CREATE TABLE IF NOT EXISTS can still
+            # conflict.
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(20240607)"))
         metadata.create_all(connection)
         insert_new(connection, meta, {"key": "schema", "value": SCHEMA})

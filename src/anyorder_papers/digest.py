@@ -1,11 +1,11 @@
-"""The digest: what is new since the last one, sent at most once to each subscriber.
+"""The digest: new items since the last one, sent at most once to each subscriber.
 
-Everything that can be announced has a key (``paper:71``, ``study:chen2023lion:reproduced``) and a
-number in the order in which the site first saw it. A subscriber's cursor is the last number that
-a digest has covered. Before a digest is handed to the mail server, one transaction moves the
-cursor and writes a delivery row. A run that dies at any later moment therefore never sends the
-same digest again; the row left behind is reported, and its items are not repeated. A mail server
-that says no for certain undoes both, so that the next run tries again.
+Every item has a key (``paper:71``, ``study:chen2023lion:reproduced``) and a number in the order in
+which the site first saw it. A subscriber's cursor is the last number that a digest has covered.
+Before a digest is passed to the mail server, one transaction moves the cursor and writes a delivery
+row. If the run dies after that, the same digest is never sent again; the remaining row is reported,
+and its items are not repeated. If the mail server rejects the digest, both are undone and the next
+run tries again.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from anyorder_papers.subscriptions import purge, unsubscribe_token
 
 log = logging.getLogger("anyorder_papers.digest")
 
-# After this long, a delivery that was begun and not finished is taken to be a dead run's.
+# After this time, an unfinished delivery is assumed to belong to a dead run.
 STALE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that a digest can announce.
+    """An item that a digest can announce.
 
     Args:
-        key: What makes it the same thing at the next run.
+        key: Identifies the item across runs.
         title: One line.
         text: One or two sentences.
-        path: Its page, below the site's address, e.g. ``/paper/71``.
+        path: Its page, relative to the site's URL, e.g. ``/paper/71``.
         kind: ``"paper"`` or ``"study"``.
     """
 
@@ -49,7 +49,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Digest:
-    """A digest that is due; holds no address."""
+    """A digest that is due, without the address."""
 
     subscriber: int
     frequency: str
@@ -60,13 +60,13 @@ class Digest:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did.
+    """The result of a run.
 
     Args:
-        sent: Digests that the mail server took.
-        refused: Digests that it refused; the next run tries them again.
-        lost: Digests whose fate is unknown because the connection broke; not sent again.
-        stale: Digests begun by an earlier run that died; not sent again.
+        sent: Digests that the mail server accepted.
+        refused: Digests that it rejected; the next run tries them again.
+        lost: Digests with an unknown outcome because the connection broke; not sent again.
+        stale: Digests started by an earlier run that died; not sent again.
     """
 
     sent: int = 0
@@ -76,13 +76,13 @@ class Report:
 
 
 def sync_items(database: Database, announced: Mapping[str, Item], now: int) -> int:
-    """Number whatever this site sees for the first time.
+    """Number the items that are new to this site.
 
     Returns:
-        How many items were new.
+        The number of new items.
     """
     with database.write() as connection:
-        # One at a time on PostgreSQL too: numbers must be committed in their order.
+        # Serialised on PostgreSQL too: numbers must be committed in order.
         connection.execute(sa.update(meta).where(meta.c.key == "schema").values(value=meta.c.value))
         known = set(connection.scalars(sa.select(items.c.key)))
         new = [key for key in announced if key not in known]
@@ -92,10 +92,10 @@ def sync_items(database: Database, announced: Mapping[str, Item], now: int) -> i
 
 
 def due(database: Database, announced: Mapping[str, Item], now: int) -> list[Digest]:
-    """The digests that should go out now.
+    """Return the digests that are due.
 
-    Daily ones once a day, weekly ones once a calendar week (from Monday), both in UTC, and only
-    when there is something to tell.
+    Daily digests are due once a day, weekly ones once a calendar week (from Monday), both in UTC,
+    and only if there are new items.
     """
     with database.read() as connection:
         known = [
@@ -114,7 +114,7 @@ def due(database: Database, announced: Mapping[str, Item], now: int) -> list[Dig
             .where(subscribers.c.confirmed.is_not(None))
             .order_by(subscribers.c.id)
         ).all()
-    # Not seen before: numbered as `sync_items` will number them.
+    # New items: numbered as `sync_items` will number them.
     last = max((seq for seq, _ in known), default=0)
     seen = {key for _, key in known}
     unseen = [item for key, item in announced.items() if key not in seen]
@@ -148,17 +148,17 @@ def send_due(
 ) -> Report:
     """Send every digest that is due.
 
-    Safe to run again at any time, to kill, and to run twice at once.
+    It can be repeated, killed, and run twice at the same time without duplicates.
 
     Args:
         database: The database.
-        announced: By key, in the order in which a digest lists them.
+        announced: Items by key, in the order of a digest.
         settings: The mail server and the sender.
-        base_url: Address of the site, for the links.
+        base_url: URL of the site, for links.
         clock: Seconds since 1970.
 
     Raises:
-        MailError: If the mail server cannot be used; what was not handed over stays due.
+        MailError: If the mail server cannot be used; unsent digests stay due.
     """
     purge(database, clock())
     sync_items(database, announced, clock())
@@ -204,7 +204,7 @@ class _Claim:
 
 
 def _claim(database: Database, digest: Digest, now: int) -> _Claim | None:
-    """Take a digest for this run; ``None`` if another run has it or the person has left."""
+    """Claim a digest for this run; ``None`` if another run has it or the subscriber has left."""
     with database.write() as connection:
         mine = subscribers.c.id == digest.subscriber
         person = connection.execute(
@@ -251,7 +251,7 @@ def _finish(database: Database, claim: _Claim) -> None:
 
 
 def _count_stale(database: Database, now: int) -> int:
-    """Count deliveries that a dead run left behind, once."""
+    """Count deliveries of dead runs, each of them once."""
     with database.write() as connection:
         return connection.execute(
             sa.update(deliveries)

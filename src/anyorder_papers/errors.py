@@ -1,4 +1,4 @@
-"""What goes wrong with the catalogue."""
+"""Base class of errors of the catalogue."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from anyorder.errors import AnyOrderError
 
 
 class PapersError(AnyOrderError, ValueError):
-    """A catalogue, listing, feed or request that cannot be used; the message says why."""
+    """An invalid catalogue, listing, feed or request; the message gives the reason."""

@@ -1,7 +1,7 @@
-"""What of the catalogue runs: modules that exist and stored results of studies.
+"""Finds existing modules and stored results of studies for the catalogue.
 
-Nothing here imports the library or the studies: files are looked up where the packages lie, so
-that listing papers stays fast and works without the extras of the studies.
+It does not import the library or the studies, but looks up their files. Listing papers is therefore
+fast and works without the extras of the studies.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ STUDIES = "anyorder_studies"
 
 @dataclass(frozen=True)
 class Stored:
-    """The stored result of a study, as far as the catalogue needs it.
+    """The parts of a study's stored result that the catalogue needs.
 
     Args:
         key: The study's key, the name of its folder.
-        paper: Number of the paper in the catalogue; ``None`` if the result does not say.
-        verdict: What the measurements say about the paper's claims, as the study computed it.
+        paper: Number of the paper in the catalogue; ``None`` if the result has none.
+        verdict: The study's verdict on the paper's claims.
         seconds: Duration of the stored run.
         scale: Scale of the stored run.
-        folder: Where the study lies, with its figure and page.
+        folder: Folder of the study, with its figure and page.
     """
 
     key: str
@@ -45,29 +45,29 @@ class Stored:
 
 
 def module_exists(name: str) -> bool:
-    """Whether a dotted module lies where its top-level package is; nothing is imported."""
+    """Whether a module exists in its top-level package; nothing is imported."""
     top, *rest = name.split(".")
     if not all(part.isidentifier() for part in (top, *rest)):
         return False
     for root in _roots(top):
         place = root.joinpath(*rest)
-        # A folder without __init__.py is a namespace, not a module that one could use.
+        # A folder without __init__.py is a namespace package, not a usable module.
         if (place / "__init__.py").is_file() or (rest and place.with_suffix(".py").is_file()):
             return True
     return False
 
 
 def study_exists(key: str) -> bool:
-    """Whether there is a study of this key."""
+    """Whether a study with this key exists."""
     return any((root / key / "study.py").is_file() for root in _roots(STUDIES))
 
 
 @cache
 def results() -> Mapping[str, Stored]:
-    """The stored results of all studies by key; empty where the studies are not installed.
+    """Return stored results of all studies by key; empty if the studies are not installed.
 
-    Read once in a process. A ``result.json`` that is not what a study writes is logged and hides
-    no other.
+    They are read once per process. An invalid ``result.json`` is logged and does not affect the
+    others.
     """
     found: dict[str, Stored] = {}
     for path in (path for root in _roots(STUDIES) for path in sorted(root.glob("*/result.json"))):
@@ -79,10 +79,10 @@ def results() -> Mapping[str, Stored]:
 
 
 def verdicts() -> dict[str, str]:
-    """The verdict of each study that has a stored result, by study key.
+    """Return the verdict of each study that has a stored result, by study key.
 
-    A verdict is never typed into the catalogue: it stands in the study's ``result.json``, where
-    the study's own rule put it.
+    Verdicts are not part of the catalogue: they are read from ``result.json``, where the study
+    stores them.
     """
     return {key: stored.verdict for key, stored in results().items()}
 
@@ -91,7 +91,7 @@ def read_result(path: Path) -> Stored:
     """Read a ``result.json``.
 
     Raises:
-        PapersError: If it is not what a study writes.
+        PapersError: If it is not a study's result.
     """
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The letters that the site sends: the confirmation and the digest, each as text and HTML."""
+"""E-mails of the site: the confirmation and the digest, each as text and HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def confirmation_letter(
     settings: MailSettings, address: str, frequency: str, base_url: str, token: str, now: int
 ) -> EmailMessage:
-    """The letter that asks whether the address' owner wants the digest."""
+    """Return the e-mail that asks the owner of an address to confirm the subscription."""
     values = {"frequency": frequency, "base_url": base_url, "link": f"{base_url}/confirm/{token}"}
     return compose(
         settings,
@@ -39,7 +39,7 @@ def digest_letter(
     token: str,
     now: int,
 ) -> EmailMessage:
-    """A digest, with the headers of RFC 8058 for leaving by one click in the mail program."""
+    """Return a digest, with the headers of RFC 8058 for one-click unsubscription."""
     leave = f"{base_url}/unsubscribe/{token}"
     papers = [item for item in items if item.kind == "paper"]
     studies = [item for item in items if item.kind == "study"]

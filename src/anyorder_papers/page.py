@@ -1,6 +1,6 @@
-"""The generated part of ``docs/papers.md``: counts and the table of all papers.
+"""Generates a part of ``docs/papers.md``: counts and the table of all papers.
 
-Bring the page up to date from the repository's root with::
+Update the page from the repository's root with::
 
     python -m anyorder_papers.page docs/papers.md
 """
@@ -19,7 +19,7 @@ BEGIN, END = "<!-- generated: papers -->", "<!-- end of generated: papers -->"
 
 
 def counts(papers: Iterable[Paper]) -> dict[str, dict[str, int]]:
-    """Numbers of papers by topic, order, state and verdict; only what occurs, in a fixed order."""
+    """Numbers of papers by topic, order, state and verdict, without zeros, in a fixed order."""
     listed = list(papers)
     verdicts = [verdict for verdict in map(verdict_of, listed) if verdict]
     return {
@@ -31,10 +31,10 @@ def counts(papers: Iterable[Paper]) -> dict[str, dict[str, int]]:
 
 
 def table(papers: Sequence[Paper] | None = None) -> str:
-    """Counts and all papers as Markdown, by topic.
+    """Return counts and all papers as Markdown, by topic.
 
     Args:
-        papers: What to list; the shipped catalogue if left out.
+        papers: Papers to list (default: the catalogue of this package).
     """
     listed = load() if papers is None else tuple(papers)
     by = counts(listed)
@@ -57,10 +57,10 @@ def table(papers: Sequence[Paper] | None = None) -> str:
 
 
 def updated(page: str) -> str:
-    """The page with its generated part made anew.
+    """Return the page with an updated generated part.
 
     Raises:
-        PapersError: If the markers are not both there, once each and in order.
+        PapersError: If each marker does not occur exactly once, in order.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         raise PapersError(f"expected the lines {BEGIN!r} and {END!r}, once each, in this order")
@@ -102,7 +102,7 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Rewrite the generated part of the page at the given path."""
+    """Rewrite the generated part of the page at the path in the arguments."""
     if len(arguments) != 1:
         raise SystemExit("usage: python -m anyorder_papers.page PAGE")
     path = Path(arguments[0])

@@ -1,4 +1,4 @@
-"""How good a ranking is: normalised discounted cumulative gain over labelled questions."""
+"""Quality of a ranking: normalised discounted cumulative gain over labelled queries."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ def ndcg(ranked: Sequence[int], grades: Mapping[int, int], depth: int = 5) -> fl
     Gains are ``2^grade - 1``, discounts ``1/log2(rank + 1)``.
 
     Args:
-        ranked: Items, best first, none twice.
+        ranked: Items, best first, without duplicates.
         grades: Grade of each relevant item, 1 or more; all others have grade 0.
-        depth: How many items count, 1 or more.
+        depth: Number of items to evaluate, 1 or more.
 
     Returns:
         0 for a ranking without a relevant item in its first ``depth``, 1 for an ideal one.
 
     Raises:
-        ValueError: If there is no relevant item, an item stands twice, or the depth is below 1.
+        ValueError: If there is no relevant item, an item is repeated, or the depth is below 1.
     """
     if depth < 1:
         raise ValueError(f"expected a depth of 1 or more, got {depth}")
     if not any(grade > 0 for grade in grades.values()):
         raise ValueError("expected at least one item with a grade above 0")
     if len(set(ranked)) != len(ranked):
-        raise ValueError("expected a ranking in which no item stands twice")
+        raise ValueError("expected a ranking without repeated items")
     ideal = sorted(grades.values(), reverse=True)
     return _gain([grades.get(item, 0) for item in ranked], depth) / _gain(ideal, depth)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A labelled question.
+    """A labelled query.
 
     Args:
         text: What a user might type.
-        grades: Grade of each paper that answers it, 1 to 3, by number.
-        held_out: Whether the search was never adjusted on it.
+        grades: Grade of each relevant paper, 1 to 3, by number.
+        held_out: Whether it was not used to tune the search.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Query:
 
 
 def read_queries(path: Path) -> tuple[Query, ...]:
-    """Read labelled questions from a TOML file with an array ``query``."""
+    """Read labelled queries from a TOML file with an array ``query``."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     return tuple(
         Query(
@@ -66,15 +66,15 @@ def read_queries(path: Path) -> tuple[Query, ...]:
 def mean_ndcg(
     queries: Sequence[Query], rank: Callable[[str], Sequence[int]], depth: int = 5
 ) -> float:
-    """Mean nDCG of a search over labelled questions.
+    """Mean nDCG of a search over labelled queries.
 
     Args:
         queries: At least one.
-        rank: Numbers of the papers found for a text, best first.
-        depth: How many of them count.
+        rank: Returns the numbers of the papers for a text, best first.
+        depth: Number of papers to evaluate.
     """
     if not queries:
-        raise ValueError("expected at least one labelled question")
+        raise ValueError("expected at least one labelled query")
     return sum(ndcg(rank(query.text), query.grades, depth) for query in queries) / len(queries)
 
 

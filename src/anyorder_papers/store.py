@@ -1,4 +1,4 @@
-"""Papers that a user imported: a TOML file in the user's own data folder, never in the package."""
+"""Imported papers, stored in a TOML file in the user's data folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anyorder_papers.listing import Merged, same_title
 
 HOME = "ANYORDER_HOME"
 
-# In the order in which they stand in a file.
+# In the order of the file.
 _WRITTEN = (
     "id", "title", "arxiv", "date", "authors", "listed_count", "listings", "topic", "order",
     "description", "abstract", "module", "study", "state", "kind",
@@ -26,7 +26,7 @@ _WRITTEN = (
 
 
 def home() -> Path:
-    """The user's data folder: ``ANYORDER_HOME``, or else where the platform keeps such data."""
+    """Return the user's data folder: ``ANYORDER_HOME``, or else the platform's default."""
     own = os.environ.get(HOME)
     if own:
         try:
@@ -43,17 +43,17 @@ def home() -> Path:
 
 
 def own_file() -> Path:
-    """The file with the user's imported papers; it need not exist."""
+    """Return the path of the user's imported papers; the file may not exist."""
     return home() / "papers.toml"
 
 
 def votes_file() -> Path:
-    """The embedded database in which the site counts votes; it need not exist."""
+    """Return the path of the site's embedded database; the file may not exist."""
     return home() / "papers.sqlite3"
 
 
 def own_papers() -> tuple[Paper, ...]:
-    """The user's imported papers.
+    """Return the user's imported papers.
 
     Raises:
         CatalogueError: If the file is damaged; the message names it.
@@ -63,21 +63,20 @@ def own_papers() -> tuple[Paper, ...]:
 
 
 def all_papers() -> tuple[Paper, ...]:
-    """The shipped catalogue and, after it, the user's imported papers."""
+    """Return the papers of the catalogue, followed by the user's imported papers."""
     return (*load(), *own_papers())
 
 
 def add(found: Iterable[Merged | Preprint]) -> tuple[tuple[Paper, ...], tuple[Paper, ...]]:
-    """Add papers to the user's file, leaving out those that are known already.
+    """Add papers to the user's file, except those that are already known.
 
-    A paper is known by its arXiv number, or by its title where spelling and punctuation do not
-    count.
+    Papers are identified by arXiv number, or by title, ignoring spelling and punctuation.
 
     Args:
-        found: What a listing or a feed held.
+        found: Papers of a listing or a feed.
 
     Returns:
-        The papers added, and those of the catalogue or the user's file that were met again.
+        The added papers, and the known papers of the catalogue or the user's file.
     """
     own = list(own_papers())
     known = {key: paper for paper in (*load(), *own) for key in _keys(paper)}
@@ -99,10 +98,10 @@ def add(found: Iterable[Merged | Preprint]) -> tuple[tuple[Paper, ...], tuple[Pa
 
 
 def dump(papers: Iterable[Paper]) -> str:
-    """The papers as TOML in the catalogue's form, leaving out fields that have no value."""
+    """Format papers as TOML in the catalogue's format, without empty fields."""
     parts: list[str] = []
     for paper in papers:
-        # The claim is what a file holds; the state is worked out again at every load.
+        # The file stores the claimed state; the actual one is computed at every load.
         row = replace(paper, state=paper.claimed)
         lines = [
             f"{name} = {_toml(getattr(row, name))}"
@@ -114,7 +113,7 @@ def dump(papers: Iterable[Paper]) -> str:
 
 
 def _keys(paper: Paper) -> list[str]:
-    # A title in another script leaves nothing of itself in the plain form; then it is its own key.
+    # A title in another script has an empty plain form; then the title itself is the key.
     title = same_title(paper.title) or paper.title
     return [f"title:{title}", *([f"arxiv:{paper.arxiv}"] if paper.arxiv else [])]
 
@@ -139,7 +138,7 @@ def _own(item: Merged | Preprint, number: int) -> Paper:
 
 
 def _plain(text: str) -> str:
-    """One line without control characters, which TOML forbids and a terminal would obey."""
+    """One line without control characters, which TOML forbids and terminals interpret."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -147,6 +146,6 @@ def _toml(value: int | str | date | tuple[str, ...]) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, str):
-        # A JSON string is a TOML basic string, except for DEL, which only TOML wants escaped.
+        # A JSON string is a TOML basic string, except for DEL, which only TOML escapes.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return value.isoformat() if isinstance(value, date) else str(value)

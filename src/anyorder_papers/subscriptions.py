@@ -1,8 +1,8 @@
-"""Who gets the digest: asking, confirming, leaving.
+"""Subscriptions to the digest: request, confirmation, unsubscription.
 
-Asking and confirming run the same way for a new address, a waiting one and a confirmed one, so
-that no answer tells whether an address is known. A token is 256 random bits; only its SHA-256 is
-stored. Leaving deletes everything about the address.
+Requests and confirmations have the same effect for new, pending and confirmed addresses, so no
+response reveals whether an address is known. A token is 256 random bits; only its SHA-256 is
+stored. Unsubscribing deletes all data of the address.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from anyorder_papers.mail import check_address
 
 FREQUENCIES = ("daily", "weekly")
 CONFIRM_SECONDS = 48 * 3600
-# Between two confirmation mails to one address, and how many it may get in one day.
+# Time between two confirmation mails to one address, and their maximum number per day.
 PAUSE_SECONDS = 600
 DAY_SECONDS = 24 * 3600
 PER_DAY = 3
 
 
 def token_hash(token: str) -> str:
-    """What is stored of a token: its SHA-256 in hexadecimal."""
+    """Return the SHA-256 of a token in hexadecimal, which is stored instead of the token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def request(database: Database, address: str, frequency: str, now: int) -> str | None:
-    """Note that somebody asked for the digest at an address.
+    """Record a request for the digest at an address.
 
     Args:
         database: The database.
-        address: As typed.
+        address: The address as typed.
         frequency: ``"daily"`` or ``"weekly"``; takes effect when confirmed.
         now: Seconds since 1970.
 
     Returns:
-        The token to send to that address, or ``None`` if it was sent enough mail already. The
-        caller answers its visitor the same either way.
+        The token to send to that address, or ``None`` if it has received enough mail already. The
+        caller's response must be the same in both cases.
 
     Raises:
         AddressError: If it is not an address.
@@ -74,10 +74,10 @@ def request(database: Database, address: str, frequency: str, now: int) -> str |
 
 
 def confirm(database: Database, token: str, now: int) -> bool:
-    """Start the digest for the address that a confirmation token went to.
+    """Start the digest for the address of a confirmation token.
 
-    The first digest then holds what this site sees from now on. Every waiting confirmation token
-    of the address is used up; they are kept as long as they count against :data:`PER_DAY`.
+    The first digest contains items that are new from now on. All pending confirmation tokens of the
+    address become invalid; they are kept as long as they count towards :data:`PER_DAY`.
 
     Returns:
         Whether the token was valid.
@@ -103,11 +103,11 @@ def confirm(database: Database, token: str, now: int) -> bool:
 
 
 def unsubscribe(database: Database, token: str) -> bool:
-    """Delete the address that an unsubscribe token went to, with all that belongs to it.
+    """Delete the address of an unsubscribe token with all its data.
 
     Returns:
-        Whether the token was valid. The caller's answer need not depend on it: an address that is
-        gone is what was asked for.
+        Whether the token was valid. The caller's response need not depend on it, since the address
+        is deleted either way.
     """
     with database.write() as connection:
         found = _find(connection, token, "unsubscribe")
@@ -120,15 +120,15 @@ def unsubscribe(database: Database, token: str) -> bool:
 
 
 def unsubscribe_token(connection: sa.Connection, subscriber: int, now: int) -> str:
-    """A new token for the links of one digest; it works for as long as the address is kept."""
+    """Create a token for the links of one digest; it is valid as long as the address is stored."""
     return _issue(connection, subscriber, "unsubscribe", "", now, expires=None)
 
 
 def purge(database: Database, now: int) -> int:
-    """Delete spent tokens and addresses that were never confirmed.
+    """Delete expired tokens and addresses that were never confirmed.
 
     Returns:
-        How many addresses were deleted.
+        The number of deleted addresses.
     """
     with database.write() as connection:
         connection.execute(
@@ -174,6 +174,6 @@ def _find(connection: sa.Connection, token: str, purpose: str) -> sa.Row[tuple[o
     row = connection.execute(
         sa.select(tokens).where(tokens.c.hash == hashed, tokens.c.purpose == purpose)
     ).first()
-    # The index search compares hashes, whose timing tells nothing about a token; compared again
-    # in constant time so that it stays true of any database.
+    # The index lookup compares hashes, whose timing reveals nothing about a token; the second, #
+    # constant-time comparison ensures this for any database.
     return row if row is not None and hmac.compare_digest(row.hash, hashed) else None

@@ -1,4 +1,4 @@
-"""Words for searching: cutting text into stems, and the field's own thesaurus."""
+"""Words for searching: stems of a text, and the field's thesaurus."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SHORTEST_STEM = 3
 
 _ORDINALS = frozenset({"zero", "zeroth", "first", "second", "third", "fourth", "higher", "high"})
 
-# Longest first; the first that leaves a long enough stem is cut and its replacement put on.
-# British and American spellings meet: optimise, optimizer and optimisation all become "optim".
+# Longest first; the first one that leaves a long enough stem is replaced. British and American #
+# spellings have the same stem: optimise, optimizer and optimisation all become "optim".
 _SUFFIXES = (
     ("isations", ""), ("izations", ""), ("isation", ""), ("ization", ""), ("fulness", ""),
     ("ational", ""), ("isers", ""), ("izers", ""), ("iser", ""), ("izer", ""), ("ising", ""),
@@ -42,9 +42,9 @@ _SUFFIXES = (
 
 
 def stem(word: str) -> str:
-    """Cut the ending of a lower-case English word, roughly.
+    """Approximate the stem of a lower-case English word.
 
-    The result has at least three letters and is for comparing, not for reading.
+    The result has at least three letters and is meant for comparison only.
     """
     if word.endswith("ss"):
         return word
@@ -59,10 +59,10 @@ def stem(word: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """Stems of a text in order, without stop words; hyphens and accents do not count.
+    """Return the stems of a text in order, without stop words; hyphens and accents are ignored.
 
-    After an ordinal the word "order" becomes one token with it, such as ``"zeroth-order"``: alone
-    it stands in half of the catalogue and tells nothing.
+    An ordinal followed by "order" is one token, such as ``"zeroth-order"``: "order" alone occurs in
+    half of the catalogue and is not informative.
     """
     plain = unicodedata.normalize("NFKD", text.casefold())
     plain = "".join(c for c in plain if not unicodedata.combining(c))
@@ -78,10 +78,10 @@ def tokens(text: str) -> list[str]:
 def expand(
     query: Sequence[str], thesaurus: Mapping[tuple[str, ...], frozenset[str]], weight: float
 ) -> dict[str, float]:
-    """Weights of the stems to search for: 1 for those asked, ``weight`` for related ones.
+    """Return the weights of stems: 1 for those of the query, ``weight`` for related ones.
 
     Args:
-        query: Stems of the question.
+        query: Stems of the query.
         thesaurus: Related stems by phrase, as from :func:`thesaurus`.
         weight: Weight of a related stem, 0 to 1.
     """
@@ -94,10 +94,10 @@ def expand(
 
 @cache
 def thesaurus() -> Mapping[tuple[str, ...], frozenset[str]]:
-    """The shipped thesaurus: for each phrase (as stems), the stems that it also asks for.
+    """Return the thesaurus: related stems for each phrase (as stems).
 
     Raises:
-        PapersError: If the file is not of the expected form.
+        PapersError: If the file does not have the expected format.
     """
     file = resources.files("anyorder_papers") / "thesaurus.toml"
     return build_thesaurus(tomllib.loads(file.read_text(encoding="utf-8")))
@@ -106,14 +106,14 @@ def thesaurus() -> Mapping[tuple[str, ...], frozenset[str]]:
 def build_thesaurus(
     document: Mapping[str, list[Mapping[str, list[str]]]],
 ) -> Mapping[tuple[str, ...], frozenset[str]]:
-    """Turn the document into related stems by phrase.
+    """Convert the document to related stems by phrase.
 
     Args:
-        document: ``same``: groups of ``words`` that ask for one another. ``leads``: ``from``
-            phrases that also ask for the ``to`` phrases, but not the other way round.
+        document: ``same``: groups of synonymous ``words``. ``leads``: ``from`` phrases that are
+            expanded to ``to`` phrases, but not vice versa.
 
     Raises:
-        PapersError: If an entry lacks one of these or a phrase has no word that counts.
+        PapersError: If an entry lacks one of these or a phrase consists of stop words.
     """
     related: dict[tuple[str, ...], set[str]] = {}
     for entry in document.get("same", []):

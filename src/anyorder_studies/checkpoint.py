@@ -1,4 +1,4 @@
-"""Results of finished units on disk: append-only, so that a killed run can go on."""
+"""Stores results of finished units in an append-only file, so that a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anyorder_studies.study import Result, StudyError, Unit
 
 
 def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values, used to recognise a unit."""
+    """Return JSON text that is the same for equal values; it identifies a unit."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
     except TypeError as error:
@@ -19,16 +19,16 @@ def canonical(value: Any) -> str:
 
 
 class Checkpoint:
-    """One JSON line per finished unit, after a first line that says what the units belong to.
+    """A file with a header line that identifies the run, and one JSON line per finished unit.
 
-    Opening it with the same header keeps what is there; a half-written last line (the process was
-    killed while writing) is cut off. Another header means other code, data or scale: those results
-    do not belong to this run, and the file starts anew.
+    Opening it with the same header keeps its results; an incomplete last line (the process was
+    killed while writing) is removed. A different header means other code, data or scale: those
+    results do not belong to this run, and the file is reset.
 
     Args:
         path: The file.
         header: Identity of the run, as JSON values.
-        fresh: Start anew even if the header fits.
+        fresh: Reset the file even if the header matches.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], *, fresh: bool = False) -> None:
@@ -43,18 +43,18 @@ class Checkpoint:
             path.write_text(canonical(header) + "\n", encoding="utf-8")
 
     def add(self, unit: Unit, result: Result, seconds: float) -> None:
-        """Append one finished unit; it is on disk when this returns."""
+        """Append one finished unit; it is flushed to disk before this returns."""
         line = canonical({"unit": unit, "result": result, "seconds": seconds})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # Read back what the file says, so that a resumed run sees the very same numbers.
+        # Read back what was written, so that a resumed run sees exactly the same numbers.
         self.done[canonical(unit)] = (json.loads(line)["result"], seconds)
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of the file; cuts off what was being written when a process died."""
+    """Return all complete lines of the file; remove an incomplete last line."""
     if not path.exists():
         return []
     content = path.read_bytes()
@@ -66,5 +66,5 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in whole.splitlines()]
     except json.JSONDecodeError as error:
         raise StudyError(
-            f"{path} holds a line that is not JSON ({error}); remove the file or pass --fresh"
+            f"{path} contains a line that is not JSON ({error}); remove the file or pass --fresh"
         ) from error

@@ -1,4 +1,4 @@
-"""``anyorder study``: list, show, run and verify the studies, and make their gallery."""
+"""``anyorder study``: list, show, run and verify studies, and write their gallery."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def list_(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(key: str, as_json: JsonOption = False) -> None:
-    """Show a study: its claims, what was measured, and how to run it again."""
+    """Show a study: its claims, its measurements, and how to run it again."""
     with _plain_errors():
         studies = discover()
         study = studies.get(key)
@@ -91,19 +91,19 @@ def run(
     key: str,
     scale: Annotated[str, typer.Option(help=f"One of {', '.join(SCALES)}.")] = "small",
     seeds: Annotated[
-        int | None, typer.Option(help="Number of seeds; the scale's own if left out.")
+        int | None, typer.Option(help="Number of seeds (default: that of the scale).")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Results go to OUT/KEY.")] = OUT,
-    fresh: Annotated[bool, typer.Option(help="Forget an earlier, unfinished run.")] = False,
+    out: Annotated[Path, typer.Option(help="Results are written to OUT/KEY.")] = OUT,
+    fresh: Annotated[bool, typer.Option(help="Discard an earlier, unfinished run.")] = False,
     store: Annotated[
-        bool, typer.Option(help="For developers: also keep the result inside the package.")
+        bool, typer.Option(help="For developers: also store the result in the package.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a study; an interrupted run goes on where it stopped."""
+    """Run a study. An interrupted run is resumed where it stopped."""
     with _plain_errors():
         if store and (scale != "small" or seeds is not None):
-            raise StudyError("stored results are those of scale 'small' with its own seeds")
+            raise StudyError("stored results need --scale small; leave --seeds out")
         studies = discover()
         study = studies.get(key)(seeds=seeds)
         folder = out / key / scale
@@ -113,7 +113,7 @@ def run(
                     study, scale, folder, fresh=fresh, progress=progress
                 )
             except KeyboardInterrupt:
-                typer.echo("Interrupted; run the same command again to go on.", err=True)
+                typer.echo("Interrupted; run the same command again to resume.", err=True)
                 raise typer.Exit(INTERRUPTED) from None
         result = harness.evaluate(study, scale, results, seconds)
         for target in [folder, *([studies.folders[key]] if store else [])]:
@@ -127,15 +127,15 @@ def run(
 
 @app.command()
 def verify(
-    keys: Annotated[list[str] | None, typer.Argument(help="Studies; all if left out.")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(help="Studies (default: all).")] = None,
     results: Annotated[
         Path | None, typer.Option(help="Check RESULTS/KEY/result.json instead of the stored ones.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run studies again and hold them against their stored results.
+    """Run studies again and compare them with their stored results.
 
-    Exits with 1 if a claimed quantity left its stored interval or a study cannot be used.
+    Exits with 1 if a claimed quantity is outside its stored interval or a study cannot be used.
     """
     with _plain_errors():
         studies = discover()
@@ -165,8 +165,8 @@ def verify(
 
 
 @app.command()
-def gallery(folder: Annotated[Path, typer.Argument(help="Where index.html is written.")]) -> None:
-    """Write the gallery of all stored figures as one self-contained page."""
+def gallery(folder: Annotated[Path, typer.Argument(help="Folder to write index.html to.")]) -> None:
+    """Write a gallery of all stored figures as one self-contained page."""
     with _plain_errors():
         found, broken = stored_studies(discover())
         path = write_gallery(folder, list(map(entry_of, found)))
@@ -175,7 +175,7 @@ def gallery(folder: Annotated[Path, typer.Argument(help="Where index.html is wri
 
 
 def main() -> None:
-    """Run the commands without the ``anyorder`` program around them."""
+    """Run the commands without the ``anyorder`` program."""
     app()
 
 
@@ -254,14 +254,14 @@ def _print_json(value: Any) -> None:
 
 @contextmanager
 def _plain_errors() -> Generator[None, None, None]:
-    """Turn errors raised on purpose, and files that cannot be used, into one line and code 2."""
+    """Print expected errors, and files that cannot be used, as one line; exit with code 2."""
     try:
         yield
     except AnyOrderError as error:
         message = str(error)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        message = f"cannot use {error.filename or 'a file'} ({reason}); name another place"
+        message = f"cannot use {error.filename or 'a file'} ({reason}); choose another path"
     else:
         return
     typer.echo(f"Error: {message}", err=True)
@@ -270,7 +270,7 @@ def _plain_errors() -> Generator[None, None, None]:
 
 @contextmanager
 def _progress(label: str, *, quiet: bool) -> Generator[harness.Progress, None, None]:
-    """A bar with the time that remains, on the error stream."""
+    """A progress bar with the remaining time, on stderr."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Fair contests between methods: equal tuning budgets, and seeds that tuning has not seen."""
+"""Fair comparisons of methods: equal tuning budgets, and separate seeds for tuning."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from anyorder_studies.measurement import StudyError
 
 T = TypeVar("T")
 
-# Seeds of tuning count from that of comparisons, those of a report from 0.
+# Tuning uses the seeds from that of comparisons on; reported runs use seeds from 0.
 FIRST_TUNING_SEED = TUNING_SEED
-# What a run counts that diverged or ended above this, in nats: four times a guess among ten.
+# Upper limit on the loss, also used for divergence, in nats: four times that of a random guess.
 WORST = 4 * math.log(10.0)
 _DIGITS_TRAIN = 1_197
 
@@ -31,20 +31,20 @@ def choose(
     seeds: int,
     finalists: int | None = None,
 ) -> T:
-    """The setting with the smallest mean score over tuning seeds; the first of equals.
+    """Return the setting with the smallest mean score over tuning seeds; the first one if tied.
 
     Args:
-        grid: Settings to try. Give every method of a contest equally many.
-        score: What a setting reaches with a seed, smaller is better; not finite counts as worst.
+        grid: Settings to try. Use the same number for every method of a comparison.
+        score: Returns the score of a setting with a seed; smaller is better, not finite is worst.
         seeds: Number of tuning seeds, from :data:`FIRST_TUNING_SEED` on.
-        finalists: How many settings, the best with the first seed, are tried with the others; all
-            if left out.
+        finalists: Number of settings, the best with the first seed, to try with the other seeds
+            (default: all).
 
     Raises:
-        StudyError: If there is no setting or no seed, or no setting has finite scores.
+        StudyError: If there are no settings or seeds, or no setting has finite scores.
     """
     if not grid or seeds < 1:
-        raise StudyError(f"expected settings and seeds to choose by, got {len(grid)} and {seeds}")
+        raise StudyError(f"expected at least one setting and one seed, got {len(grid)} and {seeds}")
     first, *others = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
     scores = [[_or_worst(score(setting, first))] for setting in grid]
     places = sorted(sorted(range(len(grid)), key=scores.__getitem__)[:finalists])
@@ -73,16 +73,16 @@ def descend(
     """Train a model.
 
     Args:
-        problem: Gives batches and losses.
-        model: What is trained, in place.
-        optimizer: How, with the learning rate it starts with.
+        problem: Provides batches and losses.
+        model: The model, trained in place.
+        optimizer: The optimizer, with the initial learning rate.
         steps: Number of steps.
         seed: Seed of the batches.
-        cosine: Let the learning rate fall to zero along half a cosine.
-        after: Told the number of completed steps after each one.
+        cosine: Decay the learning rate to zero along half a cosine.
+        after: Called with the number of completed steps after each step.
 
     Returns:
-        Whether it came to the end; ``False`` if a loss or gradient was not finite.
+        Whether training completed; ``False`` if a loss or gradient was not finite.
     """
     starts = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
@@ -100,7 +100,7 @@ def descend(
 
 @cache
 def all_digits() -> tuple[Problem, Any]:
-    """The problem ``digits`` whose batch is the whole training part, and that batch."""
+    """Return the problem ``digits`` with full batches, and its batch."""
     problem = load("digits", batch_size=_DIGITS_TRAIN)
     return problem, problem.batch(0, 0)
 

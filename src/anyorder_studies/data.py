@@ -1,4 +1,4 @@
-"""Where the data sets of the studies lie, and what identifies the copy that was used."""
+"""Locates the data sets of studies, and computes hashes that identify them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ VARIABLE = "ANYORDER_DATA"
 
 
 class MissingDataError(AnyOrderError, FileNotFoundError):
-    """A study's data set is not where it was looked for."""
+    """A study's data set does not exist."""
 
 
 def data_folder(name: str) -> Path:
-    """Folder of a data set below the one that ``ANYORDER_DATA`` names.
+    """Return the folder of a data set inside the folder ``ANYORDER_DATA``.
 
     Args:
         name: Name of the data set's folder, e.g. ``"email_enron_simplices"``.
@@ -26,12 +26,12 @@ def data_folder(name: str) -> Path:
         The existing folder.
 
     Raises:
-        MissingDataError: If the variable is unset or holds no such folder.
+        MissingDataError: If the variable is not set or the folder does not exist.
     """
     root = os.environ.get(VARIABLE)
     if not root:
         raise MissingDataError(
-            f"the data set {name!r} is needed: set {VARIABLE} to the folder that holds {name}/"
+            f"the data set {name!r} is needed: set {VARIABLE} to the folder that contains {name}/"
         )
     folder = Path(root) / name
     if not folder.is_dir():
@@ -42,7 +42,7 @@ def data_folder(name: str) -> Path:
 
 
 def missing_data(names: Iterable[str]) -> str | None:
-    """The reason why one of the data sets cannot be read, or ``None`` when all are there."""
+    """Return why a data set cannot be read, or ``None`` if all exist."""
     for name in names:
         try:
             data_folder(name)
@@ -61,7 +61,7 @@ def data_hash(names: Iterable[str]) -> str | None:
 
 
 def files_hash(files: Iterable[tuple[str, Path]]) -> str:
-    """SHA-256 over pairs of a stated name and a file's contents (line ends made equal)."""
+    """SHA-256 over pairs of a name and a file's contents (with normalised line ends)."""
     digest = hashlib.sha256()
     for name, path in files:
         content = path.read_bytes().replace(b"\r\n", b"\n")

@@ -1,4 +1,4 @@
-"""Find the studies by scanning folders; a broken one is reported and hides no other."""
+"""Finds studies by scanning folders. A broken study is reported and does not affect others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PACKAGE = "anyorder_studies"
 
 @dataclass(frozen=True)
 class Studies:
-    """What a scan found.
+    """The result of a scan.
 
     Args:
         classes: Study classes by key, in the order of their keys.
         folders: The folder of each study, by key.
-        broken: Reason by folder name for folders whose study cannot be used.
+        broken: Error message by folder name, for folders whose study cannot be used.
     """
 
     classes: dict[str, type[Study]] = field(default_factory=dict[str, type[Study]])
@@ -29,11 +29,11 @@ class Studies:
     broken: dict[str, str] = field(default_factory=dict[str, str])
 
     def get(self, key: str) -> type[Study]:
-        """Return the study class of a key.
+        """Return the study class for a key.
 
         Raises:
-            StudyError: If there is no such study or it is broken; the message says why, and which
-                key comes nearest.
+            StudyError: If there is no such study or it is broken; the message states the reason and
+                suggests the closest key.
         """
         if key in self.broken:
             raise StudyError(f"study {key!r} cannot be used: {self.broken[key]}")
@@ -49,10 +49,10 @@ def discover(package: str = PACKAGE) -> Studies:
     """Import every ``<package>/<folder>/study.py``.
 
     Args:
-        package: Importable package that holds one folder per study.
+        package: Importable package with one folder per study.
 
     Returns:
-        The studies found and, for each folder that failed, the reason.
+        The studies and, for each folder that failed, the reason.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
@@ -64,7 +64,7 @@ def discover(package: str = PACKAGE) -> Studies:
         try:
             study = _study_class(f"{package}.{folder.name}.study", folder.name)
         except Exception as error:
-            # Whatever a study's module raises, the other studies must stay usable.
+            # An error in one study's module must not affect the other studies.
             found.broken[folder.name] = f"{type(error).__name__}: {error}"
         else:
             found.classes[study.key] = study

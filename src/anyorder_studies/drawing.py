@@ -1,4 +1,4 @@
-"""Figures of studies: one style, bytes that depend on nothing but the data."""
+"""Figures of studies, in one style; equal data give equal files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from anyorder_studies.study import Measurement, Results, Study
 
-# Every text and axis is drawn in this colour, which the finished file replaces by the reader's.
+# All text and axes use this colour; the SVG file replaces it by the reader's text colour.
 INK = "#16181d"
 PALETTE = ("#2f7fd0", "#e0782f", "#2a9d6f", "#c4568f", "#8f7bd8", "#b99a1e", "#7d8794")
 
@@ -50,10 +50,10 @@ SCHEMES = (
 
 
 def draw(study: Study, results: Results, measurements: dict[str, Measurement], path: Path) -> None:
-    """Write the study's figure as SVG that follows the reader's light or dark scheme.
+    """Write the study's figure as SVG that adapts to light and dark colour schemes.
 
-    The same results give the same bytes: identifiers come from the study's key, and the file
-    carries no date.
+    The same results give the same bytes: identifiers are derived from the study's key, and the file
+    contains no date.
     """
     import matplotlib as mpl
     from cycler import cycler
@@ -74,7 +74,7 @@ def draw(study: Study, results: Results, measurements: dict[str, Measurement], p
 
 
 def follow_scheme(svg: str) -> str:
-    """Replace the ink colour by the reader's text colour and drop what only printers need."""
+    """Replace the ink color by ``currentColor`` and remove elements that only printers need."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
     body = body.replace(INK, "currentColor")

@@ -1,4 +1,4 @@
-"""The gallery: every stored figure with its verdict, null results as plainly as the rest."""
+"""The gallery: every stored figure with its verdict, including null results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyorder_studies.study import Study, StudyError
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One study as a site shows it.
+    """One study as shown in a gallery.
 
     Args:
         key: The study's key.
@@ -24,9 +24,9 @@ class Entry:
         verdict: The stored verdict.
         figure: Path of the stored SVG figure.
         claim: The central claim in words.
-        claimed: Its size in numbers.
-        measured: What was measured, with interval and repetitions.
-        seconds: How long the run took.
+        claimed: The claimed effect size.
+        measured: The measurement, with interval and repetitions.
+        seconds: Duration of the run.
         command: The command that runs it again.
         scale: The scale of the stored run.
     """
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """A study with its stored result; what every gallery is made of."""
+    """A study with its stored result."""
 
     study: type[Study]
     result: StudyResult
@@ -54,11 +54,11 @@ class Stored:
 
 
 def stored_studies(studies: Studies) -> tuple[list[Stored], dict[str, str]]:
-    """All studies with a stored result, by key; those without one are not part of it.
+    """Return all studies with a stored result, by key; studies without a result are omitted.
 
     Returns:
-        The studies, and for each one that cannot be shown the reason: it is broken, or its stored
-        result cannot be read or lacks one of its claims.
+        The studies, and the reason for each one that cannot be shown: it is broken, or its stored
+        result cannot be read or lacks a claimed quantity.
     """
     found: list[Stored] = []
     broken = dict(studies.broken)
@@ -74,17 +74,17 @@ def stored_studies(studies: Studies) -> tuple[list[Stored], dict[str, str]]:
         if claimed_here <= set(result.measurements) and len(study.claims) == len(result.statuses):
             found.append(Stored(study, result, studies.folders[key]))
         else:
-            broken[key] = "the stored result does not hold the study's claims; run it again"
+            broken[key] = "the stored result does not contain the study's claims; run it again"
     return found, broken
 
 
 def gallery(package: str = PACKAGE) -> list[Entry]:
-    """What a gallery shows: all studies of :func:`stored_studies`."""
+    """Return the gallery entries of all studies of :func:`stored_studies`."""
     return [entry_of(one) for one in stored_studies(discover(package))[0]]
 
 
 def entry_of(one: Stored) -> Entry:
-    """A study as a gallery shows it."""
+    """Return the gallery entry of a study."""
     central, result = one.study.claims[0], one.result
     return Entry(
         key=one.study.key,
@@ -102,7 +102,7 @@ def entry_of(one: Stored) -> Entry:
 
 
 def write_gallery(folder: Path, entries: list[Entry]) -> Path:
-    """Write ``index.html`` with all figures inside; the page asks nothing of any server.
+    """Write ``index.html`` with all figures embedded; the page makes no requests.
 
     Returns:
         The path of the page.

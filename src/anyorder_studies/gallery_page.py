@@ -88,10 +88,10 @@ large.addEventListener('click',event=>{if(event.target===large)large.close()});
 """
 
 RULE = {
-    Verdict.REPRODUCED: "the central effect exists in the claimed size, and every other claimed "
+    Verdict.REPRODUCED: "the central effect has the claimed size, and every other claimed "
     "effect exists",
-    Verdict.PARTLY: "the central effect exists, but its size or another claim does not",
-    Verdict.NOT_AT_THIS_SCALE: "the measured interval contains the value of no effect",
+    Verdict.PARTLY: "the central effect exists, but its size is off or another claim is not met",
+    Verdict.NOT_AT_THIS_SCALE: "the measured interval contains the value for no effect",
     Verdict.REFUTED: "the measured interval lies on the other side of that value",
 }
 
@@ -102,11 +102,11 @@ def gallery_page(entries: Sequence[Entry], figures: Sequence[str]) -> str:
     """Build the page.
 
     Args:
-        entries: The studies, in the order in which they are shown.
+        entries: The studies, in display order.
         figures: The SVG text of each entry's figure.
 
     Returns:
-        A whole HTML document without any reference to another file or server.
+        A complete HTML document without references to other files or servers.
     """
     counts = Counter(entry.verdict for entry in entries)
     cards = "\n".join(map(_card, entries, figures))
@@ -123,21 +123,13 @@ def gallery_page(entries: Sequence[Entry], figures: Sequence[str]) -> str:
 <header>
 <h1>Claims of papers, measured</h1>
 <p>Each study states a claim as numbers, measures it at a size that runs on an ordinary computer,
-and a fixed rule gives the verdict. What failed is shown like what held.</p>
-<details><summary>How a verdict is reached</summary><dl>
-{"".join(f"<dt>{verdict}</dt><dd>{RULE[verdict]}</dd>" for verdict in Verdict)}
-</dl></details>
-{_filter(counts, len(entries))}
-</header>
-<main><ul class="grid">
-{cards}
-</ul></main>
-<dialog aria-labelledby="large-title"><form method="dialog"><h2 id="large-title"></h2>
-<button>Close</button></form><div></div></dialog>
-<footer><span id="state" role="status"></span></footer>
-<script>{SCRIPT}</script>
-</body>
-</html>
+and a fixed rule gives the verdict. Claims that failed are shown in the same way as claims that were
+reproduced.</p> <details><summary>How a verdict is reached</summary><dl>
+{"".join(f"<dt>{verdict}</dt><dd>{RULE[verdict]}</dd>" for verdict in Verdict)} </dl></details>
+{_filter(counts, len(entries))} </header> <main><ul class="grid"> {cards} </ul></main> <dialog
+aria-labelledby="large-title"><form method="dialog"><h2 id="large-title"></h2>
+<button>Close</button></form><div></div></dialog> <footer><span id="state"
+role="status"></span></footer> <script>{SCRIPT}</script> </body> </html>
 """
 
 
@@ -168,10 +160,10 @@ aria-label="Enlarge the figure: {escape(entry.title)}">{inline_svg(figure, entry
 
 
 def inline_svg(svg: str, prefix: str) -> str:
-    """Make an SVG document fit to stand beside others in one page.
+    """Prepare an SVG document for a page with several figures.
 
-    Identifiers get a prefix, so that equal names in two figures do not meet; the figure's own
-    style sheet, which would speak to the whole page, is dropped, and so is its fixed size.
+    Identifiers get a prefix, so that names in two figures do not collide. The figure's own style
+    sheet, which would apply to the whole page, and its fixed size are removed.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)

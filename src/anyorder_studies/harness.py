@@ -1,4 +1,4 @@
-"""Run a study unit by unit, keep its result, and check a stored result by running it again."""
+"""Runs a study unit by unit and stores its result, page and figure."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from anyorder_studies.study import (
 
 UNITS = "units.jsonl"
 
-# Called after every unit with (units done, units in all, units taken from the checkpoint).
+# Called after every unit with (units done, total units, units read from the checkpoint).
 Progress = Callable[[int, int, int], None]
 
 
 def code_hash(study: type[Study]) -> str:
-    """SHA-256 of what all Python files in the study's folder do.
+    """SHA-256 of the code of all Python files in the study's folder.
 
-    Comments, layout, docstrings, annotations and the places that names are imported from are left
-    out: a module of the library that moves does not make a stored result stale.
+    Comments, layout, docstrings, annotations and imports are ignored, so moving a module of the
+    library does not make a stored result stale.
     """
     folder = Path(inspect.getfile(study)).parent
     digest = hashlib.sha256()
@@ -50,12 +50,12 @@ def code_hash(study: type[Study]) -> str:
 
 
 def meaning(source: str) -> str:
-    """The syntax tree of Python code without what changes nothing when it runs."""
+    """The syntax tree of Python code without imports, docstrings and annotations."""
     return ast.dump(_Bare().visit(ast.parse(source)))
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes off imports, docstrings and annotations."""
+    """Removes imports, docstrings and annotations."""
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
@@ -81,7 +81,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def library_hash() -> str:
-    """SHA-256 of the library and the harness; checkpoints of other code are not continued."""
+    """SHA-256 of the library and the harness; checkpoints from other code are not resumed."""
     harness = Path(anyorder_studies.__file__).parent
     library = sorted((harness.parent / "anyorder").rglob("*.py"))
     own = sorted(harness.glob("*.py"))
@@ -92,8 +92,8 @@ def plan(study: Study, scale: str) -> list[Unit]:
     """List the units of a scale.
 
     Raises:
-        StudyError: If there is none, two are equal, one is not made of JSON values, or the units
-            do not name as many seeds as were asked for.
+        StudyError: If there are no units, two are equal, one contains values that are not JSON, or
+            the number of seeds in the units differs from the requested one.
     """
     units = [json.loads(canonical(unit)) for unit in study.runs(scale)]
     if not units:
@@ -104,12 +104,12 @@ def plan(study: Study, scale: str) -> list[Unit]:
         raise StudyError(f"{study.key}: the unit {twice} appears twice")
     asked, named = study.settings(scale).get("seeds"), len(seeds_of(units))
     if asked is not None and asked != named:
-        raise StudyError(f"{study.key}: asked for {asked} seeds, but the units name {named}")
+        raise StudyError(f"{study.key}: expected {asked} seeds, but the units have {named}")
     return units
 
 
 def seeds_of(units: list[Unit]) -> tuple[int, ...]:
-    """The distinct seeds that the units name, in order."""
+    """The distinct seeds of the units, in ascending order."""
     return tuple(sorted({unit["seed"] for unit in units if "seed" in unit}))
 
 
@@ -121,21 +121,21 @@ def run_units(
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Results, float]:
-    """Do all units that the checkpoint in ``folder`` does not hold yet.
+    """Run all units that are not yet in the checkpoint in ``folder``.
 
     Args:
         study: The study.
         scale: Scale of its settings.
-        folder: Where ``units.jsonl`` lies or is made.
-        fresh: Forget an earlier run.
-        progress: Told after the checkpoint was read and after every unit.
+        folder: Folder of ``units.jsonl``, which is created if needed.
+        fresh: Discard an earlier run.
+        progress: Called after the checkpoint was read and after every unit.
 
     Returns:
-        All units with their results in the study's own order, and the seconds they took.
+        All units with their results in the study's order, and the total time in seconds.
 
     Raises:
-        MissingDataError: If a data set is missing; the message names the variable to set.
-        StudyError: If a unit is not what the harness can keep.
+        MissingDataError: If a data set is missing; the message names the environment variable.
+        StudyError: If a unit or its result cannot be stored.
     """
     reason = missing_data(study.data)
     if reason is not None:
@@ -168,7 +168,7 @@ def run_units(
 
 
 def evaluate(study: Study, scale: str, results: Results, seconds: float) -> StudyResult:
-    """Measure, judge and describe; everything that follows from the units' results."""
+    """Compute measurements and verdict from the units' results."""
     measurements = study.measure(results)
     verdict = judge(study.claims, measurements)
     units = [unit for unit, _ in results]
@@ -199,7 +199,7 @@ def run_study(
 ) -> StudyResult:
     """Run a study and write ``result.json``, ``README.md`` and ``figure.svg`` into ``folder``.
 
-    An interrupted run goes on where it stopped when called again with the same arguments.
+    Call it again with the same arguments to resume an interrupted run.
     """
     results, seconds = run_units(study, scale, folder, fresh=fresh, progress=progress)
     result = evaluate(study, scale, results, seconds)
@@ -208,7 +208,7 @@ def run_study(
 
 
 def write_outcome(study: Study, result: StudyResult, results: Results, folder: Path) -> None:
-    """Write figure, page and, last, the result; each file appears whole or not at all."""
+    """Write the figure, the page and then the result, each file atomically."""
     from anyorder_studies.drawing import draw
 
     with replaced(folder / FIGURE) as path:

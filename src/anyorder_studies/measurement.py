@@ -1,4 +1,4 @@
-"""A measured number with its interval, and the usual ways to obtain one from repetitions."""
+"""Measured values with intervals, and functions that compute them from repetitions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from anyorder.errors import AnyOrderError
 
 
 class StudyError(AnyOrderError, ValueError):
-    """A study, a claim or a measurement is not what the harness can work with."""
+    """A study, claim or measurement is invalid."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value with the interval that states how far it can be trusted.
+    """A value with its uncertainty interval.
 
     Args:
         value: The estimate; finite.
-        low: Lower end of the interval; ``-inf`` where nothing is known.
-        high: Upper end of the interval; ``inf`` where nothing is known.
-        n: Number of independent repetitions behind the value, at least 1.
+        low: Lower end of the interval; ``-inf`` if unknown.
+        high: Upper end of the interval; ``inf`` if unknown.
+        n: Number of independent repetitions, at least 1.
 
     Raises:
         StudyError: If ``low <= value <= high`` does not hold, the value is not finite or ``n < 1``.
@@ -40,10 +40,10 @@ class Measurement:
     n: int
 
     def __post_init__(self) -> None:
-        """Refuse anything that is not an interval around a finite value."""
+        """Check that this is an interval around a finite value."""
         if not math.isfinite(self.value):
             raise StudyError(
-                f"expected a finite value, got {self.value}; a run that diverged needs a bounded "
+                f"expected a finite value, got {self.value}; if runs can diverge, use a bounded "
                 "quantity (a capped loss, a success rate) instead"
             )
         if not self.low <= self.value <= self.high:
@@ -54,11 +54,11 @@ class Measurement:
             raise StudyError(f"expected at least one repetition, got n={self.n}")
 
     def overlaps(self, value: float) -> bool:
-        """Whether ``value`` lies in the interval, ends included."""
+        """Whether ``value`` is in the closed interval."""
         return self.low <= value <= self.high
 
     def to_json(self) -> dict[str, float | int | None]:
-        """The measurement as JSON; an unknown end becomes ``null``."""
+        """Convert to JSON values; an infinite end becomes ``null``."""
         return {
             "value": self.value,
             "low": self.low if math.isfinite(self.low) else None,
@@ -81,14 +81,14 @@ class Measurement:
 
 
 def exact(value: float, n: int = 1) -> Measurement:
-    """A quantity without spread, such as a count of bytes or of parameters."""
+    """A quantity without variation, such as a count of bytes or parameters."""
     return Measurement(float(value), float(value), float(value), n)
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Measurement:
     """Mean with Student's t interval over independent repetitions.
 
-    One repetition says nothing about its spread: the interval is then the whole line.
+    With one repetition the variation is unknown, so the interval is the whole real line.
 
     Args:
         values: One number per repetition.
@@ -138,20 +138,20 @@ def ratio_interval(
     if bool(np.any(top <= 0)) or bool(np.any(bottom <= 0)):
         raise StudyError("expected positive numbers for a ratio of logarithms")
     logs = mean_interval((np.log(top) - np.log(bottom)).tolist(), confidence)
-    # Beyond 709 the exponential is no number: nothing is known of that end.
+    # exp overflows beyond 709: that end of the interval is unknown.
     high = math.exp(logs.high) if logs.high < 709.0 else math.inf
     return Measurement(math.exp(logs.value), math.exp(logs.low), high, logs.n)
 
 
 def range_interval(values: Sequence[float], confidence: float = 0.95) -> Measurement:
-    """Mean with the central range of repetitions that are not independent.
+    """Mean and central range of repetitions that are not independent.
 
-    Random splits or resamples of one data set overlap: a t interval over them would shrink with
-    their number and promise too much, while their range stays what it is.
+    Random splits or resamples of one data set overlap. A t interval would shrink with their number
+    and be too narrow; the range does not shrink.
 
     Args:
         values: One number per split or resample.
-        confidence: Share of the repetitions inside the interval, in (0, 1).
+        confidence: Fraction of the repetitions inside the interval, in (0, 1).
     """
     data = _checked(values, confidence)
     mean, tail = float(data.mean()), 50.0 * (1.0 - confidence)
@@ -162,15 +162,15 @@ def range_interval(values: Sequence[float], confidence: float = 0.95) -> Measure
 def jackknife_interval(
     value: float, left_out: Sequence[float], confidence: float = 0.95
 ) -> Measurement:
-    r"""Interval of a positive statistic from leaving out one unit at a time.
+    r"""Jackknife interval of a positive statistic, by leaving out one unit at a time.
 
-    On the logarithm, with the jackknife's variance
-    :math:`\frac{n-1}{n} \sum_i (z_i - \bar z)^2` and Student's t. Leaving out whole people,
-    documents or machines respects that everything which involves the same one moves together.
+    The interval is computed for the logarithm, with the jackknife variance :math:`\frac{n-1}{n}
+    \sum_i (z_i - \bar z)^2` and Student's t. If a unit is a whole person, document or machine, this
+    accounts for the correlation of all data that involve the same one.
 
     Args:
         value: The statistic of all data, positive.
-        left_out: The statistic without each of the n units in turn, positive.
+        left_out: The positive statistic without each of the n units in turn.
         confidence: Coverage of the interval, in (0, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""The generated page of a study: claim against measurement, from data alone."""
+"""Generates the page of a study, with claims and measurements."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SYMBOLS = {"lower": "<", "higher": ">", "equal": "="}
 
 
 def number(value: float) -> str:
-    """A number with four significant digits, without a needless exponent."""
+    """Format a number with four significant digits, with an exponent only if needed."""
     if value == int(value) and abs(value) < 1e9:
         return str(int(value))
     return f"{value:.4g}"
 
 
 def interval(measurement: Measurement) -> str:
-    """A measurement as text: value, interval, repetitions."""
+    """Format a measurement: value, interval, repetitions."""
     if measurement.low == measurement.high:
         return f"{number(measurement.value)} (exact)"
     ends = [
@@ -29,7 +29,7 @@ def interval(measurement: Measurement) -> str:
 
 
 def claimed(claim: Claim) -> str:
-    """A claim's numbers as text."""
+    """Format a claim's numbers."""
     if claim.direction == "equal":
         return f"= {number(claim.expected)} +- {number(claim.slack)} {claim.unit}"
     sign = SYMBOLS[claim.direction]
@@ -39,12 +39,12 @@ def claimed(claim: Claim) -> str:
 
 
 def origin(paper: int | None) -> str:
-    """Where a study comes from: its paper's number, or the background of the catalogue."""
+    """Format the origin of a study: its paper's number, or the catalogue's background."""
     return "Background" if paper is None else f"Paper [{paper}]"
 
 
 def command(result: StudyResult) -> str:
-    """The command that runs the study again."""
+    """Return the command that runs the study again."""
     return f"anyorder study run {result.key} --scale {result.scale}"
 
 
@@ -55,7 +55,7 @@ def _run_of(seeds: tuple[int, ...]) -> str:
 
 
 def study_page(study: Study, result: StudyResult) -> str:
-    """Markdown page of a study; the same study and result always give the same text."""
+    """Return the Markdown page of a study; equal arguments give equal text."""
     rows = [
         f"| {claim.text} | {claimed(claim)} | "
         f"{interval(result.measurements[claim.quantity])} | {status} | {claim.source} |"

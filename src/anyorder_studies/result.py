@@ -1,4 +1,4 @@
-"""The stored result of a study: what ``result.json`` holds."""
+"""The stored result of a study: the content of ``result.json``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ RESULT, FIGURE, README = "result.json", "figure.svg", "README.md"
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a run of a study found; the content of ``result.json``.
+    """The result of a study's run; the content of ``result.json``.
 
     Args:
         key: The study's key.
         paper: The paper's number in the catalogue; ``None`` for background.
         title: The study's title.
         scale: Scale of the run.
-        seeds: The seeds that its units name, in order.
+        seeds: The seeds of its units, in order.
         units: Number of units.
-        seconds: Time spent in the units, over all parts of an interrupted run.
+        seconds: Total time of all units, including those before an interruption.
         measurements: By quantity.
-        statuses: What each claim came to, in the order of the study's claims.
+        statuses: The status of each claim, in the order of the study's claims.
         verdict: Computed from claims and measurements.
         code: SHA-256 of the Python files in the study's folder.
-        data: SHA-256 of the data sets used; ``None`` where there are none.
-        environment: Versions and processor.
+        data: SHA-256 of the data sets; ``None`` without data sets.
+        environment: Software versions and processor.
     """
 
     key: str
@@ -48,7 +48,7 @@ class StudyResult:
     environment: dict[str, str | int]
 
     def to_json(self) -> dict[str, Any]:
-        """The result as JSON values."""
+        """Convert the result to JSON values."""
         return {
             "format": FORMAT,
             **{name: getattr(self, name) for name in ("key", "paper", "title", "scale")},
@@ -67,8 +67,7 @@ class StudyResult:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            StudyError: If the format is not the one that this version writes, or the scale is
-                unknown.
+            StudyError: If the format is not that of this version, or the scale is unknown.
         """
         if data.get("format") != FORMAT:
             raise StudyError(
@@ -95,10 +94,10 @@ class StudyResult:
 
 
 def load_result(folder: Path) -> StudyResult | None:
-    """Read ``result.json`` of a folder; ``None`` where there is none.
+    """Read ``result.json`` of a folder; return ``None`` if it does not exist.
 
     Raises:
-        StudyError: If the file is not what a study writes; the message names it.
+        StudyError: If the file is not a study's result; the message names it.
     """
     path = folder / RESULT
     if not path.exists():

@@ -1,7 +1,7 @@
-"""What a study is: claims as data, independent units of work, and measurements made of them.
+"""Base class of studies: claims as data, independent units of work, and measurements.
 
-A study's folder holds ``study.py`` with exactly one final subclass of :class:`Study`. The harness
-runs its units, keeps what they returned, and computes verdict, text and figure from that.
+A study's folder contains ``study.py`` with exactly one subclass of :class:`Study`. The harness runs
+its units, stores their results, and generates the verdict, page and figure.
 """
 
 from __future__ import annotations
@@ -61,25 +61,25 @@ Results = list[tuple[Unit, Result]]
 class Study(ABC):
     """A paper's claims and the experiment that measures them.
 
-    The class docstring of a subclass opens the study's generated page: say there, in plain words,
-    what the paper proposes and what this experiment does. Class attributes:
+    The class docstring of a subclass is the introduction of the study's generated page: explain in
+    plain words what the paper proposes and what this experiment does. Class attributes:
 
     - ``key``: the folder's name, ``<firstauthor><year><key>``.
-    - ``paper``: the number in the catalogue, 1 to 133; ``None`` for a work that the catalogue
-      builds on without listing it (its background).
+    - ``paper``: the number in the catalogue, 1 to 133; ``None`` for background work that is not in
+      the catalogue.
     - ``title``: short title of the study.
     - ``claims``: the first is the central one.
-    - ``scales``: settings by scale. ``"smoke"`` takes under 20 s, ``"small"`` under five minutes
-      on two cores, ``"full"`` is the paper's size and says in its entry ``"need"`` what it would
-      take. Settings with seeds give their number as ``"seeds"``.
-    - ``data``: folders below ``ANYORDER_DATA`` that the study reads.
+    - ``scales``: settings by scale. ``"smoke"`` takes under 20 s, ``"small"`` under five minutes on
+      two cores, ``"full"`` is the paper's size and states the resources it needs in its entry
+      ``"need"``. Studies with seeds set their number as ``"seeds"``.
+    - ``data``: folders in ``ANYORDER_DATA`` that the study reads.
 
     Args:
-        seeds: Overrides the number of seeds of every scale; ``None`` keeps it.
+        seeds: Number of seeds for every scale; ``None`` uses that of the scale.
     """
 
     key: ClassVar[str]
-    paper: ClassVar[Any]  # a number of the catalogue; None for a work outside it
+    paper: ClassVar[Any]  # a number in the catalogue, or None
     title: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -91,7 +91,7 @@ class Study(ABC):
         self._seeds = seeds
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Check the declarations once, where a mistake can still be named."""
+        """Check the declarations when the class is defined."""
         super().__init_subclass__(**kwargs)
         missing = [
             name for name in ("key", "paper", "title", "claims", "scales") if not hasattr(cls, name)
@@ -116,15 +116,16 @@ class Study(ABC):
             )
         if "need" not in cls.scales["full"]:
             raise StudyError(
-                f"{cls.key}: scales['full'] must say what it needs, e.g. "
+                f"{cls.key}: scales['full'] must state what it needs, e.g. "
                 "'need': 'one 80 GB GPU for two hours'"
             )
 
     def settings(self, scale: str) -> dict[str, Any]:
-        """Settings of a scale, with the number of seeds asked for.
+        """Return the settings of a scale, with the requested number of seeds.
 
         Raises:
-            StudyError: If the scale is unknown, or seeds are asked of a study that has none.
+            StudyError: If the scale is unknown, or a number of seeds is set for a study without
+                seeds.
         """
         if scale not in self.scales:
             raise StudyError(f"unknown scale {scale!r}; known are {', '.join(SCALES)}")
@@ -137,20 +138,20 @@ class Study(ABC):
 
     @abstractmethod
     def runs(self, scale: str) -> Iterable[Unit]:
-        """Independent units of work, e.g. one per seed and method; JSON values only.
+        """Return independent units of work, e.g. one per seed and method; JSON values only.
 
-        A unit names everything that its result depends on (``"seed"`` where there is one): two
-        equal units are the same work. Read the settings through ``self.settings(scale)``.
+        A unit contains everything that its result depends on, including ``"seed"`` if there is one.
+        Units must be distinct. Read the settings with ``self.settings(scale)``.
         """
 
     @abstractmethod
     def run(self, unit: Unit) -> Result:
-        """Do one unit; deterministic given the unit. Returns numbers and lists of numbers."""
+        """Run one unit, deterministically. Return numbers and lists of numbers."""
 
     @abstractmethod
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Aggregate the results of all units; every claim's quantity must be among the keys."""
+        """Aggregate the results of all units. The keys must include every claim's quantity."""
 
     @abstractmethod
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Draw the result; colours and fonts come from the harness's style."""
+        """Draw the result; the harness sets colours and fonts."""

@@ -1,4 +1,4 @@
-"""Claims as data, and the one rule that turns measurements into a verdict."""
+"""Claims as data, and the rule that derives a verdict from measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Direction = Literal["lower", "higher", "equal"]
 
 
 class Verdict(StrEnum):
-    """What the measurements say about a paper's claims taken together."""
+    """The verdict on all claims of a paper together."""
 
     REPRODUCED = "reproduced"
     PARTLY = "partly"
@@ -23,7 +23,7 @@ class Verdict(StrEnum):
 
 
 class Status(StrEnum):
-    """What the measurement of one quantity says about one claim."""
+    """The status of one claim according to its measurement."""
 
     MET = "met"
     EFFECT_ONLY = "effect only"
@@ -33,23 +33,23 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim of a paper: which quantity moves, in which direction, and by how much.
+    """One claim of a paper: a quantity, the direction of its effect, and the effect size.
 
     Args:
-        quantity: Key of the measurement that the claim is about.
+        quantity: Key of the claim's measurement.
         direction: ``"lower"`` or ``"higher"`` than ``threshold``, or ``"equal"`` to ``expected``.
-        expected: The paper's size of the effect, in ``unit``. A paper that gives a direction
-            only: write ``threshold`` again, and the effect's existence is all that is asked.
+        expected: The paper's effect size, in ``unit``. If the paper states a direction only, repeat
+            ``threshold``: the claim is then met if the effect exists.
         threshold: The value at which there is no effect (1 for a ratio, 0 for a difference). An
-            ``"equal"`` claim has no such value: write ``expected`` again.
-        tolerance: Relative distance from ``expected`` that still counts as met; absolute where
+            ``"equal"`` claim has no such value: repeat ``expected``.
+        tolerance: Relative distance from ``expected`` that still counts as met; absolute if
             ``expected`` is 0. For ``"equal"`` it is the half-width of the equivalence interval.
         unit: Unit of ``expected`` and ``threshold``.
-        source: Paper with table, section or abstract where the claim stands.
+        source: The paper, with the table, section or abstract that contains the claim.
         text: The claim in our own words.
 
     Raises:
-        StudyError: If ``expected`` lies on the wrong side of ``threshold``, the numbers are not
+        StudyError: If ``expected`` is on the wrong side of ``threshold``, the numbers are not
             finite, the tolerance is negative (or zero for ``"equal"``), or a text is empty.
     """
 
@@ -63,7 +63,7 @@ class Claim:
     text: str
 
     def __post_init__(self) -> None:
-        """Refuse a claim that no measurement could decide."""
+        """Check that a measurement can decide the claim."""
         for name in ("quantity", "unit", "source", "text"):
             if not getattr(self, name).strip():
                 raise StudyError(f"a claim needs a {name}; that of {self.quantity!r} has none")
@@ -86,7 +86,7 @@ class Claim:
         if not sides[self.direction]:
             raise StudyError(
                 f"{self.quantity}: direction {self.direction!r} does not lead from threshold "
-                f"{self.threshold} to expected {self.expected}; 'equal' takes one number twice"
+                f"{self.threshold} to expected {self.expected}; 'equal' needs equal numbers"
             )
 
     @property
@@ -96,17 +96,17 @@ class Claim:
 
 
 def judge_claim(claim: Claim, measurement: Measurement) -> Status:
-    """Decide one claim from one measurement.
+    """Return the status of a claim for a measurement.
 
-    With the measured interval ``[low, high]``, for ``"lower"`` (``"higher"`` mirrors it):
+    With the measured interval ``[low, high]``, for ``"lower"`` (``"higher"`` is symmetric):
 
     - *opposite*: ``low > threshold``;
     - *undecided*: the interval contains the threshold;
     - *met*: ``high < threshold`` and ``value <= expected + slack``;
-    - *effect only*: ``high < threshold``, but the value falls short of that size.
+    - *effect only*: ``high < threshold``, but the value does not reach that size.
 
-    For ``"equal"``: *met* if the interval lies in ``expected +- slack``, *opposite* if the two do
-    not touch, else *undecided*.
+    For ``"equal"``: *met* if the interval is inside ``expected +- slack``, *opposite* if the two
+    are disjoint, otherwise *undecided*.
     """
     if claim.direction == "equal":
         bottom, top = claim.expected - claim.slack, claim.expected + claim.slack
@@ -126,19 +126,19 @@ def judge_claim(claim: Claim, measurement: Measurement) -> Status:
 
 
 def judge(claims: Sequence[Claim], measurements: Mapping[str, Measurement]) -> Verdict:
-    """Apply the rule of verdicts; the first claim is the central one.
+    """Return the verdict; the first claim is the central one.
 
-    - *refuted*: the central claim's interval lies on the other side of its threshold.
+    - *refuted*: the central claim's interval is on the other side of its threshold.
     - *not at this scale*: the central interval contains the threshold.
     - *reproduced*: the central claim is met in size, and the effect of every other claim exists.
     - *partly*: the central effect exists, but its size or another claim's effect does not.
 
     Args:
         claims: At least one claim.
-        measurements: By quantity; every claim's quantity must be there.
+        measurements: By quantity; must include every claim's quantity.
 
     Returns:
-        The verdict. It depends on nothing but the arguments.
+        The verdict. It depends only on the arguments.
 
     Raises:
         StudyError: If there is no claim or a claimed quantity was not measured.

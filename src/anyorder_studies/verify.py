@@ -1,4 +1,4 @@
-"""Check a stored result: run the same units again and hold them against its stated spread."""
+"""Verifies a stored result: runs the same units again and compares them with its intervals."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from anyorder_studies.harness import Progress, evaluate, run_units
 from anyorder_studies.result import StudyResult
 from anyorder_studies.study import Measurement, Study, StudyError
 
-# Other processors round differently: a value without spread may move by this much, relatively.
+# Rounding differs between processors: relative tolerance for values without an interval.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Check:
-    """One claim's quantity, stored and measured again.
+    """One claimed quantity, as stored and as measured again.
 
     Args:
         quantity: The quantity.
-        stored: What the stored result says.
-        again: What the new run says.
-        holds: Whether the new value lies in the stored interval.
+        stored: The stored measurement.
+        again: The measurement of the new run.
+        holds: Whether the new value is in the stored interval.
     """
 
     quantity: str
@@ -35,22 +35,22 @@ class Check:
 
 
 def within(stored: Measurement, value: float) -> bool:
-    """Whether ``value`` lies in the stored interval, widened by the rounding of processors."""
+    """Whether ``value`` is in the stored interval, up to rounding."""
     slack = ROUNDING * max(abs(stored.value), abs(value))
     return stored.low - slack <= value <= stored.high + slack
 
 
 def compare(study: Study, stored: StudyResult, again: StudyResult) -> list[Check]:
-    """Hold a new result against a stored one, claim by claim.
+    """Compare a new result with a stored one, claim by claim.
 
     Raises:
-        StudyError: If the stored result lacks a quantity that is claimed.
+        StudyError: If the stored result lacks a claimed quantity.
     """
     checks: list[Check] = []
     for quantity in dict.fromkeys(claim.quantity for claim in study.claims):
         if quantity not in stored.measurements:
             raise StudyError(
-                f"{study.key}: the stored result does not hold {quantity!r}; store a new one"
+                f"{study.key}: the stored result does not contain {quantity!r}; store a new one"
             )
         before, now = stored.measurements[quantity], again.measurements[quantity]
         checks.append(Check(quantity, before, now, within(before, now.value)))
@@ -64,15 +64,15 @@ def verify_study(
     *,
     progress: Progress | None = None,
 ) -> tuple[list[Check], StudyResult]:
-    """Run a study again as its stored result was run, with as many threads too, and compare.
+    """Run a study again with the settings and number of threads of its stored result, and compare.
 
-    The number of threads decides in which order sums are taken, so long trainings end elsewhere.
+    The number of threads determines the order of summation, which changes long training runs.
 
     Args:
         study: The study's class.
         stored: The stored result; its scale and number of seeds are used again.
-        folder: Where the new run keeps its checkpoint; nothing there is reused.
-        progress: Told after every unit.
+        folder: Folder for the checkpoint of the new run; existing results are not reused.
+        progress: Called after every unit.
 
     Returns:
         One check per claimed quantity, and the new result.

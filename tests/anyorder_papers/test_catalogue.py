@@ -228,7 +228,7 @@ def test_entries_that_are_not_valid(changes: dict[str, Any], message: str) -> No
 def test_missing_field_and_double_number() -> None:
     with pytest.raises(CatalogueError, match="paper 5: missing title, state"):
         parse({"paper": [{k: v for k, v in ENTRY.items() if k not in ("title", "state")}]}, {})
-    with pytest.raises(CatalogueError, match=r"given twice: \[5\]"):
+    with pytest.raises(CatalogueError, match=r"repeated: \[5\]"):
         parse({"paper": [ENTRY, ENTRY]}, {})
 
 

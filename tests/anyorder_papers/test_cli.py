@@ -114,7 +114,7 @@ def test_votes_sort_first_and_are_shown(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_the_sites_database_nobody_has_voted(own_home: Path) -> None:
     assert all(row["votes"] == 0 for row in rows("--sort", "votes"))
-    assert "Nobody has voted yet; newest first." in run("--sort", "votes")
+    assert "There are no votes yet; newest first." in run("--sort", "votes")
     assert not own_home.exists()
 
 
@@ -133,7 +133,7 @@ def test_votes_come_from_the_sites_database() -> None:
 
 
 def test_nothing_found_is_exit_code_one() -> None:
-    assert "No paper fits" in run("xyzzyq", code=1)
+    assert "No paper matches" in run("xyzzyq", code=1)
     assert rows("xyzzyq", code=1) == []
     assert rows("--topic", "graphs", "--order", "rank", code=1) == []
 
@@ -169,7 +169,7 @@ def test_import_a_feed_and_find_it(tmp_path: Path) -> None:
     output = run("import", str(path))
     assert "[1001] Walking [bold]downhill[/bold] in the fog" in output
     assert "1 added" in output
-    assert "1 known already" in output
+    assert "1 already known" in output
     assert "0 added" in run("import", str(path))
     (row,) = rows("hyperbolic scarves")
     assert (row["id"], row["topic"], row["state"]) == (1001, "unsorted", "new")

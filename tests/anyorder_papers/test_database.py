@@ -136,7 +136,7 @@ def test_errors_never_hold_what_was_to_be_stored(database: Database) -> None:
     [
         ("nonsense", "expected a database URL"),
         ("mysql://u:secret@host/db", "expected a sqlite:// or postgresql:// URL, got mysql://"),
-        ("sqlite://", "would forget its subscribers"),
+        ("sqlite://", "would lose its subscribers"),
         ("postgresql+nodriver://u:secret@h/db", r"pip install 'anyorder\[postgres\]'"),
     ],
 )

@@ -42,7 +42,7 @@ def test_between_zero_and_one_and_best_when_sorted(
     [
         ([1], {}, 5, "at least one item"),
         ([1], {1: 0}, 5, "at least one item"),
-        ([1, 1], {1: 1}, 5, "stands twice"),
+        ([1, 1], {1: 1}, 5, "without repeated items"),
         ([1], {1: 1}, 0, "depth of 1"),
     ],
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,9 +46,20 @@ class Smoke:
     seconds: float
 
 
-@pytest.fixture(scope="module", params=STUDIES.classes)
+def smokes() -> Iterator[Any]:
+    """Every study with one seed, and with all of the smoke scale where that is more."""
+    for key, study in STUDIES.classes.items():
+        if study.scales["smoke"].get("seeds", 1) > 1:
+            yield pytest.param((key, 1), id=key)
+            yield pytest.param((key, None), id=f"{key}-all-seeds", marks=pytest.mark.slow)
+        else:
+            yield pytest.param((key, None), id=key)
+
+
+@pytest.fixture(scope="module", params=smokes())
 def smoke(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    study = STUDIES.get(request.param)()
+    key, seeds = request.param
+    study = STUDIES.get(key)(seeds=seeds)
     reason = missing_data(study.data)
     if reason is not None:
         pytest.skip(reason)

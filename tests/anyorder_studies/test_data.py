@@ -9,7 +9,9 @@ from anyorder_studies.data import MissingDataError, data_folder, data_hash, file
 
 def test_the_variable_to_set_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ANYORDER_DATA", raising=False)
-    with pytest.raises(MissingDataError, match="set ANYORDER_DATA to the folder that holds mails/"):
+    with pytest.raises(
+        MissingDataError, match="set ANYORDER_DATA to the folder that contains mails/"
+    ):
         data_folder("mails")
     monkeypatch.setenv("ANYORDER_DATA", str(tmp_path))
     with pytest.raises(MissingDataError, match="without mails/"):

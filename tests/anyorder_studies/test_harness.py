@@ -151,7 +151,7 @@ def test_missing_data_name_the_variable(
     [
         ("[]", "no units"),
         ("[{'seed': 0}, {'seed': 0}]", "appears twice"),
-        ("[{'seed': 0}]", "asked for 2 seeds, but the units name 1"),
+        ("[{'seed': 0}]", "expected 2 seeds, but the units have 1"),
         ("[{'seed': {1}}]", "JSON values only"),
     ],
 )

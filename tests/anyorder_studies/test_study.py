@@ -39,7 +39,7 @@ def test_a_complete_declaration_is_accepted() -> None:
         ({"paper": 0}, "1..133"),
         ({"claims": ()}, "at least one claim"),
         ({"scales": {"smoke": {}}}, "scales smoke, small, full"),
-        ({"scales": {"smoke": {}, "small": {}, "full": {}}}, "must say what it needs"),
+        ({"scales": {"smoke": {}, "small": {}, "full": {}}}, "must state what it needs"),
     ],
 )
 def test_an_incomplete_declaration_says_what_is_missing(

@@ -73,5 +73,5 @@ def test_within_the_stated_spread(stored: Measurement, value: float, holds: bool
 def test_a_result_of_other_claims_is_refused(toy_package: str, tmp_path: Path) -> None:
     study = discover(toy_package).get("doe2020toy")()
     result = run_study(study, "smoke", tmp_path)
-    with pytest.raises(StudyError, match="does not hold 'gain'"):
+    with pytest.raises(StudyError, match="does not contain 'gain'"):
         compare(study, replace(result, measurements={}), result)

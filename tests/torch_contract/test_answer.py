@@ -54,6 +54,23 @@ def test_the_answer_lies_where_the_method_says(name: str) -> None:
 
 
 @every
+def test_weights_and_answer_obey_what_is_done_after_a_step(name: str) -> None:
+    """Momentum leads below the bound: the minimum lies there."""
+    params = start()
+    options = {**OPTIONS.get(name, {}), "after": lambda _, p: p.clamp_(0.45, 1.0)}
+    optimizer = make(name, named(params), **options)
+
+    def within() -> bool:
+        return all(bool(((p >= 0.45) & (p <= 1.0)).all()) for p in params)
+
+    for _ in range(6):
+        advance(name, optimizer, params)
+        assert within()
+        with optimizer.answer():
+            assert within()
+
+
+@every
 def test_an_exception_inside_puts_everything_back(name: str) -> None:
     optimizer, params, shown = world(name)
     kept = picture(optimizer)

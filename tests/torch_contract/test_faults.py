@@ -78,7 +78,6 @@ def test_fault_01_a_parameter_that_took_anothers_place_is_trained(
     assert bool((q != before).all())
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_fault_01_as_torch_does(engine: Any) -> None:
     ends: list[Tensor] = []
     for make_ in (
@@ -169,7 +168,6 @@ def test_fault_18_copies_keep_the_scaler(name: str, how: str) -> None:
 # 4: two parameters over one storage -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_fault_04_both_updates_of_shared_storage_arrive(engine: Any) -> None:
     """torch7#156: 1 - 0.1 - 0.1 * 3 = 0.6."""
     w = torch.ones(4)

@@ -250,9 +250,12 @@ def test_surgery_that_changes_nothing_changes_no_bit(name: str, state: str) -> N
 
 @pytest.mark.parametrize("surgery", ["new_parameters", "clone_tensors", "new_data"])
 @pytest.mark.parametrize("state", ["bf16", "8bit"])
-def test_nothing_changes_under_compiled_rules_either(state: str, surgery: str) -> None:
+@pytest.mark.parametrize(
+    "engine", ["exported", pytest.param("compiled", marks=pytest.mark.slow)], indirect=True
+)
+def test_nothing_changes_under_compiled_rules_either(engine: str, state: str, surgery: str) -> None:
     params = start(*_shapes("8bit"))
-    optimizer = make("adamw", named(params), state=state, engine="compiled")
+    optimizer = make("adamw", named(params), state=state, engine=engine)
     advance("adamw", optimizer, params, steps=2)
     params = NOTHING[surgery](optimizer, params)
     advance("adamw", optimizer, params, steps=3)

@@ -1,10 +1,9 @@
-"""Batch sizes that grow by a test of the gradient's noise, around any ``DataLoader``.
+"""Adaptive batch sizes: a test of the gradient noise enlarges the batches of any ``DataLoader``.
 
-A batch is large enough while its gradient is accurate enough to descend by. The controller looks at
-how far the gradients of parts of a batch lie from each other and, where they say that the batch is
-too small, makes the next ones larger. It never shrinks them. It works with every method that takes
-gradients; do not scale the step size with the batch, AdaGrad and Adam take the smaller noise into
-account by themselves.
+A batch is large enough if its gradient is an accurate descent direction. The controller measures
+the variance between the gradients of micro-batches and enlarges the next batches if it is too high.
+It never shrinks them. It works with every gradient-based method. Do not scale the step size with
+the batch: AdaGrad and Adam already account for the smaller noise.
 
 Example:
     >>> import torch

@@ -1,4 +1,4 @@
-"""The controller: groups of batches that grow by a test."""
+"""The batch size controller."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SAVED = ("how", "size", "steps", "samples", "unclear", "micro", "taken", "order
 
 
 class BatchSizeController:
-    r"""Groups the batches of a loader, and makes the groups larger when a test calls for it.
+    r"""Groups the batches of a loader and enlarges the groups when a test fails.
 
     With per-sample gradients :math:`g_i`, their mean :math:`g` over :math:`b` samples, and
     :math:`\operatorname{Var}` the unbiased per-sample variance, a batch passes
@@ -49,52 +49,53 @@ class BatchSizeController:
         \text{coordinate:} \quad & \operatorname{Var}(g_{ij}) / b \le \eta^2 g_j^2
             \text{ for a share } \texttt{quantile} \text{ of the coordinates } j
 
-    and otherwise the next batches have the size with which it would have passed. Samples drawn
-    without replacement from :math:`N` give a mean of :math:`1 - b/N` times that variance; this is
-    taken into account (the papers leave it out: ``population=math.inf``).
+    and otherwise the next batches have the size with which it would have passed. If samples are
+    drawn without replacement from :math:`N`, the variance of the mean is smaller by the factor
+    :math:`1 - b/N`. The test includes this correction; the papers do not (``population=math.inf``
+    turns it off).
 
-    Variances come from the gradients of micro-batches, which a step on several closures makes
-    anyway; a micro-batch of m samples has 1/m of a sample's variance. With ``exact`` they come from
-    gradients of single samples, at the cost of about one more backward pass per tested batch, which
-    is not in the ledger. Inner products with the mean keep up to 16 gradients, ``coordinate`` keeps
-    two, ``norm`` one.
+    Variances are estimated from the gradients of micro-batches, which a step on several closures
+    computes anyway; a micro-batch of m samples has 1/m of the per-sample variance. With ``exact``
+    they are computed from per-sample gradients, which costs about one more backward pass per tested
+    batch; the ledger does not count it. Memory: up to 16 gradients for ``inner_product`` and
+    ``augmented``, two for ``coordinate``, one for ``norm``.
 
-    Two ways to make a batch larger: ``accumulate`` groups the loader's own batches, at least two
-    of them; ``resample`` draws batches of any size from the loader's dataset in the order of its
-    sampler, cut into equal parts where a test is due. Either leaves out what does not fill a batch
-    at the end of a pass. With worker processes, ``resample`` reads ahead, so a change of size
-    arrives some batches late. Under DistributedDataParallel with ``accumulate``, every process
-    sees the same gradients and decides the same; sizes then count the samples of one process.
+    There are two ways to enlarge a batch: ``accumulate`` groups at least two of the loader's own
+    batches; ``resample`` draws batches of any size from the loader's dataset in the order of its
+    sampler and splits them into equal parts for a test. Both drop an incomplete batch at the end of
+    a pass. With worker processes, ``resample`` prefetches, so a new size takes effect some batches
+    later. Under DistributedDataParallel with ``accumulate``, every process sees the same gradients
+    and makes the same decision; sizes then count the samples of one process.
 
     Args:
-        loader: gives the data.
-        test: which of the tests above.
-        eta: accuracy of ``norm`` and ``coordinate``; smaller is stricter.
-        theta: accuracy of ``inner_product`` and ``augmented`` along the gradient.
-        nu: accuracy of ``augmented`` across it.
-        quantile: share of the coordinates that have to pass ``coordinate``. With 1, one gradient
-            entry near zero asks for the largest batch at once. (The sum over coordinates, the other
-            remedy, is ``norm``.)
-        every: batches from one test to the next.
-        largest: samples in a batch at most.
-        smallest: samples in the first batches (default: as few as the way allows).
-        growth: a test multiplies the size by no more than this.
-        unbiased: subtract from :math:`|g|^2` the noise in it, which makes tests too lenient when
-            batches are small. What is lost in noise altogether asks for the largest batch.
-        population: samples drawn from without replacement (default: the dataset's length where the
-            loader's sampler shows that it is so).
+        loader: the data loader.
+        test: one of the tests above.
+        eta: tolerance of ``norm`` and ``coordinate``; smaller is stricter.
+        theta: tolerance of ``inner_product`` and ``augmented`` along the gradient.
+        nu: tolerance of ``augmented`` orthogonal to the gradient.
+        quantile: fraction of the coordinates that must pass ``coordinate``. With 1, a single
+            gradient entry near zero leads to the largest batch. (``norm`` avoids this by summing
+            over coordinates.)
+        every: test every this many batches.
+        largest: maximum number of samples in a batch.
+        smallest: samples in the first batches (default: the minimum that ``how`` allows).
+        growth: maximum factor on the size per test.
+        unbiased: subtract the noise from :math:`|g|^2`; without this, tests are too lenient when
+            batches are small. If nothing remains, the largest batch is used.
+        population: number of samples drawn from without replacement (default: the dataset's length
+            if the loader's sampler draws this way).
         how: ``accumulate`` or ``resample``.
-        parts: parts into which ``resample`` cuts a batch for a test.
-        piece: samples per closure at most with ``resample``, if memory is short.
-        exact: the model, for gradients of single samples. It must treat samples one by one (no
-            batch norm in training mode).
+        parts: number of parts into which ``resample`` splits a batch for a test.
+        piece: maximum number of samples per closure with ``resample``, to save memory.
+        exact: the model, for per-sample gradients. It must process samples independently (no batch
+            norm in training mode).
 
     Attributes:
         size: samples in the next batch.
-        steps: batches given so far.
-        samples: samples given so far.
-        last: what the last test saw, or None.
-        needed: the size the last test asked for, before rounding and limits, or None.
+        steps: batches yielded so far.
+        samples: samples yielded so far.
+        last: statistics of the last test, or None.
+        needed: the size the last test required, before rounding and limits, or None.
         unclear: tests without a result, because a gradient was not finite.
     """
 
@@ -134,7 +135,7 @@ class BatchSizeController:
         self.steps, self.samples, self.unclear = 0, 0, 0
         self.last: Spread | None = None
         self.needed: float | None = None
-        self._taken, self._random = 0, None  # what this pass has used, where its order began
+        self._taken, self._random = 0, None  # micro-batches of this pass, random state before it
         self._order: Tensor | None = None
         self._due, self._moments = False, None
         self._micro = loader.batch_size
@@ -147,7 +148,7 @@ class BatchSizeController:
     # The loop --------------------------------------------------------------------------------
 
     def __iter__(self) -> Generator[list[Any]]:
-        """One pass over the data: lists of micro-batches, one list for each step."""
+        """Yield one list of micro-batches per step, for one pass over the data."""
         groups = self._accumulated() if self.how == "accumulate" else self._resampled()
         for group, samples in groups:
             self._moments = None
@@ -157,12 +158,12 @@ class BatchSizeController:
         self._taken, self._random, self._order = 0, None, None
 
     def closures(self, batches: Sequence[Any], loss: Callable[..., Tensor]) -> Sequence[Closure]:
-        """The closures of one step, for ``optimizer.step``.
+        """Return the closures of one step, for ``optimizer.step``.
 
         Args:
-            batches: what the controller gave.
-            loss: takes the content of a micro-batch, ``loss(*batch)`` for tuples and lists, and
-                returns its mean loss.
+            batches: a list that the controller yielded.
+            loss: takes a micro-batch, as ``loss(*batch)`` for tuples and lists, and returns its
+                mean loss.
         """
         made = [partial(called, loss, batch) for batch in batches]
         if not self._due:
@@ -182,10 +183,10 @@ class BatchSizeController:
         return made
 
     def seen(self, gradient: Sequence[Tensor | None]) -> None:
-        """Take in the gradient of the next micro-batch of this step, and test after the last one.
+        """Record the gradient of the next micro-batch of this step, and test after the last one.
 
-        ``optimizer.step`` calls this; call it yourself if you make gradients without closures.
-        Gradients beyond those of the step's first evaluation are not looked at.
+        ``optimizer.step`` calls this; call it yourself if you compute gradients without closures.
+        Only gradients of the step's first evaluation are used.
         """
         if self._moments is None:
             return
@@ -210,7 +211,7 @@ class BatchSizeController:
     # Sizes -----------------------------------------------------------------------------------
 
     def _unit(self) -> int:
-        """What sizes are multiples of."""
+        """The number that sizes are multiples of."""
         if self.how == "accumulate":
             assert self._micro is not None
             return self._micro
@@ -221,23 +222,23 @@ class BatchSizeController:
         return self._smallest or (self._micro if self.how == "accumulate" else max(self._micro, 2))
 
     def _limited(self, size: int) -> int:
-        """The size rounded up to whole parts, within what is allowed and what a pass holds."""
+        """The size rounded up to whole parts, within the limits and the samples of one pass."""
         unit, pair = self._unit(), 2 if self.exact is None else 1
         least = unit * pair if self.how == "accumulate" else 2
         most = min(self.largest, self._pass_holds())
         if most < least:
             raise BatchingError(
                 f"a batch may have {most} samples (largest={self.largest}, one pass over the data "
-                f"holds {self._pass_holds()}), but a test needs {least} at least; expected "
+                f"has {self._pass_holds()}), but a test needs at least {least}; expected "
                 "a larger limit or smaller micro-batches"
             )
-        if size < unit:  # few samples: each is a part of its own
+        if size < unit:  # few samples: one per part
             return max(size, least)
         rounded = -(-size // unit) * unit
         return int(max(least, min(rounded, most // unit * unit or most)))
 
     def _pass_holds(self) -> float:
-        """Samples in one pass, as far as batches are full."""
+        """Number of samples in the complete batches of one pass."""
         if isinstance(self.loader.dataset, IterableDataset):
             return math.inf
         if self.how == "resample" or self.loader.batch_size is not None:
@@ -246,7 +247,7 @@ class BatchSizeController:
         return len(self.loader) * self._unit()
 
     def _starts(self, step: int) -> bool:
-        """Whether batch number ``step`` is to be tested."""
+        """Whether to test batch number ``step``."""
         return step % self.every == 0 and self.size < self._limited(self.largest)
 
     # Two ways --------------------------------------------------------------------------------
@@ -262,9 +263,9 @@ class BatchSizeController:
             if short or count > self._micro:
                 raise BatchingError(
                     f"expected micro-batches of {self._micro} samples, got one of {count}; their "
-                    "gradients are averaged alike. Use equal ones, or how='resample'"
+                    "gradients are averaged with equal weights. Use equal sizes, or how='resample'"
                 )
-            short = count < self._micro  # the rest at the end of a pass
+            short = count < self._micro  # an incomplete batch at the end of a pass
             if short:
                 continue
             group.append(batch)
@@ -273,13 +274,13 @@ class BatchSizeController:
                 self._due = self._starts(self.steps)
                 yield group, len(group) * self._micro
                 group = []
-        if group and not self._taken:  # a whole pass is less than one batch
+        if group and not self._taken:  # one pass is smaller than one batch
             assert self._micro is not None
             self._due = False
             yield group, len(group) * self._micro
 
     def _from_loader(self) -> Iterator[Any]:
-        """The rest of this pass, in the order in which it was begun."""
+        """The rest of this pass, in its original order."""
         generator = self.loader.generator or torch.default_generator
         if self._random is None:
             self._random = generator.get_state()
@@ -301,7 +302,7 @@ class BatchSizeController:
         generator = self.loader.generator or torch.default_generator
         present = generator.get_state()
         pieces = iter(same_loader(self.loader, self._planned(plan)))
-        if self._taken:  # this pass has drawn its random numbers already
+        if self._taken:  # this pass has already drawn its random numbers
             generator.set_state(present)
         for first in pieces:
             count, samples, self._due = plan.popleft()
@@ -309,7 +310,7 @@ class BatchSizeController:
             yield [first, *(next(pieces) for _ in range(count - 1))], samples
 
     def _planned(self, plan: deque[tuple[int, int, bool]]) -> Generator[list[int]]:
-        """Indices of one piece after the other; ``plan`` gets the pieces of each batch."""
+        """Yield the indices of each piece; ``plan`` receives the pieces of each batch."""
         assert self._order is not None
         order, place, step = self._order.tolist(), self._taken, self.steps
         while len(order) - place >= (size := self.size):
@@ -326,12 +327,12 @@ class BatchSizeController:
     # Checkpoints -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact continuation needs, in the middle of a pass too.
+        """Return everything an exact continuation needs, even in the middle of a pass.
 
-        That includes the state of the loader's own generator, if it has one; the global one is the
-        user's to keep, as for any random numbers in a model.
-        ``accumulate`` finds its place by going through the loader again, so it is exact where the
-        order comes from the loader's sampler and samples are the same every time.
+        This includes the state of the loader's own generator, if it has one; save the global
+        generator yourself, as for any random numbers in a model. ``accumulate`` finds its position
+        by iterating over the loader again, so it is exact if the loader's sampler determines the
+        order and samples are the same every time.
         """
         return {
             "how": self.how, "size": self.size, "steps": self.steps, "samples": self.samples,
@@ -341,13 +342,14 @@ class BatchSizeController:
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state; the next pass is the rest of the one that was begun.
+        """Load a saved state; the next iteration continues the interrupted pass.
 
         Raises:
-            BatchingError: not saved by a controller of this kind; nothing was changed.
+            BatchingError: the state was not saved by a controller of this kind; nothing was
+                changed.
         """
         if not isinstance(state, Mapping) or set(state) != set(_SAVED):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise BatchingError("expected what the state_dict() of a BatchSizeController returned")
+            raise BatchingError("expected the result of a BatchSizeController's state_dict()")
         for name, mine in (("how", self.how), ("micro", self._micro)):
             if None not in (mine, state[name]) and mine != state[name]:
                 raise BatchingError(f"{name}: expected {mine!r} as here, got {state[name]!r}")
@@ -360,7 +362,7 @@ class BatchSizeController:
 
 
 class _Watched(list[Closure]):
-    """Closures whose gradients a controller looks at."""
+    """Closures whose gradients are reported to a controller."""
 
     def __init__(self, closures: Iterable[Closure], owner: BatchSizeController) -> None:
         super().__init__(closures)

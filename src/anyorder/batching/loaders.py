@@ -1,4 +1,4 @@
-"""What a controller has to know of a data loader, and what it refuses."""
+"""Properties of data loaders that a controller needs, and checks of its arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anyorder.errors import AnyOrderError
 
 
 class BatchingError(AnyOrderError, ValueError):
-    """A loader, a batch or a setting that a controller cannot work with."""
+    """A loader, batch or setting that a controller does not support."""
 
 
 def samples_in(batch: Any) -> int:
@@ -28,7 +28,7 @@ def samples_in(batch: Any) -> int:
 
 
 def population_of(loader: DataLoader[Any]) -> float:
-    """Samples drawn from without replacement, as far as the loader shows it."""
+    """Number of samples that the loader draws from without replacement; infinite if unknown."""
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return math.inf
     sampler = loader.sampler
@@ -39,7 +39,7 @@ def population_of(loader: DataLoader[Any]) -> float:
 
 
 def refuse_resampling(loader: DataLoader[Any]) -> None:
-    """Raise :class:`BatchingError` unless batches can be drawn anew from the loader's dataset."""
+    """Raise :class:`BatchingError` unless new batches can be drawn from the loader's dataset."""
     reason = ""
     if isinstance(loader.dataset, IterableDataset):
         reason = "its dataset can only be read in its own order (IterableDataset)"
@@ -47,13 +47,13 @@ def refuse_resampling(loader: DataLoader[Any]) -> None:
         reason = "it has no batch size (a batch sampler of its own, or batch_size=None)"
     if reason:
         raise BatchingError(
-            f"how='resample' makes batches anew from the loader's dataset, but {reason}; "
-            "use how='accumulate', which groups the batches it gives"
+            f"how='resample' draws new batches from the loader's dataset, but {reason}; "
+            "use how='accumulate', which groups the loader's own batches"
         )
 
 
 def same_loader(loader: DataLoader[Any], batches: Iterable[list[int]]) -> DataLoader[Any]:
-    """A loader like this one over given batches of indices."""
+    """A copy of this loader that iterates over the specified batches of indices."""
     return DataLoader(
         loader.dataset,
         batch_sampler=batches,  # type: ignore[arg-type]

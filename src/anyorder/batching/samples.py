@@ -1,4 +1,4 @@
-"""Gradients of single samples, by ``torch.func``."""
+"""Per-sample gradients, computed with ``torch.func``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from anyorder.batching.loaders import BatchingError
 def per_sample_gradients(
     model: nn.Module, loss: Callable[..., Tensor], batch: Any
 ) -> dict[str, Tensor]:
-    """The gradient of every sample of a batch by itself.
+    """Compute the gradient of each sample of a batch.
 
     Args:
-        model: the model that ``loss`` calls. It must treat samples one by one.
-        loss: as in :meth:`BatchSizeController.closures`; it is given batches of one sample.
+        model: the model that ``loss`` calls. It must process samples independently.
+        loss: as in :meth:`BatchSizeController.closures`; it receives batches of one sample.
         batch: tensors whose first axis counts samples, in tuples, lists or dictionaries.
 
     Returns:
         Tensors of shape ``(samples, *parameter.shape)`` by the parameter's name.
 
     Raises:
-        BatchingError: the model or the loss cannot be taken sample by sample.
+        BatchingError: the model or the loss does not work on single samples.
     """
     owner = _Owner(model)
     params = {f"model.{n}": p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -44,14 +44,14 @@ def per_sample_gradients(
             )
     except (RuntimeError, ValueError) as error:
         raise BatchingError(
-            f"gradients of single samples are not to be had here: {str(error).splitlines()[0]} "
-            "Leave out exact=; micro-batches serve any model"
+            f"per-sample gradients cannot be computed here: {str(error).splitlines()[0]} "
+            "Leave out exact=; micro-batches work with any model"
         ) from error
     return {name.removeprefix("model."): grads for name, grads in found.items()}
 
 
 class _Owner(nn.Module):
-    """Runs a function while its model's parameters are exchanged."""
+    """Runs a function while its model's parameters are replaced."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -62,5 +62,5 @@ class _Owner(nn.Module):
 
 
 def called(loss: Callable[..., Tensor], batch: Any) -> Tensor:
-    """The loss of a batch, whose parts are its arguments."""
+    """The loss of a batch, whose elements are the arguments."""
     return loss(*batch) if isinstance(batch, (tuple, list)) else loss(batch)

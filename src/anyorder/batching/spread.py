@@ -1,9 +1,9 @@
-"""How far gradients of parts of a batch lie from each other, and the batch size that calls for.
+"""Variance between the gradients of parts of a batch, and the batch size it requires.
 
 A batch of :math:`b` samples has the gradient :math:`g`, the mean of per-sample gradients
-:math:`g_i`. Its variance is :math:`1/b` of the per-sample variance, so a wanted accuracy is a
-wanted batch size. Gradients may come one by one for samples or for micro-batches of ``size``
-samples each, whose variance is ``1 / size`` of a sample's.
+:math:`g_i`. Its variance is :math:`1/b` of the per-sample variance, so an accuracy determines a
+batch size. Gradients may belong to single samples or to micro-batches of ``size`` samples each,
+whose variance is ``1 / size`` of the per-sample variance.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from anyorder.model.sharding import full
 
 Gradient = Sequence[Tensor | None]
 
-#: Inner products with the mean need the gradients themselves: at most so many are kept, each the
-#: mean of several when more come.
+#: Inner products with the mean need the gradients themselves: at most this many are kept. If there
+#: are more, each one kept is the mean of several.
 KEPT = 16
-#: A quantile over coordinates is taken over at most about so many, evenly spread.
+#: A quantile over coordinates uses about this many of them at most, evenly spaced.
 COORDINATES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What was seen of the gradients of one batch.
+    """Statistics of the gradients of one batch.
 
     Attributes:
         samples: samples in the batch, ``b``.
         square: ``|g|^2``.
         variance: per-sample variance, summed over coordinates.
         along: per-sample variance of ``<g_i, g>``; 0 unless gradients were kept.
-        ratios: per coordinate its per-sample variance and ``g^2``, flat, or None.
+        ratios: per-sample variance and ``g^2`` of each coordinate, flat, or None.
     """
 
     samples: int
@@ -46,21 +46,21 @@ class Spread:
 
     @property
     def across(self) -> float:
-        """Per-sample variance of what is orthogonal to ``g``."""
+        """Per-sample variance orthogonal to ``g``."""
         return max(self.variance - self.along / self.square, 0.0) if self.square else math.inf
 
     @property
     def finite(self) -> bool:
-        """Whether all that was seen is finite."""
+        """Whether all statistics are finite."""
         return all(map(math.isfinite, (self.square, self.variance, self.along)))
 
 
 class Moments:
-    """Mean and variance of gradients that come one after another (Welford, 1962; Chan, 1979).
+    """Running mean and variance of gradients (Welford, 1962; Chan, 1979).
 
     Args:
-        size: samples behind each gradient.
-        expected: how many gradients are to come, for a fair division of those that are kept.
+        size: number of samples per gradient.
+        expected: total number of gradients, to divide them evenly among those kept.
         kept: keep gradients for inner products with the mean (at most :data:`KEPT`).
         coordinates: keep a variance for every coordinate.
     """
@@ -75,11 +75,11 @@ class Moments:
         self._blocks: list[tuple[int, list[Tensor | None]]] | None = [] if kept else None
 
     def add(self, gradient: Gradient) -> None:
-        """Take in one gradient; ``None`` counts as zero."""
+        """Add one gradient; ``None`` counts as zero."""
         self.add_many([None if g is None else g.detach().unsqueeze(0) for g in gradient], 1)
 
     def add_many(self, stacks: Gradient, count: int) -> None:
-        """Take in ``count`` gradients, stacked along a new first axis of each tensor."""
+        """Add ``count`` gradients, stacked along a new first axis of each tensor."""
         if not self._mean:
             self._mean = [None] * len(stacks)
             if self._scatters is not None:
@@ -125,7 +125,7 @@ class Moments:
         )
 
     def spread(self) -> Spread | None:
-        """What was seen; None with fewer than two gradients, which have no variance."""
+        """Return the statistics; None with fewer than two gradients, which have no variance."""
         if self.count < 2:
             return None
         degrees = self.count - 1
@@ -153,15 +153,15 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How accurate a batch's gradient is to be.
+    """The required accuracy of a batch's gradient.
 
     Args:
         test: ``norm``, ``inner_product``, ``augmented`` or ``coordinate``.
         eta: allowed standard deviation of ``g`` over ``|g|`` (``norm``, ``coordinate``).
         theta: allowed standard deviation of ``<g, grad f>`` over ``|g|^2``.
-        nu: allowed standard deviation across ``g``, over ``|g|`` (``augmented``).
-        quantile: share of the coordinates that have to pass (``coordinate``).
-        unbiased: subtract from ``|g|^2`` the noise that is in it.
+        nu: allowed standard deviation orthogonal to ``g``, over ``|g|`` (``augmented``).
+        quantile: fraction of the coordinates that must pass (``coordinate``).
+        unbiased: subtract the noise from ``|g|^2``.
     """
 
     test: str
@@ -172,12 +172,12 @@ class Accuracy:
     unbiased: bool
 
     def needed(self, seen: Spread, population: float = math.inf) -> float:
-        """The batch size with which this test would just have passed; infinite if none would.
+        """Return the smallest batch size that would have passed this test; infinite if none would.
 
         Args:
-            seen: the gradients of one batch.
-            population: samples that batches are drawn from without replacement. A batch of b of N
-                has 1 - b/N of the variance, so that the answer stays below N.
+            seen: the statistics of one batch.
+            population: number of samples that batches are drawn from without replacement. A batch
+                of b of N has 1 - b/N of the variance, so the result stays below N.
         """
         rest = max(1.0 - seen.samples / population, 0.0)
         noise = rest / seen.samples if self.unbiased else 0.0
@@ -204,7 +204,7 @@ class Accuracy:
 
 
 def _of_finite(size: float, population: float) -> float:
-    """The size whose variance, drawn without replacement, is that of ``size`` drawn with it."""
+    """The size without replacement that has the variance of ``size`` with replacement."""
     return population if math.isinf(size) else size / (1.0 + size / population)
 
 
@@ -224,7 +224,7 @@ def _dot(left: Gradient, right: Gradient) -> float:
 
 
 def _thinned(scatters: Gradient, means: Gradient, scale: float) -> tuple[Tensor, Tensor]:
-    """Per-sample variances and squared means of evenly spread coordinates, end to end."""
+    """Per-sample variances and squared means of evenly spaced coordinates, concatenated."""
     total = sum(s.numel() for s in scatters if s is not None)
     every = max(total // COORDINATES, 1)
     pairs = [

@@ -24,7 +24,8 @@ from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
 from anyorder.compare.run import pilot
 from anyorder.compare.run.environment import cores, environment
-from anyorder.compare.run.estimate import expected, timeout
+from anyorder.compare.run.estimate import timeout
+from anyorder.compare.run.pacing import expected
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
@@ -249,7 +250,8 @@ def _agree_with_folder(request: Request, plan: Plan) -> None:
 
 def _ask(pool: Pool, job: str, settings: Settings, check: Callable[[], None]) -> Any:
     try:
-        return pool.ask(job, settings, check, settings.timeout and timeout(settings))
+        limit = None if settings.timeout is None else timeout(settings)
+        return pool.ask(job, settings, check, limit)
     except WorkerError as error:
         raise ProblemError(f"{error}\n{error.trace}".strip()) from error
 

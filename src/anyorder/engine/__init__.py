@@ -1,8 +1,8 @@
-"""Runs rules: eagerly or compiled, with the same bits, over state in any precision.
+"""Runs update rules, eager or compiled with bitwise equal results, on state in any precision.
 
-:mod:`~anyorder.engine.program` says what a rule is, :mod:`~anyorder.engine.engine` runs it,
-:mod:`~anyorder.engine.kernels` compiles it, :mod:`~anyorder.engine.stretches` and
-:mod:`~anyorder.engine.packing` lay parameters and state out in memory, and
+:mod:`~anyorder.engine.program` defines rules, :mod:`~anyorder.engine.engine` runs them,
+:mod:`~anyorder.engine.kernels` compiles them, :mod:`~anyorder.engine.stretches` and
+:mod:`~anyorder.engine.packing` lay out parameters and state in memory, and
 :mod:`~anyorder.engine.formats` stores state in float32, bfloat16 or 8 bits.
 """
 

@@ -1,8 +1,7 @@
-"""The one place that runs rules: eagerly or compiled, with the same bits.
+"""Runs update rules, eager or compiled, with bitwise equal results.
 
-What a rule is, and what is done around it, says :mod:`anyorder.engine.program`; how one is
-compiled, :mod:`anyorder.engine.kernels`. This module decides which of the two to use, and in what
-pieces.
+:mod:`anyorder.engine.program` defines rules and programs; :mod:`anyorder.engine.kernels` compiles
+them. This module chooses between eager and compiled, and splits large tensors.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from anyorder.errors import AnyOrderError
 Mode = Literal["auto", "eager", "compiled"]
 MODES: tuple[Mode, ...] = ("auto", "eager", "compiled")
 
-#: Eager rules work through long CPU tensors in slices of this many elements, so that their
-#: temporaries stay in the processor's cache.
+#: Eager rules process long CPU tensors in slices of this many elements, so that temporaries fit in
+#: the CPU cache.
 SLICE = 1 << 17
-#: ``auto`` compiles a rule after it has updated this many elements eagerly: about as long in time
-#: as compiling takes, so that waiting never more than doubles the cost of the better choice.
+#: ``auto`` compiles a rule after it has updated this many elements eagerly. This takes about as
+#: long as compiling, so ``auto`` costs at most twice the better choice.
 AUTO_ELEMENTS = 2_000_000_000
 
 
@@ -37,7 +36,7 @@ class Engine:
 
     Args:
         mode: ``eager`` runs the rule as written; ``compiled`` compiles it at first use; ``auto``
-            starts eagerly and compiles once a rule has been used enough to repay the wait.
+            starts eagerly and compiles a rule once it has been used enough to repay compiling.
     """
 
     def __init__(self, mode: Mode = "auto") -> None:
@@ -52,10 +51,10 @@ class Engine:
         """Apply a rule in place.
 
         Args:
-            rule: the arithmetic, or a program around it.
-            tensors: contiguous tensors on one device, the written ones first: 1-D and of equal
-                length, or of equal first dimension where the program has blocks.
-            scalars: 0-dim CPU tensors by name, float64 (int64 for those of the noise).
+            rule: the rule, or a program that contains it.
+            tensors: contiguous tensors on one device, outputs first: 1-D and of equal length, or of
+                equal first dimension if the program has blocks.
+            scalars: 0-dim CPU tensors by name, float64 (int64 for the noise).
         """
         program = rule if isinstance(rule, Program) else program_for(rule)
         self.run_each(program, [tensors], scalars)
@@ -63,16 +62,16 @@ class Engine:
     def run_each(
         self, program: Program, sets: Iterable[Sequence[Tensor]], scalars: Mapping[str, Tensor]
     ) -> None:
-        """Apply a program to each of several sets of tensors as :meth:`run` does to one.
+        """Apply a program to several sets of tensors, each as in :meth:`run`.
 
-        Elements are counted through all sets, so no two draw the same random bits. All kernels are
-        made ready before the first runs: the numbers that one moves through the processor's caches
-        would make whatever comes between two of them slow.
+        Elements are numbered across all sets, so no two use the same random bits. All kernels are
+        prepared before the first one runs: kernels evict the CPU caches, which would slow down any
+        work between two of them.
         """
         sets = [tensors for tensors in sets if tensors[0].numel()]
         kernels = self._kernels(program, sets)
         if len(sets) == 1 and kernels[0] is None and sets[0][0].numel() <= SLICE:
-            program(sets[0], scalars)  # the shortest way, for small problems
+            program(sets[0], scalars)  # fast path for small problems
             return
         ready: list[tuple[Kernel, list[Tensor]]] = []
         for tensors, kernel in zip(sets, kernels, strict=True):
@@ -80,7 +79,7 @@ class Engine:
                 for piece, given in _slices(program, tensors, scalars):
                     program(piece, given)
             else:
-                # Kernels with blocks look at each of them twice, the others stream.
+                # Kernels with blocks read each block twice, the others stream.
                 cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
                 for piece, given in cut:
                     ready.append((kernel, [*piece, *[given[name] for name in program.scalars]]))
@@ -94,7 +93,7 @@ class Engine:
     def _kernels(
         self, program: Program, sets: Sequence[Sequence[Tensor]]
     ) -> Sequence[Kernel | None]:
-        """The kernel to run on each set, ``None`` to run eagerly; counts the work."""
+        """Return the kernel for each set, ``None`` to run eagerly; count the elements."""
         eager = self.mode == "eager"
         if self.mode == "auto":
             work = self.work.get(program.name, 0) + sum(tensors[0].numel() for tensors in sets)
@@ -112,7 +111,7 @@ class Engine:
 def _slices(
     program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
 ) -> Iterable[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
-    """The tensors cut so that temporaries stay in cache, with the scalars for each piece."""
+    """Split the tensors so that temporaries stay in cache; yield each piece with its scalars."""
     rows, width = tensors[0].shape[0], program.block or 1
     step = SLICE // width
     if rows <= step or tensors[0].device.type != "cpu":
@@ -123,7 +122,7 @@ def _slices(
 def _cut(
     program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int
 ) -> Iterator[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
-    """Pieces of ``step`` rows."""
+    """Split into pieces of ``step`` rows."""
     for start in range(0, tensors[0].shape[0], step):
         piece = [t[start : start + step] for t in tensors]
         yield piece, scalars
@@ -133,7 +132,7 @@ def _cut(
 def _after(
     program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """The scalars for what follows ``tensors``: random bits are numbered by element."""
+    """The scalars for the set after ``tensors``: random bits are numbered by element."""
     if not program.random:
         return scalars
     return {**scalars, NOISE[2]: scalars[NOISE[2]] + tensors[0].numel()}

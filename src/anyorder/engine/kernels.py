@@ -1,6 +1,7 @@
-"""Programs as kernels: compiled by ahead-of-time Inductor, once, and kept on disk.
+"""Compiles programs to kernels, once, with ahead-of-time Inductor, and caches them on disk.
 
-A kernel is for one set of dtypes and for every length. The next process loads it in milliseconds.
+A kernel is specific to a set of dtypes and works for every length. Later processes load it from
+disk in milliseconds.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from anyorder.engine.formats import PLAIN
 from anyorder.engine.program import NOISE, Program
 
 Kernel = Callable[[list[Tensor]], Any]
-#: Held while a kernel is made: one at a time in a process, and of two threads that need the same
-#: one the second finds it on disk.
+#: Lock for compiling: a process compiles one kernel at a time, and of two threads that need the
+#: same kernel the second loads it from disk.
 _COMPILING = threading.Lock()
-#: Wall-clock seconds of each call that made or loaded a kernel in this process.
+#: Wall-clock seconds of each kernel that was compiled or loaded in this process.
 _seconds: list[float] = []
 
 
 class EngineWarning(UserWarning):
-    """Compiled rules are not to be had on this machine; eager ones are used instead."""
+    """Rules cannot be compiled on this machine; they run eagerly instead."""
 
 
 class _Traced(torch.nn.Module):
-    """A program as a module, the form ``torch.export`` takes."""
+    """A program as a module, as ``torch.export`` requires."""
 
     def __init__(self, program: Program, count: int) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class _Traced(torch.nn.Module):
 def kernel_for(
     program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel | None:
-    """The kernel of ``program`` for these dtypes, made or found; ``None`` where impossible."""
+    """Return the kernel for these dtypes, loaded or compiled; ``None`` if impossible."""
     began = time.perf_counter()
     try:
         with _COMPILING:
@@ -70,11 +71,11 @@ def kernel_for(
 
 
 def compile_seconds() -> float:
-    """Wall-clock seconds that this process has spent on making and loading kernels."""
+    """Return the wall-clock seconds that this process has spent compiling and loading kernels."""
     return math.fsum(_seconds)
 
 
-@torch.inference_mode(False)  # export knows ordinary tensors only
+@torch.inference_mode(False)  # export supports ordinary tensors only
 def _compile(
     program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device, threads: int
 ) -> Kernel:
@@ -83,7 +84,7 @@ def _compile(
         torch.ones((), dtype=torch.int64 if name in NOISE else torch.float64, device="cpu")
         for name in program.scalars
     )
-    # One run before tracing, so that nothing is made for good inside it (tables, for example).
+    # One run before tracing, so that tracing creates no cached values (tables, for example).
     program([t[:2].clone() for t in tensors], dict(zip(program.scalars, scalars, strict=True)))
     length = torch.export.Dim("length", min=2)
     shapes = (tuple({0: length} for _ in tensors) + tuple({} for _ in scalars),)
@@ -96,7 +97,7 @@ def _compile(
         path = cache_folder() / f"{program.name}-{digest}.pt2"
         try:
             return _load(path)
-        except (OSError, RuntimeError):  # not there yet, or damaged
+        except (OSError, RuntimeError):  # missing or damaged
             _build(exported, path, threads)
             return _load(path)
 
@@ -104,7 +105,7 @@ def _compile(
 def _examples(
     program: Program, dtypes: tuple[torch.dtype, ...], device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Tensors of the shapes and dtypes that the program takes."""
+    """Example tensors of the shapes and dtypes that the program takes."""
     if not program.block:
         return tuple(torch.ones(1 << 16, dtype=dtype, device=device) for dtype in dtypes)
     made: list[Tensor] = []
@@ -112,20 +113,20 @@ def _examples(
     for form in forms:
         for part in range(form.parts):
             if len(made) < len(dtypes):
-                width = 1 if part else program.block  # scales come second, one for each block
+                width = 1 if part else program.block  # scales come second, one per block
                 made.append(torch.ones((64, width), dtype=dtypes[len(made)], device=device))
     return tuple(made)
 
 
 def _build(program: Any, path: Path, threads: int) -> None:
-    """Compile an exported program and put it in its place in one move."""
-    from torch._inductor import aoti_compile_and_package, config  # heavy; only for compiled runs
+    """Compile an exported program and move it into the cache atomically."""
+    from torch._inductor import aoti_compile_and_package, config  # slow; only for compiled runs
 
     wanted = {
         "aot_inductor.compile_wrapper_opt_level": "O0",
-        # The first rule on a machine need not wait for headers from which only later ones gain.
+        # Precompiled headers would delay the first rule and speed up only later ones.
         "aot_inductor.precompile_headers": any(path.parent.glob("*.pt2")),
-        # Processors say what they can do; this spares some of the trials that would find it out.
+        # The CPU reports its features; this avoids some trial compilations.
         "cpp.vec_isa_ok": True,
         "cpp.threads": threads,
     }
@@ -137,13 +138,13 @@ def _build(program: Any, path: Path, threads: int) -> None:
 
 
 def _has(config: Any, name: str) -> bool:
-    """Whether this version of PyTorch has a setting, named as ``group.setting``."""
+    """Whether this version of PyTorch has the setting ``group.setting``."""
     group, setting = name.split(".")
     return hasattr(getattr(config, group), setting)
 
 
 def _load(path: Path) -> Kernel:
-    from torch._inductor import aoti_load_package  # heavy; only compiled runs need it
+    from torch._inductor import aoti_load_package  # slow import; only for compiled runs
 
     if not path.exists():
         raise FileNotFoundError(path)
@@ -154,7 +155,7 @@ def _load(path: Path) -> Kernel:
 
 
 def _digest(program: Any, tensors: tuple[Tensor, ...], device: torch.device, threads: int) -> str:
-    """Names a kernel by all that it was compiled for; the code alone is silent about shapes."""
+    """Name a kernel after its code and inputs; the code alone does not determine shapes."""
     capability = (
         torch.backends.cpu.get_cpu_capability()
         if device.type == "cpu"
@@ -166,9 +167,9 @@ def _digest(program: Any, tensors: tuple[Tensor, ...], device: torch.device, thr
 
 
 def cache_folder() -> Path:
-    """Where compiled rules are kept: ``ANYORDER_CACHE``, or the user's cache folder.
+    """Return the folder of compiled rules: ``ANYORDER_CACHE``, or the user's cache folder.
 
-    The folder is readable by its owner alone, since what lies in it is executed.
+    Only its owner can access the folder, since its files are executed.
     """
     base = os.environ.get("ANYORDER_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anyorder"

@@ -1,8 +1,8 @@
-"""Many small tensors into one stretch of memory and back, in one call.
+"""Copies many small tensors to one flat tensor and back, in one call.
 
-PyTorch takes 1 to 2 us per tensor for either way, more than a rule needs for a thousand elements.
-On CPUs a few lines of C++, compiled once on a machine in a fraction of a second, copy ordinary
-contiguous tensors by their addresses. All else, and machines without a compiler, go through
+PyTorch takes 1 to 2 us per tensor in each direction, more than a rule needs for a thousand
+elements. On CPUs a few lines of C++, compiled once per machine in a fraction of a second, copy
+ordinary contiguous tensors by address. All other tensors, and machines without a compiler, use
 ``torch.cat``, which moves the same bytes.
 """
 
@@ -46,12 +46,12 @@ extern "C" void scatter(const char* flat, char* const* pieces, const int64_t* st
     std::memcpy(pieces[i], flat + starts[i] * size, (starts[i + 1] - starts[i]) * size);
 }
 """
-#: Classes of tensors whose elements lie in memory as they are.
+#: Tensor classes whose elements are stored directly in memory.
 _ORDINARY = {Tensor, nn.Parameter}
 
 
 class Pack:
-    """Where the elements of some tensors lie in one flat tensor.
+    """The positions of several tensors in one flat tensor.
 
     Args:
         sizes: elements of each tensor.
@@ -64,11 +64,11 @@ class Pack:
         self._starts = array("q", accumulate(self.sizes, initial=0))
 
     def gather(self, tensors: Sequence[Tensor], memory: int) -> Tensor:
-        """Their elements as one 1-D tensor, in memory that is kept for the next call.
+        """Copy the elements to one 1-D tensor, whose memory is reused by the next call.
 
         Args:
-            tensors: of the sizes of the pack, on one device and of one dtype.
-            memory: number of the memory; packs gathered in one thread share it.
+            tensors: tensors with the sizes of the pack, on one device and of one dtype.
+            memory: index of the memory; packs gathered in one thread share it.
         """
         flat = _kept(tensors[0], memory, self._starts[-1])
         if not self._copy("gather", flat, tensors):
@@ -81,14 +81,14 @@ class Pack:
             torch.autograd.graph.increment_version(tensors)
             return
         pieces = [p.view(t.shape) for p, t in zip(flat.split(self.sizes), tensors, strict=True)]
-        if any(map(Tensor.is_neg, tensors)):  # refused by what copies lists
+        if any(map(Tensor.is_neg, tensors)):  # the list functions do not support these tensors
             for tensor, piece in zip(tensors, pieces, strict=True):
                 tensor.copy_(piece)
         else:
             torch._foreach_copy_(tensors, pieces)  # pyright: ignore
 
     def _copy(self, way: str, flat: Tensor, tensors: Sequence[Tensor]) -> bool:
-        """Copy by address, if that is the same as copying tensors; whether it was."""
+        """Copy by address if that is equivalent to copying tensors; return whether it was."""
         copies = _native() if self.native and flat.device.type == "cpu" else None
         if (
             copies is None
@@ -112,7 +112,7 @@ class Pack:
 
 
 def _kept(like: Tensor, number: int, size: int) -> Tensor:
-    """Memory for a pack: fresh pages would cost more than the copy."""
+    """Reusable memory for a pack: new pages would cost more than the copy."""
     memory = _memory(threading.get_ident(), like.device, like.dtype, number)
     if memory.numel() < size:
         memory.resize_(size)
@@ -127,7 +127,7 @@ def _memory(thread: int, device: torch.device, dtype: torch.dtype, number: int) 
 
 @functools.cache
 def _native() -> dict[str, Any] | None:
-    """The functions of the C++ source, compiled or found; None where that is impossible."""
+    """Return the functions of the C++ source, loaded or compiled; None if impossible."""
     digest = hashlib.sha256(_SOURCE.encode()).hexdigest()[:24]
     path = cache_folder() / f"packing-{digest}.so"
     try:
@@ -152,7 +152,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _compile(path: Path) -> None:
-    """Compile the source and put it in its place in one move."""
+    """Compile the source and move the library into the cache atomically."""
     command = [os.environ.get("CXX", "c++"), "-O2", "-shared", "-fPIC"]
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         source, built = Path(scratch) / "packing.cpp", Path(scratch) / path.name

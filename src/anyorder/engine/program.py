@@ -1,21 +1,21 @@
-"""What is run on parameters: a rule, and what is read, written and decayed around it.
+"""Programs: a rule together with reading and writing of state and weight decay.
 
-A *rule* is the arithmetic of a method: a short function that works in place and element by element
-on 1-D tensors of equal length, written with plain tensor operations::
+A *rule* is the update formula of a method: a short function that works in place and elementwise on
+1-D tensors of equal length, written with basic tensor operations::
 
     def sgd_(param, velocity, grad, *, lr, momentum):
         velocity.mul_(momentum).add_(grad)
         param.sub_(lr * velocity)
 
-Tensors are positional, the ones it writes to come first; scalars are keyword-only and arrive as
-0-dim float64 tensors, so that a schedule changes their value and never the program. A rule uses
-only operations that IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons, integer and bit
-operations), never ``add(alpha=)`` or ``lerp``, which some kernels fuse: that is why eager and
-compiled runs agree bit for bit and a run may change over in the middle.
+Tensors are positional, outputs first; scalars are keyword-only and are passed as 0-dim float64
+tensors, so a schedule changes their values without recompiling. A rule uses only operations that
+IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons, integer and bit operations), never
+``add(alpha=)`` or ``lerp``, which some kernels fuse. Eager and compiled runs are therefore bitwise
+equal, and a run may switch from one to the other.
 
-What is stored in another precision is read before the rule and written after it, and weight decay
-comes in between: a :class:`Program` is a rule with these around it. Tensors in half precision are
-widened to float32 for the rule and rounded once when written back.
+A :class:`Program` contains a rule. It first reads tensors stored in another precision, then applies
+weight decay and the rule, and then writes the tensors back. Tensors in half precision are widened
+to float32 for the rule and rounded once when written back.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ from anyorder.engine.tensors import HALF
 Arithmetic = Callable[..., None]
 Decay = Literal["", "decoupled", "coupled"]
 
-#: Scalars of a program that rounds at random: two keys and the number of the first element.
+#: Scalars of a program with stochastic rounding: two keys and the index of the first element.
 NOISE = ("noise_low", "noise_high", "noise_start")
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A rule and what is done around it; equal ones are the same, from :func:`program_for`.
+    """A rule with its formats and weight decay, created by :func:`program_for`.
 
     Attributes:
-        rule: the arithmetic.
-        formats: how the leading tensors of the rule are stored (the others: as they are).
-        decay: weight decay before the rule: ``decoupled`` multiplies the first tensor by the scalar
-            ``shrink``; ``coupled`` adds ``penalty`` times it to the input at ``gradient``.
+        rule: the update rule.
+        formats: storage formats of the leading tensors of the rule (the others: unchanged).
+        decay: weight decay applied before the rule: ``decoupled`` multiplies the first tensor by
+            the scalar ``shrink``; ``coupled`` adds ``penalty`` times it to the input at
+            ``gradient``.
         gradient: position of the gradient among the rule's tensors.
     """
 
@@ -58,22 +59,22 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What the program is called in files and counts."""
+        """Name of the program in file names and counts."""
         return self.rule.__name__
 
     @functools.cached_property
     def random(self) -> bool:
-        """Whether it rounds at random."""
+        """Whether it uses stochastic rounding."""
         return any(form.random for form in self.formats)
 
     @functools.cached_property
     def block(self) -> int:
-        """Elements of a row of its tensors, which are then two-dimensional; 0 for flat ones."""
+        """Row length of its tensors if they are two-dimensional; 0 for flat ones."""
         return max((form.block for form in self.formats), default=0)
 
     @functools.cached_property
     def plain(self) -> bool:
-        """Whether all formats store values as they are."""
+        """Whether all formats store values unchanged."""
         return all(form == PLAIN for form in self.formats)
 
     @functools.cached_property
@@ -83,14 +84,14 @@ class Program:
 
     @functools.cached_property
     def scalars(self) -> tuple[str, ...]:
-        """Names of all scalars it takes, in order."""
+        """Names of all scalars of the program, in order."""
         decay = {"": (), "decoupled": ("shrink",), "coupled": ("penalty",)}[self.decay]
         return (*scalar_names(self.rule), *decay, *(NOISE if self.random else ()))
 
     def __call__(self, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
-        """Read, decay, run the rule, write, in place."""
+        """Read, apply decay and the rule, and write, in place."""
         if self.plain and HALF.isdisjoint([t.dtype for t in tensors]):
-            self._run(list(tensors), scalars)  # what is stored is what the rule works on
+            self._run(list(tensors), scalars)  # the rule works on the stored tensors directly
             return
         stored, values = self._read(tensors)
         self._run(values, scalars)
@@ -100,7 +101,7 @@ class Program:
             form.write_(stored[index], values[index], noise.get(index))
 
     def _run(self, values: list[Tensor], scalars: Mapping[str, Tensor]) -> None:
-        """Decay and the rule, in place."""
+        """Apply decay and the rule in place."""
         if self.decay == "decoupled":
             values[0].mul_(scalars["shrink"])
         elif self.decay == "coupled":
@@ -109,16 +110,16 @@ class Program:
         self.rule(*values, **{name: scalars[name] for name in self.names})
 
     def written(self, count: int) -> int:
-        """How many of the ``count`` leading tensors of its rule are written."""
+        """Return how many of the ``count`` leading tensors of its rule are outputs."""
         return max(_written(self.rule, count), self.decay == "decoupled")
 
     def changed(self, count: int) -> int:
-        """How many of the ``count`` leading tensors that it takes are written."""
+        """Return how many of its own ``count`` leading tensors are outputs."""
         written = self.written(count - _more(self.formats))
         return written + _more(self.formats[:written])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies are the same program."""
+        """Copying returns the same object."""
         return program_for, (self.rule, self.formats, self.decay, self.gradient)
 
     def _read(self, tensors: Sequence[Tensor]) -> tuple[list[Parts], list[Tensor]]:
@@ -134,7 +135,7 @@ class Program:
         return stored, values
 
     def _noise(self, like: Tensor, scalars: Mapping[str, Tensor]) -> dict[int, Tensor]:
-        """Random bits for each tensor that takes any, by position: one word serves two of them."""
+        """Random bits for each tensor that uses them, by position: two tensors share one word."""
         rounded = [index for index, form in enumerate(self.formats) if form.random]
         found: dict[int, Tensor] = {}
         for pair in range(0, len(rounded), 2):
@@ -148,19 +149,19 @@ class Program:
 def program_for(
     rule: Arithmetic, formats: tuple[Format, ...] = (), decay: Decay = "", gradient: int = 1
 ) -> Program:
-    """The program of these parts, always the same one: it is looked up by identity."""
+    """Return the program for these arguments, always the same object."""
     return Program(rule, formats, decay, gradient)
 
 
 def _more(formats: Sequence[Format]) -> int:
-    """How many more tensors are stored than there are values."""
+    """Number of stored tensors in addition to one per value tensor."""
     return sum(form.parts - 1 for form in formats)
 
 
 @functools.cache
-@torch.inference_mode(False)  # inference tensors do not say that they were written to
+@torch.inference_mode(False)  # inference tensors do not track writes
 def _written(rule: Arithmetic, count: int) -> int:
-    """How many of a rule's leading tensors it writes to, found by running it once on ones."""
+    """Return how many leading tensors a rule writes to, by running it once on ones."""
     tensors = [torch.ones(2, dtype=torch.float64, device="cpu") for _ in range(count)]
     before = [t._version for t in tensors]
     one = torch.ones((), dtype=torch.float64, device="cpu")
@@ -170,6 +171,6 @@ def _written(rule: Arithmetic, count: int) -> int:
 
 @functools.cache
 def scalar_names(rule: Arithmetic) -> tuple[str, ...]:
-    """The keyword-only arguments of a rule, in order."""
+    """Return the keyword-only arguments of a rule, in order."""
     parameters = inspect.signature(rule).parameters.values()
     return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -1,9 +1,9 @@
-"""How parameters and their state lie in memory for the engine.
+"""Memory layout of parameters and their state for the engine.
 
-Parameters of one kind make a stretch, whose state lies in flat buffers for good. In a stretch of
-large contiguous ones a program runs on each where it lies. Small or strided ones are packed: they
-and their inputs are gathered for each call and scattered after it, which costs less than a call for
-each of them.
+A stretch is a group of parameters of the same kind whose state is stored in flat buffers. In a
+stretch of large contiguous parameters, a program runs on each parameter in place. Small or strided
+parameters are packed: they and their inputs are gathered before each call and scattered after it,
+which costs less than one call per parameter.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from anyorder.model.sharding import as_sharded, local
 SMALL = {"cpu": 8_192, "cuda": 262_144}
 #: A pack holds at most this many elements.
 PACK = {"cpu": 1 << 18, "cuda": 1 << 24}
-#: A stretch of large ones takes no further parameter after this many elements.
+#: A stretch of large parameters is complete after this many elements.
 ROW = 1 << 26
-#: What the scales of a buffer are called, after the buffer.
+#: Suffix of the name of a buffer's scales.
 SCALE = ".scale"
 
 
 class _Kept:
-    """What a stretch makes once and keeps from call to call."""
+    """Values that a stretch computes once and reuses in later calls."""
 
     __slots__ = ("alone", "pack", "programs", "rows")
 
@@ -45,15 +45,15 @@ class _Kept:
 
 @dataclass(slots=True, eq=False)
 class Stretch:
-    """Parameters that are updated together, with their state as flat tensors.
+    """A group of parameters that are updated together, with their state as flat tensors.
 
     Attributes:
         params: the parameters.
-        names: what they are called.
-        formats: how each buffer is stored.
+        names: the names of the parameters.
+        formats: the storage format of each buffer.
         buffers: the stored tensors of each buffer.
         packed: whether parameters and inputs must be gathered.
-        entries: what ``optimizer.state`` holds for each parameter: step count and stored tensors.
+        entries: the ``optimizer.state`` of each parameter: step count and stored tensors.
     """
 
     params: list[Tensor]
@@ -66,11 +66,11 @@ class Stretch:
 
     @property
     def sizes(self) -> list[int]:
-        """Elements of each parameter that lie here."""
+        """Number of local elements of each parameter."""
         return [local(p).numel() for p in self.params]
 
     def fits(self) -> bool:
-        """Whether the parameters, at new places in memory, can still be updated like this."""
+        """Whether the parameters still fit this layout after they moved in memory."""
         device = next((parts[0].device for parts in self.buffers.values()), None)
         here = [local(p) for p in self.params]
         if any(t.device != (device or here[0].device) for t in here):
@@ -80,8 +80,8 @@ class Stretch:
     def views(self) -> list[dict[str, Tensor]]:
         """The stored state of each parameter, sharing memory with the flat buffers.
 
-        Values are in the shape of the parameter. Codes of 8-bit state stay in rows of blocks; their
-        scales are named after the buffer with :data:`SCALE` behind.
+        Values have the shape of the parameter. Codes of 8-bit state stay in rows of blocks; the
+        name of their scales is that of the buffer followed by :data:`SCALE`.
         """
         found: list[dict[str, Tensor]] = [{} for _ in self.params]
         for name, parts in self.buffers.items():
@@ -95,11 +95,11 @@ class Stretch:
     def program(
         self, rule: Arithmetic, buffers: tuple[str, ...], weights: Format, decay: Decay
     ) -> Program:
-        """The program that runs ``rule`` here.
+        """Return the program that runs ``rule`` on this stretch.
 
         Args:
             rule: the arithmetic.
-            buffers: those of the stretch's buffers that it takes.
+            buffers: names of the buffers that it uses.
             weights: format of the parameters.
             decay: weight decay around the rule.
         """
@@ -111,12 +111,12 @@ class Stretch:
         return made
 
     def values(self, name: str) -> list[Tensor]:
-        """One buffer of each parameter in its shape: the stored tensors, or read from them."""
+        """Return a buffer in the shape of each parameter, stored or converted."""
         flat = self.formats[name].read(self.buffers[name]).view(-1)
         return self._shaped(flat[: sum(self.sizes)])
 
     def _shaped(self, flat: Tensor) -> list[Tensor]:
-        """A flat buffer as one tensor for each parameter, sharing its memory."""
+        """Split a flat buffer into one tensor per parameter, sharing memory."""
         pieces = flat.split(self.sizes)
         return [
             as_sharded(piece.view(local(param).shape), param)
@@ -124,13 +124,13 @@ class Stretch:
         ]
 
     def fill_(self, name: str, values: Tensor) -> None:
-        """Store flat ``values`` as a buffer in blocks of the only parameter."""
+        """Store flat ``values`` as a buffer in blocks; the stretch has a single parameter."""
         form = self.formats[name]
         rows = _padded(values.float(), form.block).view(-1, form.block)
         form.write_(self.buffers[name], rows, None)
 
     def alone(self) -> list[Stretch]:
-        """The same parameters and state as one stretch each."""
+        """Split into one stretch per parameter, with the same state."""
         if self._kept.alone:
             return self._kept.alone
         found = self._kept.alone
@@ -140,7 +140,7 @@ class Stretch:
             self.params, self.names, self.sizes, entries, strict=True
         ):
             end = start + size
-            # Only stretches of a single parameter have blocks.
+            # Only stretches with a single parameter have blocks.
             buffers = {
                 name: parts if self.formats[name].block else (parts[0][start:end],)
                 for name, parts in self.buffers.items()
@@ -158,7 +158,7 @@ class Stretch:
         inputs: Sequence[Sequence[Tensor]],
         scalars: Mapping[str, Tensor],
     ) -> None:
-        """Run ``program`` on parameters, the named buffers and inputs (lists over parameters)."""
+        """Run ``program`` on parameters, named buffers and inputs (one entry per parameter)."""
         here = [local(p) for p in self.params]
         rest = [[local(t) for t in given] for given in inputs]
         if not self.packed and not program.block:
@@ -187,7 +187,7 @@ class Stretch:
         return self._kept.pack
 
     def _rows(self, buffers: tuple[str, ...]) -> list[tuple[Tensor, ...]]:
-        """The named buffers of each parameter, flat and sharing their memory."""
+        """The named buffers of each parameter, flat and sharing memory."""
         found = self._kept.rows.get(buffers)
         if found is None:
             stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
@@ -203,7 +203,7 @@ def _run_blocks(
     flat: list[Tensor],
     scalars: Mapping[str, Tensor],
 ) -> None:
-    """Run on rows of blocks; a last row that is not full is completed for the call."""
+    """Run on rows of blocks; pad an incomplete last row for the call."""
     block = program.block
     size = flat[0].numel()
     whole = size - size % block
@@ -222,15 +222,15 @@ def _run_blocks(
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """``tensor`` in one dimension, sharing its memory where a program can run on that."""
+    """Flatten ``tensor``, sharing its memory if a program can run on it."""
     flat = tensor.reshape(-1)
     return flat.resolve_neg() if flat.is_neg() else flat
 
 
 def _padded(flat: Tensor, block: int) -> Tensor:
-    """``flat`` continued with its last element to full blocks.
+    """Pad ``flat`` to full blocks with its last element.
 
-    What is repeated behaves as the element does and so changes no scale.
+    The padding has the same magnitude as that element, so it changes no scale.
     """
     missing = -flat.numel() % block
     return torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat
@@ -241,12 +241,12 @@ def stretches(
     buffers: Sequence[str],
     formats: Callable[[str, int], Format],
 ) -> list[Stretch]:
-    """Arrange parameters in stretches with zero state.
+    """Group parameters into stretches with zero state.
 
     Args:
         named: parameters by name.
         buffers: names of the buffers each of them gets.
-        formats: format of a buffer by its name and number of elements.
+        formats: returns the format of a buffer from its name and number of elements.
     """
     named = list(named)
     blocks = any(formats(name, SMALLEST_8BIT).block for name in buffers)
@@ -266,7 +266,7 @@ def stretches(
         kind = here.device.type
         small = SMALL.get(kind, SMALL["cuda"])
         large = here.numel() >= (min(small, SMALLEST_8BIT) if blocks else small)
-        # Packed together, one of two parameters in the same memory would lose its update.
+        # If two parameters that share memory were packed together, one update would be lost.
         if id(param) in shared or (large and (blocks or not _in_place(here))):
             close([(name, param)], packed=not _in_place(here))
             continue
@@ -283,7 +283,7 @@ def stretches(
 
 
 def _overlapping(params: Sequence[Tensor]) -> set[int]:
-    """Identities of the parameters that share memory with another one."""
+    """Ids of the parameters that share memory with another parameter."""
     spans: list[tuple[int, int, int]] = []
     for param in params:
         here = local(param)
@@ -307,5 +307,5 @@ def _elements(members: Iterable[tuple[str, Tensor]]) -> int:
 
 
 def _in_place(here: Tensor) -> bool:
-    """Whether a program can run on a tensor where it lies."""
+    """Whether a program can run on a tensor in place."""
     return here.is_contiguous() and not here.is_neg()

@@ -1,4 +1,4 @@
-"""Plain functions on tensors and lists of tensors that several modules share."""
+"""Functions on tensors and lists of tensors that several modules use."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HALF = frozenset({torch.bfloat16, torch.float16})
 def sqrt(x: Tensor) -> Tensor:
     """Square root, correctly rounded for float32, so that eager and compiled rules agree.
 
-    PyTorch's eager kernels on the CPU go through a vector library that is one unit in the last
-    place off now and then; NumPy and compiled rules use the processor's own instruction.
+    PyTorch's eager CPU kernels use a vector library that is sometimes off by one unit in the last
+    place; NumPy and compiled rules use the CPU's instruction.
     """
     if x.dtype is torch.float32 and x.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(np.sqrt(x.numpy()))
@@ -26,7 +26,7 @@ def sqrt(x: Tensor) -> Tensor:
 
 
 def full_precision(like: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Context in which products keep their dtype, whatever autocast is on around a step."""
+    """Context that disables autocast, so that products keep their dtype."""
     kind = like.device.type
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return contextlib.nullcontext()
@@ -34,11 +34,11 @@ def full_precision(like: Tensor) -> contextlib.AbstractContextManager[Any]:
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no element is NaN or infinite. One pass over the data, one number to the host."""
+    """Whether all elements are finite. Takes one pass and one transfer to the host."""
     if not tensors:
         return True
-    # NaN and infinities survive a sum, and a sum is the fastest pass over memory there is. Only
-    # a sum that overflows by itself calls for a second look.
+    # NaN and infinities propagate through a sum, which is the fastest pass over memory. Only a sum
+    # that overflows needs a second check.
     sums = [t.sum(dtype=torch.float32) if t.dtype in HALF else t.sum() for t in tensors]
     if len(sums) < 8 and sums[0].device.type == "cpu":
         finite = all(math.isfinite(number.item()) for number in sums)
@@ -48,10 +48,10 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def mix(x: Tensor, key: Tensor) -> Tensor:
-    """A 32-bit integer hash with full avalanche: xor-shift and multiply, twice, keyed between.
+    """A 32-bit integer hash with full avalanche: xor-shift and multiply, twice, with a key between.
 
-    Multipliers are those of the two-round hash found by Ellis (2018) by search for least bias.
-    Arithmetic shifts are masked, since torch has no logical shift of signed integers.
+    The multipliers are those of the two-round hash of Ellis (2018), chosen by search for least
+    bias. Arithmetic shifts are masked, since torch has no logical shift of signed integers.
     """
     x = x ^ ((x >> 16) & 0xFFFF)
     x = (x * 0x7FEB352D) ^ key

@@ -1,1 +1,1 @@
-"""Bridges to other libraries, each an optional extra."""
+"""Integrations with other libraries, each an optional extra."""

@@ -14,26 +14,26 @@ from anyorder.plain_function import MinimizeError, is_number
 
 
 def method(name: str, **settings: Any) -> Callable[..., Any]:
-    """A callable for ``scipy.optimize.minimize(fun, x0, method=...)``.
+    """Return a callable for ``scipy.optimize.minimize(fun, x0, method=...)``.
 
-    What scipy passes on means what it means there: ``args``, ``jac`` (a function or True), ``tol``,
-    and of ``options`` ``maxiter`` (steps; without a ``budget`` beside it the only limit) and
-    ``disp`` (write how the run ended). A callback is called with the point after each step, or,
-    if its parameter is named ``intermediate_result``, with the best point so far and its value,
-    ``x`` and ``fun``; a true answer or ``StopIteration`` stops the run. Bounds may be given if they
-    bound nothing.
+    Arguments have their usual meaning: ``args``, ``jac`` (a function or True), ``tol``, and in
+    ``options`` ``maxiter`` (number of steps; the only limit unless there is a ``budget``) and
+    ``disp`` (print how the run ended). A callback receives the point after each step, or, if its
+    parameter is named ``intermediate_result``, the best point so far and its value as ``x`` and
+    ``fun``. The run stops if it returns a true value or raises ``StopIteration``. Bounds are
+    accepted only if they are infinite.
 
     Args:
         name: a method of this package.
-        settings: its hyper-parameters and ``budget``; those given to scipy as ``options`` win.
+        settings: its hyper-parameters and ``budget``; scipy's ``options`` take precedence.
 
     Returns:
         A function that returns a ``scipy.optimize.OptimizeResult`` with ``x, fun, success, status,
-        message, nit, nfev, njev, calls``. The ``status`` is 1 where the callback stopped the run,
-        else 0 after a success (``maxiter`` used up is one) and 2 after none.
+        message, nit, nfev, njev, calls``. The ``status`` is 1 if the callback stopped the run,
+        otherwise 0 after a success (reaching ``maxiter`` counts as one) and 2 after a failure.
 
     Raises:
-        ValueError: bounds, constraints, hess or hessp were given; no method here takes them.
+        ValueError: bounds, constraints, hess or hessp were passed; no method here supports them.
 
     Example:
         >>> import numpy as np
@@ -64,14 +64,14 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
                 f"{name}: takes curvature from jac, not from hess or hessp; remove them"
             )
         chosen = {**settings, **options}
-        if not isinstance(shown := chosen.pop("disp", False), int):  # True and False are, too
+        if not isinstance(shown := chosen.pop("disp", False), int):  # a bool is an int
             raise MinimizeError(f"disp: expected True or False, got {shown!r}")
         chosen |= _limited(chosen.pop("maxiter", None), chosen.get("budget"))
         if _beside_the_value(fun, jac) and not get(name).needs & {"grad", "hessian"}:
-            jac = None  # the user cannot leave it out
+            jac = None  # minimize() always passes it
         stop = _relayed(callback)
         found = minimize(fun, x0, args, method=name, jac=jac, callback=stop, **chosen)
-        if shown:  # what the option is for
+        if shown:  # the purpose of the option
             sys.stdout.write(f"{name}: {_words(found)}\n")
         return _result(found, by_hand="ranker" in chosen)
 
@@ -79,7 +79,7 @@ def method(name: str, **settings: Any) -> Callable[..., Any]:
 
 
 def _result(found: Result, *, by_hand: bool) -> Any:
-    """A result as scipy's; where a ranker answers, the function was not asked for an order."""
+    """Convert a result to scipy's; rankings are not evaluations of the function."""
     from scipy.optimize import OptimizeResult
 
     return OptimizeResult(
@@ -100,13 +100,13 @@ def _words(found: Result) -> str:
 
 
 def _beside_the_value(fun: Any, jac: Any) -> bool:
-    """Whether ``jac`` is what scipy makes of ``jac=True``: a method of the function it passes."""
+    """Whether ``jac`` is scipy's wrapper for ``jac=True``: a method of the function it passes."""
     ours = getattr(jac, "__self__", None) is fun
     return jac is not None and ours and type(fun).__module__.startswith("scipy.")
 
 
 def _limited(maxiter: Any, budget: Budget | str | None) -> dict[str, Any]:
-    """The budget as an option, with ``maxiter`` as its limit of steps."""
+    """Return the budget as an option, with ``maxiter`` as its limit on steps."""
     if maxiter is None:
         return {} if budget is None else {"budget": budget}
     if not (is_number(maxiter) and maxiter >= 1 and float(maxiter).is_integer()):
@@ -116,12 +116,12 @@ def _limited(maxiter: Any, budget: Budget | str | None) -> dict[str, Any]:
         return {"budget": Budget(steps=steps)}
     limits = Budget.parse(budget) if isinstance(budget, str) else budget
     if not isinstance(limits, Budget):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return {"budget": limits}  # which minimize refuses, in words
+        return {"budget": limits}  # minimize() raises the error
     return {"budget": replace(limits, steps=min(steps, limits.steps or steps))}
 
 
 def _unbounded(bounds: Any) -> bool:
-    """Whether bounds are absent, or so wide that they bound nothing."""
+    """Whether bounds are absent or infinite."""
     if bounds is None:
         return True
     if hasattr(bounds, "lb"):
@@ -133,7 +133,7 @@ def _unbounded(bounds: Any) -> bool:
 
 
 def _relayed(callback: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """A callback of scipy's as one of ours."""
+    """Adapt a callback for scipy to this package."""
     if callback is None or not takes_intermediate_result(callback):
         return callback
     from scipy.optimize import OptimizeResult

@@ -1,1 +1,1 @@
-"""Things done with operators and matrices."""
+"""Algorithms on linear operators and matrices."""

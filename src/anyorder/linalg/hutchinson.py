@@ -13,10 +13,10 @@ from anyorder.points.directions import Seeded
 
 
 class Operator(Protocol):
-    """Anything with a product over lists of tensors."""
+    """A linear operator on lists of tensors."""
 
     def __matmul__(self, vector: list[Tensor], /) -> list[Tensor]:
-        """The operator applied to ``vector``."""
+        """Apply the operator to ``vector``."""
         ...
 
 
@@ -35,9 +35,9 @@ def diagonal(
     Args:
         operator: symmetric, acting on tensors shaped like ``params``.
         params: parameters by name.
-        probe: the direction of signs number ``i``.
-        probes: how many to average.
-        engine: makes the signs.
+        probe: returns sign vector number ``i``.
+        probes: number of sign vectors to average.
+        engine: generates the signs.
 
     Returns:
         One tensor per parameter. Costs ``probes`` products.

@@ -12,27 +12,27 @@ from anyorder.oracle.curvature import OutputGrad
 
 Vector = list[Tensor]
 
-#: A trial step that falls too little is halved, at most so often. Inner steps start from the length
-#: of the last one, and the first from twice the longest of the step before.
+#: A trial step with too small a decrease is halved, at most this many times. Inner steps start with
+#: the previous step size, and the first with twice the largest of the previous outer step.
 HALVINGS = 40
-#: Inner steps end where they can expect this share of the first one's fall: float32 sees no more.
+#: Inner steps end at this fraction of the first expected decrease, the resolution of float32.
 TINY = 1e-14
-#: Share of the expected fall asked of a quasi-Newton step, and pairs it remembers.
+#: Required fraction of the expected decrease of a quasi-Newton step, and its number of pairs.
 QUASI_NEWTON_FALL, PAIRS = 1e-4, 10
 
 
 class Search:
-    """Minimises ``eta S`` over displacements from the present point, where it is zero.
+    """Minimises ``eta S`` over displacements from the current point, where it is zero.
 
     Args:
-        oracle: asked for values and gradients of the surrogate.
-        found: the loss, the outputs and its gradient in them at the present point.
+        oracle: evaluates values and gradients of the surrogate.
+        found: the loss, the outputs and the gradient with respect to them at the current point.
         eta: step size in output space.
-        inner_lr: length of a plain step.
-        fall: share of the expected fall that a gradient step with a line search must reach.
+        inner_lr: step size without a line search.
+        fall: fraction of the expected decrease that a gradient step with a line search must reach.
 
     Attributes:
-        length: the longest step accepted, or None.
+        length: the largest accepted step size, or None.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Search:
         self.slope = [s * eta for s in self._wide(found.grads)]
 
     def run(self, inner: str, steps: int, trial: float) -> Vector:
-        """The displacement after ``steps`` inner steps, or after fewer that cannot be improved."""
+        """Return the displacement after ``steps`` inner steps, or fewer if no step improves it."""
         value, slope = 0.0, self.slope
         moved = [torch.zeros_like(s) for s in slope]
         least, taken, pairs = 0.0, moved, list[tuple[Vector, Vector]]()
@@ -91,7 +91,7 @@ class Search:
         size: float,
         least: float,
     ) -> float:
-        """The first of ``size``, ``size / 2``, ... that falls enough; 0 if none does."""
+        """The first of ``size``, ``size / 2``, ... with enough decrease; 0 if there is none."""
         if not fall > least:
             return 0.0
         share = QUASI_NEWTON_FALL if inner == "lbfgs" else self.fall
@@ -103,7 +103,7 @@ class Search:
         return 0.0
 
     def _wide(self, grads: Sequence[Tensor | None]) -> Vector:
-        """Gradients without gaps, half precision in float32."""
+        """Contiguous gradients, half precision as float32."""
         return [
             (torch.zeros_like(p) if g is None else g)
             .to(torch.promote_types(p.dtype, torch.float32))
@@ -115,12 +115,12 @@ class Search:
 def remember(
     pairs: list[tuple[Vector, Vector]], s: Vector, y: Vector
 ) -> list[tuple[Vector, Vector]]:
-    """The pairs with one more, if the surrogate curves upwards along it; the last ten."""
+    """Append a pair if the surrogate has positive curvature along it; keep the last ten."""
     return [*pairs, (s, y)][-PAIRS:] if _dot(s, y) > 1e-12 * _dot(y, y) else pairs
 
 
 def quasi_newton(slope: Vector, pairs: list[tuple[Vector, Vector]]) -> Vector:
-    """The L-BFGS inverse Hessian times ``slope`` (two loops; Nocedal, 1980)."""
+    """The L-BFGS inverse Hessian times ``slope`` (two-loop recursion; Nocedal, 1980)."""
     away, shares = slope, list[float]()
     for s, y in reversed(pairs):
         shares.append(_dot(s, away) / _dot(s, y))

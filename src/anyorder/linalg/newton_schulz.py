@@ -1,8 +1,8 @@
-"""Polar factors of matrices by Newton-Schulz rounds: products of matrices and nothing else.
+"""Polar factors of matrices by Newton-Schulz iterations, which use matrix products only.
 
-A round maps every singular value :math:`s` to :math:`a s + b s^3 + c s^5`. With suitable numbers a
-few rounds bring all of them near 1 and leave the singular vectors alone, which gives the orthogonal
-factor of the polar decomposition without a decomposition.
+A round maps every singular value :math:`s` to :math:`a s + b s^3 + c s^5`. With suitable
+coefficients a few rounds bring all of them near 1 and keep the singular vectors, which yields the
+orthogonal polar factor without an SVD.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from anyorder.errors import AnyOrderError
 
 Round = tuple[float, float, float]
 
-#: Jordan's numbers, the same for each of five rounds: as steep at 0 as possible, and therefore not
-#: convergent. Singular values above a hundredth of the norm end between 0.68 and 1.14.
+#: Jordan's coefficients, the same for each of five rounds: as steep at 0 as possible, and therefore
+#: not convergent. Singular values above 1% of the norm end between 0.68 and 1.14.
 JORDAN: tuple[Round, ...] = ((3.4445, -4.7750, 2.0315),) * 5
 #: The round that converges fastest once all singular values are near 1 (order three).
 CUBIC: Round = (15 / 8, -10 / 8, 3 / 8)
@@ -29,7 +29,7 @@ BATCH = 1 << 26
 
 
 class NewtonSchulzError(AnyOrderError, ValueError):
-    """Something that is not a matrix, or rounds that make no sense."""
+    """An argument that is not a matrix, or invalid rounds."""
 
 
 def newton_schulz(
@@ -43,10 +43,10 @@ def newton_schulz(
 
     Args:
         matrices: shape ``(..., rows, columns)``.
-        rounds: the numbers ``(a, b, c)`` of each round.
+        rounds: the coefficients ``(a, b, c)`` of each round.
         dtype: the precision of the products; by default bfloat16 on CUDA, elsewhere float32, and
             float64 for matrices in float64.
-        eps: Frobenius norms below this count as this; a zero matrix stays zero.
+        eps: lower bound on the Frobenius norm used for scaling; a zero matrix stays zero.
 
     Returns:
         New tensors of the same shape and dtype as ``matrices``. Costs two products of
@@ -63,7 +63,7 @@ def newton_schulz(
     wide = torch.promote_types(matrices.dtype, torch.float32)
     x = _stack(matrices).to(wide)
     x = x.mT if rows > columns else x
-    # The Frobenius norm bounds the largest singular value; it is taken in full precision.
+    # The Frobenius norm bounds the largest singular value; it is computed in full precision.
     size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
     x = (x / size.clamp(min=eps)).to(dtype or _products(wide, matrices.device))
     with full_precision(x):
@@ -75,7 +75,7 @@ def newton_schulz(
 
 
 def _products(wide: torch.dtype, device: torch.device) -> torch.dtype:
-    """The precision of the products where none is asked for."""
+    """The default precision of the products."""
     fast = device.type == "cuda" and wide is torch.float32
     return torch.bfloat16 if fast else wide
 
@@ -86,15 +86,15 @@ def newton_schulz_each(
     *,
     dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
-    """:func:`newton_schulz` of many matrices, those of equal shape and device in one batch.
+    """Apply :func:`newton_schulz` to many matrices, batching those of equal shape and device.
 
     Args:
         matrices: shapes ``(..., rows, columns)``; all leading axes are batched as well.
-        rounds: as there.
-        dtype: as there.
+        rounds: see :func:`newton_schulz`.
+        dtype: see :func:`newton_schulz`.
 
     Returns:
-        Tensors like the given ones, in their order.
+        Tensors like ``matrices``, in the same order.
     """
     alike: dict[Hashable, list[int]] = {}
     for index, matrix in enumerate(matrices):
@@ -111,12 +111,12 @@ def newton_schulz_each(
 
 
 def _stack(matrices: Tensor) -> Tensor:
-    """From ``(..., rows, columns)`` to three axes, empty ones too."""
+    """Reshape ``(..., rows, columns)`` to three axes, including empty ones."""
     return matrices.flatten(0, -3) if matrices.ndim > 2 else matrices.unsqueeze(0)
 
 
 def _batches(indices: Sequence[int], matrices: Sequence[Tensor]) -> list[list[int]]:
-    """The indices in runs of at most :data:`BATCH` elements, or of one matrix."""
+    """Split the indices into runs of at most :data:`BATCH` elements, or of one matrix."""
     runs: list[list[int]] = []
     room = 0
     for index in indices:
@@ -129,25 +129,25 @@ def _batches(indices: Sequence[int], matrices: Sequence[Tensor]) -> list[list[in
     return runs
 
 
-# Numbers for the rounds --------------------------------------------------------------------
+# Coefficients of the rounds ----------------------------------------------------------------
 
 
 @functools.cache
 def minimax_rounds(
     smallest: float = 1e-3, count: int = 5, safety: float = 1.01
 ) -> tuple[Round, ...]:
-    r"""Rounds that bring all singular values in ``[smallest, 1]`` as near to 1 as can be.
+    r"""Return the rounds that bring all singular values in ``[smallest, 1]`` closest to 1.
 
-    Each round is the odd polynomial of degree five that is nearest to 1, in the largest error, on
-    the interval that the rounds before it left; the composition of these is the best there is of
-    its kind. From 1e-3 five rounds leave errors up to 0.14 and six up to 0.004, where five of
-    Jordan's leave 0.53 and more of them never less than 0.32.
+    Each round is the odd polynomial of degree five that best approximates 1 in the maximum norm on
+    the image of the rounds before it; their composition is optimal among such compositions. From
+    1e-3 five rounds leave errors up to 0.14 and six up to 0.004; five of Jordan's leave 0.53, and
+    any number of them at least 0.32.
 
     Args:
         smallest: singular values below it stay below 1, above it they end near 1.
-        count: how many rounds.
-        safety: all rounds but the last work as if singular values were larger by this factor, so
-            that rounding in half precision does not push them out of the interval. 1 for none.
+        count: number of rounds.
+        safety: all rounds but the last assume singular values larger by this factor, so rounding in
+            half precision does not push them out of the interval. 1 turns this off.
 
     Raises:
         NewtonSchulzError: ``smallest`` not in (0, 1), no rounds, or ``safety`` below 1.
@@ -171,7 +171,7 @@ def minimax_rounds(
 
 
 def _nearest_to_one(low: float, high: float) -> Round:
-    """The odd polynomial of degree five with the least largest distance to 1 (Remez exchange)."""
+    """The minimax odd polynomial of degree five that approximates 1 (Remez exchange)."""
     if high - low < 1e-6 * high:  # too narrow for four points; the limit, scaled to its middle
         middle = (low + high) / 2
         a, b, c = CUBIC
@@ -183,7 +183,7 @@ def _nearest_to_one(low: float, high: float) -> Round:
         signs = np.array([1.0, -1.0, 1.0, -1.0])
         system = np.stack([points, points**3, points**5, signs], axis=1)
         a, b, c, new = map(float, np.linalg.solve(system, np.ones(4)))
-        # The inner extremes, where a + 3 b x^2 + 5 c x^4 vanishes.
+        # The interior extrema, where a + 3 b x^2 + 5 c x^4 vanishes.
         root = np.sqrt(max(9 * b * b - 20 * a * c, 0.0))
         inner = np.sqrt(np.sort(np.array([-3 * b - root, -3 * b + root]) / (10 * c)))
         points = np.array([low, inner[0], inner[1], high])
@@ -194,7 +194,7 @@ def _nearest_to_one(low: float, high: float) -> Round:
 
 
 def _extremes(numbers: Round, low: float, high: float) -> tuple[float, float]:
-    """The least and the largest value on the interval: both ends of the equal oscillation."""
+    """The smallest and largest value on the interval: the ends of the equioscillation."""
     a, b, c = numbers
     least = a * low + b * low**3 + c * low**5
     return least, 2.0 - least

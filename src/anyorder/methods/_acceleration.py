@@ -1,4 +1,4 @@
-"""The accelerated family in numbers: constants, promised rates, and the certificate of a run."""
+"""The accelerated methods: constants, theoretical rates, and the certificate of a run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple, get_args
 
 Form = Literal["gradient", "heavy_ball", "nesterov", "nesterov_convex", "triple_momentum"]
 FORMS: tuple[Form, ...] = get_args(Form)
-#: For which functions the rate of a form is proved.
+#: Functions for which the rate of a form is proved.
 SCOPES: Mapping[Form, str] = {
     "gradient": "strongly convex, smooth functions",
-    "heavy_ball": "quadratics only; on other strongly convex functions it may cycle for ever",
+    "heavy_ball": "quadratics only; on other strongly convex functions it may cycle forever",
     "nesterov": "strongly convex, smooth functions",
     "nesterov_convex": "convex, smooth functions",
     "triple_momentum": "strongly convex, smooth functions",
@@ -20,7 +20,7 @@ SCOPES: Mapping[Form, str] = {
 
 
 class Constants(NamedTuple):
-    """What makes a member of the family, and its rate: the factor on the error per step."""
+    """The constants of a method of the family, and its rate: the factor on the error per step."""
 
     alpha: float
     beta: float
@@ -33,8 +33,8 @@ def constants(form: Form, mu: float, smooth: float) -> Constants:
     """The constants of a form.
 
     Args:
-        form: the member of the family; ``nesterov_convex`` has beta and gamma step by step.
-        mu: strong convexity, the least curvature.
+        form: the method; for ``nesterov_convex``, beta and gamma change at each step.
+        mu: strong convexity, the smallest curvature.
         smooth: L, the largest curvature, at least ``mu``.
     """
     q = math.sqrt(mu / smooth)
@@ -55,21 +55,22 @@ def constants(form: Form, mu: float, smooth: float) -> Constants:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The rate that theory promises beside the one that was measured; print it.
+    """The theoretical and the measured rate of a run. Print it to read it.
 
     Attributes:
-        form: member of the family.
-        mu: strong convexity; ``None`` where it is not known or not used.
-        smooth: L; ``None`` while it is not known.
-        proved: whether the settings are those of the theorem: mu and L given and not estimated,
-            ``lr`` 1, gradients neither clipped nor masked.
+        form: the method.
+        mu: strong convexity; ``None`` if it is unknown or not used.
+        smooth: L; ``None`` if it is unknown.
+        proved: whether the settings satisfy the theorem: mu and L are known, not estimated, ``lr``
+            is 1, and gradients are neither clipped nor masked.
         steps: steps taken.
-        rate: promised factor on the distance to the minimum per step, in the long run; ``None``
-            where none is linear.
-        bound: of ``nesterov_convex``: c in ``f(x) - min f <= c |x_0 - x*|^2`` at the answer x, as
-            long as nothing was restarted.
+        rate: theoretical asymptotic factor on the distance to the minimum per step; ``None`` if the
+            rate is not linear.
+        bound: c in ``f(x) - min f <= c |x_0 - x*|^2`` at the answer x, for ``nesterov_convex``
+            without restarts so far.
         measured: mean factor on the norm of the gradient per step over the second half of the run.
-            The promise is the same, since that norm lies between mu and L times the distance.
+            The theoretical rate applies to it too, since that norm lies between mu and L times the
+            distance.
     """
 
     form: Form
@@ -83,7 +84,7 @@ class Certificate:
 
     @property
     def speed(self) -> float | None:
-        """Digits gained per step over those promised: 1 and more, if the promise is kept."""
+        """Ratio of measured to theoretical digits gained per step; at least 1 as proved."""
         if self.rate is None or self.measured is None or not 0.0 < self.rate < 1.0:
             return None
         return math.log(self.measured) / math.log(self.rate) if self.measured > 0.0 else math.inf

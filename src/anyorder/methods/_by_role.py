@@ -30,7 +30,7 @@ from anyorder.rules.adamw import ADAMW as RULE
 from anyorder.rules.adamw import adamw_scalars
 
 Roles = Mapping[str, str] | nn.Module | Literal["shape"] | None
-#: The label of all parameters that are not treated as matrices.
+#: The label of all parameters without a matrix update.
 ADAMW = "adamw"
 #: AdamW's rule, whose hyperparameters have other names here.
 ADAMW_RULE = replace(RULE, hypers={}, scalars=adamw_scalars("adamw_betas", "adamw_eps"))
@@ -45,13 +45,13 @@ class ByRole(Optimizer):
 
     Args:
         params: preferably a module, or any other form that methods accept.
-        roles: what the module does not say: roles by name pattern, such as ``{"out.*": "head"}``;
-            or the module itself, where ``params`` are groups of its parameters; or ``"shape"``, to
-            let the shape decide wherever no module is given.
-        options: settings of the method and those that all methods have.
+        roles: roles by name pattern, such as ``{"out.*": "head"}``, which override those of the
+            module; or the module itself, if ``params`` are groups of its parameters; or
+            ``"shape"``, to assign roles by shape if there is no module.
+        options: settings of the method and common settings of all methods.
 
     Raises:
-        RoleError: a module has no parameter for the method's own rule, and ``roles`` are not given.
+        RoleError: a module has no parameter for the method's own rule, and ``roles`` is ``None``.
     """
 
     #: The label of the rule for each role.
@@ -62,7 +62,7 @@ class ByRole(Optimizer):
         None, ge=0, unit="parameter", doc="AdamW's step size; None: a fixed share of lr"
     )
     adamw_betas: tuple[float, float] = hyper(
-        (0.9, 0.999), ge=0, lt=1, doc="AdamW's memory of mean and square"
+        (0.9, 0.999), ge=0, lt=1, doc="AdamW's decay rates of the mean and mean square"
     )
     adamw_eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to AdamW's denominator")
 
@@ -91,9 +91,9 @@ class ByRole(Optimizer):
             self._without_matrices()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; the roles of its parameters are found first."""
+        """Add a group, after assigning roles to its parameters."""
         if not isinstance(param_group, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            super().add_param_group(param_group)  # says what is expected
+            super().add_param_group(param_group)  # raises the error
         (group,) = named_groups([param_group], taken=getattr(self, "param_groups", []))
         late = {n: p for n, p in group["params"] if n not in self._assigned}
         before = self._assigned
@@ -107,31 +107,31 @@ class ByRole(Optimizer):
         made.setdefault("lr_given", plain(made["lr"]))  # schedulers write into tensors
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Directions of matrices have a size of their own; decay within them would be lost."""
+        """Matrix updates are normalised, so decay added to the gradient would have no effect."""
         if not group["decoupled_weight_decay"]:
             raise HyperError(
-                "decoupled_weight_decay: expected True; a decay added to the gradient would vanish "
-                f"where {type(self).__name__} normalises it. Leave the option out"
+                "decoupled_weight_decay: expected True; decay added to the gradient has no effect, "
+                f"since {type(self).__name__} normalises it. Leave the option out"
             )
 
     def adamw_share(self, group: Mapping[str, Any]) -> float:
-        """AdamW's share of ``lr`` where ``adamw_lr`` is not given."""
+        """Ratio of AdamW's learning rate to ``lr`` if ``adamw_lr`` is ``None``."""
         return 1.0
 
     def assignment(self, name: str) -> Assignment:
-        """The role of a parameter, and how that is known."""
+        """The role of a parameter, and how it was determined."""
         return self._assigned[name]
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
-        """The rule that a parameter's role asks for."""
-        if name not in self._assigned:  # somebody put it into the group's list
+        """The rule for a parameter's role."""
+        if name not in self._assigned:  # added to the group's list directly
             named = dict(zip(group["param_names"], group["params"], strict=True))
             late = {n: p for n, p in named.items() if n not in self._assigned}
             self._assigned = {**self._assigned, **self._found(late, {})}
         return self.rule_by_role[self._assigned[name].role]
 
     def labels(self, group: dict[str, Any]) -> list[str]:
-        """The label of each parameter; one that became a vector has another role."""
+        """The label of each parameter; the role is updated if a parameter became a vector."""
         for name, param in zip(group["param_names"], group["params"], strict=True):
             assigned = self._assigned.get(name)
             if assigned is not None and assigned.role != "vector" and param.ndim < 2:
@@ -139,29 +139,29 @@ class ByRole(Optimizer):
         return super().labels(group)
 
     def note(self, name: str, param: Tensor) -> str:
-        """Role, rule, and how the role is known."""
+        """Role, rule, and how the role was determined."""
         assigned = self._assigned[name]
         (group,) = [g for g in self.param_groups if name in g["param_names"]]
         return f"{assigned.role}: {self.label(name, group)} ({assigned.why})"
 
     def apply_adamw(self, grads: Sequence[Tensor | None]) -> None:
-        """AdamW for all that is not for the method's own rule."""
+        """Apply AdamW to all parameters that the method's own rule does not update."""
         self.apply(ADAMW_RULE, grads, label=ADAMW, lr=self.adamw_step_size)
 
     def adamw_step_size(self, group: Mapping[str, Any]) -> float:
-        """AdamW's step size beside the ``lr`` of a group."""
+        """AdamW's step size for the ``lr`` of a group."""
         own, lr = group["adamw_lr"], float(group["lr"])
         if own is None:
             return self.adamw_share(group) * lr
-        given = float(group.get("lr_given", lr))  # schedulers change lr, and mean both
+        given = float(group.get("lr_given", lr))  # schedulers change only lr
         return float(own) * (lr / given if given else 1.0)
 
     def told_enough(self) -> bool:
-        """Whether what the user says makes up for a module that is not given."""
+        """Whether ``roles`` suffice without a module."""
         return self._told is not None
 
     def without_module(self, named: Mapping[str, Tensor]) -> None:
-        """Called where nobody says what these tensors of two or more axes are for."""
+        """Warn that the roles of these tensors with two or more axes are unknown."""
         warnings.warn(
             f"{type(self).__name__} cannot tell hidden matrices from embeddings and output layers "
             f"by their shape ({', '.join(list(named)[:5])}); write {type(self).__name__}(model), "
@@ -172,19 +172,19 @@ class ByRole(Optimizer):
         )
 
     def _without_matrices(self) -> None:
-        """Nothing is for the method's own rule, and nobody said that this is meant."""
+        """Raise or warn: no parameter uses the method's own rule."""
         words = (
-            f"{type(self).__name__} finds no matrix for its own rule here: all parameters go to "
-            "AdamW. Use AdamW, or say which ones are matrices: roles={'NAME': 'matrix', ...}"
+            f"{type(self).__name__} has no matrix for its own rule: all parameters would use "
+            "AdamW. Use AdamW, or specify the matrices: roles={'NAME': 'matrix', ...}"
         )
         if self._source is not None:
-            raise RoleError(words + "; roles={} if it is meant so")
+            raise RoleError(words + "; roles={} if this is intended")
         warnings.warn(words, RoleWarning, stacklevel=3)
 
     def _found(
         self, named: dict[str, Tensor], patterns: Mapping[str, str]
     ) -> dict[str, Assignment]:
-        """The assignments of parameters, from the module, the user and the shape."""
+        """Assign roles from the module, the user's patterns and the shape."""
         found = roles_by_shape(named)
         known: dict[int, Assignment] = {}
         if self._source is not None:

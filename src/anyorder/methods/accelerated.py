@@ -1,4 +1,4 @@
-"""Gradient descent, heavy ball, Nesterov, triple momentum: constants of one recursion."""
+"""Gradient descent, heavy ball, Nesterov and triple momentum as one recursion."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from anyorder.optimizer.record import CheckpointError, number, numbers
 from anyorder.oracle import Oracle
 from anyorder.rules import Rule
 
-#: Length of a first step without L, relative to the parameters (which count as 1 at least), and
-#: the least such length in rounding errors of the parameters.
+#: Length of a first step without L, relative to the norm of the parameters (at least 1), and its
+#: minimum in rounding errors of the parameters.
 PROBE, PROBE_ROUNDING = 1e-3, 8.0
-#: A gradient longer than this share of the limit counts as clipped.
+#: A gradient with a norm above this fraction of the limit counts as clipped.
 CLIPPED = 1.0 - 1e-5
-#: Moves shorter than this many rounding errors of the parameters say nothing about curvature.
+#: Steps shorter than this many rounding errors of the parameters are not used for curvature.
 ROUNDING = 4.0
-#: A record of gradient norms of this length is thinned to every other entry.
+#: If the record of gradient norms reaches this length, every other entry is dropped.
 RECORD = 512
 
 
@@ -54,7 +54,7 @@ TAKE_MOVE = Rule(take_move_, buffers=("move",), gradient=False, ends_step=False)
 
 
 class Accelerated(Optimizer):
-    r"""The classical accelerated methods as members of one family, with a certificate.
+    r"""Classical accelerated methods as one family, with a certificate of convergence.
 
     .. math::
         y_k &= (1 + \gamma) \xi_k - \gamma \xi_{k-1}, \qquad \xi_{-1} = \xi_0 \\
@@ -62,8 +62,8 @@ class Accelerated(Optimizer):
         x_k &= (1 + \delta) \xi_k - \delta \xi_{k-1}
 
     With curvatures between :math:`\mu` and :math:`L`, :math:`q = \sqrt{\mu / L}`,
-    :math:`r = 1 - q`, and :math:`\rho` the factor on the distance to the minimum per step in the
-    long run, the members are (constants not named are zero)
+    :math:`r = 1 - q`, and :math:`\rho` the asymptotic factor on the distance to the minimum per
+    step, the methods are (other constants are zero)
 
     .. math::
         \text{gradient:} &\quad \alpha = \tfrac{2}{L + \mu},
@@ -79,29 +79,30 @@ class Accelerated(Optimizer):
             = \tfrac{t_k - 1}{t_{k+1}}, \quad f(x_k) - f^* \le \tfrac{2 L |x_0 - x^*|^2}{(k+1)^2}
 
     where :math:`t_1 = 1` and :math:`t_{k+1} = \frac12 (1 + \sqrt{1 + 4 t_k^2})`. The last one needs
-    no :math:`\mu`. With ``restart`` its momentum is reset whenever the step increases the loss,
+    no :math:`\mu`. With ``restart`` its momentum is reset if a step increases the loss,
     :math:`\nabla f(y_k)^\top (x_{k+1} - x_k) > 0`: a heuristic that usually restores a linear
-    rate. The rate of heavy ball only holds for quadratics. No member but gradient descent lowers
-    the loss at every step.
+    rate. The rate of heavy ball only holds for quadratics. Only gradient descent decreases the loss
+    at every step.
 
     During training the parameters hold :math:`y_k`. The point to evaluate is :math:`x_k`; use
     ``with optimizer.answer():``.
 
-    **Unknown constants.** A ``mu`` or ``L`` that is not given is estimated from the gradients seen:
-    the last move :math:`s = y_k - y_{k-1}` has curvature
+    **Unknown constants.** If ``mu`` or ``L`` is ``None``, it is estimated from the gradients: the
+    last step :math:`s = y_k - y_{k-1}` has curvature
     :math:`s^\top (\nabla f(y_k) - \nabla f(y_{k-1})) / |s|^2`, which lies between :math:`\mu` and
-    :math:`L`; the smallest so far stands for :math:`\mu`, the largest for :math:`L`. Curvatures
-    that are not positive, clipped gradients, and moves that go under in rounding are left out.
-    Until there is one, a step is a probe along the gradient, a thousandth of the parameters long.
-    Such estimates bound :math:`\mu` from above and :math:`L` from below, so nothing is proved for
-    them, and they presume exact gradients of one function: with batches, give ``L``. Moves of
-    gradient descent, heavy ball and triple momentum seldom show the least curvature, so estimate
-    with ``nesterov`` or ``nesterov_convex``: on a quadratic of 200 curvatures from 1 to 1,000 these
-    come to 1e-8 in 626 and 666 steps without being told anything, the others in 2,400 to 7,300.
+    :math:`L`; the smallest so far is the estimate of :math:`\mu`, the largest that of :math:`L`.
+    Curvatures that are not positive, clipped gradients, and steps close to the rounding error are
+    ignored. Until there is an estimate, steps are probes along the gradient with 1/1000 of the norm
+    of the parameters. The estimates bound :math:`\mu` from above and :math:`L` from below, so no
+    rate is proved for them. They assume exact gradients of a fixed function: with mini-batches, set
+    ``L``. Steps of gradient descent, heavy ball and triple momentum seldom reveal the smallest
+    curvature, so estimate with ``nesterov`` or ``nesterov_convex``: on a quadratic with 200
+    curvatures from 1 to 1,000, without ``mu`` and ``L``, these reach 1e-8 in 626 and 666 steps, the
+    others in 2,400 to 7,300.
 
-    State: one buffer per parameter, one more while something is estimated. Oracle calls per step:
-    1 gradient. Each step moves 20 bytes per float32 parameter and reads the gradient once more for
-    its norm, and for a restart the buffer too.
+    State: one buffer per parameter, two if a constant is estimated. Oracle calls per step:
+    1 gradient. Each step moves 20 bytes per float32 parameter and reads the gradient again for its
+    norm, and with ``restart`` the buffer too.
 
     Example:
         >>> import torch
@@ -118,9 +119,9 @@ class Accelerated(Optimizer):
         speed: 1.000 of the promise
 
     Departures from the papers:
-        ``lr`` multiplies every alpha; promises are made for 1. What is kept is the difference
-        :math:`(\xi_k - \xi_{k-1}) / \eta` and not the last point. A penalty on the weights belongs
-        into the loss, where it counts in ``mu`` and ``L``; there is no weight decay.
+        ``lr`` multiplies alpha; the theoretical rates hold for 1. The state is the difference
+        :math:`(\xi_k - \xi_{k-1}) / \eta`, not the last point. There is no weight decay: add a
+        penalty on the weights to the loss, so that ``mu`` and ``L`` include it.
 
     References:
         Parimi et al. (2025), "On the Dynamics of Acceleration in First order Gradient Methods",
@@ -140,16 +141,16 @@ class Accelerated(Optimizer):
     lr: float = hyper(
         1.0, ge=0, search="log", low=1e-2, high=1e2, doc="factor on the theoretical step size"
     )
-    form: Form = hyper("nesterov_convex", choices=FORMS, doc="member of the family")
+    form: Form = hyper("nesterov_convex", choices=FORMS, doc="method of the family")
     mu: float | None = hyper(None, gt=0, unit="gradient / parameter", doc="smallest curvature")
     L: float | None = hyper(None, gt=0, unit="gradient / parameter", doc="largest curvature")
     restart: bool = hyper(True, doc="restart nesterov_convex when a step increases the loss")
 
     def __init__(self, params: Any, **options: Any) -> None:
         self._gamma, self._t, self._restarts = 0.0, 1.0, 0
-        self._probe = 0.0  # the alpha that stands in while L is not known
-        self._curvatures: tuple[float, float] | None = None  # least and largest seen
-        self._slope: float | None = None  # of the last gradient along the last move
+        self._probe = 0.0  # the alpha to use while L is unknown
+        self._curvatures: tuple[float, float] | None = None  # smallest and largest so far
+        self._slope: float | None = None  # of the last gradient along the last step
         self._record: list[tuple[int, float]] = []
         self._every, self._now = 1, Constants(0.0, 0.0, 0.0, 0.0, 1.0)
         super().__init__(params, **options)
@@ -157,7 +158,7 @@ class Accelerated(Optimizer):
     def certificate(self) -> Certificate:
         """Return the theoretical rate for these constants and the measured one.
 
-        Ask before the run ends in rounding errors: from there on no factor is measured.
+        Call it before the run reaches rounding errors: after that, no factor can be measured.
         """
         group = self.param_groups[0]
         form: Form = group["form"]
@@ -180,7 +181,7 @@ class Accelerated(Optimizer):
         return Certificate(form, mu, smooth, proved, self.steps, rate, bound, measured)
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """``mu <= L``, and one member of the family for all parameters."""
+        """Check ``mu <= L``, and that all groups use the same method."""
         mu, smooth = group["mu"], group["L"]
         if mu is not None and smooth is not None and mu > smooth:
             raise HyperError(f"mu: expected at most L = {smooth:g}, got {mu:g}")
@@ -216,7 +217,7 @@ class Accelerated(Optimizer):
         group, before = self.param_groups[0], list[Tensor]()
         watching, clip = _estimates(group), group["clip_norm"]
         noting = self.steps % self._every == 0
-        # The norm is a pass over the gradient, made only where somebody asks for it.
+        # The norm costs a pass over the gradient, so it is computed only if it is used.
         asked = noting or watching or clip is not None or group["form"] == "nesterov_convex"
         square = self._square(grads) if asked else math.nan
         if noting:
@@ -234,7 +235,7 @@ class Accelerated(Optimizer):
         return loss
 
     def extra_state(self) -> dict[str, Any]:
-        """Momentum of the next step, curvatures seen, norms of gradients."""
+        """Momentum of the next step, curvatures, gradient norms."""
         return {
             "now": list(self._now),
             "momentum": [self._gamma, self._t, self._restarts],
@@ -246,7 +247,7 @@ class Accelerated(Optimizer):
         }
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
-        """Take over what :meth:`extra_state` saved."""
+        """Load what :meth:`extra_state` saved."""
         curvatures, slope = extra["curvatures"], extra["slope"]
         self._now = Constants(*numbers(extra, extra["now"], "now", 5))
         self._gamma, self._t, self._restarts = numbers(extra, extra["momentum"], "momentum", 3)
@@ -260,10 +261,10 @@ class Accelerated(Optimizer):
         entries = [numbers(extra, entry, "record", 2) for entry in extra["record"]]
         self._record = [(step, norm) for step, norm in entries]
 
-    # Inside --------------------------------------------------------------------------------
+    # Internals -----------------------------------------------------------------------------
 
     def _choose(self, grads: Sequence[Tensor | None], square: float) -> Constants:
-        """The constants of this step; its gamma is that of the point the step leads to."""
+        """The constants of this step; gamma is that of the next point."""
         group = self.param_groups[0]
         mu, smooth = self._known(group)
         if smooth is None:
@@ -280,14 +281,14 @@ class Accelerated(Optimizer):
         return chosen
 
     def _uphill(self, chosen: Constants, grads: Sequence[Tensor | None], square: float) -> bool:
-        """Whether the coming step of xi has a positive product with the gradient."""
+        """Whether the next step of xi has a positive inner product with the gradient."""
         if not chosen.beta:
             return False
         along = self._inner(self._values("difference"), grads)
         return chosen.beta * along > chosen.alpha * square
 
     def _known(self, group: Mapping[str, Any]) -> tuple[float | None, float | None]:
-        """The constants given, or else their estimates, in order."""
+        """The constants from the settings, or else their estimates, with ``mu <= L``."""
         least, largest = self._curvatures or (None, None)
         mu: float | None = group["mu"] if group["mu"] is not None else least
         smooth: float | None = group["L"] if group["L"] is not None else largest
@@ -296,7 +297,7 @@ class Accelerated(Optimizer):
         return (mu, max(mu, smooth)) if group["L"] is None else (min(mu, smooth), smooth)
 
     def _see(self, grads: Sequence[Tensor | None], square: float, whole: bool) -> None:
-        """Learn the curvature along the last move, and how long a probe is to be."""
+        """Update the curvatures from the last step, and the length of a probe."""
         params, moves = list(self.named_params().values()), self._values("move")
         size = math.sqrt(self._square(params))
         eps = max(torch.finfo(p.dtype).eps for p in params)
@@ -310,7 +311,7 @@ class Accelerated(Optimizer):
         self._probe = share * max(size, 1.0) / math.sqrt(square) if square > 0.0 else 0.0
 
     def _note(self, norm: float) -> None:
-        """Keep the norm of the gradient of this step; the spacing grows with the run."""
+        """Record the gradient norm of this step; entries become sparser during the run."""
         self._record.append((self.steps, norm))
         if len(self._record) == RECORD:
             self._record, self._every = self._record[::2], 2 * self._every
@@ -351,5 +352,5 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _estimates(group: Mapping[str, Any]) -> bool:
-    """Whether a constant that the form needs is not given."""
+    """Whether a constant that the form needs is ``None``."""
     return group["L"] is None or (group["mu"] is None and group["form"] != "nesterov_convex")

@@ -29,51 +29,52 @@ from anyorder.rules.lion import (
     radius_note,
 )
 
-#: The rule of each map that looks at one element at a time.
+#: The rule of each elementwise map.
 RULES: dict[str, Rule] = {"l1": SIGN, "squared": PLAIN, "huber": CLIP, "soft": LOUD}
-#: The label of parameters whose map needs the whole tensor.
+#: Label of parameters whose map needs the whole tensor.
 WHOLE = "whole"
-#: ``polar="auto"`` decomposes matrices up to this shorter side (per device type). On one core of a
-#: processor that is the faster way to any size; accelerators are good at products.
+#: ``polar="auto"`` uses the SVD for matrices up to this shorter side (per device type). On one CPU
+#: core the SVD is faster for any size; accelerators are faster at matrix products.
 EXACT_SIDE = {"cpu": 1024, "cuda": 64}
-#: Jordan's rounds lift small singular values without loss of digits; the others converge.
+#: Jordan's rounds enlarge small singular values without loss of digits; the others converge.
 ROUNDS = (*JORDAN[:1] * 9, CUBIC, CUBIC, CUBIC)
 
 
 class LionK(Optimizer):
-    r"""Lion-K: Lion with its sign exchanged for the gradient of another convex function.
+    r"""Lion-K: Lion with the sign replaced by the gradient of another convex function.
 
     .. math::
         c_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
         x_t &= (1 - \eta \lambda) x_{t-1} - \eta \nabla \kappa(c_t) \\
         m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
-    The choice of :math:`\kappa` says what decoupled weight decay :math:`\lambda` means. The method
-    minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda` with the convex conjugate
+    The choice of :math:`\kappa` determines the effect of decoupled weight decay :math:`\lambda`.
+    The method minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda` with the convex conjugate
     :math:`\kappa^*(y) = \sup_v v \cdot y - \kappa(v)`, and where :math:`\kappa` grows like a norm
     that is a constraint of radius :math:`1 / \lambda` in the dual norm:
 
-    | `kappa` | the step goes along | decay keeps to, and adds to the loss |
+    | `kappa` | direction of the step | constraint by decay; penalty added to the loss |
     |---|---|---|
     | `l1` | signs: Lion | every abs(x) <= 1/λ |
     | `l2` | c over its norm | norm of x <= 1/λ |
     | `lp` | sign(c) abs(c)^(p-1), scaled | q-norm of x <= 1/λ, where 1/p + 1/q = 1 |
-    | `squared` | c: SGD with momentum | nothing; ridge λ/2 norm² |
+    | `squared` | c: SGD with momentum | none; ridge λ/2 norm² |
     | `huber` | c / threshold, clipped to [-1, 1] | every abs(x) <= 1/λ; ridge λ threshold/2 norm² |
     | `soft` | signs where abs(c) > threshold, else 0 | every abs(x) <= 1/λ; lasso threshold norm₁ |
     | `group` | rows of c over their norms | norm of each row <= 1/λ |
     | `spectral` | U V' of c: Muon's direction | every singular value <= 1/λ |
 
-    Norms are taken of one parameter at a time. Rows belong to a parameter's first index, the
-    outputs of a layer; further indices are one. A vector is a column: its rows are its elements. A
-    step has length :math:`\eta` in the norm that decay bounds, so equal movement takes a larger
-    :math:`\eta` with `l2` and `group` than with `l1`, by the root of the number of elements or of
-    those in a row.
+    Norms are computed per parameter. Rows correspond to a parameter's first axis, the outputs of a
+    layer; further axes are flattened. A vector is a column: its rows are its elements. A step has
+    length :math:`\eta` in the norm that decay bounds. For the same movement, `l2` and `group`
+    therefore need a larger :math:`\eta` than `l1`, by the square root of the number of elements in
+    the parameter or row.
 
-    **Two phases.** Outside the ball the distance to it falls by :math:`1 - \eta \lambda` a step,
-    whatever the loss does; once inside, the weights stay. ``optimizer.bound()`` tells how far each
-    parameter is, and ``explain()`` names the radius. Inside, with the whole loss (no mini-batches),
-    constant settings and :math:`\beta_1 \le \beta_2`, a function of weights and momentum falls:
+    **Two phases.** Outside the ball the distance to it decreases by the factor :math:`1 - \eta
+    \lambda` per step, regardless of the loss; once inside, the weights stay inside.
+    ``optimizer.bound()`` returns the norm of each parameter and its radius, and ``explain()`` shows
+    the radius. Inside, with the full loss (no mini-batches), constant settings and :math:`\beta_1
+    \le \beta_2`, this function of weights and momentum decreases:
 
     .. math::
         H(x, m) = f(x) + \frac{\kappa^*(\lambda x)}{\lambda}
@@ -81,7 +82,8 @@ class LionK(Optimizer):
         \qquad c = \frac{\eta' \beta_1}{\eta' \lambda (1 - \beta_1) + 1 - \beta_2}, \quad
         \eta' = \frac{\eta}{1 - \eta \lambda}
 
-    The bracket is never negative (Fenchel and Young). With an :math:`L`-smooth loss a step obeys
+    The bracket is never negative (Fenchel and Young). With an :math:`L`-smooth loss a step
+    satisfies
 
     .. math::
         H_t - H_{t-1} \le - (1 + c \lambda) \eta' \Delta_1
@@ -90,17 +92,18 @@ class LionK(Optimizer):
 
     where :math:`\Delta_1 = (n - c_t) \cdot (\nabla \kappa(n) - \nabla \kappa(c_t))` with
     :math:`\nabla \kappa(n) = -\lambda x_t`, and :math:`\Delta_2 = (m_t - c_t) \cdot (\nabla
-    \kappa(m_t) - \nabla \kappa(c_t))`; neither is negative, as :math:`\kappa` is convex. So H falls
-    until steps of size :math:`\eta` no longer get closer. ``optimizer.lyapunov(loss)`` computes it.
+    \kappa(m_t) - \nabla \kappa(c_t))`; neither is negative, as :math:`\kappa` is convex. H
+    therefore decreases until the last term, which is due to the step size :math:`\eta`, dominates.
+    ``optimizer.lyapunov(loss)`` computes H.
 
     State: one buffer per parameter. Oracle calls per step: 1 gradient. `l1` and `squared`, `huber`
-    and `soft` move 20 bytes per float32 parameter and step; the others make tensors in between and
-    move about four times that. `spectral` also takes polar factors. ``polar="svd"`` decomposes each
-    matrix, some 20 r² c operations for sides r <= c that are hard to run in parallel.
-    ``newton-schulz`` takes twelve rounds of matrix products, 48 r² c + 24 r³ operations, which
-    bring singular values down to 1e-5 of the Frobenius norm to 1 up to rounding and leave smaller
-    ones below, so that the ball is kept. ``auto`` decomposes matrices with a side of at most 1024
-    on processors and 64 on accelerators.
+    and `soft` move 20 bytes per float32 parameter and step; the others allocate temporaries and
+    move about four times that. `spectral` also computes polar factors. ``polar="svd"`` computes the
+    SVD of each matrix, about 20 r² c operations for sides r <= c that are hard to parallelize.
+    ``newton-schulz`` uses twelve rounds of matrix products, 48 r² c + 24 r³ operations, which bring
+    singular values above 1e-5 of the Frobenius norm to 1 up to rounding. Smaller ones stay below 1,
+    so the weights stay in the ball. ``auto`` uses the SVD for matrices with a side of at most 1024
+    on CPUs and 64 on accelerators.
 
     Example:
         >>> import torch
@@ -115,13 +118,13 @@ class LionK(Optimizer):
         1.0
 
     Departures from the paper:
-        - Norms are taken parameter by parameter, not of all parameters as one vector.
-        - The Lyapunov function is derived anew, for steps whose decay comes first. For small steps
-          it is that of the flow :math:`\dot m = -\gamma (\nabla f + m)`, :math:`\dot x = \nabla
+        - Norms are computed per parameter, not of all parameters as one vector.
+        - The Lyapunov function is our derivation, for steps that apply decay first. For small steps
+          it equals that of the flow :math:`\dot m = -\gamma (\nabla f + m)`, :math:`\dot x = \nabla
           \kappa(m + \epsilon \dot m) - \lambda x` with :math:`\gamma = (1 - \beta_2) / \eta` and
-          :math:`\epsilon = (1 - \beta_1) / \gamma`, whose m is minus this one.
-        - Where :math:`\kappa` has several gradients the one of least size is taken, so what is zero
-          stays.
+          :math:`\epsilon = (1 - \beta_1) / \gamma`, whose m has the opposite sign.
+        - If :math:`\kappa` has several subgradients, the one with minimal norm is used, so zeros
+          stay zero.
 
     References:
         Chen, Liu, Liang and Liu (2023), "Lion Secretly Solves Constrained Optimization: As Lyapunov
@@ -147,7 +150,7 @@ class LionK(Optimizer):
         low=1e-3,
         high=10.0,
         unit="1 / parameter",
-        doc="one over the radius",
+        doc="decoupled weight decay: 1 / radius",
     )
     kappa: str = hyper("l1", choices=NAMES, doc="convex function whose gradient is the direction")
     p: float = hyper(1.5, ge=1, doc="exponent, for lp")
@@ -157,11 +160,11 @@ class LionK(Optimizer):
     )
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Huber's function needs a width."""
+        """Check that Huber's function has a width."""
         if group["kappa"] == "huber" and group["threshold"] == 0:
             raise HyperError(
-                "threshold: expected a value > 0 beside kappa='huber', got 0; kappa='l1' is the "
-                "limit of narrow widths"
+                "threshold: expected a value > 0 with kappa='huber', got 0; kappa='l1' is the "
+                "limit for small widths"
             )
 
     def label(self, name: str, group: Mapping[str, Any]) -> str:
@@ -179,10 +182,10 @@ class LionK(Optimizer):
         return loss
 
     def bound(self) -> dict[str, Bound]:
-        """By parameter: the norm its decay bounds, how large that is now, and the radius.
+        """Return for each parameter the norm that decay bounds, its current value, and the radius.
 
-        Outside, ``size - radius`` falls at least by the factor ``1 - lr * weight_decay`` a step.
-        Parameters without a bounded norm (`squared`) are left out.
+        Outside, ``size - radius`` decreases at least by the factor ``1 - lr * weight_decay`` per
+        step. Parameters without a bounded norm (`squared`) are omitted.
         """
         return {
             name: Bound(of.ball, float(of.dual(full(param.detach()).double())), radius(group))
@@ -191,10 +194,10 @@ class LionK(Optimizer):
         }
 
     def lyapunov(self, loss: float | Tensor) -> float:
-        """The Lyapunov function H at the present weights and momentum, see the class.
+        """Return the Lyapunov function H at the current weights and momentum; see the class.
 
         Args:
-            loss: the whole loss at the present weights.
+            loss: the full loss at the current weights.
 
         Returns:
             H in the units of the loss, computed in float64; infinite while a parameter is outside
@@ -213,7 +216,7 @@ class LionK(Optimizer):
             penalty = of.conjugate(decay * x, slack) if param.numel() and decay else 0.0
             if decay:
                 total += penalty / decay
-            else:  # none at all, or a part of the loss
+            else:  # no decay, or part of the loss
                 total += float(group["weight_decay"]) / 2 * float((x * x).sum())
             total += share * (penalty + float(of.value(m)) + decay * float((m * x).sum()))
         return total
@@ -225,7 +228,7 @@ class LionK(Optimizer):
         return radius_note(group, of.ball) if of.dual is not None else ""
 
     def _members(self) -> list[tuple[str, Tensor, dict[str, Any], Kappa]]:
-        """Names, trainable parameters, their groups and functions."""
+        """Yield names, trainable parameters, their groups and functions."""
         return [
             (name, param, group, _kappa(group))
             for group in self.param_groups
@@ -234,7 +237,7 @@ class LionK(Optimizer):
         ]
 
     def _directions(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """What to move along, for parameters whose map needs the whole tensor."""
+        """The directions for parameters whose map needs the whole tensor."""
         memory = self.buffer("exp_avg")
         found: list[Tensor | None] = [None] * len(grads)
         large: dict[int, Tensor] = {}
@@ -266,7 +269,7 @@ def _exact(polar: str, momentum: Tensor) -> bool:
 
 
 def _factors(matrices: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Polar factors by products alone, in the precision of each matrix."""
+    """Polar factors by matrix products, in the precision of each matrix."""
     found: dict[int, Tensor] = {}
     for dtype in {m.dtype for m in matrices.values()}:
         places = [place for place, m in matrices.items() if m.dtype is dtype]
@@ -277,7 +280,7 @@ def _factors(matrices: dict[int, Tensor]) -> dict[int, Tensor]:
 
 
 def _scaled(momentum: Tensor) -> Tensor:
-    """With a largest element of 1, lest squares of tiny or huge ones leave the range."""
+    """Scale the largest element to 1, so that squares neither underflow nor overflow."""
     if not momentum.numel():
         return momentum
     largest = momentum.abs().amax()
@@ -285,7 +288,7 @@ def _scaled(momentum: Tensor) -> Tensor:
 
 
 def _mixture(group: dict[str, Any], param: Tensor, exp_avg: Tensor, grad: Tensor) -> Tensor:
-    """The mixture of memory and gradient, with the decay in the gradient where it is coupled."""
+    """The mean of momentum and gradient, with the decay in the gradient if it is coupled."""
     grad = grad.to(exp_avg.dtype)
     if group["weight_decay"] and not group["decoupled_weight_decay"]:
         grad = grad + param.to(exp_avg.dtype) * group["weight_decay"]

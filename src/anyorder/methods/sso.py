@@ -1,4 +1,4 @@
-"""SSO: several model steps per gradient of the loss, on a surrogate in output space."""
+"""SSO: several model steps per loss gradient, on a surrogate in output space."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ class SSO(Optimizer):
     r"""SSO: several model steps per loss gradient, for losses that are expensive to differentiate.
 
     The loss is a mean over samples, :math:`f(w) = \frac1b \sum_i \ell_i(z_i(w))`, of model outputs
-    :math:`z_i`. A step computes one gradient in output space,
+    :math:`z_i`. Each step computes one gradient in output space,
     :math:`G_i = \nabla \ell_i(z_i(w_t))`, and then takes ``inner_steps`` deterministic steps on
 
     .. math::
         S(w) = \frac1b \sum_i \left[ \langle G_i, z_i(w) \rangle
                + \frac{1}{2 \eta_t} \left| z_i(w) - z_i(w_t) \right|^2 \right]
 
-    which needs the model but not the loss. With :math:`\eta = 1/L`, :math:`L` the smoothness
-    of :math:`\ell_i` (1/4 for logistic, 1/2 for softmax, 1 for squared error), and the whole data
-    as a batch, :math:`f(w_t) + S(w) - S(w_t)` is never below :math:`f(w)`; larger :math:`\eta` is
-    often faster. Many inner steps approach the regression of the outputs on
+    which requires the model but not the loss. With :math:`\eta = 1/L`, :math:`L` the smoothness
+    of :math:`\ell_i` (1/4 for logistic, 1/2 for softmax, 1 for squared error), and full batches,
+    :math:`f(w_t) + S(w) - S(w_t)` is never below :math:`f(w)`; larger :math:`\eta` is often faster.
+    Many inner steps approach the regression of the outputs on
     :math:`z(w_t) - \eta_t G`: gradient descent in output space, projected onto the outputs that the
     model can represent.
 
     Inner steps minimise :math:`\eta_t S`, whose curvature does not depend on :math:`\eta_t`. One
-    inner step with ``inner="gd"`` is stochastic gradient descent of step size ``lr * inner_lr``,
-    bit for bit. ``armijo`` is gradient descent with a backtracking line search, ``lbfgs`` a
-    quasi-Newton method with one.
+    inner step with ``inner="gd"`` is bitwise equal to stochastic gradient descent with step size
+    ``lr * inner_lr``. ``armijo`` is gradient descent with a backtracking line search, ``lbfgs`` a
+    quasi-Newton method with a line search.
 
     The closure is a ``Composite(lambda: model(x), lambda z: criterion(z, y))``.
-    Outputs may have any shape; all axes but the last count samples, over which the loss is to be a
-    mean. The gain is in the number of ``output_grads`` in the ledger. It is large where batches are
-    (nearly) the whole data and small under batch noise, since the inner steps then fit the noise.
+    Outputs may have any shape; all axes but the last are sample axes, over which the loss must be a
+    mean. SSO saves ``output_grads`` in the ledger. It saves many with (nearly) full batches and few
+    with noisy batches, since the inner steps then fit the noise.
 
-    State: none per parameter, one number in all (an inner step size); during a step one
-    displacement per parameter, with ``lbfgs`` up to 20 more. Oracle calls per step: 1 output_grad,
-    ``inner_steps`` gradients of the model, and with a line search one value per trial. Weights
-    only change when the step is complete, so a step that fails changes nothing.
+    State: one number (an inner step size), none per parameter; during a step one displacement per
+    parameter, with ``lbfgs`` up to 20 more. Oracle calls per step: 1 output_grad, ``inner_steps``
+    gradients of the model, and with a line search one value per trial. Weights change only when the
+    step is complete, so a step that fails changes nothing.
 
-    Departures from the paper: rejected trial steps are halved where the authors' code multiplies by
-    0.9, and the first trial of a step is twice the longest length accepted in the step before,
-    where theirs is 18 in each; between inner steps lengths do not grow. The authors'
-    code minimises the mean of :math:`G z / c + (z - z_t)^2` over samples and classes, so their
+    Departures from the paper: rejected trial steps are halved; the authors' code multiplies by 0.9.
+    The first trial of a step is twice the largest step size accepted in the previous step; theirs
+    is always 18. Step sizes do not grow between inner steps. The authors' code minimises the mean
+    of :math:`G z / c + (z - z_t)^2` over samples and classes, so their
     :math:`c` is :math:`1/(2\eta)`.
 
     Example:
@@ -104,8 +104,8 @@ class SSO(Optimizer):
         super().__init__(params, **options)
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """One surrogate serves all groups, so nothing can differ between them."""
-        why = "one surrogate serves all groups"
+        """Check that all groups are equal, since they share one surrogate."""
+        why = "all groups share one surrogate"
         same_in_all_groups(self.hypers, group, self.param_groups, why)
 
     def extra_state(self) -> dict[str, Any]:
@@ -113,12 +113,12 @@ class SSO(Optimizer):
         return {"length": self._length}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
-        """Take over the inner step size."""
+        """Load the inner step size."""
         length = extra["length"]
         self._length = None if length is None else number(extra, length, "length", least=0.0)
 
     def update(self, oracle: Oracle) -> Tensor:
-        """One gradient in output space, ``inner_steps`` steps of the model, one move."""
+        """Compute one gradient in output space, take ``inner_steps`` model steps, and update."""
         group, found = self.param_groups[0], oracle.output_grad()
         search = Search(
             oracle, found, self._eta(group), float(group["inner_lr"]), float(group["armijo"])
@@ -131,7 +131,7 @@ class SSO(Optimizer):
         return found.loss
 
     def _eta(self, group: dict[str, Any]) -> float:
-        """The step size in output space of the present step, counted from 1."""
+        """The step size in output space at this step, counted from 1."""
         rates = {float(other["lr"]) for other in self.param_groups}
         if len(rates) > 1:
             raise HyperError(f"lr: expected one value for all groups, got {sorted(rates)}")

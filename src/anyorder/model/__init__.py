@@ -1,1 +1,1 @@
-"""What is known of a user's model: parameters and their names, roles, embeddings, sharding."""
+"""Parameters of a user's model: names, roles, embeddings, sharding."""

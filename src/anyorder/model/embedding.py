@@ -1,4 +1,4 @@
-"""The embedding layer that belongs to 8-bit state."""
+"""The embedding layer for training with 8-bit state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class StableEmbedding(nn.Embedding):
-    """An embedding whose outputs are normalised and whose optimizer state stays in 32 bits.
+    """An embedding with normalised outputs and 32-bit optimizer state.
 
-    Gradients of token embeddings are rare and of very different sizes, which 8-bit state suffers
-    from more than from anything else. Weights start uniform after Xavier instead of normal, layer
-    normalisation follows before positions are added, and an optimizer that is given the module
-    keeps the state of these weights in float32 whatever its option ``state`` says.
+    Gradients of token embeddings are sparse and vary widely in size, which is the main cause of
+    instability with 8-bit state. Weights are initialised with Xavier uniform instead of normal, and
+    layer normalisation is applied before positions are added. An optimizer of the module keeps the
+    state of these weights in float32, whatever its option ``state``.
 
     Args:
         num_embeddings: size of the vocabulary.
@@ -41,7 +41,7 @@ class StableEmbedding(nn.Embedding):
         self.norm = nn.LayerNorm(embedding_dim, device=self.weight.device, dtype=self.weight.dtype)
 
     def reset_parameters(self) -> None:
-        """Xavier's uniform start; the padding token, if there is one, at zero."""
+        """Initialise with Xavier uniform; the padding token, if there is one, with zeros."""
         nn.init.xavier_uniform_(self.weight)
         if self.padding_idx is not None:
             with torch.no_grad():
@@ -53,7 +53,7 @@ class StableEmbedding(nn.Embedding):
 
 
 def exempt(module: nn.Module | None) -> set[int]:
-    """Identities of the weights whose state is to stay in float32."""
+    """Ids of the weights whose state must stay in float32."""
     if module is None:
         return set()
     return {

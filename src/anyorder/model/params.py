@@ -1,4 +1,4 @@
-"""Parameters as users give them, turned into named groups."""
+"""Converts parameters in any accepted form to named groups."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from torch import Tensor, nn
 
 from anyorder.errors import AnyOrderError
 
-#: What torch calls a module inside a wrapper: ``torch.compile``, FSDP, activation checkpointing.
-#: Nobody else uses these names, so they can be told from a name alone.
+#: Names that torch uses for a module inside a wrapper: ``torch.compile``, FSDP, activation
+#: checkpointing. They are unique to wrappers, so a name alone identifies them.
 _INSIDE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-_UNORDERED = "parameters need an order to be found again; pass a list, not a set"
+_UNORDERED = "expected parameters in a fixed order; pass a list, not a set"
 
 
 class ParamsError(AnyOrderError, ValueError):
-    """Parameters a method cannot take."""
+    """Parameters that a method does not support."""
 
 
 class ParamsTypeError(AnyOrderError, TypeError):
-    """Something that is not a collection of parameters."""
+    """An argument that is not a collection of parameters."""
 
 
 def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Groups of named parameters from a module, tensors, named tensors or groups of these.
+    """Return groups of named parameters from a module, tensors, named tensors or groups of these.
 
     Args:
-        params: as the user gave them; groups may also be those of another optimizer, whose
+        params: parameters in any accepted form, including the groups of another optimizer, whose
             ``param_names`` are kept.
-        taken: groups that exist already; their parameters and names may not come again.
+        taken: existing groups, whose parameters and names must not be repeated.
 
     Returns:
-        Groups whose ``params`` is a list of ``(name, tensor)``, with all other keys as given.
+        Groups whose ``params`` is a list of ``(name, tensor)``, with all other keys unchanged.
 
     Raises:
-        ParamsError: empty, repeated, not floating, complex, sparse, not leaves, some of a group
-            without a name.
-        ParamsTypeError: not parameters at all.
+        ParamsError: parameters are empty, repeated, not floating-point, complex, sparse or not
+            leaves, or only some of a group have names.
+        ParamsTypeError: ``params`` has an unsupported type.
     """
     seen = {id(p) for group in taken for p in group["params"]}
     names = {name for group in taken for name in group.get("param_names", ())}
@@ -76,11 +76,11 @@ def named_groups(params: Any, taken: Sequence[Mapping[str, Any]] = ()) -> list[d
 
 
 def module_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters of a module by the names they have before wrappers are put around its parts.
+    """Return the parameters of a module by the names they have without wrappers.
 
     Wrappers are ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``,
-    ``FullyShardedDataParallel`` and activation checkpointing, so a checkpoint fits with and
-    without them.
+    ``FullyShardedDataParallel`` and activation checkpointing. Checkpoints are therefore the same
+    with and without them.
     """
     parallel = {
         f"{path}.module".lstrip(".")
@@ -91,7 +91,7 @@ def module_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside all wrappers that are put around the whole of it."""
+    """The module inside all of its outer wrappers."""
     names = ("module",) if isinstance(module, _PARALLEL) else _INSIDE
     inside = dict(module.named_children())
     for name in names:
@@ -101,9 +101,9 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _unwrapped_name(name: str, parallel: Collection[str] = ()) -> str:
-    """``name`` without the steps into wrappers; ``parallel`` are paths of what is in parallel ones.
+    """Remove wrappers from ``name``; ``parallel`` contains paths of modules in parallel wrappers.
 
-    In a name alone ``module`` may be a user's own, and stays.
+    Without such a path, ``module`` may be the user's own name and is kept.
     """
     *words, last = name.split(".")
     kept = [
@@ -115,9 +115,10 @@ def _unwrapped_name(name: str, parallel: Collection[str] = ()) -> str:
 
 
 def _named(params: Any, names: Any, taken: Collection[str]) -> list[tuple[str, Tensor]]:
-    """Pairs from the ``params`` of a group and its ``param_names``, where it has them.
+    """Return pairs from the ``params`` of a group and its ``param_names``, if any.
 
-    The others are called after their place, or the next one that is free: groups may be removed.
+    Parameters without a name are numbered by position, or by the next free number, since groups may
+    be removed.
     """
     entries = _entries(params)
     if names is not None:
@@ -162,7 +163,7 @@ def _is_pair(entry: Any) -> bool:
 
 
 def _with_names(entries: Sequence[Any], names: Any) -> list[Any]:
-    """The parameters of a group with its ``param_names``, as the groups of an optimizer have."""
+    """Combine the parameters of a group with its ``param_names``."""
     if not isinstance(names, (list, tuple)):
         raise ParamsTypeError(
             f"param_names: expected a list of names, got {type(names).__name__}; write one name "
@@ -188,17 +189,17 @@ def _with_names(entries: Sequence[Any], names: Any) -> list[Any]:
 def _check(name: str, param: Tensor, seen: set[int], names: set[str]) -> None:
     if id(param) in seen:
         raise ParamsError(
-            f"{name} is given twice; tied parameters are one parameter, pass it once "
+            f"{name} appears twice; tied parameters are one parameter, pass it once "
             "(model.parameters() does)"
         )
     if name in names:
-        raise ParamsError(f"two parameters are called {name!r}; names must differ")
+        raise ParamsError(f"two parameters have the name {name!r}; names must be unique")
     if param.is_complex():
         raise ParamsError(
             f"{name} is complex; expected real parameters. Keep torch.view_as_real(z) as the "
             "parameter and use torch.view_as_complex on it in the model"
         )
-    # A module's whole-number parameters are quantised weights, frozen for good and left alone.
+    # A module's integer parameters are quantised weights, which are always frozen and skipped.
     if not param.is_floating_point() and not isinstance(param, nn.Parameter):
         raise ParamsError(f"{name} has dtype {param.dtype}; expected a floating-point parameter")
     if param.layout is not torch.strided:

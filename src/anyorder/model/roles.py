@@ -1,8 +1,8 @@
-"""What each parameter of a module is for: hidden matrix, embedding, output layer, vector.
+"""Roles of a module's parameters: hidden matrix, embedding, output layer, vector.
 
-Methods that treat matrices as matrices (orthogonalised, normalised by rows) must know which of the
-two-dimensional tensors are linear maps between hidden layers, and which are tables or the output
-layer. The module knows most of it: types of layers, shared weights, names.
+Methods with a matrix update (orthogonalised, normalised by rows) must know which of the
+two-dimensional tensors are linear maps between hidden layers, and which are embeddings or the
+output layer. Most of this follows from the module: types of layers, shared weights, names.
 
 Example:
     >>> from torch import nn
@@ -36,12 +36,12 @@ ROLES: tuple[Role, ...] = get_args(Role)
 #: The roles of linear maps between hidden layers.
 HIDDEN: tuple[Role, ...] = ("matrix", "convolution")
 
-#: Names of output layers that are clear wherever they stand outside a repeated block.
+#: Names that mark an output layer anywhere outside a repeated block.
 _HEADS = {
     "head", "heads", "lm_head", "classifier", "score", "cls", "embed_out", "logits",
     "output_layer", "output_projection", "unembed", "unembedding",
 }  # fmt: skip
-#: Names that mean the output layer as the first part of a path only.
+#: Names that mark an output layer only as the first part of a path.
 _FIRST_HEADS = {"fc", "out", "output", "readout"}
 _TABLE = re.compile(r"(^|_)(pos|position|positional|embed|embedding|emb|token|tokens|table)(_|$)")
 _MATRIX = re.compile(r"weight|proj|kernel|(^|_)w\d*(_|$)", re.IGNORECASE)
@@ -49,29 +49,29 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)  # pyright
 
 
 class RoleError(AnyOrderError, ValueError):
-    """A role that does not exist or that a parameter cannot have, or a pattern for nothing."""
+    """An unknown role, one that a parameter cannot have, or a pattern without a match."""
 
 
 class RoleTypeError(AnyOrderError, TypeError):
-    """Something that says nothing about roles."""
+    """A ``roles`` argument of an unsupported type."""
 
 
 class RoleWarning(UserWarning):
-    """A role that was guessed, or that goes against what the module says."""
+    """A role that is a guess, or that contradicts the module."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One parameter's place in the model."""
+    """The role of one parameter in the model."""
 
     role: Role
-    #: In words, how that is known.
+    #: How the role was determined, in words.
     why: str
     #: The axis along which output units are counted.
     output: int = 0
     #: How many matrices are stacked along that axis (packed projections).
     pieces: int = 1
-    #: Whether this is a guess that users should look at.
+    #: Whether this is a guess that users should check.
     unsure: bool = False
 
 
@@ -85,25 +85,25 @@ class _Place:
 def find_roles(
     module: nn.Module, patterns: Mapping[str, str] | None = None, *, guess: bool = True
 ) -> dict[str, Assignment]:
-    """Tell the role of every parameter of ``module``.
+    """Return the role of every parameter of ``module``.
 
-    The output layer is, by the first of these that answers: a matrix shared with an embedding
-    (``tied``), what ``get_output_embeddings()`` returns, a customary name (``head``, ``lm_head``,
-    ``classifier``, ...), the one linear layer with as many outputs as an embedding has rows, the
-    last linear layer in order of definition.
+    The output layer is the first match among: a matrix shared with an embedding (``tied``), what
+    ``get_output_embeddings()`` returns, a common name (``head``, ``lm_head``, ``classifier``, ...),
+    the one linear layer with as many outputs as an embedding has rows, and the last linear layer in
+    order of definition.
 
     Args:
-        module: a model; wrappers such as ``DistributedDataParallel`` are looked through.
+        module: a model; wrappers such as ``DistributedDataParallel`` are skipped.
         patterns: roles by name pattern, such as ``{"blocks.*.gate": "vector"}``; the last pattern
-            that matches a name wins over what was found. Who names a ``head`` or a ``tied`` matrix
-            names all of them.
-        guess: whether to look for the output layer, where no weight is shared.
+            that matches a name overrides the detected role. If any pattern has the role ``head`` or
+            ``tied``, patterns must name all such matrices.
+        guess: whether to search for the output layer if no weight is shared.
 
     Returns:
-        Assignments by the names that the parameters have before wrappers, in their order.
+        Assignments by parameter name (without wrappers), in order.
 
     Raises:
-        RoleError: an unknown role, one that the parameter cannot have, or a pattern without match.
+        RoleError: a role is unknown or impossible for the parameter, or a pattern has no match.
     """
     core = unwrapped(module)
     named = dict(module_parameters(module))
@@ -117,12 +117,12 @@ def find_roles(
 
 
 def names_head(patterns: Mapping[str, str]) -> bool:
-    """Whether the user says what the output layer is."""
+    """Whether the user names the output layer."""
     return bool({"head", "tied"} & set(patterns.values()))
 
 
 def roles_by_shape(named: Mapping[str, Tensor]) -> dict[str, Assignment]:
-    """Roles told by shape alone: two axes or more are a matrix, the rest are vectors."""
+    """Assign roles by shape alone: tensors with two or more axes are matrices, others vectors."""
     return {
         name: Assignment("matrix", "by its shape")
         if _axes(param) > 1
@@ -134,10 +134,10 @@ def roles_by_shape(named: Mapping[str, Tensor]) -> dict[str, Assignment]:
 def with_patterns(
     found: Mapping[str, Assignment], named: Mapping[str, Tensor], patterns: Mapping[str, str]
 ) -> dict[str, Assignment]:
-    """The assignments, changed where the user says otherwise.
+    """Return the assignments with the user's changes.
 
     Warns:
-        RoleWarning: an embedding or output layer is to be treated as a hidden matrix.
+        RoleWarning: an embedding or output layer is treated as a hidden matrix.
 
     Raises:
         RoleError: see :func:`find_roles`.
@@ -149,7 +149,7 @@ def with_patterns(
         names = fnmatch.filter(changed, pattern)
         if not names:
             raise RoleError(
-                f"roles[{pattern!r}]: no parameter has such a name; names are "
+                f"roles[{pattern!r}]: no parameter name matches; names are "
                 f"{', '.join(list(changed)[:8])}{', ...' * (len(changed) > 8)}"
             )
         for name in names:
@@ -158,7 +158,7 @@ def with_patterns(
 
 
 def as_matrices(tensor: Tensor, assigned: Assignment) -> Tensor:
-    """The tensor as the matrices it stands for, of shape ``(pieces, outputs, inputs)``."""
+    """View the tensor as its matrices, of shape ``(pieces, outputs, inputs)``."""
     rows = tensor.movedim(assigned.output, 0).flatten(1)
     return rows.reshape(assigned.pieces, rows.shape[0] // assigned.pieces, rows.shape[1])
 
@@ -169,21 +169,21 @@ def from_matrices(matrices: Tensor, like: Tensor, assigned: Assignment) -> Tenso
     return matrices.reshape(turned.shape).movedim(0, assigned.output)
 
 
-# Inside ------------------------------------------------------------------------------------
+# Internals ---------------------------------------------------------------------------------
 
 
 def _places(core: nn.Module) -> dict[int, list[_Place]]:
-    """Where each parameter hangs, shared ones at each of their places."""
+    """The places of each parameter; shared ones have several."""
     places: dict[int, list[_Place]] = {}
     for path, owner in core.named_modules():
-        # Shared ones at every place, and those of this module alone.
+        # Including duplicates of shared parameters, and of this module only.
         for attribute, param in owner.named_parameters(recurse=False, remove_duplicate=False):
             places.setdefault(id(param), []).append(_Place(path, owner, attribute))
     return places
 
 
 def _assigned(param: Tensor, places: list[_Place]) -> Assignment:
-    """The role a parameter has by its layer, output layers aside."""
+    """The role of a parameter according to its layer, ignoring output layers."""
     place = places[0]
     owner, attribute = place.owner, place.attribute
     kind = type(owner).__name__
@@ -202,7 +202,7 @@ def _assigned(param: Tensor, places: list[_Place]) -> Assignment:
             "matrix", f"packed gates of {kind}", pieces=len(param) // owner.hidden_size
         )
     if _axes(param) < 2:
-        return Assignment("vector", f"{attribute} of {kind}, all along one axis")
+        return Assignment("vector", f"{attribute} of {kind}, with one axis longer than 1")
     if _TABLE.search(attribute):
         return Assignment("embedding", f"{attribute} of {kind}, by its name", output=param.ndim - 1)
     if isinstance(owner, nn.Bilinear):
@@ -213,7 +213,7 @@ def _assigned(param: Tensor, places: list[_Place]) -> Assignment:
 
 
 def _axes(param: Tensor) -> int:
-    """How many axes are longer than one."""
+    """Number of axes longer than one."""
     return sum(size != 1 for size in param.shape)
 
 
@@ -222,7 +222,7 @@ def _is_table(place: _Place) -> bool:
 
 
 def _linear(place: _Place) -> bool:
-    """Whether this is the weight of a linear layer, of torch or of another library."""
+    """Whether this is the weight of a linear layer of torch or another library."""
     owner = place.owner
     return place.attribute == "weight" and (
         isinstance(owner, nn.Linear)
@@ -232,7 +232,7 @@ def _linear(place: _Place) -> bool:
 
 
 def _output_axis(owner: nn.Module) -> int:
-    """Linear layers keep (outputs, inputs); GPT-2's Conv1D keeps (inputs, outputs)."""
+    """Linear layers store (outputs, inputs); GPT-2's Conv1D stores (inputs, outputs)."""
     return int(type(owner).__name__ == "Conv1D")
 
 
@@ -257,7 +257,7 @@ def _heads(
     }
     told = _told_head(core, linear)
     if told is not None:
-        return {told: _head(linear[told], "get_output_embeddings() names it")}
+        return {told: _head(linear[told], "returned by get_output_embeddings()")}
     for candidates in (linear, _kernels(places)):
         named = _named_heads(core, candidates)
         if named:
@@ -281,7 +281,7 @@ def _head(place: _Place, why: str, *, unsure: bool = False) -> Assignment:
 
 
 def _told_head(core: nn.Module, linear: Mapping[int, _Place]) -> int | None:
-    """What the model itself calls its output layer, as models of transformers do."""
+    """The output layer according to the model, as in the transformers library."""
     ask: Any = getattr(core, "get_output_embeddings", None)
     layer = ask() if callable(ask) else None
     key = id(getattr(layer, "weight", None))
@@ -289,7 +289,7 @@ def _told_head(core: nn.Module, linear: Mapping[int, _Place]) -> int | None:
 
 
 def _named_heads(core: nn.Module, candidates: Mapping[int, _Place]) -> list[int]:
-    """Layers with a customary name; of each container, the last one."""
+    """Layers with a common name; the last one of each container."""
     last: dict[str, int] = {}
     for key, place in candidates.items():
         container = _head_container(core, place.path)
@@ -299,7 +299,7 @@ def _named_heads(core: nn.Module, candidates: Mapping[int, _Place]) -> list[int]
 
 
 def _head_container(core: nn.Module, path: str) -> str | None:
-    """The part of a path that is called like an output layer, outside repeated blocks."""
+    """The part of a path that has the name of an output layer, outside repeated blocks."""
     words = path.split(".")
     for depth, word in enumerate(words):
         if word.isdigit():
@@ -313,7 +313,7 @@ def _head_container(core: nn.Module, path: str) -> str | None:
 
 
 def _head_by_order(core: nn.Module, candidates: Mapping[int, _Place]) -> dict[int, Assignment]:
-    """The one layer with as many outputs as there are tokens, else the last one defined."""
+    """The only layer with as many outputs as there are tokens, otherwise the last one defined."""
     if not candidates:
         return {}
     tables = [m for m in core.modules() if isinstance(m, nn.Embedding)]
@@ -327,11 +327,11 @@ def _head_by_order(core: nn.Module, candidates: Mapping[int, _Place]) -> dict[in
     return {key: _head(candidates[key], "the last one defined", unsure=unsure)}
 
 
-# What users say ----------------------------------------------------------------------------
+# Roles set by users ------------------------------------------------------------------------
 
 
 def _stated(name: str, param: Tensor, found: Assignment, role: Role) -> Assignment:
-    """The role a user asks for, checked."""
+    """Validate the role that a user sets."""
     if role != "vector" and param.ndim < 2:
         raise RoleError(
             f"{name} has shape {tuple(param.shape)} and cannot be a {role}; only tensors of two or "
@@ -340,7 +340,7 @@ def _stated(name: str, param: Tensor, found: Assignment, role: Role) -> Assignme
     if role in HIDDEN and found.role in ("embedding", "head", "tied"):
         warnings.warn(
             f"{name} is treated as a hidden {role}, but the module says {found.role} "
-            f"({found.why}); such layers usually do better by themselves",
+            f"({found.why}); such layers usually train better with their own rule",
             RoleWarning,
             stacklevel=5,
         )
@@ -350,30 +350,30 @@ def _stated(name: str, param: Tensor, found: Assignment, role: Role) -> Assignme
     if role == "embedding":
         output = param.ndim - 1
     return Assignment(
-        role, "as you say", output=output, pieces=found.pieces if role in HIDDEN else 1
+        role, "set by roles", output=output, pieces=found.pieces if role in HIDDEN else 1
     )
 
 
 def unsure(assignments: Mapping[str, Assignment]) -> Iterator[str]:
-    """What should be looked at, one remark for each guess."""
+    """Return one remark for each guess that users should check."""
     for name, assigned in assignments.items():
         if not assigned.unsure:
             continue
         if assigned.role == "vector":
             yield (
-                f"{name} has more than two axes, which does not say how it is a matrix, so it is "
+                f"{name} has more than two axes, so its matrix shape is unknown and it is "
                 f"treated as a vector; write roles={{{name!r}: 'vector'}} if that is right, or "
                 "'matrix' to flatten it to (first axis, all others)"
             )
         elif assigned.role == "matrix":
             yield (
-                f"{name} is a bare tensor of two axes, taken for a hidden matrix; write "
+                f"{name} is a bare tensor with two axes, treated as a hidden matrix; write "
                 f"roles={{{name!r}: 'matrix'}} if it multiplies from the left or right, else "
                 "'vector'"
             )
         else:
             yield (
-                f"{name} is taken for the output layer ({assigned.why}), yet has not as many "
+                f"{name} is treated as the output layer ({assigned.why}) but does not have as many "
                 "outputs as the embedding has rows; if the embedding is also the output layer, "
                 f"write roles={{'NAME': 'tied', {name!r}: 'matrix'}}, else roles={{'NAME': 'head'}}"
             )

@@ -1,7 +1,7 @@
-"""Parameters of which each process holds a part (``DTensor``, as FSDP2 makes them).
+"""Sharded parameters (``DTensor``, as created by FSDP2).
 
-A rule works element by element, so it runs on the part. What needs a whole matrix or a sum over
-all elements uses the functions here; on ordinary tensors they change nothing.
+A rule is elementwise, so it runs on the local shard. Code that needs a whole matrix or a sum over
+all elements uses these functions; on ordinary tensors they change nothing.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether ``tensor`` is a DTensor."""
-    # Looked up by name, so that nobody who does not shard pays for the import.
+    # Looked up by name, which avoids a slow import if nothing is sharded.
     return type(tensor).__name__ == "DTensor"
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of ``tensor`` that lies here, sharing its memory; an ordinary tensor itself."""
+    """Return the local shard of ``tensor``, sharing its memory; an ordinary tensor unchanged."""
     return tensor._local_tensor if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def full(tensor: Tensor) -> Tensor:
-    """The whole of ``tensor``, gathered from all processes; an ordinary tensor itself."""
+    """Return the full ``tensor``, gathered from all processes; an ordinary tensor unchanged."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def shard_of(whole: Tensor, like: Tensor) -> Tensor:
-    """What of ``whole``, which every process has, lies here if it is sharded as ``like`` is."""
+    """Return the local shard of ``whole``, which every process has, if sharded like ``like``."""
     if not is_sharded(like):
         return whole
     from torch.distributed.tensor import distribute_tensor
@@ -40,7 +40,7 @@ def shard_of(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def as_sharded(here: Tensor, like: Tensor) -> Tensor:
-    """A tensor of the shape of ``like``, sharded as it is, whose part here is ``here``."""
+    """Return a tensor with the shape and sharding of ``like`` whose local shard is ``here``."""
     if not is_sharded(like):
         return here
     from torch.distributed.tensor import DTensor
@@ -55,7 +55,7 @@ def as_sharded(here: Tensor, like: Tensor) -> Tensor:
 
 
 def summed(number: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """``number`` summed over the processes that share ``tensors``, in place; as it is without."""
+    """Sum ``number`` in place over the processes that share ``tensors``, if any."""
     for mesh in {id(t.device_mesh): t.device_mesh for t in tensors if is_sharded(t)}.values():  # type: ignore[attr-defined]
         _reduce(number, mesh)
     return number

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks as post_hooks_of_all,  # pyright: ignore[reportPrivateUsage]
+)
+from torch.optim.optimizer import (
+    _global_optimizer_pre_hooks as pre_hooks_of_all,  # pyright: ignore[reportPrivateUsage]
+)
 
 from anyorder.engine.tensors import all_finite
 from anyorder.errors import AnyOrderError
@@ -33,6 +39,9 @@ class Population(Optimizer):
     order, so ``tell(values=...)`` works for both.
     """
 
+    #: Whether ``tell`` has begun a step that is not complete.
+    _underway = False
+
     @abstractmethod
     def ask(self) -> list[Shift]:
         """Return the points to evaluate as shifts from the parameters; the same until ``tell``."""
@@ -51,6 +60,9 @@ class Population(Optimizer):
     ) -> bool:
         """Take an answer to :meth:`ask` from outside, and count it.
 
+        Hooks that were registered for ``step`` run here too: before the first answer of a step, and
+        after the one that completes it.
+
         Args:
             order: positions in :meth:`ask`'s list, best first; possibly only the best few.
             values: the loss at each point of that list.
@@ -64,6 +76,21 @@ class Population(Optimizer):
                 values; nothing was changed.
             BudgetExhausted: the answer would exceed the budget; nothing was changed.
         """
+        args: tuple[Any, ...] = (self, order)
+        kwargs: dict[str, Any] = {"values": values}
+        if not self._underway:
+            for hook in (*pre_hooks_of_all.values(), *self._optimizer_step_pre_hooks.values()):
+                args, kwargs = hook(self, args, kwargs) or (args, kwargs)
+        complete = self._take(*args[1:], **kwargs)
+        self._underway = not complete
+        if complete:
+            self._opt_called = True  # as schedulers note at a call of ``step``
+            for hook in (*self._optimizer_step_post_hooks.values(), *post_hooks_of_all.values()):
+                hook(self, args, kwargs)
+        return complete
+
+    def _take(self, order: Sequence[int] | None, values: Sequence[float] | Tensor | None) -> bool:
+        """:meth:`tell` without hooks."""
         shown = len(self.ask())
         if (order is None) == (values is None):
             raise AnswersError("expected an order or values; write tell(order) or tell(values=...)")
@@ -92,6 +119,11 @@ class Population(Optimizer):
         self.steps += complete
         return complete
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Load a state; hooks take the next answer for the first of a step."""
+        super().load_state_dict(state_dict)
+        self._underway = False
+
     def candidates(self) -> list[dict[str, Tensor]]:
         """Return the points of :meth:`ask` as tensors by parameter name.
 
@@ -113,6 +145,7 @@ class Population(Optimizer):
                 values = oracle.values(self.ask())
                 loss = values.min()
                 complete = self.learn(values.double())
+        self._underway = False
         return loss
 
     def shown(self, shift: Shift) -> AbstractContextManager[None]:

@@ -1,1 +1,1 @@
-"""Points near the present parameters: random directions as seeds, and shifts by substitution."""
+"""Points near the current parameters: random directions stored as seeds, and shifted evaluation."""

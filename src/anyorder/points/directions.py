@@ -1,11 +1,12 @@
-"""Directions as seeds: random vectors that are regenerated, never stored.
+"""Random directions stored as seeds: vectors are regenerated when needed.
 
-The value of an element is a pure function of (seed, step, index, parameter name, position). It
-needs no generator state, so it is the same on every device, shard and process, and any stretch of
-it can be made alone. Only integer operations and correctly rounded ``+ - * / sqrt`` are used (the
-logarithm, sine and cosine are polynomials), so eager and compiled runs give the same bits.
+The value of an element is a pure function of (seed, step, index, parameter name, position). There
+is no generator state, so the value is the same on every device, shard and process, and any part of
+a direction can be generated separately. Only integer operations and correctly rounded ``+ - * /
+sqrt`` are used (the logarithm, sine and cosine are polynomials), so eager and compiled runs give
+the same bits.
 
-Laws: ``normal`` (Box-Muller on a 32-bit counter hash), ``rademacher`` (signs).
+Distributions: ``normal`` (Box-Muller on a 32-bit counter hash), ``rademacher`` (signs).
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from anyorder.engine.tensors import mix, sqrt
 
 Law = Literal["normal", "rademacher"]
 
-#: Elements per block. Within a block the first half takes the cosines and the second half the
-#: sines of the same pairs, so that one logarithm and one root serve two elements.
+#: Elements per block. The first half of a block uses the cosines and the second half the sines of
+#: the same pairs, so two elements share one logarithm and one square root.
 BLOCK = 1 << 17
 
-#: Parameters with at most this many elements are made together: their calls would cost the most,
-#: and all of them weigh less than one layer of a model large enough for memory to matter.
+#: Directions for parameters with at most this many elements are generated together: separate calls
+#: would dominate their cost, and in a large model they use less memory than one layer.
 SMALL = 4_096
-#: Directions over small parameters of at most this many elements in all are kept for a moment.
+#: Directions over small parameters are cached if they have at most this many elements in total.
 CACHED = 1 << 16
 
 
@@ -42,14 +43,14 @@ def _words(like: Tensor, start: Tensor, low: Tensor, high: Tensor) -> tuple[Tens
 
 
 def _hashed(counter: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Two words per counter; the second hashes the first again under the keys exchanged."""
+    """Two words per counter; the second is a hash of the first with the keys swapped."""
     low, high = low.to(torch.int32), high.to(torch.int32)
     first = mix(counter.to(torch.int32) ^ low, high)
     return first, mix(first ^ high, low)
 
 
 # Coefficients of Chebyshev interpolants, lowest power first, rounded to float32. Largest errors on
-# their intervals: 1e-7 (logarithm), 5e-7 (cosine), 9e-7 (sine), far below what randomness can show.
+# their intervals: 1e-7 (logarithm), 5e-7 (cosine), 9e-7 (sine), far below the sampling noise.
 _LOG = (  # ln(m + 3/2) on [-1/2, 1/2]
     0.405465096,
     0.66666615,
@@ -129,14 +130,14 @@ def _add_signs(
 
 
 def _put_normal(left: Tensor, right: Tensor, counter: Tensor, low: Tensor, high: Tensor) -> None:
-    """Normals of several parameters at once, each element under its own counter and keys."""
+    """Normals of several parameters at once, each element with its own counter and keys."""
     a, b = _normal_pair(*_hashed(counter, low, high))
     left.copy_(a)
     right.copy_(b)
 
 
 def _put_signs(left: Tensor, right: Tensor, counter: Tensor, low: Tensor, high: Tensor) -> None:
-    """Signs of several parameters at once, each element under its own counter and keys."""
+    """Signs of several parameters at once, each element with its own counter and keys."""
     a, b = _sign_pair(*_hashed(counter, low, high))
     left.copy_(a)
     right.copy_(b)
@@ -148,13 +149,13 @@ _PUT = {"normal": _put_normal, "rademacher": _put_signs}
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """A random direction known by its seed alone.
+    """A random direction, stored as a seed.
 
     Args:
         seed: the run's seed.
-        step: the step it belongs to.
-        index: its number within the step.
-        law: ``normal`` (standard normal) or ``rademacher`` (signs).
+        step: the optimizer step.
+        index: index of the direction within the step.
+        law: distribution, ``normal`` (standard normal) or ``rademacher`` (signs).
     """
 
     seed: int
@@ -163,7 +164,7 @@ class Seeded:
     law: Law = "normal"
 
     def keys(self, name: str) -> tuple[int, int]:
-        """Two signed 32-bit keys for the parameter called ``name``."""
+        """Two signed 32-bit keys for the parameter ``name``."""
         text = f"{self.seed}/{self.step}/{self.index}/{name}".encode()
         words = hashlib.blake2b(text, digest_size=8).digest()
         low, high = (int.from_bytes(part, "little", signed=True) for part in (words[:4], words[4:]))
@@ -201,9 +202,9 @@ class Seeded:
                 chosen[name].copy_(shifted_by(chosen[name], z, scale))
 
     def many(self, like: Mapping[str, Tensor], engine: Engine) -> dict[str, Tensor]:
-        """The direction at several small parameters by one call of a rule, in float32.
+        """Generate the direction for several small parameters with one call of a rule, in float32.
 
-        The same numbers as :meth:`tensor`, far cheaper for a model of many small tensors.
+        The values equal those of :meth:`tensor`; this is much cheaper for many small tensors.
 
         Args:
             like: parameters of at most ``BLOCK`` elements each, on one device.
@@ -233,13 +234,13 @@ class Seeded:
         }
         if half:
             engine.run(rule, (stretch[:half], stretch[half : 2 * half]), scalars)
-        if stretch.numel() % 2:  # the last element of an odd stretch is the first of its own pair
+        if stretch.numel() % 2:  # an odd last element is the first of its own pair
             scalars["start"] = scalars["start"] + half
             last = stretch[-1:]
             engine.run(rule, (last, torch.zeros_like(last)), scalars)
 
     def tensor(self, name: str, like: Tensor, engine: Engine | None = None) -> Tensor:
-        """The direction itself, with the shape, dtype and device of ``like``."""
+        """Return the direction with the shape, dtype and device of ``like``."""
         out = torch.zeros_like(like, memory_format=torch.contiguous_format)
         self.add_(name, out, 1.0, engine or Engine("eager"))
         return out
@@ -266,13 +267,13 @@ Direction = Seeded | Dense
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A point near the present one: ``x + scale * direction``; without a direction, ``x``."""
+    """A point near the current one: ``x + scale * direction``; without a direction, ``x``."""
 
     scale: float = 0.0
     direction: Direction | None = None
 
     def __bool__(self) -> bool:
-        """Whether the point differs from the present one."""
+        """Whether the point differs from the current one."""
         return self.direction is not None and self.scale != 0.0
 
 
@@ -285,7 +286,7 @@ def shifted_by(tensor: Tensor, vector: Tensor, scale: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept may be used outside the mode it was made in
+@torch.inference_mode(False)  # cached tensors may be used outside inference mode
 def _few(
     direction: Seeded,
     names: tuple[str, ...],
@@ -293,7 +294,7 @@ def _few(
     device: torch.device,
     engine: Engine,
 ) -> Tensor:
-    """A direction at small parameters, end to end; kept for the few uses a step makes of it."""
+    """A direction for small parameters, concatenated; cached for reuse within a step."""
     counter, owner, index = _pack(sizes, device)
     words = [*zip(*map(direction.keys, names), strict=True)]
     keys = torch.tensor(words, dtype=torch.int32, device=device)
@@ -306,10 +307,10 @@ def _few(
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _pack(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """How parameters of these sizes share one call: counters, owners, and places of the results.
+    """Layout of parameters in one call: counters, owners, and positions of the results.
 
     A parameter of n elements uses ceil(n/2) pairs: its first half are cosines, its second half
-    sines, and an odd last element is the cosine of the last pair, as :meth:`Seeded.add_` has it.
+    sines, and an odd last element is the cosine of the last pair, as in :meth:`Seeded.add_`.
     """
     pairs = [(n + 1) // 2 for n in sizes]
     total = sum(pairs)
@@ -327,7 +328,7 @@ def _pack(sizes: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor,
 
 
 def blocks(tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Stretches of ``BLOCK`` elements of a contiguous tensor with their offsets."""
+    """Yield blocks of ``BLOCK`` elements of a contiguous tensor with their offsets."""
     flat = tensor.view(-1)
     for start in range(0, flat.numel(), BLOCK):
         yield start, flat[start : start + BLOCK]

@@ -1,14 +1,14 @@
-"""Evaluate a closure at a shifted point without ever writing to the stored weights.
+"""Evaluates a closure at a shifted point without changing the stored weights.
 
-Adding noise and subtracting it again restores weights exactly in no dtype. So the stored weights
-stay untouched: while the closure runs, each operation that takes a parameter is handed the
-parameter's shifted value, made for that operation from the direction's seed and freed after it.
-The memory needed is that of inference plus one layer.
+Adding noise and subtracting it again does not restore weights exactly in any floating-point dtype.
+The stored weights therefore stay unchanged: while the closure runs, each operation on a parameter
+receives the shifted value instead, which is generated from the direction's seed for that operation
+and freed afterwards. This needs the memory of inference plus one layer.
 
-This works for any closure whose operations PyTorch can see, with modules or bare parameters, tied
-weights included. Code that PyTorch cannot look into (compiled or scripted modules) reads the stored
-weights; such parameters are found beforehand, or on the first evaluation, for they are never asked
-for, and are then shifted in place from a saved copy and put back from it.
+This works for any closure whose operations PyTorch can intercept, with modules or bare parameters,
+including tied weights. Code that PyTorch cannot intercept (compiled or scripted modules) reads the
+stored weights. Such parameters are detected in advance, or on the first evaluation because no
+operation requests them. They are shifted in place and restored from a saved copy.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def _getters() -> frozenset[Any]:
     return frozenset((*properties, *methods))
 
 
-#: Questions about a tensor that its shifted value would answer alike.
+#: Functions whose result is the same for the shifted value.
 _METADATA = _getters()
 
 
 class _Substitute(TorchFunctionMode):
-    """Hands shifted values to operations in place of parameters."""
+    """Replaces parameters by shifted values in every operation."""
 
     def __init__(self, params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _Substitute(TorchFunctionMode):
         self.seen: set[str] = set()
         self.small = _small(params, shift, engine)
         self.untraced: Callable[[Any], Any] = self._swap
-        if "torch._dynamo" in sys.modules:  # somebody may compile
+        if "torch._dynamo" in sys.modules:  # the closure may compile
             self.untraced = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __torch_function__(
@@ -67,13 +67,13 @@ class _Substitute(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _METADATA:
             return func(*args, **kwargs)
-        # While somebody compiles the closure, what makes the noise must not be traced.
+        # While the closure is compiled, the generation of noise must not be traced.
         swap = self.untraced if torch.compiler.is_compiling() else self._swap
         changed = [swap(a) for a in args]
         return func(*changed, **{key: swap(value) for key, value in kwargs.items()})
 
     def _swap(self, value: Any) -> Any:
-        name = self.names.get(id(value))  # parameters live on, so nothing else has their identity
+        name = self.names.get(id(value))  # parameters stay alive, so ids are unique
         if name is not None:
             self.seen.add(name)
             if name in self.small:
@@ -86,7 +86,7 @@ class _Substitute(TorchFunctionMode):
 
 
 def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[str, Tensor]:
-    """Shifted values of the small parameters, made together: the calls would cost the most."""
+    """Shifted values of the small parameters, generated together to save calls."""
     if not isinstance(shift.direction, Seeded):
         return {}
     devices: dict[torch.device, dict[str, Tensor]] = {}
@@ -104,14 +104,14 @@ def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[s
 def shifted(
     params: Mapping[str, Tensor], shift: Shift, engine: Engine, opaque: frozenset[str] = frozenset()
 ) -> Generator[set[str]]:
-    """While open, operations see ``params`` shifted. Yields the names asked for so far.
+    """Replace ``params`` by shifted values in operations. Yield the names used so far.
 
     Args:
         params: parameters by name.
-        shift: where to.
-        engine: makes the shifted values.
-        opaque: names to shift in place (from a saved copy, put back at the end) because they are
-            read where operations cannot be seen.
+        shift: the shift to apply.
+        engine: runs the rules that compute the shifted values.
+        opaque: names of parameters that are read by code that cannot be intercepted. They are
+            shifted in place and restored from a saved copy.
     """
     if not shift:
         yield set(params)
@@ -128,7 +128,7 @@ def shifted(
 
 
 def hidden(module: nn.Module | None) -> set[str]:
-    """Names of the parameters of scripted and compiled submodules, whose reads cannot be seen."""
+    """Names of parameters in scripted and compiled submodules: reads cannot be intercepted."""
     if module is None:
         return set()
     inside = {
@@ -145,9 +145,9 @@ def hidden(module: nn.Module | None) -> set[str]:
 @contextlib.contextmanager
 @torch.no_grad()
 def in_place(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> Generator[None]:
-    """While open, ``params`` hold their shifted values; then the saved ones, bit for bit.
+    """Shift ``params`` in place; restore the saved values bit for bit at the end.
 
-    Needs memory for a copy of these parameters.
+    This needs memory for a copy of these parameters.
     """
     if not shift or not params:
         yield

@@ -1,12 +1,12 @@
-r"""Convex functions of a tensor whose gradients Lion-K descends along.
+r"""Convex functions of a tensor, whose gradients are the directions of Lion-K.
 
 For an even convex function :math:`\kappa` with conjugate :math:`\kappa^*(y) = \sup_v v \cdot y -
 \kappa(v)`, momentum mapped by :math:`\nabla \kappa` together with decoupled weight decay
-:math:`\lambda` minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda`. All but one of the functions
-here grow like a norm, so their conjugates are infinite outside the unit ball of the dual norm: that
-is how weight decay becomes a radius. The last column is about :math:`\kappa^*(y)`.
+:math:`\lambda` minimises :math:`f(x) + \kappa^*(\lambda x) / \lambda`. All functions here but one
+grow like a norm, so their conjugates are infinite outside the unit ball of the dual norm: weight
+decay determines the radius. The last column describes :math:`\kappa^*(y)`.
 
-| name | `kappa(v)` | its gradient | finite where, and then |
+| name | `kappa(v)` | its gradient | domain and value of the conjugate |
 |---|---|---|---|
 | `l1` | sum of abs(v) | sign(v) | max abs(y) <= 1: 0 |
 | `l2` | Euclidean norm | v over its norm | norm of y <= 1: 0 |
@@ -41,12 +41,13 @@ NAMES = ("l1", "l2", "lp", "squared", "huber", "soft", "group", "spectral")
 
 @dataclass(frozen=True, slots=True)
 class Kappa:
-    """One of the functions, as functions of a tensor of any shape.
+    """One of the functions and its derivatives, for tensors of any shape.
 
     Attributes:
         value: ``kappa(v)``, shape ().
-        gradient: its gradient (a subgradient of minimal norm), shape of ``v``.
-        dual: the norm in whose unit ball the conjugate is finite, shape (); ``None``: everywhere.
+        gradient: its gradient (a subgradient with minimal norm), shape of ``v``.
+        dual: the norm in whose unit ball the conjugate is finite, shape (); ``None``: it is finite
+            everywhere.
         ball: description of that norm.
         penalty: the conjugate inside the ball, shape (); ``None``: zero.
     """
@@ -65,7 +66,7 @@ class Kappa:
 
 
 def kappa(name: str, *, p: float = 2.0, threshold: float = 1.0) -> Kappa:
-    """The function called ``name``.
+    """Return the function ``name``.
 
     Args:
         name: one of :data:`NAMES`.
@@ -124,12 +125,12 @@ def clipped(v: Tensor, slope: Tensor | float) -> Tensor:
 
 
 def loud(v: Tensor, threshold: Tensor | float) -> Tensor:
-    """Signs of what exceeds the threshold, else 0: the gradient of ``soft``."""
+    """Signs of elements above the threshold, else 0: the gradient of ``soft``."""
     return torch.where(v.abs() > threshold, v.sign(), 0.0)
 
 
 def _unit(v: Tensor) -> Tensor:
-    scaled = v / _positive(_largest(v))  # whose squares neither vanish nor overflow
+    scaled = v / _positive(_largest(v))  # squares neither underflow nor overflow
     return scaled / _positive(_norm(scaled))
 
 
@@ -146,7 +147,7 @@ def _unit_rows(v: Tensor) -> Tensor:
 
 
 def _polar(v: Tensor) -> Tensor:
-    """``U V'``; singular values that are zero, up to rounding, stay zero, as signs of zero do."""
+    """``U V'``; singular values that are zero up to rounding stay zero, like the sign of zero."""
     left, sizes, right = torch.linalg.svd(v, full_matrices=False)
     floor = sizes[:1] * (max(v.shape) * torch.finfo(v.dtype).eps)
     with full_precision(v):

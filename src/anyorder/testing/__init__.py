@@ -1,4 +1,4 @@
-"""The contract every method keeps, as tests that anybody can run on a method of their own.
+"""Contract tests for methods, to run on your own method.
 
 Example:
     In ``test_mine.py``, run by pytest::
@@ -10,7 +10,7 @@ Example:
             method = Mine
 
             def reference(self, values, world, steps, options):
-                ...  # the paper's formulas, as plain loops over NumPy arrays
+                ...  # the paper's formulas, as loops over NumPy arrays
 """
 
 from __future__ import annotations

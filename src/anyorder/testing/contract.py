@@ -1,4 +1,4 @@
-"""What every method promises, one test each. Nothing is sampled or left out.
+"""The contract of every method, with one test per property.
 
 Subclass :class:`MethodContract`, set ``method``, write ``reference``, and run pytest.
 """
@@ -38,7 +38,7 @@ from anyorder.testing.options import OptionsContract
 from anyorder.testing.reference import ReferenceContract
 from anyorder.testing.worlds import bits, bowl, in_parts, net, same
 
-#: Which ledger entries each need may use.
+#: Ledger entries that each need may use.
 _LEDGER = {need.name: need.answers for need in NEEDS}
 
 
@@ -47,9 +47,10 @@ class MethodContract(ReferenceContract, OptionsContract):
 
     Attributes:
         method: the class under test.
-        options: settings used throughout, where the defaults do not suit a tiny problem.
-        half: further settings for parameters in half precision.
-        reference_settings: what method and reference are tried with, each beside ``options``.
+        options: settings for all tests, if the defaults do not suit a tiny problem.
+        half: additional settings for parameters in half precision.
+        reference_settings: settings to compare method and reference with, each added to
+            ``options``.
     """
 
     method: ClassVar[type[Optimizer]]
@@ -60,7 +61,7 @@ class MethodContract(ReferenceContract, OptionsContract):
     # Helpers -------------------------------------------------------------------------------
 
     def make(self, params: Any, **options: Any) -> Optimizer:
-        """An optimizer with the settings of this contract."""
+        """Return an optimizer with the settings of this contract."""
         settings: dict[str, Any] = {"engine": "eager", **self.options, **options}
         return self.method(params, **settings)
 
@@ -69,8 +70,8 @@ class MethodContract(ReferenceContract, OptionsContract):
         return bool(COMPOSITE & self.method.needs)
 
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
-        """One step, with the closure in the form the method needs."""
-        # What is no closure, or is a list of them, goes in as it is.
+        """Take one step, with the closure in the form that the method needs."""
+        # Lists and invalid closures are passed unchanged.
         divided: Any = in_parts if self._parts and callable(closure) else _as_it_is
         return optimizer.step(divided(closure))
 
@@ -81,14 +82,14 @@ class MethodContract(ReferenceContract, OptionsContract):
         return [float(x) for x in np.geomspace(declared.low, declared.high, 9)]
 
     def _rate(self) -> float:
-        """A step size from the middle of the search range: large enough to move every weight."""
+        """A step size from the search range that is large enough to move every weight."""
         rates = self._rates()
         return rates[2 * len(rates) // 3]
 
-    # It works ------------------------------------------------------------------------------
+    # Descent -------------------------------------------------------------------------------
 
     def _best_fall(self, dtype: torch.dtype, steps: int, enough: float, **options: Any) -> float:
-        """Smallest share of a quadratic's start that some step size of the range reaches."""
+        """Smallest fraction of a quadratic's initial value over the step sizes of the range."""
         best = float("inf")
         for lr in self._rates()[::-1]:
             params, closure = bowl(dtype)
@@ -112,11 +113,11 @@ class MethodContract(ReferenceContract, OptionsContract):
             assert all(v.dtype == wide for v in state.values() if isinstance(v, Tensor))
 
     def test_descends(self) -> None:
-        """Some step size of the declared range brings a quadratic below a tenth of its start."""
+        """Some step size of the range reduces a quadratic below 10% of its initial value."""
         assert self._best_fall(torch.float32, steps=300, enough=0.1) < 0.1
 
     def test_moves_every_trainable_parameter(self) -> None:
-        """One step moves every parameter (a population may first have to see a win)."""
+        """One step moves every parameter (a population may need several steps)."""
         model, closure = net()
         before = bits(model)
         optimizer = self.make(model, lr=self._rate())
@@ -127,12 +128,12 @@ class MethodContract(ReferenceContract, OptionsContract):
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
     def test_dtypes(self, dtype: torch.dtype) -> None:
-        """Every dtype descends, keeps its dtype, and keeps state in at least float32."""
+        """Every dtype decreases the loss, is preserved, and has state in at least float32."""
         options = self.half if dtype in (torch.bfloat16, torch.float16) else {}
         assert self._best_fall(dtype, steps=100, enough=0.5, **options) < 0.5
 
     def test_maximize_is_minimising_minus(self) -> None:
-        """Climbing minus f is descending f, bit for bit; the returned loss is the closure's own."""
+        """Maximising -f equals minimising f bit for bit; the returned loss is the closure's."""
         down, closure = bowl()
         up, other = bowl()
         first, second = (
@@ -145,10 +146,10 @@ class MethodContract(ReferenceContract, OptionsContract):
             assert torch.equal(a.nan_to_num(), (-b).nan_to_num())
         assert same(bits(down), bits(up))
 
-    # It asks what it says ------------------------------------------------------------------
+    # Oracle calls --------------------------------------------------------------------------
 
     def test_asks_only_what_it_declares(self) -> None:
-        """The ledger holds what ``needs`` names and nothing else."""
+        """The ledger counts only what ``needs`` declares."""
         params, closure = bowl()
         optimizer = self.make(params.items())
         for _ in range(3):
@@ -159,7 +160,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert all(used & _LEDGER[need] for need in self.method.needs)
 
     def test_ledger_counts_what_was_run(self) -> None:
-        """Evaluations counted by the closure itself equal those in the ledger."""
+        """The number of evaluations in the ledger equals that counted by the closure."""
         params, inner = bowl()
         evaluations = 0
 
@@ -176,7 +177,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert calls.seconds > 0
 
     def test_budget_stops_before_the_question(self) -> None:
-        """A budget is never exceeded, and a refused step changes nothing."""
+        """A budget is never exceeded, and a step that is refused changes nothing."""
         params, closure = bowl()
         optimizer = self.make(params.items(), budget=Budget(forwards=40))
         before: dict[str, Tensor] = {}
@@ -206,13 +207,13 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert same(self._run(engine="eager"), self._run(engine="compiled"))
 
     def test_packed_equals_one_tensor_at_a_time(self) -> None:
-        """Small parameters updated together get the bits they get alone."""
+        """Packed updates of small parameters are bitwise equal to separate ones."""
         together = self._run()
         with mock.patch.dict(stretches.SMALL, cpu=0):
             assert same(together, self._run())
 
     def test_two_groups_equal_one(self) -> None:
-        """Dividing the parameters into groups of equal settings changes nothing."""
+        """Splitting the parameters into groups with equal settings changes nothing."""
         results: list[dict[str, Tensor]] = []
         for split in (False, True):
             params, closure = bowl()
@@ -225,7 +226,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert same(*results)
 
     def test_schedule_takes_effect_without_compiling_again(self) -> None:
-        """A scheduler's step size is used, and 200 of its steps compile nothing after the first."""
+        """A scheduler's step size is used, and 200 of its steps do not recompile."""
         params, closure = bowl()
         optimizer = self.make(params.items(), engine="compiled", lr=self._rate())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
@@ -236,8 +237,8 @@ class MethodContract(ReferenceContract, OptionsContract):
             self.step(optimizer, closure)
         assert kernel_for.cache_info().misses == kernels
         if self.method.needs == frozenset({"rank"}):
-            return  # may still walk to the best of the points it was shown
-        for group in optimizer.param_groups:  # some methods divide what they are given
+            return  # may still move to the best evaluated point
+        for group in optimizer.param_groups:  # also takes effect when set directly
             group["lr"] = 0.0
         before = bits(params)
         self.step(optimizer, closure)
@@ -246,7 +247,7 @@ class MethodContract(ReferenceContract, OptionsContract):
     def test_zero_step_size_changes_nothing(self) -> None:
         """With ``lr=0`` the weights stay as they are, bit for bit, in every dtype.
 
-        A ranking may still walk to the best of the points it was shown.
+        A ranking method may still move to the best evaluated point.
         """
         if self.method.needs == frozenset({"rank"}):
             return
@@ -261,7 +262,7 @@ class MethodContract(ReferenceContract, OptionsContract):
     # Checkpoints ---------------------------------------------------------------------------
 
     def test_resumes_bit_for_bit_in_a_new_process(self) -> None:
-        """Saved after three steps and continued elsewhere, the run ends in the same bits."""
+        """A run saved after three steps and continued in a new process is bitwise equal."""
         model, closure = net()
         optimizer = self.make(model, lr=self._rate())
         for _ in range(3):
@@ -286,7 +287,7 @@ class MethodContract(ReferenceContract, OptionsContract):
             assert calls[name] == getattr(optimizer.calls, name)
 
     def test_state_is_matched_by_name(self) -> None:
-        """Parameters given in another order get their own state back."""
+        """Parameters in another order get their own state back."""
         params, closure = bowl()
         optimizer = self.make(params.items())
         for _ in range(2):
@@ -302,7 +303,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert all(torch.allclose(params[n], other[n], rtol=1e-6) for n in params)
 
     def test_refuses_foreign_and_damaged_checkpoints(self) -> None:
-        """Each is refused by a clear error and nothing is changed."""
+        """Each one raises a clear error, and nothing is changed."""
         params, closure = bowl()
         optimizer = self.make(params.items())
         self.step(optimizer, closure)
@@ -333,7 +334,7 @@ class MethodContract(ReferenceContract, OptionsContract):
                 assert not isinstance(value, Tensor) or torch.equal(value, now["state"][index][key])
 
     def test_copies_and_pickles(self) -> None:
-        """A deep copy and a pickle go on as the original does."""
+        """A deep copy and a pickle continue like the original."""
         params, closure = bowl()
         holder = nn.ParameterDict(params)
         optimizer = self.make(holder.items())
@@ -351,10 +352,10 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert same(bits(dict(holder.items())), bits(dict(twin.items())))
         assert same(bits(dict(holder.items())), bits(dict(again.items())))
 
-    # The user's world ----------------------------------------------------------------------
+    # Side effects --------------------------------------------------------------------------
 
     def test_leaves_the_world_as_one_evaluation_would(self) -> None:
-        """``.grad``, ``requires_grad`` and modes stay; the rest moves as by one plain call."""
+        """``.grad``, ``requires_grad`` and modes are unchanged; buffers change as in one call."""
         model, closure = net()
         twin, twin_closure = net()
         model.conv.weight.grad = torch.full_like(model.conv.weight, 7.0)
@@ -373,11 +374,11 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert model.training and not model.dropout.training
         assert _random_states() == expected[0]
         buffers = bits(dict(model.named_buffers()))
-        for name, value in expected[1].items():  # a shifted evaluation differs by its shift alone
+        for name, value in expected[1].items():  # a shifted evaluation differs only by its shift
             assert torch.allclose(buffers[name].double(), value.double(), atol=0.5), name
 
     def test_same_dropout_at_every_evaluation_of_a_step(self) -> None:
-        """Two evaluations in one step see the same random numbers, two steps do not."""
+        """Evaluations in one step use the same random numbers, different steps do not."""
         params, inner = bowl()
         seen: list[float] = []
 
@@ -395,7 +396,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert per_step[0] != per_step[1]
 
     def test_closure_that_raises_leaves_everything(self) -> None:
-        """An exception at any evaluation restores weights, gradients, buffers and random state."""
+        """An exception in any evaluation restores weights, gradients, buffers and random state."""
         for fatal in (1, 2, 3):
             model, inner = net()
             before = (bits(model), bits(dict(model.named_buffers())))
@@ -413,7 +414,7 @@ class MethodContract(ReferenceContract, OptionsContract):
             states = _random_states()
             try:
                 self.step(optimizer, closure)
-            except RuntimeError:  # the closure's own; a method may ask fewer times than that
+            except RuntimeError:  # from the closure; a method may evaluate fewer times
                 assert same(bits(model), before[0])
                 assert all(p.grad is None for p in model.parameters())
                 if fatal == 1:
@@ -423,7 +424,7 @@ class MethodContract(ReferenceContract, OptionsContract):
     # Bad input -----------------------------------------------------------------------------
 
     def test_refuses_parameters_it_cannot_take(self) -> None:
-        """Empty, repeated, complex, integer, computed, frozen or no parameters at all."""
+        """Empty, repeated, complex, integer, non-leaf, frozen or missing parameters raise."""
         x = nn.Parameter(torch.ones(2))
         bad: list[tuple[Any, type[Exception]]] = [
             ([], ParamsError),
@@ -442,7 +443,7 @@ class MethodContract(ReferenceContract, OptionsContract):
                 self.make(params)
 
     def test_refuses_options_it_does_not_know(self) -> None:
-        """An unknown keyword names the nearest one; values out of range name the range."""
+        """Errors suggest the closest keyword for an unknown one, and state the valid range."""
         x = nn.Parameter(torch.ones(2))
         with pytest.raises(UnknownOptionError, match="Known options"):
             self.make([x], learningrate=1.0)
@@ -459,7 +460,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert len(optimizer.param_groups) == 1
 
     def test_refuses_closures_that_do_not_return_a_loss(self) -> None:
-        """Wrong closures are named, and nothing is changed."""
+        """Invalid closures raise a clear error, and nothing is changed."""
         params, closure = bowl()
         before = bits(params)
         optimizer = self.make(params.items())
@@ -476,7 +477,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert same(bits(params), before)
 
     def test_closure_that_calls_backward(self) -> None:
-        """Methods of gradients alone take it as torch.optim does; others say what to change."""
+        """Gradient methods accept it like torch.optim; others say what to change."""
         params, closure = bowl()
         plain, plain_closure = bowl()
         optimizer, other = self.make(params.items()), self.make(plain.items())
@@ -500,7 +501,7 @@ class MethodContract(ReferenceContract, OptionsContract):
             assert all(p.grad is None for p in params.values())
 
     def test_step_without_closure(self) -> None:
-        """``backward(); step()`` works for methods of gradients alone and says so otherwise."""
+        """``backward(); step()`` works for gradient methods; others raise an error."""
         params, closure = bowl()
         plain, plain_closure = bowl()
         optimizer, other = self.make(params.items()), self.make(plain.items())
@@ -518,7 +519,7 @@ class MethodContract(ReferenceContract, OptionsContract):
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_loss_that_is_not_finite(self, value: float) -> None:
-        """Raised before anything changes, or skipped and counted; rankings put it last."""
+        """It raises before any change, or the step is skipped and counted; rankings put it last."""
         params, closure = bowl()
         optimizer = self.make(params.items())
         self.step(optimizer, closure)
@@ -536,7 +537,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert not same(bits(params), before)
 
     def test_gradient_that_is_not_finite(self) -> None:
-        """A finite loss with an infinite slope is caught too."""
+        """A finite loss with an infinite gradient is detected too."""
         if "grad" not in self.method.needs:
             return
         x = nn.Parameter(torch.zeros(2))
@@ -546,7 +547,7 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert bool((x == 0).all())
 
     def test_frozen_unused_and_late_parameters(self) -> None:
-        """Frozen ones stay, unused ones do no harm, unfrozen ones join."""
+        """Frozen parameters stay, unused ones are allowed, unfrozen ones are updated."""
         params, closure = bowl()
         frozen = nn.Parameter(torch.ones(3), requires_grad=False)
         unused = nn.Parameter(torch.ones(3))
@@ -564,19 +565,19 @@ class MethodContract(ReferenceContract, OptionsContract):
         optimizer.load_state_dict(optimizer.state_dict())
 
     def test_strided_and_scalar_parameters(self) -> None:
-        """Non-contiguous and 0-dim parameters move as contiguous ones do."""
+        """Non-contiguous and 0-dim parameters are updated like contiguous ones."""
         plain = nn.Parameter(torch.linspace(0.5, 1.5, 12).reshape(3, 4).clone())
         turned = nn.Parameter(plain.detach().t().contiguous().t())
         assert not turned.is_contiguous()
         for x in (plain, turned):
             optimizer = self.make([("x", x), ("s", nn.Parameter(torch.tensor(1.0)))])
             for _ in range(4):
-                # Summed in one order, whatever the strides.
+                # The order of summation does not depend on strides.
                 self.step(optimizer, lambda x=x: (x * x).contiguous().sum())
         assert torch.equal(plain, turned)
 
     def test_sparse_gradients_are_refused(self) -> None:
-        """A sparse gradient is named with the remedy."""
+        """A sparse gradient raises an error with the remedy."""
         if self.method.needs != GRADIENT_ONLY:
             return
         table = nn.Embedding(5, 2, sparse=True)
@@ -608,10 +609,10 @@ class MethodContract(ReferenceContract, OptionsContract):
             results.append(bits(params))
         assert same(*results)
 
-    # Words ---------------------------------------------------------------------------------
+    # Texts ---------------------------------------------------------------------------------
 
     def test_explains_itself(self) -> None:
-        """``explain`` names every parameter and setting; the docstring says what it costs."""
+        """``explain`` lists every parameter and setting; the docstring states the cost."""
         model, _ = net()
         text = self.make(model).explain()
         assert all(name in text for name, _ in model.named_parameters())
@@ -623,13 +624,13 @@ class MethodContract(ReferenceContract, OptionsContract):
         assert all(h.doc for h in self.method.hypers.values())
 
     def test_ledger_is_whole(self) -> None:
-        """A fresh optimizer has asked nothing."""
+        """A new optimizer has made no oracle calls."""
         params, _ = bowl()
         assert self.make(params.items()).calls == Calls()
 
 
 def _resumed(path: str, options: dict[str, Any], parts: bool, saved: bytes) -> bytes:
-    """Go on for three steps with what was saved; the weights and the ledger after them."""
+    """Continue a saved run for three steps; return the weights and the ledger."""
     module, _, name = path.partition(":")
     method = operator.attrgetter(name)(importlib.import_module(module))
     loaded = torch.load(io.BytesIO(saved))

@@ -1,4 +1,4 @@
-"""Work done in a new process, which begins with all imports done where the system allows."""
+"""Runs functions in a new process, with all imports already done if the system allows it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from multiprocessing.connection import Connection
 from typing import Any
 from unittest import mock
 
-#: How processes begin: forked from one that has only imported, or from nothing.
+#: Start method of processes: forked from one that has only imported, or spawned.
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def processes() -> Any:
-    """The ``multiprocessing`` context of new processes.
+    """Return the ``multiprocessing`` context of new processes.
 
-    Importing PyTorch takes seconds, so one process that has done nothing else is kept, and each
-    new process is forked from it.
+    Importing PyTorch takes seconds, so each new process is forked from a server process that has
+    only done the imports.
     """
     context = multiprocessing.get_context(START)
     if START == "forkserver":
         from multiprocessing import forkserver
 
         context.set_forkserver_preload(["anyorder.testing.contract"])
-        # It finds modules where this process does, whoever told this one.
+        # It has the same module search path as this process.
         with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
             forkserver.ensure_running()
     return context
 
 
 def elsewhere(work: Callable[..., bytes], *given: Any) -> bytes:
-    """What ``work(*given)`` returns in a process of its own, which knows only what it is given.
+    """Return the result of ``work(*given)`` in a new process, which receives only its arguments.
 
     Raises:
-        AssertionError: the work failed; the message holds its traceback.
+        AssertionError: ``work`` failed; the message includes its traceback.
     """
     context = processes()
     ours, theirs = context.Pipe(duplex=False)
@@ -46,7 +46,7 @@ def elsewhere(work: Callable[..., bytes], *given: Any) -> bytes:
     try:
         done, said = ours.recv()
     except EOFError:
-        done, said = False, b"it ended without a word"
+        done, said = False, b"the process ended without a message"
     process.join()
     code = process.exitcode
     process.close()

@@ -1,7 +1,7 @@
-"""What every method that takes gradients promises about the options of the base class.
+"""Contract tests of the base class's options, for all gradient-based methods.
 
-The arithmetic of a method may not notice in what precision its buffers are kept, how a batch is
-divided, or what is done to gradient and weights around it.
+The update rule of a method must not depend on the storage precision of its buffers, on how a batch
+is split, or on other options that change gradients and weights.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class OptionsContract:
     method: ClassVar[type[Optimizer]]
 
     def make(self, params: Any, **options: Any) -> Optimizer:
-        """An optimizer with the settings of the contract."""
+        """Return an optimizer with the settings of the contract."""
         raise NotImplementedError
 
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
-        """One step, with the closure in the form the method needs."""
+        """Take one step, with the closure in the form that the method needs."""
         raise NotImplementedError
 
     def _rate(self) -> float:
@@ -44,7 +44,7 @@ class OptionsContract:
             pytest.skip(f"{self.method.__name__} has no {', '.join(missing)}")
 
     def _refuses(self, option: str, value: Any) -> bool:
-        """Whether the method says that it cannot do this, naming the option."""
+        """Whether the method raises an error that names the unsupported option."""
         try:
             self.make(wide()[0], **{option: value})
         except HyperError as error:
@@ -71,7 +71,7 @@ class OptionsContract:
 
     @pytest.mark.parametrize("state", ["bf16", "8bit"])
     def test_reduced_state_stays_near_and_is_small(self, state: str) -> None:
-        """Weights end near those of float32 state; large buffers take the bytes they should."""
+        """Weights are close to those with float32 state; large buffers have the expected size."""
         self._needs("state")
         full, reduced = (self._loss_after(5, state=name) for name in ("fp32", state))
         start, exact, near = (run[0] for run in (self._loss_after(0), full, reduced))
@@ -86,7 +86,7 @@ class OptionsContract:
 
     @pytest.mark.parametrize("state", ["bf16", "8bit"])
     def test_reduced_state_resumes_bit_for_bit(self, state: str) -> None:
-        """Codes, scales and random bits are all found again."""
+        """Codes, scales and random bits are restored from checkpoints."""
         self._needs("state")
         model, closure = wide()
         optimizer = self.make(model, lr=self._rate(), state=state)
@@ -106,7 +106,7 @@ class OptionsContract:
         ("first", "second"), [("fp32", "8bit"), ("8bit", "fp32"), ("8bit", "bf16")]
     )
     def test_precision_may_change_at_a_checkpoint(self, first: str, second: str) -> None:
-        """A run saved in one precision goes on in another, near where it would have been."""
+        """A run saved in one precision continues in another, with similar results."""
         self._needs("state")
         model, closure = wide()
         optimizer = self.make(model, lr=self._rate(), state=first)
@@ -125,14 +125,14 @@ class OptionsContract:
         assert abs(twin_closure() - closure()) < 0.25 * abs(before - closure())
 
     def test_float64_and_reduced_state_exclude_each_other(self) -> None:
-        """Said before anything is made."""
+        """Invalid settings raise before any state is created."""
         self._needs("state")
         x = nn.Parameter(torch.ones(9, 9, dtype=torch.float64))
         with pytest.raises(HyperError, match="float64"):
             self.make([("x", x)], state="8bit")
 
     def test_stochastic_rounding_moves_where_rounding_to_nearest_stands_still(self) -> None:
-        """Steps far below the spacing of bfloat16 numbers add up, and only with the option."""
+        """Steps far below the bfloat16 spacing accumulate, but only with the option."""
         self._needs("stochastic_rounding")
         moved: dict[bool, float] = {}
         for rounding in (False, True):
@@ -147,7 +147,7 @@ class OptionsContract:
         assert moved[False] == 0.0 or moved[False] == pytest.approx(moved[True], rel=0.5)
 
     def test_stochastic_rounding_is_for_bfloat16(self) -> None:
-        """It would change nothing elsewhere, so it is refused."""
+        """It raises for other dtypes, where it would have no effect."""
         self._needs("stochastic_rounding")
         with pytest.raises(HyperError, match="bfloat16"):
             self.make(wide()[0], stochastic_rounding=True)
@@ -155,7 +155,7 @@ class OptionsContract:
     # Gradients and weights -----------------------------------------------------------------
 
     def test_clipping_is_a_shorter_gradient(self) -> None:
-        """A clipped step equals one on a loss that was scaled down as much."""
+        """A clipped step equals one on a loss scaled down by the same factor."""
         self._needs("clip_norm")
         if self.method.needs != frozenset({"grad"}):
             pytest.skip("scaling the loss would scale its curvature too")
@@ -174,7 +174,7 @@ class OptionsContract:
         assert same(loose, self._moved()[0])
 
     def test_micro_batches_are_their_batch(self) -> None:
-        """Several closures move as their mean does, and each counts."""
+        """Several closures are equivalent to their mean, and each one counts."""
         self._needs("clip_norm")
         model, closures = wide(parts=4)
         optimizer = self.make(model, lr=self._rate())
@@ -187,7 +187,7 @@ class OptionsContract:
                 self.step(optimizer, lambda: torch.stack([c() for c in closures]).mean())
             self.step(other, closure)
         for name, value in bits(whole).items():
-            # A division by the gradient's size magnifies rounding where there is hardly any.
+            # Dividing by the gradient norm amplifies rounding errors of small gradients.
             torch.testing.assert_close(bits(model)[name], value, rtol=1e-2, atol=2e-3)
         if self.method.needs == frozenset({"grad"}):
             assert optimizer.calls.grads == 4 * other.calls.grads
@@ -203,19 +203,19 @@ class OptionsContract:
         moved = False
         for name, value in plain.items():
             if torch.equal(value, decayed[name]):
-                continue  # some methods leave vectors undecayed
+                continue  # some methods do not decay vectors
             expected = value - rates[name] * 0.1 * start[name]
             torch.testing.assert_close(decayed[name], expected, rtol=1e-4, atol=1e-6)
             moved = True
         assert moved
 
     def test_coupled_decay_is_a_penalty(self) -> None:
-        """Added to the gradient, decay is half its square norm in the loss."""
+        """Coupled decay equals a penalty of half the squared norm in the loss."""
         self._needs("weight_decay", "decoupled_weight_decay")
         if self._refuses("decoupled_weight_decay", False):
             return
         if self.method.needs != frozenset({"grad"}):
-            pytest.skip("a penalty in the loss has curvature, which a decay has not")
+            pytest.skip("a penalty in the loss has curvature, decay does not")
         decay: dict[str, Any] = {"weight_decay": 0.1, "decoupled_weight_decay": False}
         coupled = self._moved(steps=3, **decay)[0]
         model, inner = wide()
@@ -227,7 +227,7 @@ class OptionsContract:
             torch.testing.assert_close(coupled[name], value, rtol=1e-3, atol=1e-4)
 
     def test_cautious_moves_never_climb(self) -> None:
-        """No weight moves along its gradient, and those left out are made up for."""
+        """No weight moves along its gradient, and the rest are scaled up to compensate."""
         self._needs("cautious")
         model, closure = wide()
         options: dict[str, Any] = {"weight_decay": 0.0} if self._has("weight_decay") else {}
@@ -241,10 +241,10 @@ class OptionsContract:
             for (name, now), grad in zip(bits(model).items(), grads, strict=True):
                 assert bool(((now - before[name]) * grad <= 0).all()), name
 
-    # Models as people have them ------------------------------------------------------------
+    # Autocast and compiled models ----------------------------------------------------------
 
     def test_under_autocast(self) -> None:
-        """A closure in mixed precision leaves the weights and the state in their own."""
+        """A closure with autocast does not change the dtypes of weights and state."""
         self._needs("clip_norm")
         model, inner = net()
         optimizer = self.make(model, lr=self._rate())
@@ -261,11 +261,11 @@ class OptionsContract:
         assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in after.values())
 
     def test_under_a_compiled_model(self) -> None:
-        """A model that was given to ``torch.compile`` is optimised as it would be without."""
+        """A model compiled with ``torch.compile`` is optimised like the original."""
         if "hessian" in self.method.needs:
             pytest.skip("PyTorch's compiled models have no second derivatives")
         names = [name for name, _ in wide()[0].named_parameters()]
-        for bare in (False, True):  # the optimizer may know the model, or its parameters only
+        for bare in (False, True):  # pass the model, or only its parameters
             plain, plain_closure = wide()
             compiled, compiled_closure = wide(compiled=True)
             first, second = (

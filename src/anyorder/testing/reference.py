@@ -1,7 +1,7 @@
-"""Every method against its paper: the formulas, written once more as plain loops in float64.
+"""Compares each method with a reference implementation of its paper in float64.
 
-A method is fast because its arithmetic is packed, in place and shared; a reference is none of that,
-so that one can see that it is right. The contract runs both on :class:`World`.
+Methods are optimised for speed: packed, in place and shared. A reference consists of simple loops,
+so it is easy to verify. The contract runs both on :class:`World`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from anyorder.optimizer import Optimizer
 
-#: Float64 arrays by the names of parameters.
+#: Float64 arrays by parameter name.
 Values = dict[str, NDArray[np.float64]]
 #: Steps of the two runs that are compared.
 STEPS = 20
 
 
 class World:
-    """A curved function of a kernel, a matrix, a vector and a number, all of them coupled.
+    """A nonlinear function that couples a kernel, a matrix, a vector and a scalar.
 
-    References ask it at named arrays, as often as they like; nothing is counted.
+    References evaluate it at named arrays; evaluations are not counted.
     """
 
-    #: The parameters, in their order.
+    #: The parameters, in order.
     shapes: ClassVar[Mapping[str, tuple[int, ...]]] = {
         "kernel": (3, 2, 2),
         "matrix": (4, 3),
@@ -39,23 +39,23 @@ class World:
     }
 
     def start(self) -> Values:
-        """Where runs begin, the same every time."""
+        """The fixed initial values of runs."""
         generator = np.random.default_rng(5)
         return {name: np.array(generator.normal(size=s)) for name, s in self.shapes.items()}
 
     def loss(self, at: Mapping[str, Tensor]) -> Tensor:
-        """The function itself, of tensors."""
+        """The function of tensors."""
         kernel, matrix, vector, number = (at[name] for name in self.shapes)
         powers = torch.stack([(t**4).sum() / 4 for t in (kernel, matrix, vector, number)]).sum()
         gap = matrix.sum() - vector.sum() + number
         return powers + 3 * (vector**2).sum() + kernel.sum() * number / 2 + gap**2 / 2
 
     def joined(self, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """All arrays end to end."""
+        """Concatenate all arrays."""
         return np.concatenate([np.ravel(values[name]) for name in self.shapes])
 
     def parted(self, joined: NDArray[np.float64]) -> Values:
-        """The arrays of one that :meth:`joined` made."""
+        """Split the result of :meth:`joined` into arrays."""
         ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
         pieces = zip(self.shapes.items(), np.split(joined, ends[:-1]), strict=True)
         return {name: piece.reshape(shape) for (name, shape), piece in pieces}
@@ -90,11 +90,11 @@ def _arrays(tensors: Mapping[str, Tensor]) -> Values:
 
 
 class ReferenceContract:
-    """The test of :meth:`reference`; part of the contract.
+    """Test against :meth:`reference`; part of the contract.
 
     Attributes:
-        reference_settings: what the two runs are tried with, each beside ``options``. A method
-            that decays its weights has one with ``weight_decay``.
+        reference_settings: settings for the two runs, each added to ``options``. A method with
+            weight decay must include one with ``weight_decay``.
     """
 
     method: ClassVar[type[Optimizer]]
@@ -102,25 +102,25 @@ class ReferenceContract:
     reference_settings: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
     def make(self, params: Any, **options: Any) -> Optimizer:
-        """An optimizer with the settings of the contract."""
+        """Return an optimizer with the settings of the contract."""
         raise NotImplementedError
 
     def step(self, optimizer: Optimizer, closure: Any) -> Tensor | None:
-        """One step, with the closure in the form the method needs."""
+        """Take one step, with the closure in the form that the method needs."""
         raise NotImplementedError
 
     def reference(
         self, values: Values, world: World, steps: int, options: Mapping[str, Any]
     ) -> Values:
-        """What the paper's formulas answer after ``steps`` steps on ``world`` from ``values``.
+        """Return the parameters after ``steps`` steps of the paper's formulas from ``values``.
 
-        Write it from the paper, in plain Python and NumPy, and import nothing of the method.
-        Random directions are taken as given, from :class:`~anyorder.points.directions.Seeded`.
+        Write it from the paper, in plain Python and NumPy, and import nothing from the method. Take
+        random directions from :class:`~anyorder.points.directions.Seeded`.
 
         Args:
             values: the parameters at the start; they may be changed in place.
-            world: gives values, gradients and curvature.
-            steps: how many.
+            world: evaluates values, gradients and curvature.
+            steps: number of steps.
             options: the value of every hyper-parameter, and of ``seed``.
         """
         pytest.fail(
@@ -129,7 +129,7 @@ class ReferenceContract:
         )
 
     def test_equals_its_reference(self) -> None:
-        """A run in float64 ends where the paper's formulas end, under each of the settings."""
+        """A run in float64 equals the paper's formulas, with each of the settings."""
         hypers = self.method.hypers
         defaults = {"seed": 0, **{name: hyper.default for name, hyper in hypers.items()}}
         decay = any(setting.get("weight_decay") for setting in self.reference_settings)

@@ -1,4 +1,4 @@
-"""Small models and closures on which the contract is checked."""
+"""Small models and closures for the contract tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from anyorder.oracle.closures import Closure, Composite
 
 
 class Net(nn.Module):
-    """A little of everything: matrices, vectors, a convolution kernel, a scalar, batch-norm."""
+    """A network with matrices, vectors, a convolution kernel, a scalar and batch norm."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(1, 3, 3, bias=False, dtype=dtype)  # a bias would not outlive the norm
+        self.conv = nn.Conv1d(1, 3, 3, bias=False, dtype=dtype)  # the norm would cancel a bias
         self.norm = nn.BatchNorm1d(3, dtype=dtype)
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(18, 2, dtype=dtype)
@@ -30,7 +30,7 @@ class Net(nn.Module):
 
 
 def net(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Net, Closure]:
-    """A fresh network and the closure of one fixed batch."""
+    """Return a new network and the closure of one fixed batch."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     model = Net(dtype)
@@ -40,12 +40,11 @@ def net(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Net, Closure
 
 
 def wide(parts: int = 1, compiled: bool = False) -> tuple[nn.Module, Any]:
-    """A network with a matrix large enough for 8-bit state, and the closure of one fixed batch.
+    """Return a network with a matrix that has 8-bit state, and the closure of one fixed batch.
 
     Args:
-        parts: into how many micro-batches the batch is divided; if several, their closures come as
-            a list.
-        compiled: give the model to ``torch.compile``.
+        parts: number of micro-batches; if there are several, their closures are returned as a list.
+        compiled: compile the model with ``torch.compile``.
     """
     state = torch.get_rng_state()
     torch.manual_seed(1)
@@ -62,7 +61,7 @@ def wide(parts: int = 1, compiled: bool = False) -> tuple[nn.Module, Any]:
 def bowl(
     dtype: torch.dtype = torch.float32, shapes: tuple[tuple[int, ...], ...] = ((3, 2), (4,), ())
 ) -> tuple[dict[str, nn.Parameter], Closure]:
-    """A convex quadratic over parameters of the given shapes, its minimum 0 at 0."""
+    """Return a convex quadratic over parameters of these shapes, with minimum 0 at 0."""
     params = {
         f"p{i}": nn.Parameter(torch.linspace(0.5, 1.5, torch.Size(s).numel()).reshape(s).to(dtype))
         for i, s in enumerate(shapes)
@@ -71,18 +70,18 @@ def bowl(
 
 
 def in_parts(closure: Closure) -> Composite:
-    """A ``Composite`` with the loss itself for output."""
+    """Return a ``Composite`` whose output is the loss."""
     return Composite(closure, lambda loss: 1.0 * loss)
 
 
 def bits(tensors: Mapping[str, Tensor] | nn.Module) -> dict[str, Tensor]:
-    """Copies to compare with later."""
+    """Copy tensors for later comparison."""
     named = dict(tensors.named_parameters()) if isinstance(tensors, nn.Module) else tensors
     return {name: tensor.detach().clone() for name, tensor in named.items()}
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two sets of tensors agree in every bit (NaN equals NaN)."""
+    """Whether two sets of tensors are bitwise equal (NaN equals NaN)."""
     return a.keys() == b.keys() and all(
         x.dtype == y.dtype and torch.equal(x.isnan(), y.isnan())
         and torch.equal(x.nan_to_num(), y.nan_to_num())
@@ -91,7 +90,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def bend() -> tuple[dict[str, nn.Parameter], Closure]:
-    """A curved function of a matrix and a vector, in float64: parameters and closure."""
+    """Return a nonlinear function of a matrix and a vector, in float64: parameters and closure."""
     generator = torch.Generator().manual_seed(2)
     params = {
         name: nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
@@ -106,13 +105,13 @@ def bend() -> tuple[dict[str, nn.Parameter], Closure]:
 
 
 def slopes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The gradient of :func:`bend`, written by hand, for arrays or tensors."""
+    """The gradient of :func:`bend`, derived by hand, for arrays or tensors."""
     gap = values["matrix"].sum() - values["vector"].sum()
     return {"matrix": values["matrix"] ** 3 + gap, "vector": 6 * values["vector"] - gap}
 
 
 def mix_(param: Tensor, mean: Tensor, grad: Tensor, *, lr: Tensor, keep: Tensor) -> None:
-    """A rule with memory, a root and a quotient."""
+    """A rule with a buffer, a square root and a division."""
     mean.copy_(mean * keep + grad * (1.0 - keep))
     param.sub_(mean / (sqrt(mean * mean) + 1e-3) * lr)
 
@@ -124,7 +123,7 @@ def mix_scalars(lr: float = 0.1, keep: float = 0.9) -> dict[str, Tensor]:
 
 
 def mix_tensors(n: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """The tensors of :func:`mix_`, ``n`` elements each; memory is at least float32."""
+    """The tensors of :func:`mix_`, ``n`` elements each; the buffer is at least float32."""
     generator = torch.Generator().manual_seed(n)
     made = [torch.randn(n, generator=generator) for _ in range(3)]
     return [

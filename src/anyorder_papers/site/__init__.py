@@ -1,1 +1,1 @@
-"""The web site of the catalogue: served with votes and a digest, or exported as plain files."""
+"""The web site of the catalogue, served with votes and a digest, or exported as static files."""

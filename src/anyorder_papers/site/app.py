@@ -1,4 +1,4 @@
-"""The served site: pages, votes, and subscribing to the digest."""
+"""The served site: pages, votes, and subscriptions to the digest."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ MAX_BODY = 16 * 1024
 
 
 class Site(Pages):
-    """The pages, and the endpoints that change something: votes and the digest.
+    """The pages, and the endpoints that modify data: votes and the digest.
 
     Args:
-        library: What is shown.
+        library: The entries to show.
         database: Votes and subscribers.
-        settings: How the site is run.
+        settings: Settings of the site.
         search: Ranks papers by a text.
         clock: Seconds since 1970.
     """
@@ -53,7 +53,7 @@ class Site(Pages):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(library, database, settings, search, clock)
-        # Voting, asking for the digest; and all letters together, whoever asks.
+        # Votes, subscriptions, and all e-mails together, for all clients.
         self.changes = RateLimit(30, 60)
         self.asks = RateLimit(5, 3600)
         self.letters = RateLimit(200, 3600, clients=1)
@@ -61,10 +61,10 @@ class Site(Pages):
     # -- votes ---------------------------------------------------------------------------------
 
     async def vote(self, request: Request) -> Response:
-        """Give or take back a vote.
+        """Add or withdraw a vote.
 
-        A cookie is one visitor, and a network has one vote a paper: cookies are free, addresses
-        are not.
+        Each visitor is identified by a cookie, and each network has one vote per paper: cookies are
+        cheap to create, addresses are not.
         """
         self.limit(self.changes, request)
         form = await self._form(request)
@@ -94,7 +94,7 @@ class Site(Pages):
         return self._subscribe_page(request)
 
     async def subscribe(self, request: Request) -> Response:
-        """Send a confirmation letter; the answer is the same for every valid address."""
+        """Send a confirmation e-mail; the response is the same for every valid address."""
         if self.settings.mail is None:
             raise HTTPException(404)
         self.limit(self.asks, request)
@@ -103,7 +103,7 @@ class Site(Pages):
         address, frequency = _text(form, "address"), _text(form, "frequency")
         if frequency not in subscriptions.FREQUENCIES:
             frequency = "weekly"
-        # Here too, so that addresses are forgotten in time where no digest is ever sent.
+        # Here too, so that addresses are deleted in time even if no digest is ever sent.
         await run_in_threadpool(subscriptions.purge, self.database, self.now())
         try:
             token = await run_in_threadpool(
@@ -117,19 +117,19 @@ class Site(Pages):
             return page
         answer = await run_in_threadpool(self._message, request, "asked")
         if token is not None and not self.letters.take("everybody"):
-            # After the answer has left, so that its timing tells nothing either.
+            # After the response is sent, so that its timing reveals nothing.
             answer.background = BackgroundTask(
                 self._send_confirmation, self.settings.mail, address, frequency, token
             )
         return answer
 
     def confirm_form(self, request: Request) -> Response:
-        """A button: mail programs open links on their own, but they press no buttons."""
+        """Show a button: mail programs may open links automatically, but do not press buttons."""
         self.limit(self.reads, request)
         return self._token_page(request, "confirm")
 
     async def confirm(self, request: Request) -> Response:
-        """Start a digest."""
+        """Confirm a subscription."""
         self.limit(self.changes, request)
         form = await self._form(request)
         self._checked_visitor(request, form)
@@ -143,12 +143,12 @@ class Site(Pages):
         return self._token_page(request, "unsubscribe")
 
     async def unsubscribe(self, request: Request) -> Response:
-        """Forget an address.
+        """Delete an address.
 
-        No cookie and no form token are asked for: RFC 8058 has mail programs post here without
-        either, and the token in the path is the proof. The answer does not depend on it.
+        No cookie or form token is required: by RFC 8058, mail programs send this request without
+        them, and the token in the path is the proof. The response does not depend on it.
         """
-        # Large mail services post for many people from few addresses.
+        # Large mail services send requests for many people from few addresses.
         self.limit(self.reads, request)
         token = request.path_params["token"]
         await run_in_threadpool(subscriptions.unsubscribe, self.database, token)
@@ -157,7 +157,7 @@ class Site(Pages):
     # -- errors --------------------------------------------------------------------------------
 
     def failed(self, request: Request, error: Exception) -> Response:
-        """The page for an error."""
+        """Render the page for an error."""
         status, headers = 500, None
         if isinstance(error, HTTPException):
             status, headers = error.status_code, error.headers
@@ -181,7 +181,7 @@ class Site(Pages):
         )
 
     def _token_page(self, request: Request, action: str) -> Response:
-        # The token is not looked up: this page says nothing about it.
+        # The token is not looked up: this page does not reveal whether it is valid.
         return self.page(request, "token.html", action=action, path=request.url.path)
 
     def _message(self, request: Request, name: str) -> Response:
@@ -198,13 +198,13 @@ class Site(Pages):
                 session.ready()
                 session.send(letter)
         except MailError as error:
-            log.error("confirmation letter not sent: %s", error)
+            log.error("confirmation e-mail not sent: %s", error)
 
     def _checked_visitor(self, request: Request, form: FormData) -> str:
-        """The visitor whose own page sent this form.
+        """Return the visitor who sent this form from a page of this site.
 
         Raises:
-            HTTPException: 403 if another site sent it, or the cookie is missing or old.
+            HTTPException: 403 if another site sent it, or the cookie is missing or expired.
         """
         visitor = self.visitor(request)
         foreign = request.headers.get("sec-fetch-site") == "cross-site"
@@ -219,7 +219,7 @@ class Site(Pages):
         return await request.form(max_fields=20)
 
     def _own_path(self, path: str) -> str:
-        """The path if it is one of this site's, else the list: no redirect leads elsewhere."""
+        """Return the path if it belongs to this site, else the list, to prevent open redirects."""
         inside = path == self.settings.prefix or path.startswith(f"{self.settings.prefix}/")
         odd = path.startswith("//") or "\\" in path or any(ord(c) <= 32 for c in path)
         return path if inside and not odd and path else f"{self.settings.prefix}/"
@@ -232,12 +232,12 @@ def create_app(
     search: Search,
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """The site as an ASGI application.
+    """Return the site as an ASGI application.
 
     Args:
-        library: What is shown.
+        library: The entries to show.
         database: Votes and subscribers.
-        settings: How the site is run.
+        settings: Settings of the site.
         search: Ranks papers by a text.
         clock: Seconds since 1970.
     """
@@ -269,7 +269,7 @@ def create_app(
         },
         max_body_size=MAX_BODY,
     )
-    # Slashes are redirected by the Host header, which may say anything.
+    # Redirects of slashes would use the Host header, which is not trusted.
     app.router.redirect_slashes = False
     return Headers(app)
 

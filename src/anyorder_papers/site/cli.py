@@ -32,7 +32,7 @@ DatabaseOption = Annotated[
         "--database",
         envvar="ANYORDER_DATABASE",
         show_default=False,
-        help="sqlite:///FILE or postgresql://...; a file in ANYORDER_HOME if left out.",
+        help="sqlite:///FILE or postgresql://... (default: a file in ANYORDER_HOME).",
     ),
 ]
 BaseUrlOption = Annotated[
@@ -41,7 +41,7 @@ BaseUrlOption = Annotated[
         "--base-url",
         envvar="ANYORDER_BASE_URL",
         show_default=False,
-        help="The address visitors use, e.g. https://papers.example.org. All links come from it.",
+        help="The URL that visitors use, e.g. https://papers.example.org. All links start with it.",
     ),
 ]
 SmtpOption = Annotated[
@@ -60,7 +60,7 @@ SenderOption = Annotated[
         "--mail-from",
         envvar="ANYORDER_MAIL_FROM",
         show_default=False,
-        help="Sender of all letters, e.g. 'AnyOrder papers <papers@example.org>'.",
+        help="Sender of all e-mails, e.g. 'AnyOrder papers <papers@example.org>'.",
     ),
 ]
 ListingsOption = Annotated[
@@ -69,7 +69,7 @@ ListingsOption = Annotated[
         "--listings",
         envvar="ANYORDER_SEEDS",
         show_default=False,
-        help="Folder with the listings that hold the papers' abstracts; without it none is shown.",
+        help="Folder of listings with the papers' abstracts; without it none are shown.",
     ),
 ]
 
@@ -82,15 +82,15 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     database: DatabaseOption = "",
     base_url: BaseUrlOption = "",
     smtp_url: SmtpOption = "",
     mail_from: SenderOption = "",
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(help="Address of a proxy whose X-Forwarded-For is believed; repeatable."),
+        typer.Option(help="Address of a trusted proxy, whose X-Forwarded-For is used; repeatable."),
     ] = None,
     listings: ListingsOption = None,
 ) -> None:
@@ -107,18 +107,18 @@ def serve(
         site = create_app(load_library(listings), Database(database or None), settings, search)
     typer.echo(f"Serving the catalogue at {settings.base_url}/ (Ctrl-C stops it)")
     if settings.mail is None:
-        typer.echo("No mail server is set (--smtp-url): nobody can subscribe.")
+        typer.echo("No mail server is set (--smtp-url): subscriptions are disabled.")
     if settings.base_url.startswith("https:") and not trusted_proxy:
         typer.echo(
-            "No proxy is named (--trusted-proxy): behind one, all visitors share one address, and "
-            "with it one rate limit and one vote a paper.",
+            "No proxy is set (--trusted-proxy): behind one, all visitors share one address, and "
+            "therefore one rate limit and one vote per paper.",
             err=True,
         )
     uvicorn.run(
         site,
         host=host,
         port=port,
-        # Our own lines name routes, not addresses or tokens.
+        # Our own log lines contain routes, not addresses or tokens.
         access_log=False,
         server_header=False,
         log_config=None,
@@ -129,23 +129,25 @@ def serve(
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to; an earlier export is replaced.")],
+    folder: Annotated[Path, typer.Argument(help="Output folder; an earlier export is replaced.")],
     listings: ListingsOption = None,
 ) -> None:
-    """Write the catalogue as a folder of plain files, without votes and digest."""
+    """Write the catalogue as a folder of static files, without votes and digest."""
     with _plain_errors():
         done = write_export(load_library(listings), folder)
     typer.echo(f"Wrote {done.pages} pages ({done.files} files) to {folder}")
 
 
 def digest(
-    send: Annotated[bool, typer.Option("--send", help="Send; otherwise only tell.")] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="Send them; otherwise only list them.")
+    ] = False,
     database: DatabaseOption = "",
     base_url: BaseUrlOption = "",
     smtp_url: SmtpOption = "",
     mail_from: SenderOption = "",
 ) -> None:
-    """Send the digests that are due; for cron. May be run as often as you like."""
+    """Send the digests that are due, e.g. from cron. Safe to run at any time."""
     with _plain_errors():
         announced = load_library().announced()
         opened = Database(database or None)
@@ -154,18 +156,18 @@ def digest(
             return
         if not base_url or not smtp_url:
             raise SettingsError("--send needs --base-url and --smtp-url (or their variables)")
-        # Checks the address; nothing is signed here.
+        # Checks the URL; nothing is signed here.
         address = Settings(base_url, b"").base_url
         report = send_due(
             opened, announced, _mail(smtp_url, mail_from), address, lambda: int(time.time())
         )
     typer.echo(f"Sent {plural(report.sent, 'digest')}.")
     for count, what in (
-        (report.refused, "were refused by the mail server; the next run tries them again"),
-        (report.lost, "broke off on their way; they may have arrived and are not sent again"),
+        (report.refused, "were rejected by the mail server; the next run tries them again"),
+        (report.lost, "were interrupted; they may have been delivered and are not sent again"),
         (
             report.stale,
-            "were begun by a run that died; they may have arrived and are not sent again",
+            "were started by a run that died; they may have been delivered and are not sent again",
         ),
     ):
         if count:
@@ -186,17 +188,17 @@ def _tell(digests: list[Digest]) -> None:
 def _mail(url: str, sender: str) -> MailSettings:
     if not sender:
         raise MailError(
-            "expected a sender beside the mail server: --mail-from "
+            "expected a sender in addition to the mail server: --mail-from "
             "'AnyOrder papers <papers@example.org>'"
         )
     return MailSettings.from_url(url, sender)
 
 
 def _own_address(host: str, port: int) -> str:
-    """The address of a site that only this machine can reach.
+    """Return the URL of a site that only this machine can reach.
 
     Raises:
-        SettingsError: If others can reach it: only its owner knows under which name.
+        SettingsError: If others can reach it: its public name is then required.
     """
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -204,7 +206,7 @@ def _own_address(host: str, port: int) -> str:
         loopback = False
     if not loopback:
         raise SettingsError(
-            f"listening at {host}, expected --base-url with the address that visitors use, e.g. "
+            f"listening on {host}, expected --base-url with the URL that visitors use, e.g. "
             "https://papers.example.org"
         )
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -212,7 +214,7 @@ def _own_address(host: str, port: int) -> str:
 
 @contextmanager
 def _plain_errors() -> Generator[None]:
-    """Turn errors raised on purpose, and files that cannot be read, into one line and code 2."""
+    """Print expected errors, and files that cannot be read, as one line; exit with code 2."""
     try:
         yield
     except (AnyOrderError, OSError) as error:

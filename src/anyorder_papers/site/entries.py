@@ -1,4 +1,4 @@
-"""What the pages show: every paper with its study's result and the maths of its method."""
+"""The entries of the site: every paper with its study's result and its method's formulas."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODULE = re.compile(r"[a-z_]\w*(\.\w+)*", re.ASCII)
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """One claim beside its measurement, as text."""
+    """One claim and its measurement, as text."""
 
     text: str
     claimed: str
@@ -46,20 +46,20 @@ class ClaimRow:
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study's stored result, as the pages show it.
+    """A study's stored result, as shown on pages.
 
     Args:
         key: The study's key.
-        paper: Number of the paper whose claims it measures; ``None`` for a background work.
+        paper: Number of the paper whose claims it measures; ``None`` for background work.
         title: Its title.
         verdict: One of :data:`VERDICTS`, computed by the studies' rule.
-        seconds: How long the run took.
+        seconds: Duration of the run.
         scale: Scale of the run.
-        command: What runs it again.
+        command: The command that runs it again.
         claims: The first is the central one.
-        figure: The drawing, if there is one.
-        need: What the full scale would need.
-        work: What it measures, where that is no paper of the catalogue.
+        figure: The figure, if there is one.
+        need: The resources that the full scale would need.
+        work: The measured work, if it is not a paper of the catalogue.
     """
 
     key: str
@@ -76,7 +76,7 @@ class StudyView:
 
     @property
     def duration(self) -> str:
-        """How long the run took, for a reader."""
+        """Duration of the run, as text."""
         if self.seconds < 1:
             return "under 1 s"
         if self.seconds < 100:
@@ -89,9 +89,9 @@ class Entry:
     """One paper on the site.
 
     Args:
-        paper: From the catalogue.
-        studies: Results of the studies that measured it; the catalogue's own first.
-        abstract: Its abstract, where a listing or an import gave one.
+        paper: The paper in the catalogue.
+        studies: Results of the studies that measured it; the catalogue's study first.
+        abstract: Its abstract, if a listing or an import has one.
     """
 
     paper: Paper
@@ -100,61 +100,61 @@ class Entry:
 
     @property
     def study(self) -> StudyView | None:
-        """The result that the badges tell."""
+        """The result shown by the badges."""
         return self.studies[0] if self.studies else None
 
     @property
     def verdict(self) -> str:
-        """The study's verdict, ``"not run yet"``, or nothing where there is no study."""
+        """The study's verdict, ``"not run yet"``, or empty if there is no study."""
         if self.study is not None:
             return self.study.verdict
         return NOT_RUN if self.paper.study else ""
 
     @property
     def topic(self) -> str:
-        """The topic's short name for a reader."""
+        """The topic's short display name."""
         return topic_name(self.paper.topic)
 
     @property
     def year(self) -> str:
-        """The heading under which the list has it."""
+        """Its heading in the list."""
         return str(self.paper.when.year) if self.paper.when else "Without a date"
 
     @property
     def arxiv(self) -> str | None:
-        """The arXiv number, if it has the form of one."""
+        """The arXiv number, if it is well-formed."""
         return self.paper.arxiv if ARXIV.fullmatch(self.paper.arxiv) else None
 
     @property
     def month(self) -> str:
-        """Where the list by date has it: ``2025-11``, or ``undated``."""
+        """Its anchor in the list by date: ``2025-11``, or ``undated``."""
         return f"{self.paper.when:%Y-%m}" if self.paper.when else UNDATED
 
     @property
     def importable(self) -> str | None:
-        """The line of Python that imports the paper's module, if that exists."""
+        """The Python statement that imports the paper's module, if it exists."""
         module = self.paper.module
         return f"import {module}" if MODULE.fullmatch(module) and module_exists(module) else None
 
     @cached_property
     def maths(self) -> tuple[Formula, ...]:
-        """The formulas in the documentation of the paper's module."""
+        """The formulas in the docstrings of the paper's module."""
         return formulas(self.paper.module) if self.importable else ()
 
 
 @dataclass(frozen=True)
 class Library:
-    """All entries, newest first, and the ways to find them.
+    """All entries, newest first, with indexes.
 
     Args:
         entries: The papers.
-        others: Results of studies of works that are none of these papers, by key.
+        others: Results of studies of background works, by key.
     """
 
     entries: tuple[Entry, ...]
     others: Mapping[str, StudyView] = field(default_factory=dict[str, StudyView])
     by_id: dict[int, Entry] = field(init=False)
-    #: Every study with the path of the page that shows it.
+    #: Every study with the path of its page.
     studied: tuple[tuple[str, StudyView], ...] = field(init=False)
     figures: dict[str, Path] = field(init=False)
 
@@ -171,11 +171,11 @@ class Library:
 
     @cached_property
     def papers(self) -> tuple[Paper, ...]:
-        """The papers alone: always the same tuple, so that its search index is made once."""
+        """The papers; always the same tuple, so that its search index is built once."""
         return tuple(entry.paper for entry in self.entries)
 
     def neighbours(self, entry: Entry) -> tuple[Entry | None, Entry | None]:
-        """The entries before (newer) and after (older) one in the order of dates."""
+        """The entries before (newer) and after (older) an entry, by date."""
         place = self._places[entry.paper.id]
         newer = self.entries[place - 1] if place else None
         return newer, next(iter(self.entries[place + 1 : place + 2]), None)
@@ -185,7 +185,7 @@ class Library:
         return {entry.paper.id: place for place, entry in enumerate(self.entries)}
 
     def announced(self) -> dict[str, Item]:
-        """Everything a digest can announce, by a key that is the same at the next run.
+        """Return all items that a digest can announce, by a key that is stable across runs.
 
         A study whose verdict changes is announced again.
         """
@@ -208,14 +208,14 @@ class Library:
 
 
 def topic_name(topic: str) -> str:
-    """The short name of a topic for a reader."""
+    """The short display name of a topic."""
     return TOPICS.get(topic, topic).partition(":")[0]
 
 
 def library(
     papers: Iterable[Paper], studies: Sequence[StudyView], abstracts: Mapping[int, str] = NOTHING
 ) -> Library:
-    """Join papers, study results and abstracts; newest first, and by number within a day."""
+    """Combine papers, study results and abstracts; newest first, and by number within a day."""
     of_paper: defaultdict[int | None, list[StudyView]] = defaultdict(list)
     for study in studies:
         of_paper[study.paper].append(study)
@@ -237,10 +237,10 @@ def load_library(listings: Path | None = None) -> Library:
     """Read the catalogue, the user's imported papers and the stored results of the studies.
 
     Args:
-        listings: Folder with the listings that hold the catalogue's abstracts.
+        listings: Folder of listings with the catalogue's abstracts.
 
     Raises:
-        ListingError: If the folder holds no listings, or one cannot be parsed.
+        ListingError: If the folder contains no listings, or one cannot be parsed.
     """
     from anyorder_studies.discovery import discover
 
@@ -249,7 +249,7 @@ def load_library(listings: Path | None = None) -> Library:
 
 
 def study_views(studies: Studies) -> list[StudyView]:
-    """The studies of the gallery; one that cannot be shown is logged and hides no other."""
+    """The studies of the gallery; one that cannot be shown is logged and skipped."""
     from anyorder_studies.gallery import stored_studies
 
     found, broken = stored_studies(studies)

@@ -1,4 +1,4 @@
-"""The site as plain files: every page, and an index with which a browser searches by itself."""
+"""The site as static files: every page, and an index for searching in the browser."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from anyorder_papers.site.listing import (
 from anyorder_papers.site.render import STATIC, Links, render
 from anyorder_papers.words import STOP, thesaurus, tokens
 
-# Says that a folder is ours to clear.
+# Marks a folder that may be cleared.
 MARK = ".anyorder-papers"
 
 
 class ExportError(AnyOrderError, OSError):
-    """The folder cannot be written, or holds something else."""
+    """The folder cannot be written, or contains other files."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     pages: int
     files: int
 
 
 def export(library: Library, folder: Path) -> Exported:
-    """Write the site into a folder; an earlier export there is replaced.
+    """Write the site to a folder; an earlier export is replaced.
 
     Args:
         library: What is shown.
-        folder: Where to; made if it is not there.
+        folder: Output folder, created if needed.
 
     Raises:
-        ExportError: If the folder holds anything but an earlier export, or cannot be written.
+        ExportError: If the folder contains anything but an earlier export, or cannot be written.
     """
     try:
         _clear(folder)
@@ -63,14 +63,13 @@ def export(library: Library, folder: Path) -> Exported:
 
 
 def search_index(papers: tuple[Paper, ...]) -> dict[str, Any]:
-    """What the browser needs to rank papers as the server does.
+    """Return the index for ranking papers in the browser as on the server.
 
     Returns:
-        ``terms``: for each stem, the papers that have it with the stem's BM25F weight there;
+        ``terms``: for each stem, its papers with the stem's BM25F weight in each;
         ``stems``: the stem of each word in the catalogue; ``stop``: words without weight;
-        ``related``: for each phrase of the thesaurus, the stems that it also asks for;
-        ``relatedWeight``: what those count; ``weakest``: the part of the best score below which a
-        paper is left out.
+        ``related``: for each phrase of the thesaurus, its related stems; ``relatedWeight``: their
+        weight; ``weakest``: the fraction of the best score below which papers are dropped.
     """
     texts = {paper.id: searched(paper) for paper in papers}
     lengths = Counter[str]()
@@ -117,7 +116,7 @@ def _clear(folder: Path) -> None:
         return
     if not (folder / MARK).is_file():
         raise ExportError(
-            f"{folder} holds something that is not an earlier export; name an empty folder"
+            f"{folder} contains something that is not an earlier export; choose an empty folder"
         )
     for child in folder.iterdir():
         if child.is_dir() and not child.is_symlink():

@@ -1,4 +1,4 @@
-"""What protects the site: visitors' cookies, form tokens, rate limits and response headers."""
+"""Security of the site: visitors' cookies, form tokens, rate limits and response headers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# A figure is drawn by its own styles; opened on its own it may do nothing else.
+# A figure opened as a document may use its own styles and nothing else.
 FIGURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
@@ -39,10 +39,10 @@ HEADERS = {
 
 
 class Visitors:
-    """Signs the cookie that makes one visitor one vote, and the tokens of that visitor's forms.
+    """Signs the cookies that identify visitors, and the tokens of their forms.
 
     Args:
-        secret: At least 32 bytes that only the site knows.
+        secret: At least 32 secret bytes of the site.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -51,30 +51,30 @@ class Visitors:
         self._secret = secret
 
     def new(self) -> str:
-        """A cookie for a visitor who has none."""
+        """Return a cookie for a new visitor."""
         name = secrets.token_urlsafe(16)
         return f"{name}.{self._sign('visitor', name)}"
 
     def check(self, cookie: str | None) -> str | None:
-        """The visitor's name if the cookie carries our signature, else ``None``."""
+        """Return the visitor's name if the cookie has our signature, else ``None``."""
         name, dot, signature = (cookie or "").rpartition(".")
         if not dot or not _equal(signature, self._sign("visitor", name)):
             return None
         return name
 
     def form_token(self, visitor: str) -> str:
-        """The token that this visitor's forms must send back."""
+        """Return the token that this visitor's forms must contain."""
         return self._sign("form", visitor)
 
     def accepts(self, visitor: str | None, token: str) -> bool:
-        """Whether a form came from a page that we gave to this visitor."""
+        """Whether a form came from a page that we served to this visitor."""
         return visitor is not None and _equal(token, self.form_token(visitor))
 
     def network(self, client: str, paper: int) -> str:
-        """What the database keeps of where a vote for a paper comes from.
+        """Return the hash of a voter's network that the database stores for a paper.
 
-        Another hash for every paper, so that nobody who reads the database learns which votes came
-        from one network; without the secret no address can be tried out on it either.
+        The hash differs for every paper, so the database does not reveal which votes came from one
+        network; without the secret, addresses cannot be tested against it either.
         """
         return self._sign("network", f"{paper}:{client}")
 
@@ -84,22 +84,22 @@ class Visitors:
 
 
 def _equal(one: str, other: str) -> bool:
-    # On bytes: compare_digest refuses text beyond ASCII, which a cookie may hold.
+    # As bytes: compare_digest rejects non-ASCII text, which a cookie may contain.
     return hmac.compare_digest(
         one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass")
     )
 
 
 def visitor_hash(visitor: str) -> str:
-    """What the database keeps of a visitor's name."""
+    """Return the hash of a visitor's name that the database stores."""
     return hashlib.sha256(visitor.encode()).hexdigest()
 
 
 def load_secret(folder: Path) -> bytes:
-    """The secret in ``ANYORDER_SECRET``, or the one kept in a file for the owner's eyes only.
+    """Return the secret from ``ANYORDER_SECRET``, or from a file that only its owner can read.
 
     Raises:
-        DatabaseError: If the variable is too short or the file cannot be made or read.
+        DatabaseError: If the variable is too short or the file cannot be created or read.
     """
     given = os.environ.get("ANYORDER_SECRET", "").encode()
     if given:
@@ -122,29 +122,31 @@ def load_secret(folder: Path) -> bytes:
         return secret
     except OSError as error:
         raise DatabaseError(
-            f"cannot keep the site's secret in {path} ({error.strerror}); set ANYORDER_SECRET, or "
-            "ANYORDER_HOME to a folder that can be written"
+            f"cannot store the site's secret in {path} ({error.strerror}); set ANYORDER_SECRET, or "
+            "ANYORDER_HOME to a writable folder"
         ) from None
 
 
 def _read_secret(path: Path) -> bytes:
-    # Another process may be between making the file and writing it.
+    # Another process may have created the file but not written it yet.
     for _ in range(20):
         secret = path.read_bytes().strip()
         if len(secret) >= 32:
             return secret
         time.sleep(0.05)
-    raise DatabaseError(f"the file {path} holds no secret of 32 bytes; delete it and start again")
+    raise DatabaseError(
+        f"the file {path} does not contain a secret of 32 bytes; delete it and start again"
+    )
 
 
 class RateLimit:
     """A token bucket per client, for the most recent clients only.
 
     Args:
-        amount: Requests that may come at once.
-        seconds: Time in which that many are earned again.
-        clients: How many clients are remembered; the one seen longest ago is forgotten first.
-        clock: Seconds that never run backwards.
+        amount: Maximum number of requests in a burst.
+        seconds: Time to refill that many requests.
+        clients: Number of clients to remember; the least recently seen is dropped first.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -161,14 +163,14 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many clients are remembered now."""
+        """Number of clients currently remembered."""
         return len(self._buckets)
 
     def take(self, client: str) -> float:
         """Use one request.
 
         Returns:
-            0 if it is allowed, else the seconds to wait.
+            0 if it is allowed, otherwise the seconds to wait.
         """
         with self._lock:
             now = self._clock()
@@ -183,7 +185,7 @@ class RateLimit:
 
 
 def client_key(scope: Scope) -> str:
-    """Whom a rate limit counts: an IPv4 address, or the /64 network of an IPv6 one.
+    """Return the client of a rate limit: an IPv4 address, or the /64 network of an IPv6 one.
 
     The address is the connection's own; ``serve --trusted-proxy`` lets the server replace it by
     the one that a proxy forwards.
@@ -202,10 +204,10 @@ def client_key(scope: Scope) -> str:
 
 
 class Headers:
-    """ASGI layer around everything, errors included: sets the headers, logs without names.
+    """ASGI middleware for all responses, including errors: sets headers and writes the log.
 
-    A log line holds method, route, status and time. The route is its pattern
-    (``/confirm/{token}``), so that no token or query reaches a log; nor do client addresses.
+    A log line contains method, route, status and time. The route is a pattern
+    (``/confirm/{token}``), so the log contains no tokens, queries or client addresses.
     """
 
     def __init__(self, app: ASGIApp) -> None:

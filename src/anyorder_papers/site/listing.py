@@ -1,4 +1,4 @@
-"""Which entries a list shows, in which order: search, filters, sorting and pages."""
+"""Entries of a list and their order: search, filters, sorting and pagination."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FILTERS = ("topic", "order", "state", "verdict")
 SORTS = ("date", "votes", "title")
 PER_PAGE = 50
 LONGEST_QUERY = 200
-# Hits below this part of the best score share one common word with the question, and no more.
+# Hits below this fraction of the best score share only a common word with the query.
 WEAKEST = 0.2
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a visitor asked the list for; an empty text means no restriction."""
+    """Query parameters of the list; an empty string means no restriction."""
 
     q: str = ""
     topic: str = ""
@@ -37,7 +37,7 @@ class Query:
 
     @classmethod
     def read(cls, parameters: Mapping[str, str]) -> Query:
-        """Read the parameters of an address; what is not understood means no restriction."""
+        """Parse the parameters of a URL; invalid values mean no restriction."""
         chosen = {name: parameters.get(name, "").strip()[:LONGEST_QUERY] for name in FILTERS}
         sort = parameters.get("sort", "")
         number = parameters.get("page", "")
@@ -50,11 +50,11 @@ class Query:
 
     @property
     def restricted(self) -> bool:
-        """Whether anything but order and page was asked for."""
+        """Whether there is a restriction other than order and page."""
         return bool(self.q or any(getattr(self, name) for name in FILTERS))
 
     def link(self, **changes: str | int) -> str:
-        """The address' query part, with some values changed; empty values are left out."""
+        """The query string of the URL, with some values changed and without empty values."""
         names = ("q", *FILTERS, "sort", "page")
         values = {name: changes.get(name, getattr(self, name)) for name in names}
         if "page" not in changes or values["page"] == 1:
@@ -68,10 +68,10 @@ class Listing:
     """One page of a list.
 
     Args:
-        groups: Entries under a heading, which is empty where they are not sorted by date.
-        found: How many entries there are on all pages.
-        page: This page, from 1.
-        pages: How many pages there are, at least 1.
+        groups: Entries by heading, which is empty unless they are sorted by date.
+        found: Number of entries on all pages.
+        page: Number of this page, from 1.
+        pages: Number of pages, at least 1.
     """
 
     groups: tuple[tuple[str, tuple[Entry, ...]], ...]
@@ -97,12 +97,12 @@ class Year:
 
     @property
     def total(self) -> int:
-        """How many papers the year has."""
+        """Number of papers in the year."""
         return sum(len(month.entries) for month in self.months)
 
 
 def by_date(entries: Sequence[Entry]) -> tuple[Year, ...]:
-    """Cut entries, newest first, into years and months."""
+    """Group entries, newest first, by years and months."""
     return tuple(
         Year(
             name,
@@ -116,12 +116,12 @@ def by_date(entries: Sequence[Entry]) -> tuple[Year, ...]:
 
 
 def field_of(entry: Entry, name: str) -> str:
-    """The value that a filter compares."""
+    """The value of an entry for a filter."""
     return entry.verdict if name == "verdict" else str(getattr(entry.paper, name))
 
 
 def choices(entries: Sequence[Entry], name: str) -> list[tuple[str, int]]:
-    """The values of a filter with their numbers of entries, in a reader's order."""
+    """The values of a filter with their numbers of entries, in display order."""
     known = {
         "topic": tuple(TOPICS),
         "order": tuple(ORDERS),
@@ -140,12 +140,12 @@ def verdict_choices(library: Library) -> list[tuple[str, int]]:
 
 
 def select(library: Library, query: Query, votes: Mapping[int, int], search: Search) -> list[Entry]:
-    """The entries that a query asks for, in its order.
+    """Return the entries that match a query, in its order.
 
     Args:
-        library: All of them.
-        query: What was asked.
-        votes: By paper.
+        library: All entries.
+        query: The query.
+        votes: Votes by paper.
         search: Finds papers by a text, best first.
     """
     entries = list(library.entries)
@@ -154,7 +154,7 @@ def select(library: Library, query: Query, votes: Mapping[int, int], search: Sea
         weakest = WEAKEST * max((hit.score for hit in hits), default=0.0)
         found = [library.by_id[hit.paper.id] for hit in hits if hit.score >= weakest]
         ids = {entry.paper.id for entry in found}
-        # Sorted by anything else, the list keeps "newest first" where that says nothing.
+        # Sorting is stable, so ties stay "newest first".
         entries = [e for e in entries if e.paper.id in ids] if query.sort else found
     kept = [
         entry
@@ -169,7 +169,7 @@ def select(library: Library, query: Query, votes: Mapping[int, int], search: Sea
 
 
 def listing(entries: Sequence[Entry], query: Query, per_page: int | None = PER_PAGE) -> Listing:
-    """Cut a selection into pages, and one page into years where it is sorted by date."""
+    """Split a selection into pages, and a page into years if it is sorted by date."""
     size = per_page or max(1, len(entries))
     pages = max(1, -(-len(entries) // size))
     page = min(query.page, pages)

@@ -1,8 +1,7 @@
-"""The maths of a method, read from its module's documentation without importing the module.
+"""Formulas of a method, read from its module's docstrings without importing the module.
 
-LaTeX stands after ``.. math::`` or between ``$$`` marks and becomes MathML, which browsers draw by
-themselves. Where there is none, an indented block after a line that ends in ``::`` is shown as the
-plain text that it is.
+LaTeX after ``.. math::`` or between ``$$`` is converted to MathML, which browsers render natively.
+If there is none, an indented block after a line that ends in ``::`` is shown as plain text.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ ATTRIBUTES = frozenset({
     "stretchy", "symmetric", "width",
 })
 # fmt: on
-# The rest of its line, and the lines below that are indented deeper.
+# The rest of its line, and the following lines with deeper indentation.
 DIRECTIVE = re.compile(
     r"^(?P<pad>[ ]*)\.\.[ ]math::[ ]*(?P<first>[^\n]*)\n?"
     r"(?P<rest>(?:(?P=pad)[ ]+\S[^\n]*\n|[ ]*\n)*)",
@@ -49,8 +48,8 @@ class Formula:
     """One formula.
 
     Args:
-        source: As it was written.
-        mathml: Markup that is safe to place in a page, or ``None`` for plain text.
+        source: The source text.
+        mathml: Markup that is safe to insert into a page, or ``None`` for plain text.
     """
 
     source: str
@@ -59,13 +58,13 @@ class Formula:
 
 @cache
 def formulas(module: str) -> tuple[Formula, ...]:
-    """The formulas in the docstrings of a module and of its public classes and functions.
+    """Return the formulas in the docstrings of a module and of its public classes and functions.
 
     Args:
-        module: Dotted name. A package stands for its ``__init__.py``.
+        module: Dotted name. For a package, its ``__init__.py`` is read.
 
     Returns:
-        In the order of the file; empty if the module is not there or holds none.
+        Formulas in the order of the file; empty if there is no such module or it has none.
     """
     path = _source(module)
     if path is None:
@@ -83,7 +82,7 @@ def formulas(module: str) -> tuple[Formula, ...]:
 
 
 def read_formulas(docstring: str) -> list[Formula]:
-    """The formulas of one docstring: the LaTeX ones, or else the literal blocks."""
+    """The formulas of one docstring: LaTeX, or else literal blocks."""
     text = inspect.cleandoc(docstring) + "\n"
     placed = [
         (match.start(), f"{match['first']}\n{textwrap.dedent(match['rest'])}".strip())
@@ -98,14 +97,14 @@ def read_formulas(docstring: str) -> list[Formula]:
 
 
 def to_mathml(latex: str) -> Markup | None:
-    """Convert LaTeX; ``None`` if it cannot be converted or gives more than plain MathML."""
-    # As Sphinx does: "&" aligns and a double backslash ends a line, with no environment named.
+    """Convert LaTeX; ``None`` if it cannot be converted or results in other than plain MathML."""
+    # As in Sphinx: "&" aligns and a double backslash ends a line, without an environment.
     several = ("&" in latex or r"\\" in latex) and r"\begin" not in latex
     text = rf"\begin{{align*}}{latex}\end{{align*}}" if several else latex
     try:
         tree = ET.fromstring(convert(text, display="block"))
     except Exception:
-        # The converter raises errors of many kinds; whatever it is, the source is shown instead.
+        # The converter raises many types of errors; for any of them, the source is shown instead.
         return None
     for element in tree.iter():
         space, _, name = element.tag.rpartition("}")
@@ -113,12 +112,12 @@ def to_mathml(latex: str) -> Markup | None:
         known = space == f"{{{MATHML}" and name in ELEMENTS
         if not known or not ATTRIBUTES.issuperset(element.attrib):
             return None
-    # Serialised anew from the checked tree, so every character of text is escaped.
+    # Serialised from the checked tree, so all text is escaped.
     return Markup(ET.tostring(tree, encoding="unicode"))
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module; only its top-level package is looked up, and nothing is imported."""
+    """Return the file of a module; only its top-level package is looked up, nothing is imported."""
     top, *rest = module.split(".")
     if not all(part.isidentifier() for part in (top, *rest)):
         return None

@@ -1,4 +1,4 @@
-"""The pages of the served site, and what all its endpoints share."""
+"""The pages of the served site, and common code of all endpoints."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from anyorder_papers.site.settings import Settings
 
 
 class Pages:
-    """The endpoints that only show, and what all endpoints share.
+    """The read-only endpoints, and common code of all endpoints.
 
     Args:
-        library: What is shown.
+        library: The entries to show.
         database: Votes and subscribers.
-        settings: How the site is run.
+        settings: Settings of the site.
         search: Ranks papers by a text.
         clock: Seconds since 1970.
     """
@@ -105,7 +105,7 @@ class Pages:
         )
 
     def study(self, request: Request) -> Response:
-        """One study of a work that is no paper of the catalogue."""
+        """One study of background work."""
         self.limit(self.reads, request)
         study = self.library.others.get(request.path_params["key"])
         if study is None:
@@ -130,7 +130,7 @@ class Pages:
         )
 
     def figure(self, request: Request) -> Response:
-        """A study's figure; only the files that the library names are ever read."""
+        """A study's figure; only files that the library lists are read."""
         name, _, suffix = request.path_params["name"].rpartition(".")
         path = self.library.figures.get(name)
         if path is None or path.suffix != f".{suffix}" or path.suffix not in FIGURE_TYPES:
@@ -142,7 +142,7 @@ class Pages:
         )
 
     def static(self, request: Request) -> Response:
-        """A style sheet, script or icon of ours."""
+        """A style sheet, script or icon of the site."""
         path = STATIC / request.path_params["name"]
         if path.suffix not in STATIC_TYPES or not path.is_file():
             raise HTTPException(404)
@@ -151,10 +151,10 @@ class Pages:
             path, media_type=STATIC_TYPES[path.suffix], headers={"cache-control": forever}
         )
 
-    # -- what all endpoints share -------------------------------------------------------------------
+    # -- shared by all endpoints -----------------------------------------------------------------
 
     def page(self, request: Request, template: str, **values: Any) -> HTMLResponse:
-        """Render a page for its visitor, who gets a cookie if there is none yet."""
+        """Render a page for its visitor; set a cookie if there is none yet."""
         visitor = self.visitor(request)
         cookie = None if visitor else self.visitors.new()
         name = visitor or self.visitors.check(cookie)
@@ -182,18 +182,18 @@ class Pages:
         return response
 
     def entry(self, request: Request) -> Entry:
-        """The paper of the address, or 404."""
+        """The paper of the URL, or 404."""
         entry = self.library.by_id.get(request.path_params["number"])
         if entry is None:
             raise HTTPException(404)
         return entry
 
     def visitor(self, request: Request) -> str | None:
-        """The name in the visitor's cookie, if it is one of ours."""
+        """The name in the visitor's cookie, if its signature is valid."""
         return self.visitors.check(request.cookies.get(self.settings.cookie))
 
     def limit(self, limit: RateLimit, request: Request) -> None:
-        """Use one request of a client, or 429."""
+        """Count one request of a client, or raise 429."""
         wait = limit.take(client_key(request.scope))
         if wait:
             raise HTTPException(429, headers={"retry-after": str(int(wait) + 1)})

@@ -1,4 +1,4 @@
-"""Templates, links and static files, the same for the server and for the export."""
+"""Templates, links and static files, for both the server and the export."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STATIC_TYPES = {
     ".svg": "image/svg+xml",
 }
 FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-# Not strftime's, which would follow the server's language.
+# Not strftime, which depends on the server's locale.
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 MONTH_NAMES = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September",
     "October", "November", "December",
 ]  # fmt: skip
-# A sign beside every colour: colour alone tells nothing to many readers.
+# A sign in addition to every colour, for accessibility.
 SIGNS = {
     "reproduced": "\N{CHECK MARK}",
     "partly": "\N{CIRCLE WITH LEFT HALF BLACK}",
@@ -44,17 +44,17 @@ ORDER_NAMES = {
     "higher": "higher order",
     "none": "no order",
 }
-# A verdict is called "partly", too; that of a state says what it is about.
+# "partly" is also a verdict, so the state has a more specific name.
 STATE_NAMES = {"partly": "partly there"}
 
 
 @dataclass(frozen=True)
 class Links:
-    """Where things are, seen from one page.
+    """Links relative to one page.
 
     Args:
-        prefix: What stands before every path: the site's path on its server, or ``../`` for the
-            folders between an exported page and the top.
+        prefix: Prefix of every path: the site's path on its server, or ``../`` for each folder
+            between an exported page and the root.
         exported: Whether pages are files that end in ``.html``.
     """
 
@@ -62,14 +62,14 @@ class Links:
     exported: bool = False
 
     def page(self, path: str) -> str:
-        """Link to a page, given as ``""``, ``"dates#2025-11"`` or ``"paper/71"``."""
+        """Link to a page, such as ``""``, ``"dates#2025-11"`` or ``"paper/71"``."""
         if not self.exported:
             return f"{self.prefix}/{path}"
         name, sharp, place = path.partition("#")
         return f"{self.prefix}{name or 'index'}.html{sharp}{place}"
 
     def static(self, name: str) -> str:
-        """Link to a static file; changes with its content, so that it may be cached for ever."""
+        """Link to a static file; it changes with the content, so the file can be cached."""
         slash = "" if self.exported else "/"
         version = "" if self.exported else f"?v={static_version(name)}"
         return f"{self.prefix}{slash}static/{name}{version}"
@@ -82,13 +82,13 @@ class Links:
 
 @cache
 def static_version(name: str) -> str:
-    """First digits of the SHA-256 of a static file."""
+    """The first digits of the SHA-256 of a static file."""
     return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
 
 
 @cache
 def environment() -> Environment:
-    """The templates' environment: everything is escaped, nothing may be undefined."""
+    """The environment of the templates, with autoescaping and strict undefined variables."""
     made = Environment(
         loader=PackageLoader("anyorder_papers.site"),
         autoescape=True,
@@ -109,19 +109,19 @@ def environment() -> Environment:
 
 
 def day(paper: Paper) -> str:
-    """A paper's date for a reader: ``5 Nov 2025``, or ``Nov 2025`` if no more is known."""
+    """Format a paper's date: ``5 Nov 2025``, or ``Nov 2025`` if only the month is known."""
     if paper.date is not None:
         return f"{paper.date.day} {MONTHS[paper.date.month - 1]} {paper.date.year}"
     return f"{MONTHS[paper.month.month - 1]} {paper.month.year}" if paper.month else ""
 
 
 def month_name(anchor: str) -> str:
-    """The month of an anchor such as ``2025-11`` for a reader: ``November``; else empty."""
+    """Format the month of an anchor such as ``2025-11``: ``November``; otherwise empty."""
     return MONTH_NAMES[int(anchor[5:]) - 1] if anchor[:1].isdigit() else ""
 
 
 def value_name(value: str, filter_name: str) -> str:
-    """The value of a filter for a reader."""
+    """The display name of a filter's value."""
     if filter_name == "order":
         return ORDER_NAMES.get(value, value)
     if filter_name == "state":
@@ -132,17 +132,17 @@ def value_name(value: str, filter_name: str) -> str:
 
 
 def sign(name: str) -> str:
-    """The sign of a state or verdict; empty where there is none."""
+    """The sign of a state or verdict; empty if there is none."""
     return SIGNS.get(name, "")
 
 
 def slug(text: str) -> str:
-    """A text as the name of a style: small letters, digits and hyphens."""
+    """Convert a text to a CSS class name: lower-case letters, digits and hyphens."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
+    """Format a number with its noun."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""How the site is run."""
+"""Settings of the site."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from anyorder_papers.mail import MailSettings
 
 
 class SettingsError(AnyOrderError, ValueError):
-    """A setting of the site is not what it must be."""
+    """A setting of the site is invalid."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the site is run.
+    """Settings of the site.
 
     Args:
-        base_url: The address under which visitors reach it, e.g. ``https://papers.example.org``.
-            Links in letters come from here and never from a request.
+        base_url: The URL that visitors use, e.g. ``https://papers.example.org``. Links in e-mails
+            are based on it, never on a request.
         secret: At least 32 random bytes; signs cookies and forms.
-        mail: The mail server, or ``None``: then nobody can subscribe.
+        mail: The mail server, or ``None`` to disable subscriptions.
     """
 
     base_url: str
@@ -29,7 +29,7 @@ class Settings:
     mail: MailSettings | None = None
 
     def __post_init__(self) -> None:
-        """Check the address once."""
+        """Check the URL."""
         try:
             parts = urlsplit(self.base_url)
             _ = parts.port
@@ -47,10 +47,10 @@ class Settings:
 
     @property
     def prefix(self) -> str:
-        """The path part of the address, without a slash at its end."""
+        """The path of the URL, without a trailing slash."""
         return urlsplit(self.base_url).path
 
     @property
     def cookie(self) -> str:
-        """The cookie's name; over HTTPS one that no other host and no plain page can set."""
+        """The cookie's name; over HTTPS one that other hosts and HTTP pages cannot set."""
         return "__Host-anyorder" if self.base_url.startswith("https:") else "anyorder"

@@ -33,7 +33,7 @@ def draw_sweeps(
     sweeps: Mapping[str, Sequence[float]],
     measurements: Mapping[str, Measurement],
 ) -> Figure:
-    """Training losses over step sizes beside the ratios.
+    """Plot training losses over step sizes, and the ratios.
 
     Args:
         grid: Step sizes.

@@ -1,4 +1,4 @@
-"""Light curves: reading them, and simulating two discs that eclipse each other."""
+"""Light curves: reads data, and simulates two discs that eclipse each other."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from anyorder.errors import AnyOrderError
 
 Array = NDArray[np.float64]
 
-# Concentric discs of equal area steps that make up a star with limb darkening.
+# Number of concentric discs, in equal steps of area, that model limb darkening.
 RINGS = 24
 
 
 class LightCurveError(AnyOrderError, ValueError):
-    """A light curve or a model of one cannot be used as asked."""
+    """A light curve or its model is invalid."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LightCurve:
     error: Array
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be fitted."""
+        """Check that the curve can be fitted."""
         shapes = {self.phase.shape, self.magnitude.shape, self.error.shape}
         if len(shapes) != 1 or self.phase.ndim != 1:
             raise LightCurveError(
@@ -57,7 +57,7 @@ class LightCurve:
         return self.phase.size
 
     def pick(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> LightCurve:
-        """The observations at a mask or at indices."""
+        """Select observations by a mask or by indices."""
         return LightCurve(self.phase[chosen], self.magnitude[chosen], self.error[chosen])
 
     @classmethod
@@ -91,7 +91,7 @@ class LightCurve:
 
 
 def overlap(distance: Array, first: float, second: float) -> Array:
-    """Area that two discs share.
+    """Overlap area of two discs.
 
     Args:
         distance: Distances of the centres, shape (n,).
@@ -99,7 +99,7 @@ def overlap(distance: Array, first: float, second: float) -> Array:
         second: Radius of the other.
 
     Returns:
-        Areas, shape (n,): 0 apart, the smaller disc when it is covered.
+        Areas, shape (n,): 0 if disjoint, the area of the smaller disc if it is covered.
     """
     small, large = min(first, second), max(first, second)
     # Between the two limits the lens is the sum of two circular segments.
@@ -121,15 +121,15 @@ def _area(radius: float) -> Array:
 
 @dataclass(frozen=True)
 class TwoDiscs:
-    """Two stars seen as discs on a circular orbit of radius 1.
+    """Two stars, modelled as discs, on a circular orbit of radius 1.
 
     Args:
         first: Radius of the star that is behind at phase 0.
         second: Radius of the other star.
         brightness: Surface brightness of the second star; the first has 1.
         inclination: Inclination of the orbit in degrees; 90 is edge-on.
-        limb: Linear limb darkening of both: the edge of a disc has ``1 - limb`` of the brightness
-            of its middle; 0 for uniform discs.
+        limb: Linear limb darkening of both: the brightness at the edge of a disc is ``1 - limb``
+            times that at its center; 0 for uniform discs.
         ellipticity: Half-amplitude in magnitudes of the variation outside eclipses that elongated
             stars cause, brightest between the eclipses.
     """
@@ -143,7 +143,7 @@ class TwoDiscs:
 
     @property
     def half_width(self) -> float:
-        """Half-width of the eclipses in periods, from first contact to the middle."""
+        """Half-width of the eclipses in periods, from first contact to mid-eclipse."""
         tilt = math.cos(math.radians(self.inclination)) ** 2
         sine = math.sqrt(((self.first + self.second) ** 2 - tilt) / (1.0 - tilt))
         return math.asin(min(1.0, sine)) / (2.0 * math.pi)
@@ -166,10 +166,10 @@ class TwoDiscs:
         return -2.5 * np.log10(flux) + self.ellipticity * np.cos(2.0 * angle)
 
     def _light(self, radius: float, area: Callable[[float], Array]) -> Array:
-        """Light from the parts of a star whose area is given for each concentric disc.
+        """Light from the visible area of each concentric disc of a star.
 
-        A darkened star is a pile of uniform discs, each adding what the brightness falls by
-        between its edge and the next one's.
+        A limb-darkened star is a stack of uniform discs. Each adds the difference in brightness
+        between its edge and that of the next larger disc.
         """
         if self.limb == 0.0:
             return area(radius)
@@ -183,7 +183,7 @@ class TwoDiscs:
         )
 
     def observe(self, number: int, noise: float, seed: int) -> LightCurve:
-        """Observe at random phases with normal noise.
+        """Simulate observations at random phases with Gaussian noise.
 
         Args:
             number: Number of observations.

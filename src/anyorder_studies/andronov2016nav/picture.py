@@ -23,10 +23,10 @@ RATIOS = {
 
 
 def draw_fits(shown: Result, measurements: Mapping[str, Measurement]) -> Figure:
-    """One real curve with both fits beside the ratios of their errors.
+    """Plot one real curve with both fits, and the ratios of their errors.
 
     Args:
-        shown: Result of a unit that keeps its held-out points and both curves.
+        shown: Result of a unit with its held-out points and both curves.
         measurements: All measurements of the study.
     """
     from matplotlib.figure import Figure

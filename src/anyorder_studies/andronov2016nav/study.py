@@ -1,4 +1,4 @@
-"""NAV against trigonometric polynomials on real and simulated eclipsing binaries."""
+"""NAV and trigonometric polynomials on real and simulated eclipsing binaries."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 DATA = "eclipsing_binary_light_curves"
 REAL = ("asas_sn", "tess")
-# Narrow: the widths and depths of an Algol-type star; wide: stars that nearly touch; total: the
-# smaller star vanishes, and the minima have flat bottoms.
+# Narrow: widths and depths of an Algol-type star; wide: stars that nearly touch; total: the #
+# smaller star is fully eclipsed, and the minima have flat bottoms.
 STARS = {
     "narrow": TwoDiscs(0.12, 0.10, 0.5, inclination=88.0, limb=0.6),
     "total": TwoDiscs(0.14, 0.10, 0.4),
@@ -43,23 +43,23 @@ REVIEW = "abstract of arXiv:1602.04179"
 
 @final
 class NavLightCurves(Study):
-    """Two stars that eclipse each other: describe the light curve with few parameters.
+    """NAV describes the light curve of an eclipsing binary with few parameters.
 
-    A light curve with narrow eclipses needs many harmonics, and they ring (Gibbs). NAV adds two
-    localised dips to harmonics of order two: 11 parameters. It is compared here with the
+    A light curve with narrow eclipses needs many harmonics, which oscillate (Gibbs phenomenon). NAV
+    adds two localised dips to harmonics of order two: 11 parameters. It is compared here with the
     trigonometric polynomial whose order minimises the Bayesian information criterion: on two real
     Algol-type curves (ASAS-SN and TESS; random splits, 80 % to fit and 20 % held out), and on
-    simulated pairs of discs (limb-darkened but for the total eclipse), where the true curve is
-    known. The simulator knows nothing of NAV; 400 observations with noise of 0.01 mag per curve.
+    simulated pairs of discs (limb-darkened except for the total eclipse), where the true curve is
+    known. The simulator is independent of NAV; each curve has 400 observations with noise of 0.01
+    mag.
 
-    Two limits are worth knowing. Where the smaller star vanishes wholly behind the other and
-    neither is darkened at the limb, the minima have flat bottoms that the dips cannot take, and the
-    polynomial does at least as well (`error_ratio_total`). And on the real curves NAV predicts
-    held-out observations no better than the polynomial: its gain there is in parameters and in
-    smoothness.
+    There are two limitations. If the smaller star is fully hidden by the other and neither is
+    limb-darkened, the minima have flat bottoms that the dips cannot represent, and the polynomial
+    is at least as accurate (`error_ratio_total`). On the real curves, NAV does not predict held-out
+    observations better than the polynomial; there it needs fewer parameters and is smoother.
 
-    The dips' shape, (1 - |z|^beta)^(3/2), is fixed as the method has it; the exponent 3/2 is that
-    of the area shared by two discs near contact.
+    The shape of the dips, (1 - |z|^beta)^(3/2), is that of the method; 3/2 is the exponent of the
+    overlap area of two discs near contact.
     """
 
     key: ClassVar[str] = "andronov2016nav"
@@ -134,7 +134,7 @@ class NavLightCurves(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per curve and seed: a random split of a real one, or a simulated one."""
+        """Return one unit per curve and seed: a split of a real curve, or a simulated curve."""
         settings = self.settings(scale)
         for seed in range(settings["seeds"]):
             for name in REAL:
@@ -151,10 +151,10 @@ class NavLightCurves(Study):
         return _real(curve, unit["seed"])
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios of polynomial to NAV, over splits for real curves and over seeds for simulated.
+        """Ratios of polynomial to NAV, over splits of real curves and seeds of simulated ones.
 
-        Splits of one curve overlap, so their interval is their central 95 % range; simulated
-        curves are independent and get a t interval on the logarithm.
+        Splits of one curve overlap, so their interval is the central 95 % range. Simulated curves
+        are independent, so they have a t interval of the logarithm.
         """
         found = {
             name: [result for unit, result in results if unit["curve"] == name]
@@ -180,7 +180,7 @@ class NavLightCurves(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Left: one real curve with both fits. Right: how much worse the polynomial is."""
+        """Left: one real curve with both fits. Right: error ratios of the polynomial to NAV."""
         from anyorder_studies.andronov2016nav.picture import draw_fits
 
         shown = next(r for u, r in results if u["curve"] == REAL[0])
@@ -188,7 +188,7 @@ class NavLightCurves(Study):
 
 
 def _compare(curve: LightCurve) -> tuple[Fit, Fit, Result]:
-    """Fit both models; what follows from the fits alone."""
+    """Fit both models and return results that depend on the fits only."""
     nav, (_, trig) = NAVModel().fit(curve), best_trig_order(curve)
     return (
         nav,
@@ -212,7 +212,7 @@ def _real(curve: LightCurve, seed: int) -> Result:
     for name, fit in (("nav", nav), ("trig", trig)):
         misses = (rest.magnitude - fit.predict(rest.phase)) / rest.error
         result[f"held_out_{name}"] = float(np.sqrt(np.mean(misses**2)))
-    # Kept for every seed: which one a figure shows is decided when all are there.
+    # Stored for every seed: the figure chooses one after all have finished.
     coarse = GRID[::4]
     result["phase"], result["magnitude"] = _rounded(rest.phase), _rounded(rest.magnitude)
     result["grid"] = _rounded(coarse)

@@ -8,9 +8,9 @@ The NAV model of a light curve, in magnitudes over the phase :math:`\varphi` of 
     + C_7 H((\varphi - \tfrac12) / C_8; \beta_2),
     \qquad H(z; \beta) = (1 - |z|^\beta)^{3/2} \text{ for } |z| < 1 \text{, else } 0.
 
-Given the half-width :math:`C_8`, the two shapes :math:`\beta`, the phase of the primary minimum
-and, if asked for, the period, the other seven coefficients are linear. The nonlinear ones are
-found on a grid and then by least squares on what the linear fit leaves over (variable projection).
+For a fixed half-width :math:`C_8`, shapes :math:`\beta`, phase of the primary minimum and, if it is
+fitted, period, the other seven coefficients are linear. The nonlinear ones are fitted with a grid
+search and then by least squares on the residuals of the linear fit (variable projection).
 
 References:
     Andronov, Tkachenko, Chinarova (2016), arXiv:1602.04179; Andronov (2012), arXiv:1208.3655.
@@ -31,7 +31,7 @@ from anyorder_studies.andronov2016nav.lightcurves import Array, LightCurve, Ligh
 
 WIDTHS = (0.02, 0.03, 0.045, 0.065, 0.09, 0.12, 0.16, 0.21)
 SHAPES = (0.7, 1.0, 1.5, 2.5, 5.0)
-# Half-width and shapes stay in these limits during the fit: wider eclipses would meet each other.
+# Limits of half-width and shapes during the fit: wider eclipses would overlap.
 WIDTH_LIMITS = (0.003, 0.25)
 SHAPE_LIMITS = (0.3, 20.0)
 
@@ -40,12 +40,12 @@ def eclipse_profile(z: Array, beta: float) -> Array:
     r"""Shape of an eclipse, :math:`(1 - |z|^\beta)^{3/2}` inside, 0 outside.
 
     Args:
-        z: Phase from the middle of the eclipse in half-widths.
-        beta: Shape: 1 is pointed, 2 round, large values are flat.
+        z: Phase relative to mid-eclipse, in half-widths.
+        beta: Shape: 1 is pointed, 2 is round, large values are flat.
 
     Returns:
-        Values from 0 (outside) to 1 (in the middle), in the shape of ``z``. Near the edge the
-        profile grows as the power 3/2 of the distance to it, as the area shared by two discs does.
+        Values from 0 (outside) to 1 (mid-eclipse), with the shape of ``z``. Near the edge the
+        profile grows with the power 3/2 of the distance to it, like the overlap area of two discs.
     """
     return np.clip(1.0 - np.abs(z) ** beta, 0.0, None) ** 1.5
 
@@ -75,12 +75,12 @@ class Fit:
         parameters: Values by name, linear ones first.
         standard_errors: Their standard errors, scaled by the scatter of the residuals.
         n: Number of observations.
-        sigma: Weighted root mean square residual with n - m degrees of freedom; 1 where the
-            stated errors explain the scatter.
+        sigma: Weighted root mean square residual with n - m degrees of freedom; 1 if the errors
+            explain the scatter.
         accuracy: Root mean square standard error of the smoothing curve over the observations,
             in magnitudes; for a linear least-squares fit with equal errors it is the scatter of
             one observation times ``sqrt(m / n)``.
-        bic: Bayesian information criterion, up to a constant of the data.
+        bic: Bayesian information criterion, up to a constant that depends on the data only.
         model: Maps phases (or times) to magnitudes.
     """
 
@@ -127,11 +127,11 @@ def best_trig_order(
 ) -> tuple[int, Fit]:
     """Choose the order of a trigonometric polynomial by an information criterion.
 
-    One QR factorisation serves all orders, whose columns are nested.
+    All orders share one QR factorisation, since their columns are nested.
 
     Args:
         curve: The light curve over phase.
-        largest: Highest order tried; orders that leave no degree of freedom are not.
+        largest: Maximum order; orders that leave no degrees of freedom are skipped.
         criterion: ``"bic"`` or ``"aic"``.
 
     Returns:
@@ -187,7 +187,7 @@ class NAVModel:
         Args:
             curve: The light curve over phase, or over time together with ``period``.
             period: Period in the unit of ``curve.phase``; 1 for phases.
-            primary: Phase or time near a primary minimum; searched for if left out.
+            primary: Phase or time near a primary minimum (default: determined by a search).
 
         Returns:
             The fit, with parameters C1..C7, ``half_width`` (C8, in periods), ``beta1``, ``beta2``,
@@ -197,7 +197,7 @@ class NAVModel:
 
         Raises:
             LightCurveError: If the period is not positive, there are fewer than 20 observations,
-                they do not vary, no dip was found, or the given ``primary`` is not the deeper one.
+                they are constant, there is no dip, or ``primary`` is not the deeper minimum.
         """
         if not (math.isfinite(period) and period > 0):
             raise LightCurveError(f"expected a positive period, got {period}")
@@ -205,7 +205,7 @@ class NAVModel:
             raise LightCurveError(f"expected at least 20 observations, got {len(curve)}")
         if float(np.ptp(curve.magnitude)) == 0.0:
             raise LightCurveError("expected magnitudes that vary, got the same one everywhere")
-        # Measured from the middle of the data, period and epoch hardly depend on each other.
+        # Relative to the mean time, period and epoch are almost uncorrelated.
         middle = float(curve.phase.mean()) if self.refine_period else 0.0
         start = self._grid(curve, period, primary, middle)
         theta = self._refine(curve, start, period, middle)
@@ -215,7 +215,7 @@ class NAVModel:
         return self._describe(curve, theta, coefficients, period, middle)
 
     def _ordered(self, theta: Array, coefficients: Array, *, searched: bool) -> Array:
-        """Let the primary minimum be the deeper one, at its first place."""
+        """Make the deeper minimum the primary one, at its first occurrence."""
         if max(coefficients[5:]) <= 0:
             raise LightCurveError("found no dip that repeats with the period: check the period")
         if coefficients[6] > coefficients[5]:
@@ -226,7 +226,7 @@ class NAVModel:
                 )
             theta = theta[[0, 2, 1, *range(3, theta.size)]]
             theta[3] += 0.5
-        # From phase 0 on, or nearest to the middle of the data, from which the period is measured.
+        # From phase 0 on, or nearest to the mean time, which is the reference of the period.
         theta[3] = (theta[3] + 0.5) % 1.0 - 0.5 if self.refine_period else theta[3] % 1.0
         return theta
 
@@ -238,7 +238,7 @@ class NAVModel:
     def _grid(
         self, curve: LightCurve, period: float, primary: float | None, middle: float
     ) -> Array:
-        """Best start among widths, shapes and, if need be, phases of the primary minimum."""
+        """Best initial widths, shapes and, if unknown, phase of the primary minimum."""
         if primary is None:
             shifts = np.arange(0.0, 1.0, 0.5 * WIDTHS[0])
         else:
@@ -259,7 +259,7 @@ class NAVModel:
         return np.array([*found[1:], shift, *scale])
 
     def _refine(self, curve: LightCurve, start: Array, period: float, middle: float) -> Array:
-        """Least squares in the nonlinear parameters on what the linear fit leaves over."""
+        """Least squares in the nonlinear parameters on the residuals of the linear fit."""
         least_squares: Any = import_module("scipy.optimize").least_squares
 
         def rest(theta: Array) -> Array:
@@ -290,7 +290,7 @@ class NAVModel:
         jacobian = np.column_stack([columns, *slopes])
         rate = period * theta[4] if self.refine_period else period
         values = [*coefficients, *theta[:3], middle + rate * theta[3]]
-        # From phase shift and relative period to the units of the data.
+        # Convert phase shift and relative period to the units of the data.
         jacobian[:, 10] /= rate
         if self.refine_period:
             values.append(rate)
@@ -301,7 +301,7 @@ class NAVModel:
 
 
 def _solve(columns: Array, curve: LightCurve) -> tuple[Array, Array]:
-    """Weighted least squares: coefficients, and residuals in units of the stated errors."""
+    """Weighted least squares: coefficients, and residuals in units of the errors."""
     if columns.shape[1] >= len(curve):
         raise LightCurveError(
             f"expected more observations than the {columns.shape[1]} parameters, got {len(curve)}"
@@ -319,7 +319,7 @@ def _finish(
     jacobian: Array,
     model: Callable[[Array], Array],
 ) -> Fit:
-    """Scatter, errors and criteria that follow from a solution and its Jacobian."""
+    """Compute scatter, errors and criteria from a solution and its Jacobian."""
     n, m = len(curve), len(names)
     rest = (curve.magnitude - model(curve.phase)) / curve.error
     chi2 = float(rest @ rest)

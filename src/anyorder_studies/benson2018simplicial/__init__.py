@@ -1,1 +1,1 @@
-"""Which open triangles of people or things close? Higher-order link prediction in timed sets."""
+"""Higher-order link prediction in timed sets: which open triangles close?"""

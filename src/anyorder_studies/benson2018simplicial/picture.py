@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def draw_scores(
     names: Mapping[str, str], local: set[str], measurements: Mapping[str, Measurement]
 ) -> Figure:
-    """Scores against chance beside closure probabilities.
+    """Plot scores relative to chance, and closure probabilities.
 
     Args:
         names: Quantity by name of the score.

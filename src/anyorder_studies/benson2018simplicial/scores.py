@@ -1,4 +1,4 @@
-"""Scores of open triangles, and how well a score ranks those that close."""
+"""Scores of open triangles, and the precision of their ranking."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def generalised_mean(weights: NDArray[np.float64], p: float) -> Scores:
 
 
 def mean_score(p: float) -> Score:
-    """The score that takes the mean of order ``p`` of the three tie weights."""
+    """Return the score that is the mean of order ``p`` of the three tie weights."""
     return lambda graph, triangles: generalised_mean(graph.edge_weights(triangles), p)
 
 
@@ -66,7 +66,7 @@ def common_neighbours(graph: ProjectedGraph, triangles: Triangles) -> Scores:
 
 
 def jaccard(graph: ProjectedGraph, triangles: Triangles) -> Scores:
-    """Common neighbours of all three over neighbours of any."""
+    """Number of common neighbours of all three over neighbours of any."""
     return np.array([len(a & b & c) / len(a | b | c) for a, b, c in _shared(graph, triangles)])
 
 
@@ -220,12 +220,12 @@ def average_precision(
 ) -> float:
     r"""Area under the precision-recall curve as :math:`\sum_k (R_k - R_{k-1}) P_k`.
 
-    Triangles of equal score enter together, so their order does not matter.
+    Triangles with equal scores are counted together, so their order does not matter.
 
     Args:
         labels: Whether each triangle closes, shape (T,).
         scores: Its score, shape (T,); higher means more likely.
-        weights: How often each triangle counts; once if left out.
+        weights: Multiplicity of each triangle (default: 1).
 
     Raises:
         SimplexError: If the shapes differ, a score is not finite or nothing (that counts) closes.
@@ -252,13 +252,13 @@ def average_precision(
 def relative_precision(
     labels: Labels, scores: Scores, weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Average precision over the share of triangles that close: 1 is what chance achieves."""
+    """Average precision over the fraction of triangles that close: 1 is chance level."""
     count = np.ones(labels.size) if weights is None else weights
     base = float((labels * count).sum() / count.sum())
     return average_precision(labels, scores, weights) / base if base else math.nan
 
 
 def closure_scores(past: Sequence[frozenset[int]], triangles: Triangles) -> dict[str, Scores]:
-    """All unsupervised scores of the given open triangles, by name."""
+    """All unsupervised scores of the open triangles, by name."""
     graph = project(past)
     return {name: score(graph, triangles) for name, score in {**LOCAL, **WALKS}.items()}

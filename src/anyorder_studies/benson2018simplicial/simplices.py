@@ -1,4 +1,4 @@
-"""Time-stamped sets, their projected graph, and the triangles that are open in it."""
+"""Time-stamped sets, their projected graph, and its open triangles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Labels = NDArray[np.bool_]
 
 
 class SimplexError(AnyOrderError, ValueError):
-    """The sets, their times or a request about them cannot be used."""
+    """The sets, their times or other arguments are invalid."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TemporalSimplices:
     times: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning as timed sets."""
+        """Check that these are valid timed sets."""
         if not self.simplices:
             raise SimplexError("expected at least one simplex, got none")
         if len(self.simplices) != len(self.times):
@@ -112,7 +112,7 @@ class TemporalSimplices:
 
 @dataclass(frozen=True)
 class ProjectedGraph:
-    """Who met whom, and in how many simplices.
+    """The projected graph: which nodes appear together, and in how many simplices.
 
     Args:
         weights: Number of common simplices, by node and neighbour; symmetric.
@@ -127,7 +127,7 @@ class ProjectedGraph:
         return len(self.weights[node])
 
     def edge_weights(self, triangles: Triangles) -> NDArray[np.float64]:
-        """The three weights of each triangle, shape (T, 3); 0 where two nodes never met."""
+        """The three weights of each triangle, shape (T, 3); 0 for nodes without a tie."""
         rows = [
             [self.weights[a].get(b, 0), self.weights[a].get(c, 0), self.weights[b].get(c, 0)]
             for a, b, c in triangles.tolist()
@@ -149,12 +149,12 @@ def project(simplices: Iterable[frozenset[int]]) -> ProjectedGraph:
 
 
 def closed_triples(simplices: Iterable[frozenset[int]]) -> set[tuple[int, int, int]]:
-    """All triples, in ascending order, that lie in one simplex."""
+    """All ascending triples that are in one simplex."""
     return {triple for simplex in simplices for triple in combinations(sorted(simplex), 3)}
 
 
 def graph_triangles(graph: ProjectedGraph) -> list[tuple[int, int, int]]:
-    """All triples whose three pairs met, in ascending order."""
+    """All ascending triples whose three pairs appear together."""
     found: list[tuple[int, int, int]] = []
     for a in sorted(graph.weights):
         later = sorted(node for node in graph.weights[a] if node > a)
@@ -163,20 +163,20 @@ def graph_triangles(graph: ProjectedGraph) -> list[tuple[int, int, int]]:
 
 
 def open_triangles(simplices: Sequence[frozenset[int]]) -> Triangles:
-    """Triples whose three pairs met but which never met all together, shape (T, 3)."""
+    """Triples whose three pairs appear together, but never all three, shape (T, 3)."""
     closed = closed_triples(simplices)
     found = [t for t in graph_triangles(project(simplices)) if t not in closed]
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def closes(triangles: Triangles, future: Iterable[frozenset[int]]) -> Labels:
-    """Whether each triangle lies in one of the later simplices, shape (T,)."""
+    """Whether each triangle is in one of the later simplices, shape (T,)."""
     closed = closed_triples(future)
     return np.array([tuple(row) in closed for row in triangles.tolist()], dtype=np.bool_)
 
 
 def strength(weight: float) -> int:
-    """Class of a tie: 0 absent, 1 weak (met once), 2 strong (met at least twice)."""
+    """Class of a tie: 0 absent, 1 weak (together once), 2 strong (at least twice)."""
     return min(int(weight), 2)
 
 
@@ -186,11 +186,12 @@ def closure_counts(
     """Count, by the strengths of their three ties, the open triples and those that close later.
 
     Only nodes that appear in the past count. Triples with fewer than three ties are counted from
-    degrees instead of one by one, so the cost follows the number of wedges, not of all triples.
+    degrees instead of one by one, so the cost is proportional to the number of wedges, not of all
+    triples.
 
     Returns:
-        For each of the ten ascending types, e.g. ``(0, 1, 2)``: how many open triples the past
-        has, and how many of them lie in one later simplex.
+        For each of the ten ascending types, e.g. ``(0, 1, 2)``: the number of open triples in the
+        past, and the number of these that are in one later simplex.
     """
     graph, before = project(past), closed_triples(past)
     types = [(a, b, c) for a in range(3) for b in range(a, 3) for c in range(b, 3)]
@@ -218,7 +219,7 @@ def _kind(graph: ProjectedGraph, triple: tuple[int, int, int]) -> tuple[int, int
 
 
 def _count_sparse(graph: ProjectedGraph, every: dict[tuple[int, int, int], int]) -> None:
-    """Fill in the types with two, one and no tie, given those with three."""
+    """Compute the types with two, one and no tie from those with three."""
     full = [(kind, count) for kind, count in every.items() if kind[0] > 0]
     nodes = len(graph.weights)
     ties = {1: 0, 2: 0}
@@ -232,7 +233,7 @@ def _count_sparse(graph: ProjectedGraph, every: dict[tuple[int, int, int], int])
         wedges[1, 2] += weak * strong
         wedges[2, 2] += strong * (strong - 1) // 2
     for (a, b), count in wedges.items():
-        # A triangle holds three wedges that are not wedges of the graph on their own.
+        # A triangle contains three wedges that must not be counted as open wedges.
         inside = sum(n * ([(x, y), (x, z), (y, z)].count((a, b))) for (x, y, z), n in full)
         every[0, a, b] = count - inside
     for tie in (1, 2):

@@ -58,24 +58,24 @@ def _data() -> TemporalSimplices:
 
 @final
 class SimplicialClosure(Study):
-    """Which three people, who have all met in pairs, will next meet all together?
+    """Simplicial closure: which three people, who have all met in pairs, will meet all together?
 
     An e-mail is a set of people. Three people are an open triangle if every two of them shared an
-    e-mail but all three never did. Of 10,883 e-mails among 143 people, the earlier 80 % leave
-    2,574 open triangles, of which 119 close in the later 20 %. Each score ranks them; what counts
-    is the area under the precision-recall curve over the share that closes, so that 1 is chance.
-    The intervals come from leaving out one person at a time (jackknife on the logarithm), since
-    triangles with a common person are not independent; they are wide, because a few people take
-    part in most closures.
+    e-mail but all three never did. Of 10,883 e-mails among 143 people, the earlier 80 % contain
+    2,574 open triangles, of which 119 close in the later 20 %. Each score ranks them; the measure
+    is the area under the precision-recall curve over the fraction that closes, so 1 is chance
+    level. The intervals come from leaving out one person at a time (jackknife on the logarithm),
+    since triangles with a common person are not independent. They are wide, because a few people
+    are involved in most closures.
 
-    All ten closure counts of this data set agree with the published ones exactly. The published
-    accuracies do not follow from them: the authors' code looks up each triangle by an unsorted
-    triple in a set of sorted ones, so that 83 of the 119 closures count as misses. With that
-    labelling all 35 published accuracies of generalised means come out, to within 0.002
-    (`as_published` below: our scores with those labels). With the right labels the harmonic mean
-    falls from 1.78 to 1.31 times chance, and the arithmetic mean is as good. Whether local scores
-    beat walks cannot be asked of this one data set: PageRank leads here under either labelling.
-    Simplicial PageRank is left out.
+    All ten closure counts of this data set equal the published ones. The published accuracies do
+    not follow from them: the authors' code looks up each triangle as an unsorted triple in a set of
+    sorted ones, so 83 of the 119 closures count as misses. With these labels we reproduce all 35
+    published accuracies of generalised means to within 0.002 (`as_published` below: our scores with
+    those labels). With the correct labels the harmonic mean drops from 1.78 to 1.31 times chance,
+    and the arithmetic mean is as good. This single data set cannot show whether local scores are
+    better than walks: PageRank is best here with either labels. Simplicial PageRank is not
+    included.
     """
 
     key: ClassVar[str] = "benson2018simplicial"
@@ -137,12 +137,12 @@ class SimplicialClosure(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per score, and one for the ties; the data are the same at every scale."""
+        """Return one unit per score, and one for the ties; the data are the same at every scale."""
         self.settings(scale)
         return [{"score": name} for name in (*SCORE_NAMES, TIES)]
 
     def run(self, unit: Unit) -> Result:
-        """Score all open triangles, with everybody and without each person in turn."""
+        """Score all open triangles, with all people and without each person in turn."""
         past, future = _data().split(PAST)
         people = sorted(set[int]().union(*past))
         if unit["score"] == TIES:
@@ -158,7 +158,7 @@ class SimplicialClosure(Study):
         }
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Values on the data as they are, with the jackknife's 95 % intervals over people."""
+        """Values on all data, with 95 % jackknife intervals over people."""
         found = {unit["score"]: result for unit, result in results}
         measured: dict[str, Measurement] = {}
         for name in SCORE_NAMES:
@@ -179,7 +179,7 @@ class SimplicialClosure(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Left: every score against chance. Right: closure probability by number of ties."""
+        """Left: every score relative to chance. Right: closure probability by number of ties."""
         from anyorder_studies.benson2018simplicial.picture import draw_scores
 
         names = {name: _quantity(name) for name in SCORE_NAMES}
@@ -189,9 +189,9 @@ class SimplicialClosure(Study):
 def published_labels(graph: ProjectedGraph, triangles: Triangles, labels: Labels) -> Labels:
     """Labels as the authors' code assigns them, to explain the published numbers.
 
-    It lists a triangle with its node of lowest degree first, the other two ascending, and looks it
-    up in a set of ascending triples: a closure is only seen if that first node also has the lowest
-    number. Ties of degree go to the lower number.
+    Their code lists the node of lowest degree first and the other two in ascending order, and looks
+    up the triple in a set of ascending triples: a closure is detected only if that first node also
+    has the lowest number. Among nodes of equal degree, the lower number comes first.
     """
     return np.array(
         [
@@ -212,13 +212,13 @@ def _scores(name: str, graph: ProjectedGraph, triangles: Triangles) -> Scores:
 def tie_counts(
     past: Sequence[frozenset[int]], future: Sequence[frozenset[int]], people: list[int]
 ) -> Result:
-    """Open triples and closures by their ties, over all triples of people.
+    """Count open triples and closures by their ties, over all triples of people.
 
     Returns:
-        By group, two lists: open triples and closures, first with everybody and then without each
+        Two lists per group: open triples and closures, first with all people and then without each
         person in turn.
     """
-    # Half a million triples: a triple becomes one number, and a tie one entry of a matrix.
+    # Half a million triples: each triple is encoded as one number, each tie as a matrix entry.
     size = max(set[int]().union(*past, *future)) + 1
     weights = np.zeros((size, size))
     for node, neighbours in project(past).weights.items():
@@ -242,12 +242,12 @@ def tie_counts(
 
 
 def _codes(triples: Triangles | list[tuple[int, int, int]], size: int) -> Triangles:
-    """One number per ascending triple of numbers below ``size``."""
+    """Encode ascending triples of numbers below ``size`` as one number each."""
     return np.array(triples, np.int64).reshape(-1, 3) @ np.array([size**2, size, 1])
 
 
 def _without_each(triples: Triangles, people: list[int]) -> list[int]:
-    """Number of triples, then their number without each person in turn."""
+    """The number of triples, followed by their number without each person in turn."""
     involved = np.bincount(triples.ravel(), minlength=max(people) + 1)
     return [len(triples), *(len(triples) - involved[people]).tolist()]
 

@@ -1,1 +1,1 @@
-"""Lion against AdamW: half the state, and a gain that grows with the batch."""
+"""Lion and AdamW: half the state, and an improvement that increases with the batch size."""

@@ -18,7 +18,7 @@ PANELS = {"loss": "Training loss", "validation_loss": "Validation loss"}
 def draw_ratios(
     found: Mapping[str, tuple[list[Result], list[Result]]], measurements: Mapping[str, Measurement]
 ) -> Figure:
-    """Ratios of Lion to AdamW by contest.
+    """Plot ratios of Lion to AdamW by contest.
 
     Args:
         found: Results of Lion and of AdamW by contest, paired by seed.

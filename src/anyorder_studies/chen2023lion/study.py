@@ -1,4 +1,4 @@
-"""Lion against AdamW on digits, with batches of 16, 64 and 512 images."""
+"""Lion and AdamW on digits, with batches of 16, 64 and 512 images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = {"lion": Lion, "adamw": AdamW}
-# Images per batch, and epochs in multiples of those of the scale. The last takes as many steps as
-# batches of 64 do.
+# Images per batch, and epochs in multiples of those of the scale. The last one has as many steps #
+# as batches of 64.
 CONTESTS = {"16": (16, 1), "64": (64, 1), "512": (512, 1), "512_longer": (512, 9)}
-# Half decades, as many for both. The paper advises 3 to 10 times smaller steps for Lion.
+# Half decades, the same number for both. The paper recommends 3 to 10 times smaller steps for Lion.
 GRIDS = {
     "lion": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
     "adamw": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
@@ -38,22 +38,22 @@ GRIDS = {
 
 @final
 class LionAgainstAdamW(Study):
-    """Lion steps by the sign of a momentum, so it keeps one number per weight where Adam keeps two.
+    """Lion's update is the sign of a momentum, so it stores one number per weight; Adam stores two.
 
-    A network of layers 64-128-64-10 learns digits with Lion and with AdamW, in batches of 16, 64
-    and 512 images and for equally many epochs, so that large batches mean few steps. Both methods
-    have the betas of their papers, no weight decay, a step size that falls along a cosine, and
-    the same tuning: six step sizes, half a decade apart, chosen for each batch by the training
-    loss on seeds of their own. Both then start from the same weights and see the same batches.
-    Ratios are of the loss on the whole training part after the last step; what the paper reports
-    is accuracy on held-out data, so that is measured too.
+    A network with layers 64-128-64-10 is trained on digits with Lion and AdamW, in batches of 16,
+    64 and 512 images and for equally many epochs, so large batches mean few steps. Both methods use
+    the betas of their papers, no weight decay, a cosine schedule, and the same tuning: six step
+    sizes, half a decade apart, selected for each batch size by the training loss on separate seeds.
+    Both then use the same initial weights and batches. Ratios compare the loss on all training data
+    after the last step. The paper reports accuracy on held-out data, which is measured too.
 
-    Equal epochs leave thirty steps to batches of 512, where the paper's largest batches still
-    have some 11,000. A fourth contest, outside the claims and added after their first run, gives
-    batches of 512 as many steps as those of 64 take: `loss_ratio_512_longer` against
-    `loss_ratio_64` is what the batch does, `loss_ratio_512` what few steps add to it.
+    With equal epochs, batches of 512 have thirty steps; the paper's largest batches still have
+    about 11,000. A fourth contest, outside the claims and added after their first run, gives
+    batches of 512 as many steps as batches of 64: `loss_ratio_512_longer` relative to
+    `loss_ratio_64` is the effect of the batch size, `loss_ratio_512` also includes that of few
+    steps.
 
-    The verdict hangs on the trend over batches, not on the bytes of state, which are a matter of
+    The verdict depends on the trend over batch sizes, not on the bytes of state, which are known by
     counting.
     """
 
@@ -108,7 +108,7 @@ class LionAgainstAdamW(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per contest, seed and method."""
+        """Return one unit per contest, seed and method."""
         settings = self.settings(scale)
         for contest, (batch, times) in CONTESTS.items():
             for seed in range(settings["seeds"]):
@@ -125,13 +125,13 @@ class LionAgainstAdamW(Study):
                     }
 
     def run(self, unit: Unit) -> Result:
-        """Tune (once for all seeds of a method in a contest), then train with what was best."""
+        """Tune (once for all seeds of a contestant), then train with the best step size."""
         tuning = (unit["method"], unit["batch"], unit["epochs"])
         lr = _tuned(*tuning, tuple(unit["grid"]), unit["tuning_seeds"])
         return {**_trained(*tuning, lr, unit["seed"]), "lr": lr}
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios Lion over AdamW, paired by seed; differences of accuracy in points."""
+        """Ratios of Lion to AdamW, paired by seed; differences of accuracy in percentage points."""
         found = paired(results)
         measured: dict[str, Measurement] = {}
         ratios: dict[str, list[float]] = {}
@@ -159,14 +159,14 @@ class LionAgainstAdamW(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Loss ratios by batch size, one point per seed, with their intervals."""
+        """Plot loss ratios by batch size, one point per seed, with their intervals."""
         from anyorder_studies.chen2023lion.picture import draw_ratios
 
         return draw_ratios(paired(results), measurements)
 
 
 def paired(results: Results) -> dict[str, tuple[list[Result], list[Result]]]:
-    """Results of Lion and of AdamW by contest, each in the order of the seeds."""
+    """The results of Lion and AdamW by contest, ordered by seed."""
     return {name: (_of(results, "lion", name), _of(results, "adamw", name)) for name in CONTESTS}
 
 

@@ -1,1 +1,1 @@
-"""What Lion and its relatives minimise: weight decay as the radius of a ball."""
+"""Lion and its generalisations: weight decay is the radius of a ball."""

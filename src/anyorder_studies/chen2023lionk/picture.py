@@ -19,12 +19,12 @@ LABELS = {
 
 
 def draw_ways(found: Mapping[str, Result], *, steps: int, watched: int) -> Figure:
-    """Distances to the ball on the left, Lyapunov function and loss of Lion on the right.
+    """Left: distances to the ball. Right: Lyapunov function and loss of Lion.
 
     Args:
-        found: What a quadratic of each ball returned.
-        steps: Length of the way into the ball.
-        watched: How many steps H was followed.
+        found: Result on a quadratic for each ball.
+        steps: Number of steps into the ball.
+        watched: Number of steps in which H was measured.
     """
     from matplotlib.figure import Figure
 

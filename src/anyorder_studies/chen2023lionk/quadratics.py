@@ -1,4 +1,4 @@
-"""Quadratics in a ball: made at random, and solved by another method to compare with."""
+"""Random quadratics in a ball, and their solution by another method for comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BALLS = ("l1", "l2", "group", "spectral")
 
 @dataclass(frozen=True)
 class Quadratic:
-    """``f(x) = (x - target)' metric (x - target) / 2`` of a matrix x, read row by row.
+    """``f(x) = (x - target)' metric (x - target) / 2`` of a matrix x, flattened by rows.
 
     Attributes:
         metric: shape (30, 30), positive definite, largest eigenvalue 1.
@@ -27,15 +27,15 @@ class Quadratic:
     start: np.ndarray
 
     def slope(self, x: np.ndarray) -> np.ndarray:
-        """The gradient at ``x``, of its shape."""
+        """The gradient at ``x``, with the shape of ``x``."""
         return (self.metric @ (x - self.target).ravel()).reshape(x.shape)
 
 
 def random_quadratic(seed: int, radius: float) -> Quadratic:
-    """A quadratic with a random basis, whose minimum lies far outside balls of ``radius``.
+    """Return a quadratic with a random basis, whose minimum is far outside balls of ``radius``.
 
-    Start and minimum have independent normal elements of standard deviation three radii, so that
-    they lie outside every ball of :data:`BALLS`.
+    Initial point and minimum have independent normal elements with a standard deviation of three
+    radii, so they are outside every ball of :data:`BALLS`.
     """
     rng = np.random.default_rng([seed, 61])
     size = ROWS * COLUMNS
@@ -46,10 +46,10 @@ def random_quadratic(seed: int, radius: float) -> Quadratic:
 
 
 def projected(ball: str, x: np.ndarray, radius: float) -> np.ndarray:
-    """The point of a ball of ``radius`` around zero that is nearest to the matrix ``x``.
+    """Project the matrix ``x`` onto a ball of ``radius`` around zero.
 
-    ``l1`` stands for the box of its dual norm, ``group`` for a ball around each row, ``spectral``
-    for singular values of at most ``radius``.
+    ``l1`` is the box of its dual norm, ``group`` a ball for each row, ``spectral`` singular values
+    of at most ``radius``.
     """
     if ball == "l1":
         return np.clip(x, -radius, radius)
@@ -62,9 +62,9 @@ def projected(ball: str, x: np.ndarray, radius: float) -> np.ndarray:
 
 
 def constrained_optimum(ball: str, problem: Quadratic, radius: float) -> np.ndarray:
-    """The minimum of a quadratic within a ball, by accelerated projected gradient descent.
+    """Minimise a quadratic in a ball by accelerated projected gradient descent.
 
-    Curvatures lie between 0.01 and 1, so 1,000 steps leave nothing but rounding.
+    Curvatures are between 0.01 and 1, so only rounding errors remain after 1,000 steps.
     """
     root = np.sqrt(1.0 / CONDITION)
     ahead = (1.0 - root) / (1.0 + root)

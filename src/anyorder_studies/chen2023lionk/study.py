@@ -1,4 +1,4 @@
-"""Lion-K on quadratics and digits: where it ends, how it gets there, and what falls meanwhile."""
+"""Lion-K on quadratics and digits: its limit, its path, and its Lyapunov function."""
 
 from __future__ import annotations
 
@@ -37,46 +37,48 @@ if TYPE_CHECKING:
 
 DECAY = 0.5  # so the radius is 2
 BETAS = (0.9, 0.99)
-# Step size on quadratics. On the way to the optimum it falls with time; under H it is constant.
+# Step size on quadratics. It decays when searching the optimum; it is constant when measuring H.
 LR = 0.02
-UPHILL = 50  # steps with the opposite slope before H is watched, so that momentum points wrong
+UPHILL = 50  # steps with the opposite gradient before H is measured, so that momentum points uphill
 # Weight decay of networks, for boxes of 0.2, 0.1 and 0.033. Weights start below 0.125.
 NETWORK_DECAYS = (5.0, 10.0, 30.0)
 NETWORK_LR, BATCH = 3e-3, 64
-# Of each curve, points kept for the figure; of H and the loss, from the first steps.
+# Number of points per curve of the figure; for H and the loss, from the first steps.
 POINTS, FIRST = 60, 150
 ABSTRACT = "abstract of arXiv:2310.05898"
 
 
 @final
 class LionInABall(Study):
-    r"""Lion's weight decay is read as a constraint: it minimises within abs(x) <= 1 / decay.
+    r"""Lion's weight decay acts as a constraint: Lion minimises within abs(x) <= 1 / decay.
 
-    The paper puts the gradient of a convex function in the place of Lion's sign; the weight decay
-    then bounds the dual norm of the weights: each of them for Lion itself, their Euclidean norm
-    for normalised momentum (`l2`), that of each row (`group`), the singular values for Muon's
-    direction (`spectral`).
+    The paper replaces Lion's sign by the gradient of a convex function. Weight decay then bounds
+    the dual norm of the weights: each element for Lion itself, the Euclidean norm for normalised
+    momentum (`l2`), the norm of each row (`group`), the singular values for Muon's direction
+    (`spectral`).
 
-    Quadratics of 6 x 5 matrices in random bases, condition 100, have their minimum and their start
-    some three radii away from zero, so that every ball cuts them off. Each method runs with a
-    step size that falls with time; the optimum within the ball is computed by accelerated projected
-    gradients, which share no code with it. `gap` is the distance between where the method ends and
-    that optimum, over the optimum's norm. The optimum is not what clipping the free minimum gives:
-    `clip_gap` is how far that is off. On the way in, `entry` is the largest factor by which the
-    distance to the ball changed in a step, over 1 - lr decay.
+    Quadratics of 6 x 5 matrices in random bases, with condition number 100, have their minimum and
+    initial point about three radii away from zero, outside every ball. Each method runs with a
+    decaying step size; the optimum in the ball is computed by accelerated projected gradients,
+    which share no code with the method. `gap` is the distance between the method's final point and
+    that optimum, over the optimum's norm. The optimum differs from the clipped unconstrained
+    minimum: `clip_gap` is the distance between them. On the way into the ball, `entry` is the
+    largest factor on the distance to the ball in a step, over 1 - lr decay.
 
-    A second run starts inside the ball, with a momentum that points uphill, and has a constant step
-    size. The loss is no measure of its progress: it rises first. The Lyapunov function H, which
-    counts momentum too, may rise in a step by at most half the largest curvature times the step's
-    squared length. `rise` is its largest change in that unit, of all steps and balls; `h_rises` and
-    `loss_rises` are the sums of all rises of H and of the loss, each over its fall in all.
+    A second run starts inside the ball, with a momentum that points uphill and a constant step
+    size. The loss does not measure its progress: it increases first. The Lyapunov function H, which
+    includes the momentum, may increase in a step by at most half the largest curvature times the
+    squared length of the step. `rise` is its largest change in that unit, over all steps and balls;
+    `h_rises` and `loss_rises` are the sums of all increases of H and of the loss, each over its
+    total decrease.
 
-    Last, Lion trains the digits network 64-128-64-10 in batches of 64 with three weight decays;
-    `network` is the largest weight, over the radius, after the last step.
+    Finally, Lion trains the network 64-128-64-10 on digits in batches of 64 with three weight
+    decays; `network` is the largest weight, over the radius, after the last step.
 
-    Claims and tolerances were written first; the constant step size, the momentum uphill and the
-    decays of networks were settled in trial runs with the first seed. After the first full run,
-    where the largest `rise` of all seeds was 0.25, it became a mean over seeds with an interval.
+    Claims and tolerances were set first; the constant step size, the uphill momentum and the decays
+    of networks were chosen in trial runs with the first seed. After the first full run, in which
+    the largest `rise` of all seeds was 0.25, `rise` was changed to a mean over seeds with an
+    interval.
     """
 
     key: ClassVar[str] = "chen2023lionk"
@@ -151,7 +153,7 @@ class LionInABall(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per seed and ball, and one per seed and decay of a network."""
+        """Return one unit per seed and ball, and one per seed and weight decay of a network."""
         settings = self.settings(scale)
         for seed in range(settings["seeds"]):
             for ball in BALLS:
@@ -163,7 +165,7 @@ class LionInABall(Study):
                 }  # fmt: skip
 
     def run(self, unit: Unit) -> Result:
-        """Two runs on a quadratic, or one of a network."""
+        """Run a method twice on a quadratic, or once on a network."""
         if unit["kind"] == "network":
             return trained(unit["decay"], unit["seed"], unit["epochs"])
         problem = random_quadratic(unit["seed"], 1 / DECAY)
@@ -171,7 +173,7 @@ class LionInABall(Study):
         return {**way, **watched(unit["ball"], problem, unit["watched"])}
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Means over seeds of gaps, sizes and worst rises; the worst of all for factors."""
+        """Means over seeds of gaps, sizes and largest increases; the maximum for factors."""
         quadratics = {ball: _of(results, "ball", ball) for ball in BALLS}
         measured: dict[str, Measurement] = {}
         for ball, found in quadratics.items():
@@ -194,7 +196,7 @@ class LionInABall(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Ways into the balls, and H beside the loss, of the first seed."""
+        """Plot distances to the balls, and H and the loss, for the first seed."""
         from anyorder_studies.chen2023lionk.picture import draw_ways
 
         lengths = {key: results[0][0][key] for key in ("steps", "watched")}
@@ -206,14 +208,14 @@ def _of(results: Results, key: str, value: Any) -> list[Result]:
 
 
 def started(ball: Any, point: np.ndarray, lr: float) -> tuple[nn.Parameter, Any]:
-    """A float64 parameter at ``point`` and its method."""
+    """Return a float64 parameter at ``point`` and its optimizer."""
     x = nn.Parameter(torch.tensor(point))
     settings: dict[str, Any] = {"lr": lr, "betas": BETAS, "weight_decay": DECAY, "engine": "eager"}
     return x, LionK([("x", x)], kappa=ball, **settings)
 
 
 def travelled(ball: Any, problem: Quadratic, steps: int) -> Result:
-    """From outside to the optimum with a falling step size."""
+    """Run from outside the ball to the optimum with a decaying step size."""
     radius = 1 / DECAY
     x, optimizer = started(ball, problem.start, LR)
     entry, before, sizes = 0.0, _outside(optimizer), [_outside(optimizer)]
@@ -239,7 +241,7 @@ def travelled(ball: Any, problem: Quadratic, steps: int) -> Result:
 
 
 def watched(ball: Any, problem: Quadratic, steps: int) -> Result:
-    """From inside the ball with a constant step size: what H and the loss do."""
+    """Run from inside the ball with a constant step size; record H and the loss."""
     x, optimizer = started(ball, projected(ball, problem.start, 0.5 / DECAY), LR)
     for _ in range(UPHILL):
         _follow(x, optimizer, problem, -1.0)
@@ -262,7 +264,7 @@ def watched(ball: Any, problem: Quadratic, steps: int) -> Result:
 
 
 def trained(decay: float, seed: int, epochs: int) -> Result:
-    """Lion on digits: the largest weight over the radius, before and after."""
+    """Train Lion on digits; return the largest weight over the radius, before and after."""
     problem = load("digits", batch_size=BATCH)
     model = problem.build(seed)
     optimizer = Lion(model, lr=NETWORK_LR, betas=BETAS, weight_decay=decay, engine="eager")

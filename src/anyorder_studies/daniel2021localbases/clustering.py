@@ -21,11 +21,11 @@ Dissimilarity = Callable[[Array, Array], Array]
 
 
 class LocalBasesError(AnyOrderError, ValueError):
-    """Samples, weights or settings that no local basis can be built from."""
+    """Samples, weights or settings are invalid."""
 
 
 def as_samples(samples: Any) -> Array:
-    """Samples as a finite float64 array of shape (n, times, d).
+    """Convert samples to a finite float64 array of shape (n, times, d).
 
     Raises:
         LocalBasesError: If the shape is not (n, d) or (n, times, d), or a number is not finite.
@@ -43,7 +43,7 @@ def as_samples(samples: Any) -> Array:
 
 
 def sample_subspaces(samples: Array, modes: int) -> Array:
-    """Orthonormal rows that span each sample best: shape (n, modes, d).
+    """Orthonormal rows that best span each sample: shape (n, modes, d).
 
     For a single field this is the field divided by its norm.
 
@@ -72,19 +72,19 @@ def angle_dissimilarity(samples: Any, others: Any = None, *, modes: int = 1) -> 
 
     .. math:: \delta(a, b)^2 = \frac1r \sum_i \sin^2\theta_i = 1 - \|Q_a^T Q_b\|_F^2 / r.
 
-    It lies in [0, 1] and ignores amplitude and sign. For ``modes=1`` and single fields it is
-    :math:`\sqrt{1 - \cos^2\angle(a, b)}`. Angles below 1e-8 are rounding.
+    It is in [0, 1] and independent of amplitude and sign. For ``modes=1`` and single fields it is
+    :math:`\sqrt{1 - \cos^2\angle(a, b)}`. Angles below 1e-8 are rounding errors.
 
     Args:
         samples: (n, d) or (n, times, d).
         others: (m, d) or (m, times, d); by default the samples themselves.
-        modes: Dimension ``r`` of the subspace that stands for a sample.
+        modes: Dimension ``r`` of the subspace that represents a sample.
 
     Returns:
         Dissimilarities of shape (n, m).
 
     Raises:
-        LocalBasesError: If shapes do not fit or a sample spans fewer than ``modes`` dimensions.
+        LocalBasesError: If shapes do not match or a sample spans fewer than ``modes`` dimensions.
     """
     left = sample_subspaces(as_samples(samples), modes)
     right = left if others is None else sample_subspaces(as_samples(others), modes)
@@ -125,11 +125,11 @@ class Clustering:
 
 
 def kmedoids(dissimilarity: Any, k: int, *, starts: int = 10, seed: int = 0) -> Clustering:
-    """Partition around medoids: choose ``k`` samples with the least summed dissimilarity.
+    """Partition around medoids: choose ``k`` samples with minimal total dissimilarity.
 
-    From each start (medoids spread out as in k-means++), the single swap of a medoid for another
-    sample that lowers the cost most is made until none lowers it; the cheapest of all starts is
-    kept. Costs of all swaps come from one pass over the matrix, so a swap costs O(n^2).
+    From each start (initial medoids as in k-means++), the swap of a medoid with another sample that
+    reduces the cost most is applied until no swap reduces it; the best of all starts is returned.
+    One pass over the matrix gives the costs of all swaps, so a swap costs O(n^2).
 
     Args:
         dissimilarity: Square matrix (n, n), non-negative with zero diagonal; need not be a metric.
@@ -141,7 +141,7 @@ def kmedoids(dissimilarity: Any, k: int, *, starts: int = 10, seed: int = 0) -> 
         The partition; medoids are sorted by index, so equal partitions compare equal.
 
     Raises:
-        LocalBasesError: If the matrix or a number does not fit.
+        LocalBasesError: If the matrix or a number is invalid.
     """
     matrix = np.asarray(dissimilarity, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -160,12 +160,12 @@ def kmedoids(dissimilarity: Any, k: int, *, starts: int = 10, seed: int = 0) -> 
     medoids = np.sort(runs[int(np.argmin(costs))])
     near = matrix[:, medoids]
     labels = near.argmin(axis=1)
-    labels[medoids] = np.arange(k)  # twins at distance zero must not empty a cluster
+    labels[medoids] = np.arange(k)  # duplicates at distance zero must not empty a cluster
     return Clustering(medoids, labels, float(near.min(axis=1).sum()))
 
 
 def _spread_start(matrix: Array, k: int, rng: np.random.Generator) -> Labels:
-    """Draw medoids one by one, each in proportion to its squared distance from those drawn."""
+    """Draw medoids one by one, with probability proportional to the squared distance."""
     chosen = [_draw(np.ones_like(matrix[0]), rng)]
     nearest = matrix[:, chosen[0]]
     while len(chosen) < k:
@@ -180,7 +180,7 @@ def _spread_start(matrix: Array, k: int, rng: np.random.Generator) -> Labels:
 
 
 def _draw(weights: Array, rng: np.random.Generator) -> int:
-    """An index in proportion to its weight; one of weight zero is never drawn."""
+    """Draw an index with probability proportional to its weight, never one with weight zero."""
     sums = np.cumsum(weights)
     return int(np.count_nonzero(sums <= rng.random() * sums[-1]))
 
@@ -193,7 +193,8 @@ def _swap_until_stable(matrix: Array, medoids: Labels) -> Labels:
         owner = near.argmin(axis=1)
         first = near.min(axis=1)
         second = np.partition(near, 1, axis=1)[:, 1] if k > 1 else np.full(first.shape, np.inf)
-        # gain[o, c]: change at sample o when c joins; loss: what o pays more if its owner leaves.
+        # gain[o, c]: change at sample o if c is added; loss: increase at o if its medoid is
+        # removed.
         gain = np.minimum(matrix - first[:, None], 0.0)
         loss = np.minimum(matrix, second[:, None]) - first[:, None] - gain
         change = gain.sum(axis=0)[None, :] + np.eye(k)[:, owner] @ loss

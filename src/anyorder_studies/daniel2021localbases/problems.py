@@ -1,8 +1,8 @@
-"""Five small families of simulations with strengths over two decades and either sign.
+"""Five small families of simulations with strengths over two decades and both signs.
 
-Each function draws ``n`` cases and returns the solutions (n, times, d) and what is known before
-simulating, the standardised inputs (n, p). With ``even=True`` all cases have the same strength and
-sign, which takes from the angle what it is blind to and the Euclidean distance is not.
+Each function draws ``n`` cases and returns the solutions (n, times, d) and the standardised inputs
+(n, p), which are known before the simulation. With ``even=True`` all cases have the same strength
+and sign, to which the angle is invariant and the Euclidean distance is not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Family(Protocol):
 
 
 def pulses(n: int, rng: np.random.Generator, *, even: bool = False) -> tuple[Array, Array]:
-    """Gaussian pulses of random place and width on 200 points of [0, 1]."""
+    """Gaussian pulses with random position and width on 200 points of [0, 1]."""
     x = np.linspace(0.0, 1.0, 200)
     place, width = rng.uniform(0.1, 0.9, n), rng.uniform(0.02, 0.06, n)
     size, sign = _strength(n, rng, even)
@@ -62,7 +62,7 @@ def poisson(n: int, rng: np.random.Generator, *, even: bool = False) -> tuple[Ar
 
 
 def plume(n: int, rng: np.random.Generator, *, even: bool = False) -> tuple[Array, Array]:
-    """A substance released at one place, carried by wind, spread and decaying, on 200 points.
+    """A substance from a point source that is advected, diffuses and decays, on 200 points.
 
     Solves ``-D u'' + b u' + r u = q exp(-(x - c)^2 / (2 w^2))`` on [0, 1] with zero ends and
     upwind differences; ``c``, the wind ``b`` and the strength ``q`` vary.
@@ -84,10 +84,10 @@ def plume(n: int, rng: np.random.Generator, *, even: bool = False) -> tuple[Arra
 
 
 def heat(n: int, rng: np.random.Generator, *, even: bool = False) -> tuple[Array, Array]:
-    """A hot spot that spreads on a line, 8 times and 160 points, in closed form.
+    """A hot spot that diffuses on a line, 8 times and 160 points, in closed form.
 
     With spot width ``w`` and diffusivity ``a``, the width after time ``t`` is
-    ``sqrt(w^2 + 2 a t)`` and the amount of heat stays.
+    ``sqrt(w^2 + 2 a t)`` and the total heat is constant.
     """
     x, times = np.linspace(0.0, 1.0, 160), np.linspace(0.0, 1.0, 8)
     place, width = rng.uniform(0.1, 0.9, n), rng.uniform(0.02, 0.05, n)
@@ -142,7 +142,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def _strength(n: int, rng: np.random.Generator, even: bool) -> tuple[Array, Array]:
-    """Sizes spread evenly over two decades around 1, and signs; all 1 if ``even``."""
+    """Random signs and log-uniform sizes over two decades around 1; all 1 if ``even``."""
     if even:
         return np.ones(n), np.ones(n)
     return 10.0 ** rng.uniform(-1.0, 1.0, n), rng.choice([-1.0, 1.0], n)

@@ -1,4 +1,4 @@
-"""Do local bases found by angle beat a global basis and bases found by classic clustering?"""
+"""Local bases from clustering by angle, compared with a global basis and classic clustering."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = {
 }
 MODES = (3, 5, 8)
 CLAIMED = 5
-TIMES_MODES = 3  # dimension of the subspace that stands for a time-dependent sample
+TIMES_MODES = 3  # dimension of the subspace that represents a time-dependent sample
 
 ABSTRACT = (
     "arXiv:2103.13683, abstract (checked; it says 'significantly' without a number, so a tenth is "
@@ -61,22 +61,22 @@ def _claim(quantity: str, direction: Literal["lower"], text: str) -> Claim:
 
 
 class LocalBasesStudy(Study):
-    """When solutions travel or change sign, one small basis cannot span them all.
+    """If solutions move or change sign, no small basis can span all of them.
 
-    The paper clusters simulations first and gives each cluster its own basis. What matters is the
-    distance used for clustering: the angle between solutions, blind to amplitude and sign, rather
-    than the Euclidean distance between them or between their inputs. Here five families of
-    simulations (a pulse, steady heat in a square, a plume in the wind, a spreading hot spot,
-    viscous Burgers fronts; strengths over two decades, both signs) are clustered in the three ways
-    with the same k-medoids. On new cases, each sent to the cluster of its nearest medoid under the
-    same distance, the mean relative projection error on five local modes is compared with that of
-    five global modes.
+    The paper first clusters simulations and computes a basis for each cluster. The essential choice
+    is the distance for clustering: the angle between solutions, which is independent of amplitude
+    and sign, instead of the Euclidean distance between them or between their inputs. Here five
+    families of simulations (a pulse, steady heat in a square, a plume in the wind, a spreading hot
+    spot, viscous Burgers fronts; strengths over two decades, both signs) are clustered in the three
+    ways with the same k-medoids. Each new case is assigned to the cluster of its nearest medoid
+    under the same distance. The mean relative projection error on five local modes is compared with
+    that of five global modes.
 
-    The runs with *equal strengths*, all positive, show what is left of the advantage when there is
-    nothing for the angle to be blind to; they are a control and decide no claim. *With classifier*
-    sends new cases by a random forest that sees their inputs only. The *criterion* predicts that
-    error beforehand from other cases and the forest's accuracy, under our own derivation (see the
-    code), since the paper's formula could not be read.
+    The runs with *equal strengths*, all positive, show how much of the advantage remains without
+    differences in amplitude and sign; they are a control and decide no claim. *With classifier*
+    assigns new cases with a random forest on their inputs only. The *criterion* predicts that error
+    in advance from other cases and the forest's accuracy, with our own derivation (see the code),
+    since the paper's formula was not accessible.
     """
 
     key: ClassVar[str] = "daniel2021localbases"
@@ -120,7 +120,7 @@ class LocalBasesStudy(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per family and seed, each with mixed and with equal strengths."""
+        """Return one unit per family and seed, with mixed and with equal strengths."""
         settings = self.settings(scale)
         for family in settings["families"]:
             for seed in range(settings["seeds"]):
@@ -191,7 +191,7 @@ class LocalBasesStudy(Study):
         return {**found, **by_family}
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Error by family and strategy with five modes; one dot per seed, a bar for their mean."""
+        """Plot errors by family and strategy with five modes: one dot per seed, bars for means."""
         from matplotlib.figure import Figure
         from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
@@ -229,7 +229,7 @@ class LocalBasesStudy(Study):
 def _by_inputs(
     fields: Array, inputs: Array, new_inputs: Array, k: int, seed: int
 ) -> tuple[list[Array], Labels]:
-    """Cluster the inputs; bases of the clusters, and labels of new inputs by nearest medoid."""
+    """Cluster by inputs; return the bases, and labels of new inputs by nearest medoid."""
     parts = kmedoids(euclidean_dissimilarity(inputs), k, starts=5, seed=seed)
     bases = [pod(fields[parts.labels == c], modes=max(MODES)) for c in range(k)]
     return bases, euclidean_dissimilarity(new_inputs, inputs[parts.medoids]).argmin(axis=1)
@@ -247,7 +247,7 @@ def _error(fields: Array, bases: list[Array], labels: Labels, modes: int) -> flo
 def _online(
     model: LocalBases, fields: Array, inputs: Array, check: slice, test: slice
 ) -> dict[str, float]:
-    """The classifier's accuracy and errors, and what the criterion said of them beforehand."""
+    """The classifier's accuracy and error, and the prediction of the criterion."""
     bases = [basis[:, :CLAIMED] for basis in model.bases_]
     model.bases_, model.global_basis_ = bases, model.global_basis_[:, :CLAIMED]
     named = model.predict(inputs[test])
@@ -263,7 +263,7 @@ def _online(
 
 
 def _column(results: Results, families: list[str], name: str) -> Array:
-    """One number per family (rows) and seed (columns)."""
+    """Collect one number per family (rows) and seed (columns)."""
     rows = [
         [float(result[name]) for unit, result in results if unit["family"] == family]
         for family in families

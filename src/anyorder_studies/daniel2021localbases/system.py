@@ -1,8 +1,8 @@
-"""A dictionary of local reduced-order bases: cluster simulations, reduce each cluster, select.
+"""A dictionary of local reduced-order bases: clusters simulations, reduces each cluster, selects.
 
-The parts in order: dissimilarities and k-medoids (:mod:`.clustering`), proper orthogonal
-decomposition per cluster, a classifier that names the cluster of a new case from its inputs alone,
-and a criterion that says beforehand how often that classifier must be right for local bases to pay.
+The components are dissimilarities and k-medoids (:mod:`.clustering`), proper orthogonal
+decomposition per cluster, a classifier that predicts the cluster of a new case from its inputs, and
+a criterion that predicts the classifier accuracy from which local bases are better.
 
 References:
     T. Daniel, F. Casenave, N. Akkari, A. Ketata, D. Ryckelynck, "Physics-informed cluster analysis
@@ -47,7 +47,7 @@ __all__ = [
 
 
 class Classifier(Protocol):
-    """Anything with scikit-learn's ``fit`` and ``predict``."""
+    """An object with scikit-learn's ``fit`` and ``predict``."""
 
     def fit(self, X: Array, y: Labels) -> Any:
         """Learn labels ``y`` (n,) from inputs ``X`` (n, p)."""
@@ -59,22 +59,22 @@ class Classifier(Protocol):
 
 
 def pod(samples: Any, *, modes: int | None = None, tolerance: float | None = None) -> Array:
-    """Proper orthogonal decomposition: the orthonormal columns that span the samples best.
+    """Proper orthogonal decomposition: the orthonormal columns that best span the samples.
 
-    The mean is not removed: projections of a solution by a reduced model are linear.
+    The mean is not subtracted: the projections of a reduced model are linear.
 
     Args:
-        samples: (n, d) or (n, times, d); every field counts with its own amplitude.
-        modes: Number of columns; fewer come back if the samples span less.
-        tolerance: Instead of ``modes``: the least number of columns for which the root of the
-            neglected energy is at most this share of the whole, in (0, 1).
+        samples: (n, d) or (n, times, d); fields are not normalized.
+        modes: Number of columns; fewer are returned if the samples span less.
+        tolerance: Instead of ``modes``: use the smallest number of columns for which the square
+            root of the neglected energy is at most this fraction of that of the total, in (0, 1).
 
     Returns:
         Basis of shape (d, r) with orthonormal columns, strongest first.
 
     Raises:
-        LocalBasesError: If not exactly one of ``modes`` and ``tolerance`` is given and sensible,
-            or all samples are zero.
+        LocalBasesError: If not exactly one of ``modes`` and ``tolerance`` is set, the value is
+            invalid, or all samples are zero.
     """
     fields = as_samples(samples)
     fields = fields.reshape(-1, fields.shape[2])
@@ -109,7 +109,7 @@ def projection_error(samples: Any, basis: Any) -> Array:
         ``||u - B B^T u|| / ||u||`` over space and times, shape (n,), each in [0, 1].
 
     Raises:
-        LocalBasesError: If shapes do not fit or a sample is zero.
+        LocalBasesError: If shapes do not match or a sample is zero.
     """
     fields = as_samples(samples)
     columns = np.asarray(basis, dtype=np.float64)
@@ -125,25 +125,25 @@ def projection_error(samples: Any, basis: Any) -> Array:
 
 
 class LocalBases:
-    """Local bases for simulations, found by clustering and selected by a classifier.
+    """Local bases for simulations, computed by clustering and selected by a classifier.
 
     Args:
         clusters: Number of clusters ``k``.
-        modes: Modes per local basis (and of the global basis that serves for comparison).
+        modes: Modes per local basis (and of the global basis used for comparison).
         tolerance: Instead of ``modes``, the POD tolerance of :func:`pod`.
         dissimilarity: ``"angle"``, ``"euclidean"``, or a function of two arrays of samples
-            (n, times, d), (m, times, d) that gives (n, m).
-        sample_modes: Dimension of the subspace that stands for a sample in ``"angle"``.
+            (n, times, d), (m, times, d) that returns (n, m).
+        sample_modes: Dimension of the subspace that represents a sample in ``"angle"``.
         weights: Quadrature weights (d,), all positive, of the inner product; all 1 by default.
         classifier: Object with ``fit`` and ``predict`` that learns clusters from inputs; by default
-            a random forest of scikit-learn. The paper trains a deep network here.
+            a random forest of scikit-learn. The paper uses a deep network.
         starts: Starts of k-medoids.
         seed: Seed of k-medoids and of the default classifier.
 
     Attributes:
         clustering_: Partition of the training samples.
         bases_: One basis (d, r) per cluster, orthonormal in the weighted inner product.
-        global_basis_: The one basis for all samples with the same rule for its size.
+        global_basis_: A single basis for all samples, with its size chosen in the same way.
 
     Example:
         >>> import numpy as np
@@ -185,14 +185,14 @@ class LocalBases:
         self._medoids: Array | None = None
 
     def fit(self, samples: Any, inputs: Any = None) -> LocalBases:
-        """Cluster the samples, reduce each cluster and, given inputs, train the classifier.
+        """Cluster the samples, reduce each cluster and, if there are inputs, train the classifier.
 
         Args:
             samples: Training simulations, (n, d) or (n, times, d).
-            inputs: What is known of a case before it is simulated, (n, p).
+            inputs: Inputs of each case, known before the simulation, (n, p).
 
         Returns:
-            The object itself.
+            ``self``.
         """
         fields = self._weighted(samples)
         matrix = self._compare(fields, fields)
@@ -215,19 +215,19 @@ class LocalBases:
         return self
 
     def assign(self, samples: Any) -> Labels:
-        """Cluster of the nearest medoid: what a perfect classifier would answer, shape (n,)."""
+        """Cluster of the nearest medoid, as predicted by a perfect classifier, shape (n,)."""
         fields = self._weighted(samples)
         return self._compare(fields, self._fitted()).argmin(axis=1)
 
     def predict(self, inputs: Any) -> Labels:
-        """Cluster that the classifier names for inputs (n, p), without any simulation."""
+        """Cluster that the classifier predicts for inputs (n, p), without simulation."""
         self._fitted()
         if self._classifier is None:
             raise LocalBasesError("no classifier was trained: call fit(samples, inputs)")
         return np.asarray(self._classifier.predict(_as_inputs(inputs)), dtype=np.int64)
 
     def error(self, samples: Any, labels: Any) -> Array:
-        """Relative projection error of each sample on the basis of its given cluster, (n,)."""
+        """Relative projection error of each sample on the basis of its label, (n,)."""
         fields = self._weighted(samples)
         self._fitted()
         chosen = np.asarray(labels, dtype=np.int64)
@@ -244,12 +244,12 @@ class LocalBases:
         return errors
 
     def global_error(self, samples: Any) -> Array:
-        """Relative projection error of each sample on the one global basis, (n,)."""
+        """Relative projection error of each sample on the global basis, (n,)."""
         self._fitted()
         return projection_error(self._weighted(samples), self.global_basis_)
 
     def efficiency(self, samples: Any) -> Efficiency:
-        """:func:`efficiency_criterion` on simulations, best on some that were not trained on."""
+        """Apply :func:`efficiency_criterion` to simulations, preferably not the training ones."""
         fields = self._weighted(samples)
         labels = self._compare(fields, self._fitted()).argmin(axis=1)
         errors = np.stack([projection_error(fields, basis) for basis in self.bases_], axis=1)
@@ -281,11 +281,11 @@ class LocalBases:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What local bases gain if the classifier is right, and lose if it is wrong.
+    """Errors of local bases if the classifier is right and if it is wrong.
 
     Args:
         clusters: Number of clusters.
-        global_error: Mean error of the one global basis.
+        global_error: Mean error of the global basis.
         right_error: Mean error on the basis of the sample's own cluster.
         wrong_error: Mean error on the basis of another cluster drawn at random.
     """
@@ -296,14 +296,14 @@ class Efficiency:
     wrong_error: float
 
     def expected_error(self, accuracy: float) -> float:
-        """Mean error of local bases when the classifier is right with this probability."""
+        """Mean error of local bases if the classifier is right with this probability."""
         if not 0.0 <= accuracy <= 1.0:
             raise LocalBasesError(f"expected an accuracy in [0, 1], got {accuracy}")
         return accuracy * self.right_error + (1.0 - accuracy) * self.wrong_error
 
     @property
     def break_even(self) -> float:
-        """Least accuracy from which local bases beat the global one; above 1 if they never do."""
+        """Minimum accuracy at which local bases beat the global one; above 1 if they never do."""
         if self.wrong_error <= self.global_error:
             return 0.0
         if self.right_error >= self.wrong_error:
@@ -312,12 +312,12 @@ class Efficiency:
 
 
 def efficiency_criterion(errors: Any, labels: Any, global_errors: Any) -> Efficiency:
-    """Weigh, before any classifier is trained, the gain of local bases against wrong choices.
+    """Compare the gain of local bases with the cost of misclassification, before training.
 
-    This is our own derivation from the idea that the paper's abstract states (compare what local
-    bases gain with what classification errors cost); the paper's own formula could not be checked.
-    Mistakes are taken as equally likely for all wrong clusters. With accuracy ``p`` the expected
-    error is ``p * right + (1 - p) * wrong``; setting it equal to the global basis' error gives the
+    This is our own derivation from the idea in the paper's abstract (compare the gain of local
+    bases with the cost of classification errors); the paper's formula could not be checked. All
+    wrong clusters are assumed to be equally likely. With accuracy ``p`` the expected error is ``p *
+    right + (1 - p) * wrong``; setting it equal to the error of the global basis gives the
     break-even accuracy.
 
     Args:
@@ -326,10 +326,10 @@ def efficiency_criterion(errors: Any, labels: Any, global_errors: Any) -> Effici
         global_errors: (n,) error of every sample on the global basis.
 
     Returns:
-        The three mean errors and what follows from them.
+        The three mean errors and derived quantities.
 
     Raises:
-        LocalBasesError: If shapes do not fit.
+        LocalBasesError: If shapes do not match.
     """
     table = np.asarray(errors, dtype=np.float64)
     own = np.asarray(labels, dtype=np.int64)
@@ -343,7 +343,7 @@ def efficiency_criterion(errors: Any, labels: Any, global_errors: Any) -> Effici
     if bool(((own < 0) | (own >= k)).any()):
         raise LocalBasesError(f"expected labels in 0..{k - 1}")
     right = table[np.arange(n), own]
-    # With one cluster no answer can be wrong.
+    # With one cluster no prediction can be wrong.
     wrong = right if k == 1 else (table.sum(axis=1) - right) / (k - 1)
     return Efficiency(k, float(base.mean()), float(right.mean()), float(wrong.mean()))
 
@@ -355,13 +355,13 @@ def choose_clusters(
     accuracy: Callable[[int], float],
     **settings: Any,
 ) -> tuple[int, dict[int, Efficiency]]:
-    """Number of clusters with the least expected error for an assumed accuracy of the classifier.
+    """Number of clusters with minimal expected error for an assumed classifier accuracy.
 
     Args:
         samples: Training simulations.
-        checks: Other simulations, on which errors are measured.
+        checks: Other simulations, for measuring errors.
         candidates: Numbers of clusters to try.
-        accuracy: Maps a number of clusters to the accuracy expected of a classifier for it.
+        accuracy: Maps a number of clusters to the expected accuracy of its classifier.
         **settings: Passed to :class:`LocalBases`.
 
     Returns:

@@ -1,1 +1,1 @@
-"""8-bit state: as good as 32-bit with the same settings, and which of its parts that takes."""
+"""8-bit and 32-bit state with the same settings, and the effect of each part of the format."""

@@ -1,4 +1,4 @@
-"""8-bit formats that lack a part of the paper's: the table, the blocks, or our lower bound."""
+"""8-bit formats without one part: the paper's table or blocks, or our lower bound."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from anyorder.engine.formats import Blockwise, Format, Parts, State, encode, for
 
 @dataclass(frozen=True, slots=True)
 class Ablated(Blockwise):
-    """8 bits a value with one scale a block, by another table or without the lower bound.
+    """8 bits per value with one scale per block, with another table or without the lower bound.
 
     Attributes:
-        linear: levels at equal distances, 255 in [-1, 1] or 256 in [0, 1], instead of the dynamic
-            table.
-        guarded: whether a positive value of an unsigned buffer is kept from becoming zero, as
-            :class:`anyorder.engine.formats.Blockwise` does. The paper's own format does not.
+        linear: equidistant levels, 255 in [-1, 1] or 256 in [0, 1], instead of the dynamic table.
+        guarded: whether positive values of an unsigned buffer are not rounded to zero, as in
+            :class:`anyorder.engine.formats.Blockwise`. The paper's format may round them to zero.
     """
 
     linear: bool = False
@@ -40,7 +39,7 @@ class Ablated(Blockwise):
         return (codes.float() - self._origin) / self._levels * scales
 
     def write_(self, stored: Parts, values: Tensor, noise: Tensor | None) -> None:
-        """Store the nearest values the table has."""
+        """Store the nearest values of the table."""
         codes, scales = stored
         most = values.abs().amax(1, keepdim=True)
         shares = values / torch.where(most == 0, 1.0, most)
@@ -63,7 +62,7 @@ class Ablated(Blockwise):
 
 
 class AblatedAdamW(AdamW):
-    """AdamW whose 8-bit state lacks a part. Made by :func:`adamw`."""
+    """AdamW with 8-bit state without one part of the format. Created by :func:`adamw`."""
 
     linear = False
     guarded = True
@@ -78,7 +77,7 @@ class AblatedAdamW(AdamW):
         return Ablated(signed, block, linear=self.linear, guarded=self.guarded)
 
 
-# What differs from float32: the options of AdamW, and what is left out of the 8-bit format.
+# Differences from float32: options of AdamW, and omitted parts of the 8-bit format.
 CONTESTANTS: Mapping[str, Mapping[str, Any]] = {
     "float32": {},
     "bf16": {"state": "bf16"},
@@ -95,7 +94,7 @@ _LEFT_OUT = ("linear", "guarded", "whole")
 
 
 def adamw(contestant: str, model: nn.Module, lr: float) -> Optimizer:
-    """AdamW with the state of a contestant of :data:`CONTESTANTS`, no decay, usual betas."""
+    """AdamW with the state of a contestant of :data:`CONTESTANTS`, no decay, default betas."""
     given = CONTESTANTS[contestant]
     options = {name: value for name, value in given.items() if name not in _LEFT_OUT}
     changes = {name: value for name, value in given.items() if name in _LEFT_OUT}
@@ -107,15 +106,15 @@ def adamw(contestant: str, model: nn.Module, lr: float) -> Optimizer:
 
 
 def rounding_error(linear: bool, block: int, values: Tensor) -> tuple[float, float]:
-    """What 8 bits do to positive numbers that are kept without lower bound.
+    """Rounding errors of positive numbers stored in 8 bits without the lower bound.
 
     Args:
-        linear: which table.
-        block: numbers that share a scale; 0 for all of them.
+        linear: whether to use the linear table.
+        block: count of numbers that share a scale; 0 for all.
         values: float32, shape (n,), n a multiple of ``block``.
 
     Returns:
-        The median relative error, and the share of numbers that become zero.
+        The median relative error, and the fraction of numbers rounded to zero.
     """
     form = Ablated(False, block or values.numel(), linear=linear, guarded=False)
     rows = values.view(-1, form.block)

@@ -24,7 +24,7 @@ LABELS = {
     "linear_tensor_unguarded": "linear, matrix, unguarded",
 }
 BLOCKS = {"tensor": "all", "2048": "2,048", "256": "256"}
-# Ratios beyond this are written at the edge instead of drawn.
+# Larger ratios are written at the edge instead of drawn.
 WIDEST = 1.15
 COLOURS = {"dynamic": PALETTE[0], "linear": PALETTE[1]}
 
@@ -32,7 +32,7 @@ COLOURS = {"dynamic": PALETTE[0], "linear": PALETTE[1]}
 def draw_formats(
     found: Mapping[str, Sequence[Result]], measurements: Mapping[str, Measurement]
 ) -> Figure:
-    """Ratios of perplexity to float32 by format, and errors of rounding by table and block.
+    """Plot ratios of perplexity to float32 by format, and rounding errors by table and block.
 
     Args:
         found: Results of the language model by contestant, paired by seed.

@@ -1,4 +1,4 @@
-"""AdamW with 8-bit state against 32-bit state, and without its table or its blocks."""
+"""AdamW with 8-bit and 32-bit state, and without the dynamic table or the blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GRID = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
-# Who meets on which model; the last is the transformer with a stable embedding.
+# Contestants on each model; the last model is the transformer with a stable embedding.
 MODELS: Mapping[str, tuple[str, ...]] = {
     "digits": tuple(CONTESTANTS),
     "lm": tuple(CONTESTANTS),
@@ -40,28 +40,27 @@ SPREAD = 3.0
 
 @final
 class EightBitState(Study):
-    """Optimizer state in 8 bits: a table dense near zero, and a scale for each block of values.
+    """Optimizer state in 8 bits: a table that is dense near zero, and a scale per block of values.
 
-    AdamW trains a network of layers 64-256-256-10 on digits and a byte-level transformer of 0.14
-    million weights on Python source, with its two buffers in float32, in bfloat16 and in 8 bits.
-    The claim is that nothing need be tuned anew, so the step size is chosen for float32 alone, out
-    of five half a decade apart, and everybody gets that one; weights at the start and batches are
-    equal too. On digits, which are cheap, each format is also given a step size of its own.
+    AdamW trains a network with layers 64-256-256-10 on digits and a byte-level transformer with
+    0.14 million weights on Python source, with its two buffers in float32, bfloat16 and 8 bits. The
+    claim is that 8-bit state needs no new tuning, so the step size is selected for float32 only,
+    out of five half a decade apart, and used for all formats; initial weights and batches are equal
+    too. On digits, which are cheap, each format is also tuned separately.
 
-    Two parts are then left out: *linear* has levels at equal distances instead of the dynamic
-    table, *tensor* has one scale for a whole matrix instead of one for 2,048 values. The library's
-    format keeps positive second moments from being rounded to zero, which the paper's does not;
-    *unguarded* leaves this out as well. All of them keep matrices below 4,096 elements in 32 bits.
-    A run that diverges or ends worse than a uniform guess counts as one, and as unstable. Matrices
-    here have at most 65,536 elements, far fewer than those of the paper's models, where it finds
-    that blocks are needed.
+    Two parts are then removed: *linear* has equidistant levels instead of the dynamic table,
+    *tensor* has one scale for a whole matrix instead of one for 2,048 values. The library's format
+    does not round positive second moments to zero, the paper's does; *unguarded* omits this too.
+    All formats keep matrices below 4,096 elements in 32 bits. A run that diverges or ends worse
+    than a uniform guess counts as a uniform guess, and as unstable. Matrices here have at most
+    65,536 elements, far fewer than those of the paper's models, for which it reports that blocks
+    are needed.
 
-    A first run showed the guarded format with one scale per matrix ahead of float32 on the
-    language model. The claims stayed as they were; that model then met the dynamic table unguarded
-    too, which is what the paper compares: `unguarded_block_ratio` is its comparison, outside the
-    claims.
+    In a first run the guarded format with one scale per matrix was better than float32 on the
+    language model. The claims were not changed; the unguarded dynamic table was added for that
+    model, which is the paper's comparison: `unguarded_block_ratio`, outside the claims.
 
-    The table of errors needs no training: positive numbers whose logarithm is normal with
+    The table of errors needs no training: positive numbers whose logarithm is normal with standard
     deviation 3 are written and read once, unguarded.
     """
 
@@ -153,7 +152,7 @@ class EightBitState(Study):
     }  # fmt: skip
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per model, contestant and seed; one per table, block size and seed."""
+        """Return units per model, contestant and seed, and per table, block size and seed."""
         settings = self.settings(scale)
         middle = (len(GRID) - settings["grid"]) // 2
         grid = GRID[middle : middle + settings["grid"]]
@@ -176,7 +175,7 @@ class EightBitState(Study):
                     }
 
     def run(self, unit: Unit) -> Result:
-        """Errors of rounding, or training with the step size that float32 has chosen."""
+        """Measure rounding errors, or train with the step size that is best for float32."""
         if unit["model"] == "none":
             return _rounded(unit)
         model, contestant, steps = unit["model"], unit["contestant"], unit["steps"]
@@ -227,14 +226,14 @@ class EightBitState(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Perplexities by format, and errors of rounding by table and block."""
+        """Plot perplexities by format, and rounding errors by table and block."""
         from anyorder_studies.dettmers2021eightbit.picture import draw_formats
 
         return draw_formats(runs_on(results, "lm"), measurements)
 
 
 def runs_on(results: Results, model: str) -> dict[str, list[Result]]:
-    """Results on a model by contestant, each in the order of the seeds."""
+    """The results on a model by contestant, ordered by seed."""
     return {
         name: [r for u, r in results if u["model"] == model and u["contestant"] == name]
         for name in MODELS[model]
@@ -242,7 +241,7 @@ def runs_on(results: Results, model: str) -> dict[str, list[Result]]:
 
 
 def errors_by_format(results: Results) -> dict[tuple[str, int], dict[str, list[float]]]:
-    """Errors of rounding of all seeds and draws, by table and block."""
+    """Rounding errors of all seeds and draws, by table and block."""
     found: dict[tuple[str, int], dict[str, list[float]]] = {}
     for unit, result in results:
         if unit["model"] == "none":
@@ -254,7 +253,7 @@ def errors_by_format(results: Results) -> dict[tuple[str, int], dict[str, list[f
 
 
 def _rounded(unit: Unit) -> Result:
-    """Errors of rounding for several draws of log-normal numbers; equal draws for equal seeds."""
+    """Rounding errors for several draws of log-normal numbers; equal seeds give equal draws."""
     found: Result = {"error": [], "lost": []}
     for draw in range(unit["draws"]):
         made = generator(EightBitState.key, unit["seed"], draw)
@@ -266,7 +265,7 @@ def _rounded(unit: Unit) -> Result:
 
 
 def _against(base: list[Result], runs: list[Result], name: str) -> dict[str, Measurement]:
-    """A contestant's runs and their ratios to those of float32."""
+    """The results of a contestant and their ratios to those of float32."""
 
     def ratio(key: str) -> Measurement:
         return ratio_interval([r[key] for r in runs], [r[key] for r in base])

@@ -1,4 +1,4 @@
-"""The models of the study, and how they are trained."""
+"""The models of the study and their training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyorder_studies.contest import choose, descend, digits_training_loss
 from anyorder_studies.dettmers2021eightbit.formats import adamw
 from anyorder_studies.study import Result
 
-# The most a loss counts, in nats: that of a guess among ten digits, or among 256 bytes.
+# Upper limit on losses, in nats: that of a uniform guess among ten digits or 256 bytes.
 GUESS = {"digits": math.log(10.0), "lm": math.log(256.0), "lm_stable": math.log(256.0)}
 
 
@@ -28,7 +28,7 @@ def problem_of(model: str) -> Problem:
 
 
 def build(model: str, seed: int) -> nn.Module:
-    """A network of layers 64-256-256-10, or the transformer, if asked with a stable embedding."""
+    """A network with layers 64-256-256-10, or the transformer (or its stable variant)."""
     if model == "digits":
         with seeded(seed):
             return nn.Sequential(
@@ -46,19 +46,19 @@ def build(model: str, seed: int) -> nn.Module:
 
 @cache
 def tuned(model: str, contestant: str, steps: int, grid: tuple[float, ...], seeds: int) -> float:
-    """The step size with the lowest loss: on the training part of digits, else in validation."""
+    """The step size with the lowest loss: training loss on digits, otherwise validation loss."""
     key = "train_loss" if model == "digits" else "loss"
     return choose(grid, lambda lr, seed: trained(model, contestant, steps, lr, seed)[key], seeds)
 
 
 @cache
 def trained(model: str, contestant: str, steps: int, lr: float, seed: int) -> Result:
-    """Train one network; losses in nats, ``unstable`` 1.0 where it ends no better than a guess."""
+    """Train one network; losses in nats, ``unstable`` is 1.0 if it ends no better than a guess."""
     problem, network = problem_of(model), build(model, seed)
     optimizer = adamw(contestant, network, lr)
     ended = descend(problem, network, optimizer, steps=steps, seed=seed)
     judged = problem.evaluate(network)
-    good = ended and judged["loss"] < GUESS[model]  # not so for NaN
+    good = ended and judged["loss"] < GUESS[model]  # False for NaN
     found: Result = {
         "loss": judged["loss"] if good else GUESS[model],
         "unstable": float(not good),

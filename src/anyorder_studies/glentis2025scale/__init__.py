@@ -1,1 +1,1 @@
-"""SCALE against Adam: normalised columns, one momentum, and the memory of the two."""
+"""SCALE and Adam: normalised columns, a single momentum, and memory."""

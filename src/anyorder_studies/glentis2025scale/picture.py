@@ -17,10 +17,10 @@ LABELS = {"sgd": "SGD", "column_sgd": "SGD, columns", "scale": "SCALE", "adam": 
 def draw_losses_and_memory(
     found: Mapping[str, Sequence[Result]], measurements: Mapping[str, Measurement]
 ) -> Figure:
-    """Training losses over steps, and validation losses over bytes of weights and state.
+    """Plot training losses over steps, and validation losses over bytes of weights and state.
 
     Args:
-        found: Results by method, each in the order of the seeds.
+        found: Results by method, ordered by seed.
         measurements: All measurements of the study.
     """
     from matplotlib.figure import Figure

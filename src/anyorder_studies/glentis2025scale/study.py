@@ -1,4 +1,4 @@
-"""SCALE against SGD, SGD on normalised columns, and Adam, on a byte-level language model."""
+"""SCALE, SGD, SGD with normalised columns, and Adam on a byte-level language model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "scale": (SCALE, {"momentum": 0.9}),
     "adam": (AdamW, {"weight_decay": 0.0}),
 }
-# Factors of two, as many for each. SGD's are those of another unit: it does not normalise.
+# Factors of two, the same number for each. SGD's have another unit, since it does not normalize.
 GRIDS = {
     "sgd": [0.15, 0.3, 0.6, 1.2],
     "column_sgd": [1.5e-3, 3e-3, 6e-3, 1.2e-2],
@@ -42,7 +42,7 @@ GRIDS = {
     "adam": [1.5e-3, 3e-3, 6e-3, 1.2e-2],
 }
 WARM_UP = 0.1
-# What a run counts that diverged: a guess among 256 bytes.
+# The loss of a run that diverged: a uniform guess among 256 bytes.
 WORST = math.log(256.0)
 # Perplexities of SCALE and Adam with 60 million weights, the least favourable of four sizes.
 MATCH = math.log(30.81) / math.log(30.05)
@@ -53,24 +53,25 @@ _CODE = "README of the authors' code (OptimAI-Lab/Minimalist_LLM_Pretraining)"
 class ScaleAgainstAdam(Study):
     """SCALE is SGD with normalised columns of each gradient, and with momentum in the output layer.
 
-    A column is what belongs to one output unit. The paper says that this matches Adam in
-    pretraining of language models, at 35 to 45 % of the memory for weights and state.
+    A column contains the weights of one output unit. The paper claims that this matches Adam in
+    pretraining of language models, with 35 to 45 % of the memory for weights and state.
 
-    A transformer of two layers and width 64 (0.14 million weights) learns the bytes of Python's
-    standard library, in batches of 16 windows of 64 bytes. Four methods, all with 10 % of the steps
-    as warm-up and a cosine to zero, no weight decay and no clipping, get the same tuning: four step
-    sizes, a factor of two apart, by the validation loss on a seed of their own, and the best two on
-    another. (By one seed alone plain SGD is given a step size, now and then, with which it fares
-    badly on all others.) They then start from the same weights and see the same batches. Losses are
-    in nats per byte on held-out modules; the paper's perplexities are compared by their logarithms.
+    A transformer with two layers and width 64 (0.14 million weights) is trained on the bytes of
+    Python's standard library, in batches of 16 windows of 64 bytes. Four methods, all with a
+    warm-up of 10 % of the steps and a cosine schedule to zero, no weight decay and no clipping, are
+    tuned in the same way: four step sizes, a factor of two apart, by the validation loss on a
+    separate seed, and the best two on another. (With a single seed, the selected step size of plain
+    SGD is sometimes bad for all others.) They then use the same initial weights and batches. Losses
+    are in nats per byte on held-out modules; the paper's perplexities are compared by their
+    logarithms.
 
     The paper's batches are 128 times as large, 512 sequences of 256 tokens. Gradients are noisier
-    here, and hidden layers that remember nothing cannot average the noise away. The length matters
-    too: with 300 steps, tried after 400, the central claim was undecided, since Adam's lead grows
-    with the steps. The 400 planned at first stand.
+    here, and hidden layers without momentum cannot average the noise. The number of steps matters
+    too: with 300 steps, tried after 400, the central claim was undecided, since Adam's advantage
+    grows with the steps. The study uses the 400 steps planned at first.
 
-    The ratio of memory is a matter of counting: bytes of the weights and of everything that the
-    optimizer keeps, after the last step.
+    The memory ratio is a count: bytes of the weights and of all optimizer state, after the last
+    step.
     """
 
     key: ClassVar[str] = "glentis2025scale"
@@ -148,12 +149,12 @@ class ScaleAgainstAdam(Study):
                 }
 
     def run(self, unit: Unit) -> Result:
-        """Tune (once for all seeds of a method), then train with what was best."""
+        """Tune (once for all seeds of a method), then train with the best step size."""
         lr = _tuned(unit["method"], unit["steps"], tuple(unit["grid"]), unit["tuning_seeds"])
         return {**_trained(unit["method"], unit["steps"], lr, unit["seed"]), "lr": lr}
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios of losses, paired by seed; bytes are counted."""
+        """Ratios of losses, paired by seed; byte counts."""
         found = by_method(results)
         losses = {name: [r["loss"] for r in runs] for name, runs in found.items()}
         measured = {
@@ -182,7 +183,7 @@ class ScaleAgainstAdam(Study):
 
 
 def by_method(results: Results) -> dict[str, list[Result]]:
-    """Results by method, in the order of the seeds."""
+    """The results by method, ordered by seed."""
     found: dict[str, list[Result]] = {name: [] for name in METHODS}
     for unit, result in results:
         found[unit["method"]].append(result)
@@ -195,7 +196,7 @@ def _memory(result: Result) -> float:
 
 @cache
 def _tuned(method: str, steps: int, grid: tuple[float, ...], seeds: int) -> float:
-    """The step size with the lowest validation loss on the seeds of tuning, of the best two."""
+    """The step size with the lowest validation loss on tuning seeds, among the best two."""
 
     def score(lr: float, seed: int) -> float:
         return float(_trained(method, steps, lr, seed)["loss"])
@@ -204,7 +205,7 @@ def _tuned(method: str, steps: int, grid: tuple[float, ...], seeds: int) -> floa
 
 
 def _trained(method: str, steps: int, lr: float, seed: int) -> Result:
-    """Train one model; losses in nats per byte, those of training as means over tenths."""
+    """Train one model; losses in nats per byte, training losses as means over tenths of the run."""
     problem = load("stdlib-lm")
     model = problem.build(seed)
     kind, options = METHODS[method]
@@ -224,7 +225,7 @@ def _trained(method: str, steps: int, lr: float, seed: int) -> Result:
 def _descend(
     problem: Problem, model: nn.Module, optimizer: Optimizer, steps: int, seed: int
 ) -> list[float]:
-    """Train with warm-up and cosine; the losses seen, fewer than ``steps`` if it diverged."""
+    """Train with warm-up and cosine; return the losses, fewer than ``steps`` if it diverged."""
     starts = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
     for step in range(steps):
@@ -240,7 +241,7 @@ def _descend(
 
 
 def share(step: int, steps: int) -> float:
-    """The share of the step size in step ``step`` of ``steps``, counted from 0."""
+    """The factor on the step size in step ``step`` of ``steps``, counted from 0."""
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm

@@ -1,1 +1,1 @@
-"""AdAdaGrad: batches that grow by a test of the gradient's noise."""
+"""AdAdaGrad: adaptive batch sizes from a test of the gradient noise."""

@@ -22,10 +22,10 @@ COLOURS = dict(zip(WORDS, PALETTE, strict=False))
 
 
 def draw_batches(results: Sequence[tuple[str, Result]]) -> Figure:
-    """Final losses over steps, one point per seed, and how batches grew.
+    """Plot final losses over steps, one point per seed, and batch sizes.
 
     Args:
-        results: Names of contestants with one result each.
+        results: Pairs of a contestant's name and a result.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""AdAdaGrad on digits: growing batches against fixed ones, for equally many samples."""
+"""AdAdaGrad on digits: growing and fixed batches, for equally many samples."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALLEST, LARGEST, EVERY = 8, 1024, 5
-#: Contestants: fixed batches, growing ones by their eta, and the fixed batch with which training
-#: takes as many steps as the growing one of the claims.
+#: Contestants: fixed batches, growing ones by their eta, and the fixed batch size with as many
+#: steps as the growing one of the claims.
 FIXED = {"smallest": SMALLEST, "largest": LARGEST}
 GROWING = {"eta_0.5": 0.5, "eta_1": 1.0}
 CLAIMED = "eta_1"
 NAMES = (*FIXED, *GROWING, "matched")
-#: Step sizes, half a decade apart, the same for everyone.
+#: Step sizes, half a decade apart, the same for all.
 GRID = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
 PAPER = "arXiv:2402.11215"
 
 
 @final
 class AdAdaGradAgainstFixedBatches(Study):
-    """AdAdaGrad starts with small batches and grows them when a test finds gradients too noisy.
+    """AdAdaGrad starts with small batches and enlarges them if a test shows noisy gradients.
 
-    Softmax regression on digits, trained by AdaGrad for equally many samples: in fixed batches of
-    8, in fixed batches of 1,024, and in batches that grow from 8 to at most 1,024 by the norm test
-    on gradients of single samples, after every fifth step, with eta = 0.5 and 1 (smaller is
-    stricter). Samples are drawn without replacement, so a batch of b of the 1,197 images counts as
-    having 1 - b/1,197 of the variance. The claims are about eta = 1. *matched* is the control: the
-    fixed batch with which training takes as many steps as it does with eta = 1.
+    Softmax regression on digits is trained with AdaGrad for equally many samples: in fixed batches
+    of 8, in fixed batches of 1,024, and in batches that grow from 8 to at most 1,024 by the norm
+    test on per-sample gradients, after every fifth step, with eta = 0.5 and 1 (smaller is
+    stricter). Samples are drawn without replacement, so the test uses 1 - b/1,197 of the variance
+    for a batch of b of the 1,197 images. The claims are about eta = 1. *matched* is the control:
+    the fixed batch size with as many steps as eta = 1.
 
     All have a constant step size and the same tuning: the same six step sizes, half a decade apart,
-    on seeds of their own. What is claimed of held-out data is tuned by the loss on the validation
-    images and reported on the test images; what is claimed of the training loss is tuned by that.
-    The paper trains networks on image data too, and reports accuracy, which is measured as well.
+    on separate seeds. Claims on held-out data are tuned by the loss on the validation images and
+    reported on the test images; claims on the training loss are tuned by the training loss. The
+    paper trains networks on image data too, and reports accuracy, which is measured as well.
 
-    Two runs came before this one. The first had the best step sizes at the end of the grid, which
-    was then moved up by a decade. The second tuned everything by the training loss, which is
-    driven to zero by long steps: all but the batches of 1,024 then overfitted, and the central
-    claim came out opposite (validation loss 2.7 times that of the largest batch). That spoke about
-    the tuning and not about batches, so each claim now has the tuning that belongs to it. With
-    eta = 2 batches never grew; it was left out.
+    There were two runs before this one. In the first, the best step sizes were at the end of the
+    grid, which was then moved up by a decade. In the second, everything was tuned by the training
+    loss, which large steps reduce to zero: all contestants but the batches of 1,024 overfitted, and
+    the result was the opposite of the central claim (validation loss 2.7 times that of the largest
+    batch). That was an effect of the tuning, not of batch sizes, so each claim now has its own
+    tuning. With eta = 2 batches never grew, so it was removed.
     """
 
     key: ClassVar[str] = "lau2024adadagrad"
@@ -119,7 +119,7 @@ class AdAdaGradAgainstFixedBatches(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per contestant and seed."""
+        """Return one unit per contestant and seed."""
         settings = self.settings(scale)
         middle = (len(GRID) - settings["grid"]) // 2
         for name in NAMES:
@@ -133,7 +133,7 @@ class AdAdaGradAgainstFixedBatches(Study):
                 }
 
     def run(self, unit: Unit) -> Result:
-        """Tune by each loss (once for all seeds), then train with what was best for it."""
+        """Tune by each loss (once for all seeds), then train with its best step size."""
         grid, seeds = tuple(unit["grid"]), unit["tuning_seeds"]
         plan = plan_of(unit["name"], unit["epochs"], grid, seeds)
         lr = _tuned(plan, grid, seeds, "loss")
@@ -149,7 +149,7 @@ class AdAdaGradAgainstFixedBatches(Study):
         }
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios of losses and steps, paired by seed; differences of accuracy in points."""
+        """Ratios of losses and steps, paired by seed; accuracy differences in percentage points."""
         found = {name: [r for u, r in results if u["name"] == name] for name in NAMES}
         measured: dict[str, Measurement] = {}
         for other in ("largest", "smallest", "matched"):
@@ -174,14 +174,14 @@ class AdAdaGradAgainstFixedBatches(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Losses over steps, and batch sizes over samples."""
+        """Plot losses over steps, and batch sizes over samples."""
         from anyorder_studies.lau2024adadagrad.picture import draw_batches
 
         return draw_batches([(unit["name"], result) for unit, result in results])
 
 
 class Plan(NamedTuple):
-    """How one contestant trains: first and largest batch, the test's eta, and for how long."""
+    """The settings of a contestant: first and largest batch, eta of the test, and duration."""
 
     smallest: int
     largest: int
@@ -190,7 +190,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(name: str, epochs: int, grid: tuple[float, ...], seeds: int) -> Plan:
-    """The plan of a contestant."""
+    """Return the settings of a contestant."""
     if name in FIXED:
         return Plan(FIXED[name], FIXED[name], 1.0, epochs)
     if name in GROWING:

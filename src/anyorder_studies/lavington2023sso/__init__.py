@@ -1,1 +1,1 @@
-"""SSO: several steps of the model for each gradient of the loss."""
+"""SSO: several model steps per gradient of the loss."""

@@ -23,10 +23,10 @@ COLOURS = dict(zip(WORDS, PALETTE, strict=False))
 
 
 def draw_descents(results: Sequence[tuple[str, Result]]) -> Figure:
-    """Training loss over gradients of the loss: seeds, thin, and their geometric mean.
+    """Plot the training loss over gradients of the loss: seeds (thin) and geometric mean.
 
     Args:
-        results: Names of contestants, such as ``full_10``, with one result each.
+        results: Pairs of a contestant's name, such as ``full_10``, and a result.
     """
     from matplotlib.figure import Figure
 

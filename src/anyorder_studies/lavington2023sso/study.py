@@ -1,4 +1,4 @@
-"""SSO against gradient descent at equal gradients of the loss: full batch, batches, a network."""
+"""SSO and gradient descent with equally many gradients of the loss, on three tasks."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from anyorder_studies.study import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Price of one gradient of the loss in forward passes of the model, in the contest with prices.
+#: Price of a gradient of the loss in forward passes of the model, in the priced contest.
 PRICE = 100.0
 PRICES = {"values": 1.0, "grads": 3.0, "output_grads": PRICE}
-#: Step sizes in factors of two, as many for everyone: of SGD in the weights, of SSO in the outputs.
+#: Step sizes in factors of two, the same number for all: of SGD in the weights, of SSO in the
+#: outputs.
 GRIDS = {
     "full_gd": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
     "full_10": [32.0, 64.0, 128.0, 256.0, 512.0, 1024.0],
@@ -50,21 +51,21 @@ PAPER = "arXiv:2302.02607"
 
 @final
 class SSOAgainstDescent(Study):
-    """SSO asks for one gradient of the loss in the model's outputs and takes many steps on it.
+    """SSO computes one gradient of the loss in the model's outputs and takes many steps with it.
 
-    Three tasks. *full*: logistic regression on the breast-cancer data, all 456 samples in every
-    batch, no penalty. *batch*: the same in batches of 32. *network*: a network of layers
+    There are three tasks. *full*: logistic regression on the breast-cancer data, all 456 samples in
+    every batch, no penalty. *batch*: the same in batches of 32. *network*: a network with layers
     64-128-64-10 on digits, all 1,197 images in every batch. Gradient descent and SSO, with 10 or 30
-    inner steps of gradient descent with a line search, get equally many gradients of the loss; the
-    training loss on all data after the last one is compared. Step sizes are constant and tuned
-    alike: six of them, a factor of two apart, chosen on seeds of their own; a pilot run with one
-    seed placed the grids.
+    inner steps of gradient descent with a line search, use equally many gradients of the loss; the
+    training losses on all data after the last one are compared. Step sizes are constant and tuned
+    in the same way: six of them, a factor of two apart, selected on separate seeds; the grids were
+    chosen in a pilot run with one seed.
 
-    *priced* asks when that is worth it: a gradient of the loss costs what 100 forward passes of the
-    model cost, and gradient descent may spend what SSO with 10 inner steps has spent on *full*,
-    counting everything in the ledger.
+    *priced* tests when this pays off: a gradient of the loss costs as much as 100 forward passes of
+    the model, and gradient descent has the same budget as SSO with 10 inner steps used on *full*,
+    according to the ledger.
 
-    Seeds change the start (and the batches); there is one data set for each task.
+    Seeds change the initial weights (and the batches); there is one data set for each task.
     """
 
     key: ClassVar[str] = "lavington2023sso"
@@ -174,7 +175,7 @@ class SSOAgainstDescent(Study):
                 }
 
     def run(self, unit: Unit) -> Result:
-        """Tune (once for all seeds of a contestant), then descend with what was best."""
+        """Tune (once for all seeds of a contestant), then run with the best step size."""
         plan = Plan(unit["name"], unit["targets"])
         if unit["name"] == "priced_gd":
             most = affordable(unit["targets"], tuple(unit["dear"]), unit["tuning_seeds"])
@@ -186,7 +187,7 @@ class SSOAgainstDescent(Study):
         return result
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios of final training losses, paired by seed, and what was spent."""
+        """Ratios of final training losses, paired by seed, and the costs."""
         found = {name: [r for u, r in results if u["name"] == name] for name in GRIDS}
         pairs = {
             "loss_ratio_full": ("full_10", "full_gd"),
@@ -213,21 +214,21 @@ class SSOAgainstDescent(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Loss over gradients of the loss, by task."""
+        """Plot the loss over gradients of the loss, by task."""
         from anyorder_studies.lavington2023sso.picture import draw_descents
 
         return draw_descents([(unit["name"], result) for unit, result in results])
 
 
 class Plan(NamedTuple):
-    """A contestant and how many gradients of the loss it may take."""
+    """A contestant and its number of gradients of the loss."""
 
     name: str
     targets: int
 
 
 class Task(NamedTuple):
-    """A model, all its data, how many samples a batch has, and the loss of outputs."""
+    """A model, all its data, the batch size, and the loss of outputs."""
 
     model: nn.Module
     inputs: Tensor
@@ -236,7 +237,7 @@ class Task(NamedTuple):
     loss: Any
 
     def closure(self, rows: Tensor | slice) -> Composite:
-        """The loss of some samples in two parts."""
+        """The loss of some samples as a composite."""
         inputs, answers = self.inputs[rows], self.answers[rows]
         return Composite(lambda: self.model(inputs), lambda z: self.loss(z, answers))
 
@@ -248,7 +249,7 @@ class Task(NamedTuple):
 
 
 def task_of(name: str, seed: int) -> Task:
-    """The task of a contestant, at the start that belongs to a seed."""
+    """The task of a contestant, with the initial weights of a seed."""
     kind = name.partition("_")[0]
     if kind == "network":
         problem, everything = all_digits()
@@ -272,7 +273,7 @@ def optimizer_for(name: str, model: nn.Module, lr: float) -> Optimizer:
 
 
 def same_step(seed: int) -> float:
-    """Largest difference of a weight after 20 steps of SGD and of SSO with one plain step."""
+    """Largest difference of a weight after 20 steps of SGD and of SSO with one inner step."""
     ends: list[Tensor] = []
     for sso in (False, True):
         task = task_of("batch_gd", seed)
@@ -289,7 +290,7 @@ def same_step(seed: int) -> float:
 
 @cache
 def affordable(targets: int, grid: tuple[float, ...], seeds: int) -> int:
-    """Steps that gradient descent can take for what SSO with 10 inner steps spends on *full*."""
+    """Steps of gradient descent that cost as much as SSO with 10 inner steps on *full*."""
     plan = Plan("full_10", targets)
     spent = _trained(plan, _tuned(plan, grid, seeds), seed=0)["price"]
     return int(spent / (PRICES["grads"] + PRICES["output_grads"]))
@@ -312,7 +313,7 @@ def _tuned(plan: Plan, grid: tuple[float, ...], seeds: int) -> float:
 
 
 def _trained(plan: Plan, lr: float, seed: int) -> Result:
-    """Descend once; losses in nats."""
+    """Run once; losses in nats."""
     task = task_of(plan.name, seed)
     optimizer = optimizer_for(plan.name, task.model, lr)
     curve = [task.judged()]

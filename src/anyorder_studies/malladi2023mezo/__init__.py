@@ -1,1 +1,1 @@
-"""MeZO: fine-tuning with the memory of inference, and how many more steps it takes."""
+"""MeZO: fine-tuning with the memory of inference, and the number of steps it needs."""

@@ -1,4 +1,4 @@
-"""Bytes that a transformer needs for inference and for steps of training."""
+"""Memory of a transformer for inference and for training steps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _FRESH_SEEDS = itertools.count()
 
 
 def peak_allocated(run: Callable[[], object]) -> int:
-    """Most bytes that were allocated on the CPU and not yet freed while ``run`` ran.
+    """Peak number of bytes allocated on the CPU while ``run`` runs.
 
-    What it returns is kept until the end, and what existed before is not counted: were cyclic
-    garbage of an earlier run collected in the middle of this one, its bytes would be taken off.
+    Its result is kept alive until the end, and earlier allocations are not counted. Garbage is
+    collected first: otherwise, collecting it during the run would reduce the count.
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -49,16 +49,16 @@ def peak_allocated(run: Callable[[], object]) -> int:
 
 
 def footprints(width: int, layers: int, batch: int) -> dict[str, int]:
-    """Bytes of weights plus the most that is allocated beside them.
+    """Bytes of the weights plus the peak of other allocations.
 
     Args:
         width: Width of the transformer; heads are 64 wide.
-        layers: Its blocks.
+        layers: Number of blocks.
         batch: Sequences of 64 tokens per batch.
 
     Returns:
-        By what is done: ``"weights"`` (nothing), ``"inference"`` (a forward pass without a
-        graph), ``"mezo"`` (a step) and ``"adamw"`` (two steps, since the first makes its state).
+        Bytes by operation: ``"weights"`` (none), ``"inference"`` (a forward pass without a graph),
+        ``"mezo"`` (a step) and ``"adamw"`` (two steps, since the first creates its state).
     """
     with seeded(0):
         size = Size(width, layers, width // 64, batch, CONTEXT, 0)
@@ -78,7 +78,7 @@ def footprints(width: int, layers: int, batch: int) -> dict[str, int]:
 
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with torch.no_grad():
-        loss()  # what a first call makes once and for all is not counted
+        loss()  # one-time allocations of a first call are not counted
         inference = peak_allocated(loss)
     step_of_mezo()
     train(AdamW(model, lr=1e-6, engine="eager"), 2)

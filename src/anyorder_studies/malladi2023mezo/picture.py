@@ -22,7 +22,7 @@ CURVES = {"sgd": ("SGD", PALETTE[1]), "mezo": ("MeZO", PALETTE[0])}
 
 
 def draw_memory_and_learning(found: Mapping[str, Sequence[Result]]) -> Figure:
-    """Bytes by what is done, and held-out accuracy over the price in forward passes.
+    """Plot bytes by operation, and held-out accuracy over the cost in forward passes.
 
     Args:
         found: Results by method; one for ``memory``, one per seed for ``sgd`` and ``mezo``.

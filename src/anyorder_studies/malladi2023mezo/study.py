@@ -1,4 +1,4 @@
-"""MeZO: bytes of a step against inference and AdamW, and rotated digits against SGD."""
+"""MeZO: memory compared with inference and AdamW, and SGD and MeZO on rotated digits."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from anyorder_studies.study import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Half decades, as many for both.
+# Half decades, the same number for both.
 GRIDS = {"sgd": [0.03, 0.1, 0.3, 1.0, 3.0], "mezo": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
-# As many more steps as the published scripts give MeZO.
+# The ratio of MeZO's steps in the published scripts.
 STEPS_RATIO = 100
 README = "README of the authors' code (princeton-nlp/MeZO)"
 
@@ -40,16 +40,16 @@ class MeZOFineTuning(Study):
     """MeZO fine-tunes with two forward passes per step and no backward pass (arXiv:2305.17333).
 
     Memory: the bytes of a transformer with 12 blocks of width 384 (21.5 million weights) plus the
-    most that is allocated beside them, for a forward pass without a graph, for a step of MeZO and
-    for steps of AdamW, counted by PyTorch's profiler.
+    peak of other allocations, for a forward pass without a graph, for a step of MeZO and for steps
+    of AdamW, measured with PyTorch's profiler.
 
-    Learning: a network of 2,410 weights that has learned upright digits is fine-tuned on digits
-    turned by 30 degrees, with SGD and, for 100 times as many steps (the ratio in the published
-    scripts), with MeZO. Both have a constant step size, the same batches and the same tuning:
-    five step sizes, half a decade apart, chosen by the training loss on seeds of their own. How
-    many times more steps MeZO takes is read where both have come to the same training loss: the
-    higher of the two final ones. A classical analysis would expect as many times more as there
-    are weights. Within a point is meant both ways: to be better by more does not meet that claim.
+    Training: a network with 2,410 weights, pretrained on upright digits, is fine-tuned on digits
+    rotated by 30 degrees, with SGD and, for 100 times as many steps (the ratio in the published
+    scripts), with MeZO. Both use a constant step size, the same batches and the same tuning: five
+    step sizes, half a decade apart, selected by the training loss on separate seeds. The ratio of
+    steps is measured where both reach the same training loss: the higher of the two final ones.
+    Classical analysis predicts a ratio equal to the number of weights. "Within a point" is
+    two-sided: being better by more does not meet that claim.
     """
 
     key: ClassVar[str] = "malladi2023mezo"
@@ -120,7 +120,7 @@ class MeZOFineTuning(Study):
     }  # fmt: skip
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per seed and method, and one for the memory."""
+        """Return one unit per seed and method, and one for the memory."""
         settings = self.settings(scale)
         for seed in range(settings["seeds"]):
             for method, grid in GRIDS.items():
@@ -135,7 +135,7 @@ class MeZOFineTuning(Study):
         yield {"method": "memory"} | {key: settings[key] for key in ("width", "layers", "batch")}
 
     def run(self, unit: Unit) -> Result:
-        """Count bytes; or tune (once for all seeds) and fine-tune with the best step size."""
+        """Measure memory; or tune (once for all seeds) and fine-tune with the best step size."""
         if unit["method"] == "memory":
             return {**footprints(unit["width"], unit["layers"], unit["batch"])}
         method, steps, seed = unit["method"], unit["steps"], unit["seed"]
@@ -183,7 +183,7 @@ class MeZOFineTuning(Study):
 
 
 def by_method(results: Results) -> dict[str, list[Result]]:
-    """Results by method, in the order of the seeds."""
+    """The results by method, ordered by seed."""
     found: dict[str, list[Result]] = {}
     for unit, result in results:
         found.setdefault(unit["method"], []).append(result)
@@ -191,7 +191,7 @@ def by_method(results: Results) -> dict[str, list[Result]]:
 
 
 def steps_to_the_same_loss(first: Result, second: Result) -> tuple[int, int]:
-    """Steps after which each run first has the higher of the two lowest losses, or less."""
+    """Steps until each run reaches the higher of the two lowest losses."""
     target = max(min(first["losses"]), min(second["losses"]))
 
     def reached(run: Result) -> int:

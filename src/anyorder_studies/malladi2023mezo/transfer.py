@@ -1,4 +1,4 @@
-"""Fine-tuning on rotated digits: a network that knows upright ones has to relearn."""
+"""Fine-tuning on rotated digits, with a network pretrained on upright ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHODS: dict[str, Any] = {"sgd": SGD, "mezo": MeZO}
 
 
 class Turned(nn.Module):
-    """Turn 8 x 8 images, pixels of shape ``(n, 64)``, by :data:`DEGREES`, bilinearly."""
+    """Rotate 8 x 8 images, pixels of shape ``(n, 64)``, by :data:`DEGREES`, bilinearly."""
 
     matrix: Tensor
 
@@ -34,12 +34,12 @@ class Turned(nn.Module):
         self.register_buffer("matrix", matrix)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Interpolation is linear in the pixels: one matrix turns all images."""
+        """Return the rotation matrix; interpolation is linear in the pixels."""
         return pixels @ self.matrix
 
 
 def pretrained(seed: int) -> nn.Module:
-    """A network of layers 64-32-10 that has learned upright digits; the caller owns it."""
+    """Return a new copy of a network with layers 64-32-10 pretrained on upright digits."""
     model = _network(seed)
     model.load_state_dict(_weights(seed))
     return model
@@ -63,12 +63,12 @@ def fine_tuned(method: str, steps: int, lr: float, seed: int, *, every: int) -> 
         steps: Number of steps.
         lr: Step size.
         seed: Seed of the pretrained network, the batches and MeZO's directions.
-        every: Steps between two checks.
+        every: Number of steps between checks.
 
     Returns:
         ``checks`` (steps, from 0), ``losses`` (over all training images, nats), ``accuracies``
-        (held-out images, percent) and ``forwards_per_step`` (the ledger's nominal price). A run
-        that diverges counts the worst loss and the share of a guess.
+        (held-out images, percent) and ``forwards_per_step`` (the ledger's nominal cost). A run that
+        diverges counts as the worst loss and the accuracy of a guess.
     """
     problem = load("digits", batch_size=BATCH)
     model = nn.Sequential(Turned(), pretrained(seed))
@@ -94,7 +94,7 @@ def fine_tuned(method: str, steps: int, lr: float, seed: int, *, every: int) -> 
 
 
 def accuracy(model: nn.Module) -> float:
-    """Percent of the 600 images that no training step sees."""
+    """Accuracy in percent on the 600 held-out images."""
     problem = load("digits")
     parts = [problem.evaluate(model), problem.test(model)]
     return 50.0 * sum(part["accuracy"] for part in parts if part is not None)
@@ -107,7 +107,7 @@ def _network(seed: int) -> nn.Module:
 
 @cache
 def _weights(seed: int) -> dict[str, Tensor]:
-    """Weights after training on upright digits."""
+    """Weights after pretraining on upright digits."""
     model, problem = _network(seed), load("digits", batch_size=BATCH)
     optimizer = AdamW(model, lr=1e-2, weight_decay=0.0, engine="eager")
     descend(problem, model, optimizer, steps=PRETRAINING_STEPS, seed=seed)

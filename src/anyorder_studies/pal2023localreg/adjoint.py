@@ -1,7 +1,7 @@
-"""Gradients of a solve by a second solve backwards: no memory for the stages of the first.
+"""Gradients of a solve by a backward solve, which stores no stages of the forward solve.
 
-This is what keeps the box closed: the local penalty needs nothing of the main solve but where it
-went, so the main solve may take its gradient from any method, this one included.
+The solver can thus be a black box: the local penalty needs only the trajectory of the main solve,
+so the main solve may compute its gradient with any method, including this one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def solve_adjoint(
     tableau: Tableau = TSIT5,
     max_steps: int = 10_000,
 ) -> Solution:
-    r"""Like :func:`solve`, with the gradient of the final state by the interpolating adjoint.
+    r"""Like :func:`solve`, with the gradient of the final state from the interpolating adjoint.
 
     With :math:`a = \partial L/\partial z`, backwards in time along the interpolated states
 
@@ -40,14 +40,14 @@ def solve_adjoint(
         z0: State at ``t0``.
         t0: Start.
         t1: End.
-        parameters: All tensors that the field depends on and that want a gradient.
-        rtol: Tolerance relative to the state, both ways.
-        atol: Absolute tolerance, both ways.
+        parameters: All tensors that the field depends on and that require a gradient.
+        rtol: Tolerance relative to the state, in both directions.
+        atol: Absolute tolerance, in both directions.
         tableau: The embedded pair.
-        max_steps: Steps before giving up, each way.
+        max_steps: Maximum number of steps in each direction.
 
     Returns:
-        The solution; its final state carries the gradient, the others none.
+        The solution; only its final state carries a gradient.
     """
     with torch.no_grad():
         path = solve(field, z0, t0, t1, rtol=rtol, atol=atol, tableau=tableau, max_steps=max_steps)

@@ -1,4 +1,4 @@
-"""A small network as the slope of a state."""
+"""A small network that computes the derivative of a state."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn import functional
 
 
 class NetworkField(nn.Module):
-    """Layers with tanh in between, each of which also sees the time, as in the authors' code.
+    """Layers with tanh in between, each with the time as an extra input, as in the paper's code.
 
-    A layer's input ``[z, t]`` meets one weight matrix; the column of ``t`` is kept apart here,
-    which is the same arithmetic without copies.
+    A layer multiplies its input ``[z, t]`` by one weight matrix; the column of ``t`` is stored
+    separately, which is equivalent and avoids copies.
 
     Args:
         dim: Dimension of the state (last axis).
         width: Width of the hidden layers.
         hidden: Number of hidden layers.
-        seed: Seed of the first weights.
+        seed: Seed of the initial weights.
     """
 
     def __init__(self, dim: int, *, width: int = 64, hidden: int = 1, seed: int = 0) -> None:
@@ -41,7 +41,7 @@ class NetworkField(nn.Module):
                 store.append(nn.Parameter((2.0 * draw - 1.0) * bound))
 
     def forward(self, t: float, z: Tensor) -> Tensor:
-        """Slope (..., dim) of a state (..., dim) at a time."""
+        """Derivative (..., dim) of a state (..., dim) at a time."""
         layers = list(zip(self.weights, self.biases, self.rates, strict=True))
         for i, (weight, bias, rate) in enumerate(layers):
             z = functional.linear(z, weight, torch.add(bias, rate, alpha=t))

@@ -1,4 +1,4 @@
-"""An adaptive Runge-Kutta solver that keeps what the local penalty needs: its accepted steps."""
+"""An adaptive Runge-Kutta solver that stores its accepted steps for the local penalty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anyorder_studies.pal2023localreg.tableaus import TSIT5, LocalRegError, Tableau
 
-# Slope of the state: maps a time and a state to a tensor like the state.
+# Derivative of the state: maps a time and a state to a tensor like the state.
 Field = Callable[[float, Tensor], Tensor]
 
 
@@ -24,7 +24,7 @@ class Step:
         state: New state.
         error: Difference of the two orders, like the state.
         slopes: Slopes of all stages; the last is the slope at the new state.
-        points: States at which the slopes were taken.
+        points: States at which the slopes were evaluated.
     """
 
     state: Tensor
@@ -50,7 +50,7 @@ def rk_step(
         z: State, any shape.
         h: Step, of either sign.
         tableau: The pair.
-        slope: ``field(t, z)`` if it is known already, which saves an evaluation.
+        slope: ``field(t, z)`` if it is already known, which saves an evaluation.
     """
     points = [z]
     slopes = [field(t, z) if slope is None else slope]
@@ -63,7 +63,7 @@ def rk_step(
 
 
 def scaled_norm(error: Tensor, before: Tensor, after: Tensor, atol: float, rtol: float) -> Tensor:
-    """Root mean square of an error in units of what is tolerated; 1 is just accepted."""
+    """Root mean square of an error relative to the tolerance; values up to 1 are accepted."""
     scale = atol + rtol * torch.maximum(before.abs(), after.abs())
     return (error / scale).square().mean().sqrt()
 
@@ -80,9 +80,9 @@ def initial_step(
     tableau: Tableau = TSIT5,
     slope: Tensor | None = None,
 ) -> float:
-    """A cautious first step from two slopes, by the rule of Hairer, Norsett and Wanner (II.4).
+    """Initial step from two slopes, by the rule of Hairer, Norsett and Wanner (II.4).
 
-    One evaluation of the field if ``slope`` is given, else two.
+    It takes one evaluation of the field if ``slope`` is known, otherwise two.
 
     Returns:
         A step towards ``end`` (negative if ``end < t``), not past it.
@@ -109,8 +109,8 @@ class Solution:
         times: Accepted times, from start to end.
         states: States at these times; the last carries the gradient in every mode.
         slopes: Slopes at these times.
-        evaluations: How often the field was evaluated on the way forward.
-        rejected: How many steps were refused.
+        evaluations: Number of evaluations of the field in the forward solve.
+        rejected: Number of rejected steps.
     """
 
     times: list[float]
@@ -125,12 +125,12 @@ class Solution:
         return self.states[-1]
 
     def step_at(self, t: float) -> float:
-        """Length of the accepted step that covers a time."""
+        """Length of the accepted step that contains a time."""
         i = self._interval(t)
         return self.times[i + 1] - self.times[i]
 
     def at(self, t: float) -> Tensor:
-        """State at any time in between, by cubic Hermite interpolation (error of order h^4)."""
+        """State at any time, by cubic Hermite interpolation (error of order h^4)."""
         i = self._interval(t)
         h = self.times[i + 1] - self.times[i]
         u = (t - self.times[i]) / h
@@ -161,23 +161,25 @@ def solve(
     tableau: Tableau = TSIT5,
     max_steps: int = 10_000,
 ) -> Solution:
-    """Integrate from ``t0`` to ``t1`` with steps that keep the local error at the tolerance.
+    """Integrate from ``t0`` to ``t1`` with steps that keep the local error within the tolerance.
 
-    The error norm is taken over the whole tensor, a batch shares its steps. Step lengths follow a
-    proportional-integral controller and carry no gradient; everything else is differentiable.
+    The error norm is computed over the whole tensor, so a batch shares its steps. A
+    proportional-integral controller sets step lengths, which carry no gradient; everything else is
+    differentiable.
 
     Args:
         field: Slope of the state.
         z0: State at ``t0``, any shape, floating point.
         t0: Start.
-        t1: End; may lie before the start.
+        t1: End; may be before the start.
         rtol: Tolerance relative to the state.
         atol: Absolute tolerance.
         tableau: The embedded pair.
-        max_steps: Steps, refused ones included, before giving up.
+        max_steps: Maximum number of steps, including rejected ones.
 
     Raises:
-        LocalRegError: If a setting is out of range, the state is not finite, or the steps run out.
+        LocalRegError: If a setting is out of range, the state is not finite, or ``max_steps`` is
+            reached.
     """
     if t1 == t0 or rtol < 0 or atol <= 0:
         raise LocalRegError(

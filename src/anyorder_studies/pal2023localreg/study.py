@@ -1,6 +1,6 @@
-"""Does a penalty on the solver's error at one random time make a neural ODE cheaper to solve?"""
+"""Neural ODEs with a penalty on the solver's error at one random time: cost and accuracy."""
 
-# matplotlib's own types leave keyword arguments unknown.
+# matplotlib's types have untyped keyword arguments.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ ABSTRACT = (
 
 
 class LocalRegStudy(Study):
-    """The cost of a neural differential equation is what its solver has to evaluate.
+    """The cost of a neural differential equation is the number of evaluations of its solver.
 
-    An adaptive solver takes the difference of two orders as its error and shortens its steps where
-    it is large. The paper adds that same difference to the loss, at a single time per training
-    step: drawn uniformly (*unbiased*) or among the times that the solver stopped at (*biased*).
-    Since only one extra step is differentiated, the main solve may stay a closed box.
+    An adaptive solver estimates its error from the difference of two orders and shortens its steps
+    where it is large. The paper adds the same difference to the loss, at a single time per training
+    step: drawn uniformly (*unbiased*) or among the solver's time points (*biased*). Since only one
+    additional step is differentiated, the main solver can be a black box.
 
-    Here a neural ODE with 64 hidden units classifies the 8 x 8 digits of scikit-learn, solved by
+    Here a neural ODE with 64 hidden units classifies the 8 x 8 digits of scikit-learn, solved with
     Tsitouras' pair at tolerance 1e-6 in double precision; the error is scaled by the tolerance and
-    taken over the solver's own step, and its weight falls from 100 to 10, the default of the
-    authors' public code. A second problem fits the field of Lotka-Volterra from sixteen
-    trajectories in logarithms (tolerance 1e-4, same weights, squared errors in units of a tenth):
-    there the data fix the field and little freedom is left. Evaluations are counted on test data
-    in batches of 50 (digits) or in one batch of 16 trajectories. Counts stand for time, which would
-    depend on the machine.
+    evaluated over the solver's step, and its weight decreases from 100 to 10, the default of the
+    authors' public code. A second problem fits the Lotka-Volterra field to sixteen trajectories in
+    logarithms (tolerance 1e-4, same weights, squared errors in units of a tenth): there the data
+    determine the field and leave little freedom. Evaluations are counted on test data in batches of
+    50 (digits) or in one batch of 16 trajectories. Counts are used instead of time, which depends
+    on the machine.
     """
 
     key: ClassVar[str] = "pal2023localreg"
@@ -121,7 +121,7 @@ class LocalRegStudy(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per problem, seed and kind of penalty."""
+        """Return one unit per problem, seed and kind of penalty."""
         settings = self.settings(scale)
         for problem in ("digits", "trajectories"):
             for seed in range(settings["seeds"]):
@@ -130,7 +130,7 @@ class LocalRegStudy(Study):
                     yield {"problem": problem, "seed": seed, "arm": arm, "steps": steps}
 
     def run(self, unit: Unit) -> Result:
-        """Train one model and count what solving it takes."""
+        """Train one model and count the evaluations of solving it."""
         run = {"digits": _digits, "trajectories": _trajectories}[str(unit["problem"])]
         arm = str(unit["arm"])
         regularizer = (
@@ -174,7 +174,7 @@ class LocalRegStudy(Study):
         }
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Cost against quality, one point per seed, for both problems."""
+        """Plot cost over quality, one point per seed, for both problems."""
         from matplotlib.figure import Figure
 
         figure = Figure()
@@ -212,7 +212,7 @@ def _digits(seed: int, steps: int, regularizer: LocalRegularizer | None) -> Resu
     train, test = order[:1297], order[1297:]
     field = NetworkField(64, width=64, seed=seed)
     ode = NeuralODE(field)
-    # From zero, all classes are equally likely at first.
+    # With zero weights, all classes are equally likely at first.
     head = nn.ParameterList([torch.zeros(10, 64, dtype=x.dtype), torch.zeros(10, dtype=x.dtype)])
 
     def task(rows: Tensor) -> tuple[Tensor, Solution]:
@@ -239,7 +239,7 @@ def _digits(seed: int, steps: int, regularizer: LocalRegularizer | None) -> Resu
 
 
 def lotka_volterra(t: float, u: Tensor) -> Tensor:
-    """Slopes of the logarithms of prey and predators, (..., 2)."""
+    """Derivatives of the logarithms of prey and predators, (..., 2)."""
     numbers = u.exp()
     return torch.stack([1.5 - numbers[..., 1], numbers[..., 0] - 3.0], dim=-1)
 

@@ -1,21 +1,20 @@
-r"""Neural differential equations that are cheap to solve, by a penalty at one time only.
+r"""Neural differential equations that are cheap to solve, by a penalty at a single time.
 
-An adaptive solver estimates its own local error from an embedded pair of orders. Adding that
-estimate, at one time drawn per training step, to the loss teaches the network a field that needs
-fewer evaluations:
+An adaptive solver estimates its local error from an embedded pair of orders. Adding that estimate
+to the loss, at one random time per training step, trains a field that needs fewer evaluations:
 
 .. math:: L = L_{task} + \lambda_k\, h\,\|E(t^*, z(t^*), h)\|,
 
 where :math:`E` is the difference of the two orders after **one** step of length :math:`h` from the
-state :math:`z(t^*)` on the solver's path, taken as a constant. The main solve stays a closed box.
+state :math:`z(t^*)` on the solver's path, treated as a constant. The main solver is a black box.
 
-Checked against the authors' public code (the paper's text could not be read): the time is uniform
+Checked against the authors' public code (the paper's text was not accessible): the time is uniform
 on the interval (*unbiased*) or uniform among the solver's accepted times but the last (*biased*);
-the state comes from the solver's interpolation without gradient; the step is the one an integrator
-started there would try first; the error is scaled by the tolerances, its root mean square is
+the state comes from the solver's interpolation without gradient; the step is the initial step of an
+integrator that starts there; the error is scaled by the tolerances, its root mean square is
 multiplied by the step; the weight decays exponentially (2.5 to 1 on MNIST); the stiffness estimate
 is the alternative. One departure: the authors' code drops the gradient through the first stage's
-slope because its cache holds it; here all stages carry gradients.
+slope because it is cached; here all stages carry gradients.
 
 References:
     A. Pal, A. Edelman, C. Rackauckas, "Locally Regularized Neural Differential Equations: Some
@@ -59,16 +58,16 @@ def local_error_penalty(
     rtol: float = 1e-6,
     kind: Kind = "error",
 ) -> Tensor:
-    """Penalty of one step from a given state, differentiable in the field's parameters only.
+    """Penalty of one step from a state, differentiable in the field's parameters only.
 
     Args:
         field: Slope of the state.
         t: Time.
-        z: State, any shape; taken as a constant.
+        z: State, any shape; treated as a constant.
         h: Step length.
         tableau: The embedded pair.
-        atol: Absolute tolerance that the error is measured in.
-        rtol: Tolerance relative to the state that the error is measured in.
+        atol: Absolute tolerance for scaling the error.
+        rtol: Relative tolerance for scaling the error.
         kind: ``"error"``, ``h`` times the scaled norm of the difference of the two orders; or
             ``"stiffness"``, the rate of change of the slope between the last two stages in units of
             the pair's stability limit.
@@ -90,16 +89,16 @@ def local_error_penalty(
 
 @dataclass(frozen=True)
 class LocalRegularizer:
-    """Where the penalty is taken, and how much it weighs in the course of training.
+    """The sampling of the penalty's time, and its weight during training.
 
     Args:
-        sampling: ``"unbiased"``, a uniform time; or ``"biased"``, one of the solver's own accepted
-            times, so more often where it struggles.
+        sampling: ``"unbiased"``, a uniform time; or ``"biased"``, one of the solver's accepted
+            times, which are denser where steps are short.
         first: Weight at the first training step.
-        last: Weight at the last; in between it falls exponentially.
+        last: Weight at the last; in between it decays exponentially.
         kind: See :func:`local_error_penalty`.
-        step: ``"initial"``, the step that a solver started at that time would try first; or
-            ``"solver"``, the accepted step that covers the time.
+        step: ``"initial"``, the initial step of a solver that starts at that time; or ``"solver"``,
+            the accepted step that contains the time.
 
     Raises:
         LocalRegError: If a choice is unknown or a weight is not positive.
@@ -112,7 +111,7 @@ class LocalRegularizer:
     step: StepRule = "initial"
 
     def __post_init__(self) -> None:
-        """Refuse what could not be carried out."""
+        """Check the settings."""
         for value, known in ((self.sampling, Sampling), (self.kind, Kind), (self.step, StepRule)):
             if value not in get_args(known):
                 raise LocalRegError(f"expected one of {get_args(known)}, got {value!r}")
@@ -120,11 +119,11 @@ class LocalRegularizer:
             raise LocalRegError(f"expected positive weights, got {self.first} and {self.last}")
 
     def weight(self, progress: float) -> float:
-        """Weight at a share of the training in [0, 1]."""
+        """Weight at a fraction of the training in [0, 1]."""
         return self.first * (self.last / self.first) ** progress
 
     def pick(self, solution: Solution, generator: torch.Generator) -> float:
-        """Draw the time at which the penalty is taken."""
+        """Draw the time of the penalty."""
         draw = float(torch.rand((), generator=generator, dtype=torch.float64))
         times = solution.times
         if self.sampling == "biased":
@@ -141,7 +140,7 @@ class LocalRegularizer:
         rtol: float,
         tableau: Tableau = TSIT5,
     ) -> Tensor:
-        """Penalty at a drawn time of a solution; without the weight."""
+        """Penalty at a random time of a solution, without the weight."""
         t = self.pick(solution, generator)
         z = solution.at(t).detach()
         if self.step == "solver":
@@ -163,7 +162,7 @@ class NeuralODE(nn.Module):
         atol: Absolute tolerance.
         tableau: The embedded pair.
         sensitivity: ``"direct"``, gradients through the solver's steps; or ``"adjoint"``, by a
-            second solve backwards.
+            backward solve.
     """
 
     def __init__(
@@ -213,7 +212,7 @@ class NeuralODE(nn.Module):
 
 @dataclass(frozen=True)
 class History:
-    """What training went through, one number per step: task loss, penalty, evaluations."""
+    """The history of training, one number per step: task loss, penalty, evaluations."""
 
     losses: list[float]
     penalties: list[float]
@@ -234,17 +233,17 @@ def train_regularized(
     """Train with Adam on the task's loss plus the weighted local penalty.
 
     Args:
-        ode: The layer whose solutions are regularised.
-        task: Maps a batch to its loss and to the layer's solution on the way.
+        ode: The layer whose solutions are regularized.
+        task: Maps a batch to its loss and the layer's solution.
         batches: At least ``steps`` batches.
-        parameters: What is trained: the layer's parameters and those around it.
+        parameters: Parameters to train: those of the layer and of the rest of the model.
         steps: Number of training steps.
         regularizer: The penalty, or ``None`` for plain training.
         lr: Learning rate of Adam.
-        seed: Seed of the drawn times.
+        seed: Seed of the random times.
 
     Returns:
-        The course of the training; the parameters are changed in place.
+        The history of the training; the parameters are changed in place.
 
     Raises:
         LocalRegError: If there are too few batches.

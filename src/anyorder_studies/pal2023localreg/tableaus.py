@@ -8,18 +8,18 @@ from anyorder.errors import AnyOrderError
 
 
 class LocalRegError(AnyOrderError, ValueError):
-    """A tableau, a solver setting or a state that cannot be worked with."""
+    """A tableau, a solver setting or a state is invalid."""
 
 
 @dataclass(frozen=True)
 class Tableau:
     """Coefficients of an explicit pair whose last stage is the slope at the new state.
 
-    Stage ``i`` evaluates at ``t + c[i] h`` and ``z + h sum_j a[i][j] k_j``. The last row of ``a``
-    makes the new state, so that its slope serves the next step too.
+    Stage ``i`` is evaluated at ``t + c[i] h`` and ``z + h sum_j a[i][j] k_j``. The last row of
+    ``a`` gives the new state, so its slope is reused in the next step.
 
     Args:
-        name: Name in messages.
+        name: Name for messages.
         order: Order of the new state.
         c: Nodes, one per stage.
         a: Rows below the diagonal, one per stage; the first is empty.
@@ -36,7 +36,7 @@ class Tableau:
     stability: float
 
     def __post_init__(self) -> None:
-        """Refuse rows that do not fit."""
+        """Check that rows have matching lengths."""
         stages = len(self.c)
         fits = len(self.a) == stages == len(self.error)
         if not fits or any(len(row) != i for i, row in enumerate(self.a)) or self.c[-1] != 1.0:

@@ -1,1 +1,1 @@
-"""Acceleration: rates of one family of methods, and where heavy ball never arrives."""
+"""Acceleration: rates of one family of methods, and a function on which heavy ball cycles."""

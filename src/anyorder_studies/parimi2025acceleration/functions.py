@@ -1,4 +1,4 @@
-"""Functions with known least and largest curvature, and how fast a method minimises them."""
+"""Functions with known curvature bounds, and the number of steps that a method needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from anyorder_studies.study import StudyError
 
 @dataclass(frozen=True)
 class Smooth:
-    """A function to minimise.
+    """A function to minimize.
 
     Attributes:
-        value: from a point of shape ``(n,)`` to a loss of shape ().
-        mu: its least curvature, or a bound below it.
-        smooth: its largest curvature, or a bound above it.
-        minimum: where it is least, shape ``(n,)``, float64.
+        value: maps a point of shape ``(n,)`` to a loss of shape ().
+        mu: its smallest curvature, or a lower bound.
+        smooth: its largest curvature, or an upper bound.
+        minimum: its minimiser, shape ``(n,)``, float64.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class Smooth:
 
 
 def quadratic(condition: float, size: int = 200) -> Smooth:
-    """A quadratic with ``size`` curvatures from 1 to ``condition``, evenly spaced in logarithm."""
+    """A quadratic with ``size`` logarithmically spaced curvatures from 1 to ``condition``."""
     curvatures = torch.tensor(np.geomspace(1.0, condition, size))
     return Smooth(
         lambda x: (curvatures * x * x).sum() / 2,
@@ -60,18 +60,18 @@ def pieces(size: int) -> Smooth:
 
 @cache
 def _cancer() -> tuple[Tensor, Tensor]:
-    """Standardised features with a column of ones, shape ``(n, 31)``, and answers 0 or 1."""
+    """Standardised features with a column of ones, shape ``(n, 31)``, and labels 0 or 1."""
     batch = load("cancer").batch(0, 0)
     ones = torch.ones(len(batch.answers), 1, dtype=torch.float64)
     return torch.cat([batch.features, ones], dim=1), batch.answers
 
 
 def ridge(condition: float) -> Smooth:
-    r"""Logistic regression on the breast-cancer data with a ridge on all weights.
+    r"""Logistic regression on the breast-cancer data with a ridge penalty on all weights.
 
     The data term has curvatures between 0 and :math:`l = \lambda_{\max}(A^\top A) / 4n`; the ridge
-    :math:`\mu = l / (\kappa - 1)` makes the bounds :math:`\mu` and :math:`L = l + \mu` stand in the
-    ratio ``condition``.
+    :math:`\mu = l / (\kappa - 1)` gives the bounds :math:`\mu` and :math:`L = l + \mu` the ratio
+    ``condition``.
     """
     table, answers = _cancer()
     spectrum = torch.linalg.eigvalsh(table.T @ table)  # pyright: ignore
@@ -86,10 +86,10 @@ def ridge(condition: float) -> Smooth:
 
 
 def _newton(table: Tensor, answers: Tensor, mu: float) -> Tensor:
-    """The minimum of the ridge regression by Newton's method from zero, which converges here.
+    """The minimiser of the ridge regression by Newton's method from zero, which converges here.
 
     Raises:
-        StudyError: If 50 steps do not end in one that is lost in rounding.
+        StudyError: If 50 steps do not reach rounding errors.
     """
     point = table.new_zeros(table.shape[1])
     for _ in range(50):
@@ -105,7 +105,7 @@ def _newton(table: Tensor, answers: Tensor, mu: float) -> Tensor:
 
 
 def prepared(function: Smooth, start: Tensor, form: str, known: bool) -> tuple[Tensor, Accelerated]:
-    """A point and the method that moves it, told the constants or not."""
+    """Return a parameter and its optimizer, with or without known constants."""
     x = nn.Parameter(start.clone())
     told = {"mu": function.mu, "L": function.smooth} if known else {}
     return x, Accelerated([("x", x)], form=form, engine="eager", **told)
@@ -120,22 +120,22 @@ def descent(
     share: float = 1e-8,
     limit: int = 1_000_000,
 ) -> tuple[int, float]:
-    """Steps until the answer is nearer to the minimum than ``share`` of the start.
+    """Count the steps until the distance to the minimum is below ``share`` of the initial one.
 
     Args:
-        function: what is minimised.
-        start: where from, shape ``(n,)``.
-        form: member of the family.
-        known: whether it is told mu and L.
-        share: of the first distance.
-        limit: steps after which the study gives up.
+        function: the function to minimize.
+        start: initial point, shape ``(n,)``.
+        form: method of the family.
+        known: whether mu and L are set.
+        share: fraction of the initial distance.
+        limit: maximum number of steps.
 
     Returns:
-        The number of steps, and the certificate's speed: digits per step over those promised; NaN
-        where nothing is promised.
+        The number of steps, and the certificate's speed: measured over theoretical digits per step;
+        NaN without a theoretical rate.
 
     Raises:
-        StudyError: If ``limit`` steps do not suffice.
+        StudyError: If ``limit`` steps are not enough.
     """
     x, optimizer = prepared(function, start, form, known)
     near = share * (start - function.minimum).norm().item()

@@ -18,18 +18,18 @@ PATHS = {
     "nesterov": ("Nesterov", PALETTE[2]),
     "triple_momentum": ("triple momentum", PALETTE[0]),
 }
-# What is less is drawn here: Nesterov's method falls to zero within three steps.
+# Smaller values are drawn here: Nesterov's method reaches zero within three steps.
 SMALLEST = 1e-5
 
 
 def draw_family(
     ratios: Mapping[float, Sequence[float]], paths: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Savings over conditions beside distances on the function of pieces.
+    """Plot savings over condition numbers, and distances on the piecewise function.
 
     Args:
-        ratios: Steps of gradient descent over Nesterov's by condition, one per start.
-        paths: Distances to the minimum after each step from the published start, by member.
+        ratios: Steps of gradient descent over Nesterov's by condition number, one per start.
+        paths: Distances to the minimum after each step from the published start, by method.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Rates of the accelerated family on a quadratic, a ridge regression, and a function of pieces."""
+"""Rates of accelerated methods on a quadratic, a ridge regression and a piecewise function."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMS = ("gradient", "heavy_ball", "nesterov", "triple_momentum", "nesterov_convex")
-# Those that are promised to arrive wherever curvatures keep to their bounds.
+# Methods with proved convergence for all functions within the curvature bounds.
 SAFE = ("gradient", "nesterov", "triple_momentum")
-# Starts on the function of pieces; the published one is among them.
+# Initial points on the piecewise function, including the published one.
 STARTS = [round(-4.0 + 0.1 * i, 1) for i in range(81)]
 PUBLISHED = STARTS.index(3.3)
-# Laps of the cycle of three: the factor is measured from the first of these steps to the second.
+# Multiples of the cycle length of three: the factor is measured between these two steps.
 SETTLED, END = 150, 300
-# A start counts as cycling if it is farther than this from the minimum at the end.
+# A run counts as cycling if its final distance to the minimum is larger than this.
 FAR = 0.1
 SHOWN = 40
 
 
 @final
 class Acceleration(Study):
-    """A family of methods takes a gradient a step and remembers one difference of points.
+    """Accelerated methods use one gradient per step and store one difference of points.
 
     The paper derives Nesterov's and the triple momentum method from one construction of control
     theory and explains why heavy ball may fail to converge. It is a theory of known methods, so
-    their rates are what can be measured. Gradient descent needs about kappa / 2 steps for a factor
-    e, Nesterov's method about the root of kappa, so their ratio should be half the root.
+    this study measures their rates. Gradient descent needs about kappa / 2 steps for a factor e,
+    Nesterov's method about the square root of kappa, so their ratio should be half the square root.
 
-    Three kinds of functions have known bounds on curvature: logistic regression with a ridge on the
-    breast-cancer data, with conditions from 10 to 1,000 and random starts; a quadratic of condition
-    1,000; and the function of one variable with three pieces on which heavy ball cycles. Steps are
-    counted until the answer is within 1e-8 of the first distance to the minimum. All methods are
-    told mu and L and nothing is tuned; outside the claims, Nesterov's method also runs without
-    being told (`steps_untold`).
+    Three kinds of functions have known bounds on curvature: logistic regression with a ridge
+    penalty on the breast-cancer data, with condition numbers from 10 to 1,000 and random initial
+    points; a quadratic with condition number 1,000; and the function of one variable with three
+    pieces on which heavy ball cycles. Steps are counted until the distance to the minimum is 1e-8
+    of the initial one. All methods know mu and L and nothing is tuned; outside the claims,
+    Nesterov's method also runs without them (`steps_untold`).
 
-    The speed of triple momentum is the number of digits it gains per step, in the second half of a
-    run, over the number that its theorem promises; the worst of all functions counts.
+    The speed of triple momentum is the number of digits gained per step, in the second half of a
+    run, over the theoretical number; the minimum over all functions counts.
     """
 
     key: ClassVar[str] = "parimi2025acceleration"
@@ -135,7 +135,7 @@ class Acceleration(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per function, condition and start, and one for all starts on the pieces."""
+        """Return one unit per function, condition and start, and one for the piecewise function."""
         settings = self.settings(scale)
         yield {"function": "pieces"}
         for seed in range(settings["seeds"]):
@@ -144,7 +144,7 @@ class Acceleration(Study):
                 yield {"function": "ridge", "condition": condition, "seed": seed}
 
     def run(self, unit: Unit) -> Result:
-        """Steps and speeds of all members, or where they are on the pieces."""
+        """Steps and speeds of all methods, or their distances on the piecewise function."""
         if unit["function"] == "pieces":
             return _on_pieces()
         function = {"quadratic": quadratic, "ridge": ridge}[unit["function"]](unit["condition"])
@@ -156,7 +156,7 @@ class Acceleration(Study):
         return {**result, "steps_untold": untold, "triple_speed": found["triple_momentum"][1]}
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios of steps paired by start, speeds, and what became of heavy ball."""
+        """Ratios of steps paired by start, speeds, and the convergence of heavy ball."""
         ridges = ratios(results)
         hardest = max(ridges)
         (on_pieces,) = (r for u, r in results if u["function"] == "pieces")
@@ -184,7 +184,7 @@ class Acceleration(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Savings over conditions, and heavy ball beside triple momentum on the pieces."""
+        """Plot savings over conditions, and heavy ball and triple momentum on the pieces."""
         from anyorder_studies.parimi2025acceleration.picture import draw_family
 
         (on_pieces,) = (r for u, r in results if u["function"] == "pieces")
@@ -192,7 +192,7 @@ class Acceleration(Study):
 
 
 def ratios(results: Results) -> dict[float, list[float]]:
-    """Steps of gradient descent over Nesterov's on the ridge regression, by condition."""
+    """Steps of gradient descent over Nesterov's on the ridge regression, by condition number."""
     found: dict[float, list[float]] = {}
     for unit, result in results:
         if unit["function"] == "ridge":
@@ -202,7 +202,7 @@ def ratios(results: Results) -> dict[float, list[float]]:
 
 
 def _on_pieces() -> Result:
-    """All members from all starts at once: coordinates of a separable function do not meet."""
+    """Run all methods from all starts at once, as coordinates of a separable function."""
     function = pieces(len(STARTS))
     points = {form: _path(function, form) for form in ("heavy_ball", *SAFE)}
     ball = points["heavy_ball"]
@@ -218,7 +218,7 @@ def _on_pieces() -> Result:
 
 
 def _path(function: Smooth, form: str) -> np.ndarray:
-    """Answers after 0 to :data:`END` steps from all starts, shape ``(END + 1, len(STARTS))``."""
+    """Iterates after 0 to :data:`END` steps from all starts, shape ``(END + 1, len(STARTS))``."""
     x, optimizer = prepared(function, torch.tensor(STARTS, dtype=torch.float64), form, True)
     points = [x.detach().numpy().copy()]
     for _ in range(END):
@@ -229,5 +229,5 @@ def _path(function: Smooth, form: str) -> np.ndarray:
 
 
 def _slope(x: np.ndarray) -> np.ndarray:
-    """The gradient of the function of pieces."""
+    """The gradient of the piecewise function."""
     return np.where(x < 1, 25 * x, np.where(x < 2, x + 24, 25 * x - 24))

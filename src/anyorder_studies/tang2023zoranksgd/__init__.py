@@ -1,1 +1,1 @@
-"""ZO-RankSGD: what is lost when only the order of candidates is told."""
+"""ZO-RankSGD: the cost of knowing only the order of candidates."""

@@ -1,4 +1,4 @@
-"""How well an order, or values, tell the direction of the gradient."""
+"""Accuracy of gradient directions estimated from ranks or from values."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from anyorder import Optimizer, RankSGD
 from anyorder.problems import load
 from anyorder_studies.tang2023zoranksgd.twin import ValueSGD
 
-# Candidates shown, and how many of the best come in order.
+# Number of candidates, and number of the best that are ranked.
 RANKED = ((15, 15), (15, 3), (15, 1), (50, 50))
 VALUED = (15, 50)
 MU = 0.01
 
 
 def mean_cosines(dim: int, draws: int, seed: int) -> dict[str, float]:
-    """Mean cosines between estimates and the gradient of a quadratic at its start.
+    """Mean cosines between estimates and the gradient of a quadratic at its initial point.
 
     Args:
-        dim: Coordinates of the quadratic, of condition 10.
-        draws: Estimates to average over.
-        seed: Seed of the start and of all points; an order and values are told of the same ones.
+        dim: Dimension of the quadratic, whose condition number is 10.
+        draws: Number of estimates to average.
+        seed: Seed of the initial point and all candidates; ranks and values use the same ones.
 
     Returns:
-        By what is told: ``ranks_M_K`` for an order of the best K of M, ``values_M`` for M values.
+        Mean cosines by information: ``ranks_M_K`` for the order of the best K of M, ``values_M``
+        for M values.
     """
     told: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
         f"ranks_{m}_{k}": (RankSGD, {"points": m, "top": k}) for m, k in RANKED

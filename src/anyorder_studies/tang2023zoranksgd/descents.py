@@ -1,4 +1,4 @@
-"""Contests of ranks against values at equal numbers of evaluations."""
+"""Comparison of ranks and values with equal numbers of evaluations."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from anyorder_studies.tang2023zoranksgd.scales import LengthScales
 from anyorder_studies.tang2023zoranksgd.twin import ValueSGD
 
 POINTS, LINE_SEARCH = 15, 5
-# Evaluations per step: the points, those along the estimate, the present point and the best one.
+# Evaluations per step: the points, the line search, the current point and the best one.
 PER_STEP = {"ranks": POINTS + LINE_SEARCH + 2, "values": POINTS + LINE_SEARCH + 2, "mezo": 2}
 TASKS = ("quadratic", "rosenbrock", "scales")
-# Six settings for everybody: first step and spread, or step size. MeZO's steps have the unit of
+# Six settings for each method: first step and spread, or step size. MeZO's steps have the unit # of
 # the problem, so each problem has its own half decades.
 _SEARCHED = [[lr, mu] for lr in (0.3, 1.0, 3.0) for mu in (0.01, 0.1)]
 GRIDS: dict[str, dict[str, list[list[float]]]] = {
@@ -31,7 +31,7 @@ for _task in TASKS:
 
 
 def problem_of(task: str, seed: int) -> Problem:
-    """The problem of a task; a seed gives another start, or another split of the patients."""
+    """The problem of a task; the seed sets the initial point, or the split of the patients."""
     if task == "scales":
         return LengthScales(split=seed)
     options: dict[str, Any] = {"dim": 20, "condition": 10.0} if task == "quadratic" else {"dim": 10}
@@ -39,7 +39,7 @@ def problem_of(task: str, seed: int) -> Problem:
 
 
 def optimizer_of(method: str, model: torch.nn.Module, setting: list[float], seed: int) -> Optimizer:
-    """A contestant with one of its settings."""
+    """Return the optimizer of a contestant with one of its settings."""
     if method == "mezo":
         return MeZO(model, lr=setting[0], eps=1e-4, seed=seed, engine="eager")
     make = {"ranks": RankSGD, "values": ValueSGD}[method]
@@ -58,12 +58,12 @@ def run_task(
         task: One of :data:`TASKS`.
         method: ``"ranks"``, ``"values"`` or ``"mezo"``.
         setting: One of the method's settings for the task.
-        seed: Seed of the start or split, and of all directions.
-        budget: Evaluations, or points shown.
+        seed: Seed of the initial point or split, and of all directions.
+        budget: Number of evaluations, or of ranked points.
 
     Returns:
-        ``evaluations`` and ``best`` (lowest loss of the points stepped to, from the start on), and
-        for ``scales`` the ``test_ratio``, the test error after over before.
+        ``evaluations`` and ``best`` (lowest loss among the iterates so far, including the initial
+        point), and for ``scales`` the ``test_ratio``, the final over the initial test error.
     """
     problem = problem_of(task, seed)
     model = problem.build(seed)
@@ -91,7 +91,7 @@ def run_task(
 def tuned(
     task: str, method: str, grid: tuple[tuple[float, ...], ...], budget: int, seeds: int
 ) -> tuple[float, ...]:
-    """The setting that comes lowest, by the mean logarithm of the loss over tuning seeds."""
+    """The setting with the lowest mean logarithm of the loss over tuning seeds."""
 
     def score(setting: tuple[float, ...], seed: int) -> float:
         return math.log(run_task(task, method, list(setting), seed, budget)["best"][-1])
@@ -100,14 +100,14 @@ def tuned(
 
 
 def evaluations_to_the_same(first: dict[str, Any], second: dict[str, Any]) -> tuple[int, int]:
-    """Evaluations after which each run first has the higher of the two final losses, or less."""
+    """Evaluations until each run reaches the higher of the two final losses."""
     target = max(first["best"][-1], second["best"][-1])
 
     def reached(run: dict[str, Any]) -> int:
         pairs = zip(run["evaluations"], run["best"], strict=True)
         return next(count for count, loss in pairs if loss <= target)
 
-    # Where one run never left the start, a single step is counted for both.
+    # If a run made no progress, one step is counted for both.
     return max(first["evaluations"][1], reached(first)), max(
         second["evaluations"][1], reached(second)
     )

@@ -13,7 +13,7 @@ from anyorder_studies.study import Measurement, Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What is told, and the candidates that it is told of.
+# Type of information, and number of candidates.
 TOLD = {
     "ranks_15_1": "best of 15",
     "ranks_15_3": "best 3 of 15",
@@ -37,7 +37,7 @@ TITLES = {
 def draw_ranks_and_values(
     found: Mapping[str, Mapping[str, Sequence[Result]]], measurements: Mapping[str, Measurement]
 ) -> Figure:
-    """Cosines by what is told, and the share of the loss that is left over evaluations.
+    """Plot cosines by type of information, and the remaining fraction of the loss over evaluations.
 
     Args:
         found: Results by task and method, one per seed.
@@ -70,7 +70,7 @@ def draw_ranks_and_values(
             axis.plot(runs[0]["evaluations"], middle, color=colour, label=label)
         axis.set_yscale("log")
         axis.set_title(TITLES[task], loc="left")
-    # The regression's error moves by a few percent only: its axis has no room for decades.
+    # The regression's error changes by a few percent only, so its axis has no decades.
     panels[-1].set_yscale("linear")
     for axis in panels[:-1]:
         axis.yaxis.set_major_locator(LogLocator())

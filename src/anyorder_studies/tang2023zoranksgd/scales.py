@@ -1,4 +1,4 @@
-"""A real tuning task: ten length scales of a kernel regression, by its validation error."""
+"""A real tuning task: ten length scales of a kernel regression."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RIDGE = 0.5
 
 
 class LengthScales(Problem):
-    r"""Choose how much each of ten measurements counts for the progression of diabetes.
+    r"""Choose the weights of ten measurements in a prediction of the progression of diabetes.
 
     Kernel ridge regression on scikit-learn's 442 patients, with
     :math:`k(x, y) = \exp(-\frac{1}{20} \sum_j e^{2 t_j} (x_j - y_j)^2)`. The ten :math:`t_j` are
-    the hyper-parameters, all zero at the start; the loss is the mean squared error on 146
-    validation patients, in units of the variance. 150 patients are fitted, and 146 are left for
-    the test.
+    the hyper-parameters, with initial value zero; the loss is the mean squared error on 146
+    validation patients, in units of the variance. The training set has 150 patients, the test set
+    146.
 
     Args:
         split: Seed of the split of the patients.
@@ -33,12 +33,12 @@ class LengthScales(Problem):
     goal: ClassVar[Literal["min", "max"]] = "min"
 
     def __init__(self, *, split: int = 0) -> None:
-        """Keep the seed of the split."""
+        """Store the seed of the split."""
         self.split = split
 
     @cached_property
     def _parts(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Features and answers of the three parts, standardised by the fitted one."""
+        """Features and targets of the three parts, standardised with the training part."""
         features, answers = _patients()
         order = torch.randperm(len(answers), generator=generator(self.name, self.split))
         rows = order.split([TRAINING, VALIDATION, len(answers) - TRAINING - VALIDATION])
@@ -47,11 +47,11 @@ class LengthScales(Problem):
         return tuple(((features[i] - mean) / std, (answers[i] - level) / spread) for i in rows)
 
     def build(self, seed: int) -> nn.Module:
-        """All length scales equal, whatever the seed."""
+        """The initial point: equal length scales, for every seed."""
         return Scales()
 
     def batch(self, seed: int, step: int) -> None:
-        """None: every question is about all patients."""
+        """``None``: every evaluation uses all patients."""
         return
 
     def loss(self, model: nn.Module, batch: None) -> Tensor:
@@ -64,7 +64,7 @@ class LengthScales(Problem):
             return {"loss": self._error(model, 1).item()}
 
     def test(self, model: nn.Module) -> dict[str, float]:
-        """The error on patients that no choice has seen."""
+        """The error on the test patients."""
         with evaluating(model):
             return {"loss": self._error(model, 2).item()}
 
@@ -96,7 +96,7 @@ def _kernel(first: Tensor, second: Tensor) -> Tensor:
 
 @cache
 def _patients() -> tuple[Tensor, Tensor]:
-    """Ten measurements of 442 patients, and the progression of their illness a year later."""
+    """Ten measurements of 442 patients, and the progression of the disease after one year."""
     from sklearn import datasets  # pyright: ignore[reportMissingTypeStubs]
 
     data: Any = datasets.load_diabetes()

@@ -1,4 +1,4 @@
-"""ZO-RankSGD: cosines to the gradient, descents at equal evaluations, and a real tuning task."""
+"""ZO-RankSGD: cosines to the gradient, optimisation runs, and a real tuning task."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ SUMMARIES = (
 
 @final
 class RanksAgainstValues(Study):
-    """ZO-RankSGD descends when nothing but an order of candidates is known.
+    """ZO-RankSGD minimises a function using only the order of candidates.
 
-    Three experiments. Cosines: how well does the estimate from an order point along the gradient
-    of a quadratic in 100 dimensions, if all of 15 or 50 candidates are put in order, or only the
-    best 3 or the best one of 15? Descents: a quadratic of 20 dimensions and condition 10 and
-    Rosenbrock's function of 10 are minimised with 880 evaluations. A real task: ten length scales
-    of a kernel regression on the diabetes data are tuned in 440 evaluations, while only the order
-    of validation errors is revealed.
+    There are three experiments. Cosines: how well is the estimate from ranks aligned with the
+    gradient of a quadratic in 100 dimensions, if all of 15 or 50 candidates are ranked, or only the
+    best 3 or the best one of 15? Descents: a quadratic in 20 dimensions with condition number 10
+    and Rosenbrock's function in 10 dimensions are minimised with 880 evaluations. A real task: ten
+    length scales of a kernel regression on the diabetes data are tuned in 440 evaluations, using
+    only the order of validation errors.
 
-    In the descents the method meets its twin, which visits the same kinds of points and does the
-    same line search, but is told the values: what differs is the information alone. Plain
-    zeroth-order descent (MeZO, two values per step, no line search) is measured as well. All are
-    tuned alike: six settings, chosen by the final loss on seeds, starts or splits of their own.
-    The number of evaluations is read where both runs of a pair have come to the same loss.
-    CMA-ES, which lives on ranks too and is the natural choice for so few dimensions, is not part
-    of the contest.
+    In the last two, the method is compared with a reference method (the "twin") that evaluates the
+    same kinds of points and uses the same line search, but knows the values: they differ only in
+    this information. Plain zeroth-order descent (MeZO, two values per step, no line search) is
+    measured as well. All are tuned in the same way: six settings, selected by the final loss on
+    separate seeds, initial points or splits. The number of evaluations is measured where both runs
+    of a pair reach the same loss. CMA-ES, which also uses ranks and is the natural choice for so
+    few dimensions, is not included.
     """
 
     key: ClassVar[str] = "tang2023zoranksgd"
@@ -130,7 +130,7 @@ class RanksAgainstValues(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per seed for the cosines, and one per task, method and seed."""
+        """Return one unit per seed for the cosines, and one per task, method and seed."""
         settings = self.settings(scale)
         for seed in range(settings["seeds"]):
             yield {
@@ -147,7 +147,7 @@ class RanksAgainstValues(Study):
                         "task": task,
                         "method": method,
                         "seed": seed,
-                        # Each evaluation of the real task is a whole regression.
+                        # Each evaluation of the real task solves a regression.
                         "budget": settings["budget"] // (2 if task == "scales" else 1),
                         "grid": grid[middle : middle + settings["grid"]],
                         "tuning_seeds": settings["tuning_seeds"],
@@ -172,7 +172,7 @@ class RanksAgainstValues(Study):
             tops, bottoms = (
                 [c[name] for c in cosines] for name in (f"ranks_{m}_{k}", f"values_{m}")
             )
-            # A cosine can be negative by chance if few are averaged; then there is no ratio.
+            # With few draws a mean cosine can be negative by chance; then there is no ratio.
             if min(*tops, *bottoms) > 0:
                 measured[f"share_of_values_{m}_{k}"] = ratio_interval(tops, bottoms)
         for task in TASKS:
@@ -206,14 +206,14 @@ class RanksAgainstValues(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Cosines by what is told, and losses over evaluations for each task."""
+        """Plot cosines by type of information, and losses over evaluations for each task."""
         from anyorder_studies.tang2023zoranksgd.picture import draw_ranks_and_values
 
         return draw_ranks_and_values({t: by_method(results, t) for t in TASKS}, measurements)
 
 
 def by_method(results: Results, task: str) -> dict[str, list[Result]]:
-    """Results of a task by method, in the order of the seeds."""
+    """The results of a task by method, ordered by seed."""
     found: dict[str, list[Result]] = {}
     for unit, result in results:
         if unit["task"] == task:
@@ -222,7 +222,7 @@ def by_method(results: Results, task: str) -> dict[str, list[Result]]:
 
 
 def _ratio(task: str) -> Callable[[Sequence[float], Sequence[float]], Measurement]:
-    """How to summarise paired ratios: seeds are independent, splits of one data set overlap."""
+    """The interval of paired ratios: seeds are independent, splits of one data set overlap."""
     return _range_of_ratios if task == "scales" else ratio_interval
 
 

@@ -1,4 +1,4 @@
-"""ZO-RankSGD's twin: the same points and the same line search, but told the values."""
+"""The counterpart of ZO-RankSGD with values: same points, same line search."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from anyorder.points.directions import Dense, Shift
 
 
 class ValueSGD(Optimizer):
-    r"""Descend along differences of values, at the points at which ZO-RankSGD asks for an order.
+    r"""Descend along differences of values, at the points that ZO-RankSGD would rank.
 
     With values :math:`f_i` at :math:`x + \mu z_i`, the estimate is :math:`\sum_i w_i z_i` with
-    :math:`w_i \propto f_i - \bar f`, scaled so that :math:`\sum_i w_i^2` is what the full order
-    of as many points gives. All that differs from ZO-RankSGD is hence what is told.
+    :math:`w_i \propto f_i - \bar f`, scaled so that :math:`\sum_i w_i^2` equals that of a full
+    ranking of as many points. The only difference from ZO-RankSGD is thus the information.
 
     State: one buffer per parameter. Oracle calls per step: ``points + line_search + 2`` values,
     ``points`` without line search.
@@ -37,11 +37,11 @@ class ValueSGD(Optimizer):
     shrink: float = hyper(0.5, gt=0, lt=1, doc="factor between the step sizes tried")
 
     def __init__(self, params: Any, **options: Any) -> None:
-        self._averaged = 0  # estimates averaged since something last won
+        self._averaged = 0  # estimates averaged since the last improvement
         super().__init__(params, **options)
 
     def update(self, oracle: Oracle) -> Tensor:
-        """Values at the points, then values along the estimate; go to the lowest."""
+        """Evaluate the points, then points along the estimate; move to the lowest."""
         points = [Shift(self.mu, self.direction(i)) for i in range(self.points)]
         values = oracle.values(points)
         self._estimate(weights(values))
@@ -58,7 +58,7 @@ class ValueSGD(Optimizer):
         return values.mean()
 
     def _estimate(self, given: list[float]) -> None:
-        """Fold what the values say into the estimate."""
+        """Update the estimate with the values."""
         self._averaged = self._averaged + 1 if self.line_search else 1
         fresh = {name: torch.zeros_like(p) for name, p in self.named_params().items()}
         for index, weight in enumerate(given):
@@ -67,16 +67,16 @@ class ValueSGD(Optimizer):
         self.apply(ESTIMATE, list(fresh.values()), scalars=lambda group, step: numbers)
 
     def extra_state(self) -> dict[str, Any]:
-        """How many estimates the average holds."""
+        """Save the number of averaged estimates."""
         return {"averaged": self._averaged}
 
     def load_extra_state(self, extra: Mapping[str, Any]) -> None:
-        """Go on averaging."""
+        """Load the number of averaged estimates."""
         self._averaged = extra["averaged"]
 
 
 def weights(values: Tensor) -> list[float]:
-    """Centred values with the sum of squares that the full order's weights have.
+    """Center the values and scale them to the sum of squares of the weights of a full ranking.
 
     Args:
         values: Losses at the points, shape ``(m,)``.
@@ -84,6 +84,6 @@ def weights(values: Tensor) -> list[float]:
     m = len(values)
     centred = values.double() - values.double().mean()
     size = float(centred.norm())
-    # A full order weighs rank r by (2 r - (m - 1)) over m (m - 1) / 2 pairs.
+    # A full ranking weights rank r by (2 r - (m - 1)) over m (m - 1) / 2 pairs.
     full = math.sqrt((m * m - 1) * m / 3) / (m * (m - 1) / 2)
     return (centred * (full / size if size > 0 else 0.0)).tolist()

@@ -1,7 +1,7 @@
 r"""Sets as inputs: read, process, write.
 
-Each element is embedded on its own (*read*). An LSTM without inputs then looks at all embeddings
-``m_i`` several times (*process*), which no order of the elements can change:
+Each element is embedded separately (*read*). An LSTM without inputs then attends to all embeddings
+``m_i`` several times (*process*), which does not depend on the order of the elements:
 
 .. math::
     q_t = \mathrm{LSTM}(q^*_{t-1}),\quad
@@ -9,12 +9,12 @@ Each element is embedded on its own (*read*). An LSTM without inputs then looks 
     r_t = \sum_i a_{i,t} m_i,\quad
     q^*_t = [q_t, r_t].
 
-A pointer network started from :math:`q^*_T` writes elements of the set one by one; before each it
-may take *glimpses*, further attention reads with its own weights.
+A pointer network with initial state :math:`q^*_T` writes elements of the set one by one. Before
+each one it may use *glimpses*, additional attention reads with separate weights.
 
 Equations checked against the documentation of two public libraries' Set2Set layers and a public
-re-implementation that quotes the paper's sections and tables; the paper's full text could not be
-read.
+re-implementation that quotes the paper's sections and tables; the paper's full text was not
+accessible.
 
 References:
     O. Vinyals, S. Bengio, M. Kudlur, "Order Matters: Sequence to sequence for sets", ICLR 2016,
@@ -32,7 +32,7 @@ from anyorder.errors import AnyOrderError
 
 
 class OrderError(AnyOrderError, ValueError):
-    """Sets, orders or settings that do not fit together."""
+    """Sets, orders or settings that do not match."""
 
 
 class SetEncoder(nn.Module):
@@ -60,7 +60,7 @@ class SetEncoder(nn.Module):
 
         Args:
             items: (n, m, dim), sets of up to ``m`` elements.
-            mask: (n, m), true where there is an element; by default everywhere.
+            mask: (n, m), true for elements (default: all true).
 
         Returns:
             Embeddings (n, m, width) and summaries :math:`q^*_T` (n, 2 width).
@@ -76,16 +76,16 @@ class SetEncoder(nn.Module):
 
 
 class PointerModel(nn.Module):
-    """From a set to a sequence of its elements, e.g. in sorted order.
+    """Map a set to a sequence of its elements, e.g. in sorted order.
 
     Args:
         dim: Dimension of an element.
         width: Width of all layers.
         steps: Process steps of the encoder; used by ``encoder="set"``.
         glimpses: Attention reads before each pointer.
-        encoder: ``"set"``, read and process; or ``"sequence"``, an LSTM over the elements in the
-            given order, the pointer network that the paper compares with.
-        repeats: Whether an element may be pointed at twice. The paper leaves it allowed.
+        encoder: ``"set"``, read and process; or ``"sequence"``, an LSTM over the elements in input
+            order, the pointer network that the paper compares with.
+        repeats: Whether an element may be selected twice. The paper allows it.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class PointerModel(nn.Module):
         self.score = nn.Linear(width, 1, bias=False)
 
     def log_prob(self, items: Tensor, order: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logarithm of the probability of pointing at elements in a given order.
+        """Log-probability of pointing at elements in an order.
 
         Args:
             items: (n, m, dim).
             order: (n, length) indices of elements, the target.
-            mask: (n, m), true where there is an element.
+            mask: (n, m), true for elements.
 
         Returns:
             (n,).
@@ -133,7 +133,7 @@ class PointerModel(nn.Module):
 
     @torch.no_grad()
     def decode(self, items: Tensor, length: int, mask: Tensor | None = None) -> Tensor:
-        """Point at the likeliest element ``length`` times: indices (n, length)."""
+        """Point at the most likely element ``length`` times: indices (n, length)."""
         return self._write(items, mask, length, None)[0]
 
     def _write(
@@ -172,7 +172,7 @@ class PointerModel(nn.Module):
 
     def _point(self, memory: Tensor, keys: Tensor, query: Tensor, mask: Tensor | None) -> Tensor:
         for look in self.looks:
-            # What was read is added to the query, so that the pointer keeps its place.
+            # The result of the read is added to the query, so that the pointer keeps its position.
             query = query + attend(memory, look(query), mask)
         scores = self.score(torch.tanh(keys + self.query(query)[:, None]))[..., 0]
         return _masked(scores, mask).log_softmax(dim=1)
@@ -185,7 +185,7 @@ def attend(memory: Tensor, query: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def check_sets(items: Tensor, mask: Tensor | None) -> None:
-    """Refuse sets (n, m, dim) and masks (n, m) that do not fit together.
+    """Check that sets (n, m, dim) and masks (n, m) match.
 
     Raises:
         OrderError: If a shape is wrong, the mask is not boolean, or a set is empty.

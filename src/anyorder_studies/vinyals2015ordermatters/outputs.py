@@ -1,11 +1,11 @@
-r"""Sets as outputs: a chain model over tokens, and the search for the order to emit them in.
+r"""Sets as outputs: a chain model over tokens, and the search for an output order.
 
-A set has many orders, and the chain rule holds for each, yet some are easier to learn. The search
+A set has many orders, and the chain rule applies to each, but some are easier to learn. The search
 maximises :math:`\sum_i \max_\pi \log p(Y_{i,\pi}\mid X_i)`: first with uniformly random orders,
-then with an order *sampled* in proportion to its probability, element by element among those not
-yet emitted. Sampling explores where the maximum would stick to its first choice.
+then with an order *sampled* according to its probability, element by element among those not yet
+emitted. Sampling explores; the maximum would keep its first choice.
 
-What a model says of a set, whatever the order, is :math:`p(Y) = \sum_\pi p(Y_\pi)`. With orders
+The probability of a set in any order is :math:`p(Y) = \sum_\pi p(Y_\pi)`. With orders
 from that sampler, whose probability is :math:`q(\pi) = \prod_t p_t / Z_t` with :math:`Z_t` the
 mass on the remaining elements, it is estimated without bias by the mean of
 :math:`p(Y_\pi)/q(\pi) = \prod_t Z_t`.
@@ -31,7 +31,7 @@ LARGEST_EXACT = 7
 
 
 class ChainModel(nn.Module):
-    """An LSTM that gives the next token from those before it, and from a context if there is one.
+    """An LSTM that predicts the next token from the previous ones and an optional context.
 
     Args:
         tokens: Size of the vocabulary.
@@ -52,7 +52,7 @@ class ChainModel(nn.Module):
         self.start = nn.Linear(context, 2 * width) if context else None
 
     def initial(self, n: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """State of the LSTM before the first token, made of the context (n, c)."""
+        """State of the LSTM before the first token, computed from the context (n, c)."""
         if (context is None) != (self.start is None):
             raise OrderError("a context is needed if and only if the model was made with one")
         if self.start is None or context is None:
@@ -72,13 +72,13 @@ class ChainModel(nn.Module):
 def order_log_prob(
     model: ChainModel, sets: Tensor, orders: Tensor, context: Tensor | None = None
 ) -> Tensor:
-    """Log-probability of emitting sets in given orders, over the whole vocabulary.
+    """Log-probability of emitting sets in specific orders, over the whole vocabulary.
 
     Args:
         model: The chain model.
         sets: Tokens (n, m), in any order.
         orders: Permutations (n, m): position ``t`` emits ``sets[i, orders[i, t]]``.
-        context: (n, c) if the model wants one.
+        context: (n, c) if the model has a context.
 
     Returns:
         (n,).
@@ -102,18 +102,18 @@ def sample_order(
     context: Tensor | None = None,
     greedy: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Draw an order element by element, each in proportion to its probability under the model.
+    """Sample an order element by element, each according to its probability under the model.
 
     Args:
         model: The chain model.
         sets: Tokens (n, m).
         generator: Source of randomness; not used if ``greedy``.
-        context: (n, c) if the model wants one.
-        greedy: Take the likeliest remaining element instead.
+        context: (n, c) if the model has a context.
+        greedy: Take the most likely remaining element instead.
 
     Returns:
         Orders (n, m), and the logarithm of the product of the masses ``Z_t`` on the remaining
-        elements, (n,): the log-probability of the order minus that of having drawn it.
+        elements, (n,): the log-probability of the order minus that of sampling it.
     """
     _check_sets(model, sets)
     n, m = sets.shape
@@ -142,7 +142,7 @@ def sample_order(
 def best_order(
     model: ChainModel, sets: Tensor, context: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The likeliest of all orders, by trying them all, and its log-probability.
+    """The most likely order by exhaustive search, and its log-probability.
 
     Raises:
         OrderError: If sets have more than seven elements.
@@ -170,18 +170,18 @@ def set_log_prob(
     samples: int = 16,
     context: Tensor | None = None,
 ) -> Tensor:
-    """Log-probability of sets in whatever order, estimated from sampled orders.
+    """Log-probability of sets in any order, estimated from sampled orders.
 
     The estimate of the probability is unbiased; its logarithm is too low on average, less so with
-    more samples. Equal tokens within a set are told apart, so divide by the number of their orders
-    if there are any.
+    more samples. Equal tokens within a set count as distinct, so divide by the number of their
+    permutations if there are any.
 
     Args:
         model: The chain model.
         sets: Tokens (n, m).
         generator: Source of the orders.
         samples: Number of orders per set.
-        context: (n, c) if the model wants one.
+        context: (n, c) if the model has a context.
 
     Returns:
         (n,).
@@ -210,7 +210,7 @@ def order_search_loss(
         mode: ``"given"``, the order in which the tokens are stored; ``"uniform"``, a random order;
             ``"sample"``, :func:`sample_order`; or ``"max"``, :func:`best_order`.
         generator: Source of randomness.
-        context: (n, c) if the model wants one.
+        context: (n, c) if the model has a context.
 
     Returns:
         A differentiable scalar.

@@ -1,4 +1,4 @@
-"""A star-shaped graphical model: a head variable, and leaves that depend on nothing else."""
+"""A star-shaped graphical model: a head variable, and leaves that depend only on the head."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from anyorder_studies.vinyals2015ordermatters.inputs import OrderError
 
 @dataclass(frozen=True)
 class StarModel:
-    """Probabilities of a head with ``k`` values and of leaves given the head.
+    """Probabilities of a head with ``k`` values and of leaves conditional on the head.
 
     Args:
-        head: (k,), adding up to 1.
+        head: (k,), with sum 1.
         leaves: (number of leaves, k, k): leaf, value of the head, value of the leaf.
     """
 
@@ -24,7 +24,7 @@ class StarModel:
 
     @classmethod
     def draw(cls, leaves: int, values: int, generator: torch.Generator) -> StarModel:
-        """Draw one: an even head, and leaves with softmax of twice a standard normal.
+        """Draw a random model: a uniform head, and leaves with softmax of twice a standard normal.
 
         Raises:
             OrderError: If there is no leaf or only one value.
@@ -52,11 +52,11 @@ class StarModel:
         return total
 
     def entropy(self) -> float:
-        """Exact entropy in nats: the least mean loss that any model can reach."""
+        """Exact entropy in nats: the minimum mean loss of any model."""
         own = -(self.head * self.head.log()).sum()
         conditional = -(self.leaves * self.leaves.log()).sum(dim=-1)
         return float(own + (conditional * self.head).sum())
 
     def tokens(self, values: Tensor) -> Tensor:
-        """Make a set of tokens of values (n, 1 + leaves): token ``variable * k + value``."""
+        """Encode values (n, 1 + leaves) as a set of tokens: token ``variable * k + value``."""
         return values + len(self.head) * torch.arange(values.shape[1])

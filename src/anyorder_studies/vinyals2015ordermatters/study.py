@@ -1,6 +1,6 @@
-"""Does the order of a set's elements matter to a sequence model, and can it be searched for?"""
+"""The effect of the order of a set's elements on sequence models, and the search for an order."""
 
-# matplotlib's own types leave keyword arguments unknown.
+# matplotlib's types have untyped keyword arguments.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -69,20 +69,20 @@ def _claim(quantity: str, expected: float, unit: str, source: str, text: str) ->
 
 
 class OrderMattersStudy(Study):
-    """The chain rule holds for every order, yet a trained model prefers some.
+    """The chain rule applies to every order, but a trained model depends on the order.
 
     *Outputs.* Sets of nine tokens are drawn from star-shaped models: a head with ten values, and
     eight leaves that depend on it. An LSTM learns to emit them with the head first or last, in
     uniformly random orders, or in orders that it samples itself (after a quarter of the training
-    with random ones). Test loss is in nats per set above the exact entropy, at the weights that
+    with random ones). The test loss is in nats per set above the exact entropy, at the weights that
     were best on a validation set. With one fixed order it is the loss of that order; with random or
-    searched orders it is that of the set in whatever order, estimated from 16 sampled orders, so
-    that models of one order and of many compare. *Few* are 1,000 training sets, *many* 10,000.
+    searched orders it is that of the set in any order, estimated from 16 sampled orders, so models
+    of one order and of many are comparable. *Few* means 1,000 training sets, *many* 10,000.
 
-    *Inputs.* A pointer network with one glimpse learns to sort five random numbers. What it starts
-    from is either a summary by attention that ignores the order of the numbers (read and process,
-    with 0, 1 or 5 steps), or the last state of an LSTM that reads them in the order given. Accuracy
-    is the share of lists sorted without any mistake, in percent.
+    *Inputs.* A pointer network with one glimpse learns to sort five random numbers. Its initial
+    state is either a summary by attention that is independent of the order of the numbers (read and
+    process, with 0, 1 or 5 steps), or the last state of an LSTM that reads them in input order.
+    Accuracy is the percentage of lists sorted without any mistake.
     """
 
     key: ClassVar[str] = "vinyals2015ordermatters"
@@ -157,7 +157,7 @@ class OrderMattersStudy(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per seed, task and arm."""
+        """Return one unit per seed, task and arm."""
         settings = self.settings(scale)
         for seed in range(settings["seeds"]):
             for arm, data in STAR_ARMS:
@@ -188,7 +188,7 @@ class OrderMattersStudy(Study):
         return _star(seed, arm, int(unit["size"]), steps, tests)
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Differences paired by seed; positive where the paper's side is better."""
+        """Differences paired by seed; positive if they support the paper."""
 
         def losses(arm: str, data: str) -> list[float]:
             return _column(results, "excess", arm, data)
@@ -215,7 +215,7 @@ class OrderMattersStudy(Study):
         }
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Loss by output order and accuracy by encoder; one dot per seed, a bar for the mean."""
+        """Plot loss by output order and accuracy by encoder; one dot per seed, bars for means."""
         from matplotlib.figure import Figure
 
         figure = Figure()
@@ -261,7 +261,7 @@ def _column(results: Results, name: str, arm: str, data: str | None = None) -> l
 
 
 def _seeded(make: type[nn.Module], seed: int, *args: Any, **settings: Any) -> Any:
-    """Make a module whose first weights depend on the seed only."""
+    """Return a module whose initial weights depend on the seed only."""
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
         return make(*args, **settings)

@@ -9,10 +9,10 @@ from anyorder_studies.wang2024rectified.schedules import DiffusionError
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 128, seed: int = 0) -> float:
-    """Sliced 2-Wasserstein distance between two equally large clouds.
+    """Sliced 2-Wasserstein distance between two clouds of equal size.
 
-    The root of the mean, over random unit directions, of the squared 2-Wasserstein distance of the
-    two projections, which sorting gives exactly.
+    This is the square root of the mean, over random unit directions, of the squared 2-Wasserstein
+    distance of the two projections, which sorting computes exactly.
 
     Args:
         a: Points (n, d).

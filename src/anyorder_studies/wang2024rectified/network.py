@@ -1,4 +1,4 @@
-"""A small network for points, enough for clouds in a few dimensions."""
+"""A small network for points in a few dimensions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PointNetwork(nn.Module):
         dim: Dimension of a point.
         width: Width of the hidden layers.
         layers: Number of hidden layers.
-        seed: Seed of the first weights.
+        seed: Seed of the initial weights.
     """
 
     frequencies: Tensor

@@ -1,4 +1,4 @@
-"""Forms of diffusion: how much of the sample and of the noise there is at a time in [0, 1].
+"""Forms of diffusion: weights of the sample and the noise at a time in [0, 1].
 
 Every form is ``x_t = alpha(t) x_0 + sigma(t) noise`` with ``alpha(0) = 1`` and ``sigma(0) = 0``.
 """
@@ -15,7 +15,7 @@ from anyorder.errors import AnyOrderError
 
 
 class DiffusionError(AnyOrderError, ValueError):
-    """A schedule, a shape or a setting that no diffusion model can be made of."""
+    """A schedule, a shape or a setting of a diffusion model is invalid."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Schedule:
 
     Args:
         name: For messages and figures.
-        alpha: Share of the sample at times (n,) in [0, 1], shape (n,).
-        sigma: Share of the noise at times (n,) in [0, 1], shape (n,).
+        alpha: Weight of the sample at times (n,) in [0, 1], shape (n,).
+        sigma: Weight of the noise at times (n,) in [0, 1], shape (n,).
     """
 
     name: str
@@ -44,11 +44,11 @@ class Schedule:
 
 
 def vp_schedule(first: float = 0.85, last: float = 12.0) -> Schedule:
-    r"""The variance-preserving form: paths of constant predictions are curved.
+    r"""The variance-preserving (VP) form: paths of constant predictions are curved.
 
-    The noise rate's root grows linearly, :math:`\beta(t) = (\sqrt a + t(\sqrt b - \sqrt a))^2`,
-    and :math:`\alpha(t) = \exp(-\frac12\int_0^t\beta)`, :math:`\sigma = \sqrt{1 - \alpha^2}`. The
-    defaults are the continuous counterpart of Stable Diffusion's thousand steps;
+    The square root of the noise rate grows linearly, :math:`\beta(t) = (\sqrt a + t(\sqrt b - \sqrt
+    a))^2`, and :math:`\alpha(t) = \exp(-\frac12\int_0^t\beta)`, :math:`\sigma = \sqrt{1 -
+    \alpha^2}`. The defaults are the continuous counterpart of Stable Diffusion's thousand steps;
     ``alpha(1)`` is 0.069.
 
     Args:

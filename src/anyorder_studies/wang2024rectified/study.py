@@ -1,6 +1,6 @@
-"""Does retraining on matched pairs alone make a curved diffusion model a one-step sampler?"""
+"""Retraining a curved diffusion model on matched pairs, as a one-step sampler."""
 
-# matplotlib's own types leave keyword arguments unknown.
+# matplotlib's types have untyped keyword arguments.
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ TABLE = "arXiv:2410.07303v2, table 1, FID on COCO-2017 (checked in the paper's t
 
 
 class RectifiedDiffusionStudy(Study):
-    """A diffusion model needs many steps because its predictions change along the way.
+    """A diffusion model needs many steps because its predictions change along a trajectory.
 
-    Rectified flow cures this by retraining a straight-path model on pairs of a noise and the sample
-    that this very noise leads to. The paper says that the pairs do the work, not the straightness:
-    keep the form (even a curved one), the prediction and the loss, retrain on the model's own
-    pairs, and the predicted noise becomes constant along each trajectory; one first-order step is
-    then exact.
+    Rectified flow solves this by retraining a straight-path model on pairs of a noise and the
+    sample generated from this noise. The paper claims that the pairs are essential, not the
+    straightness: keep the form (even a curved one), the prediction and the loss, and retrain on the
+    model's own pairs; the predicted noise becomes constant along each trajectory, and one
+    first-order step is exact.
 
     Here a small network learns eight Gaussian blobs on a ring with the curved variance-preserving
-    form and noise prediction. From its pairs, *rectified diffusion* retrains the same network
+    form and noise prediction. On its pairs, *rectified diffusion* retrains the same network
     unchanged; *rectified flow* retrains the same network, as InstaFlow does, as a straight-path
-    velocity model on the same pairs with the same budget, as long as the first training (and, in
-    the *tenth budget* row, a tenth of it); the *phased* variant makes only each of four time
-    segments first-order. A quarter of the retraining times are put where a one-step sampler asks.
-    The error is the sliced Wasserstein distance between samples and a fresh cloud of the true
-    blobs; *floor* is that of a second true cloud. The *defect* is the variance of the predicted
-    noise along a trajectory.
+    velocity model on the same pairs with the same budget, which is that of the first training (and,
+    in the *tenth budget* row, a tenth of it); the *phased* variant is first-order only within each
+    of four time segments. A quarter of the retraining times are those that a one-step sampler uses.
+    The error is the sliced Wasserstein distance between samples and a new cloud of the true blobs;
+    *floor* is that of a second true cloud. The *defect* is the variance of the predicted noise
+    along a trajectory.
     """
 
     key: ClassVar[str] = "wang2024rectified"
@@ -132,7 +132,7 @@ class RectifiedDiffusionStudy(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per seed: all models of a seed share the original one."""
+        """Return one unit per seed: all models of a seed share the original one."""
         settings = self.settings(scale)
         for seed in range(settings["seeds"]):
             yield {
@@ -222,7 +222,7 @@ class RectifiedDiffusionStudy(Study):
         }
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Error by number of steps, beside one-step samples of the first seed."""
+        """Plot errors by number of steps, and one-step samples of the first seed."""
         from matplotlib.figure import Figure
         from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
@@ -260,12 +260,12 @@ class RectifiedDiffusionStudy(Study):
 
 
 def ring(n: int, generator: torch.Generator) -> Tensor:
-    """Eight Gaussian blobs on a ring of radius 1.4, each of spread 0.1: points (n, 2)."""
+    """Eight Gaussian blobs on a ring of radius 1.4, standard deviation 0.1: points (n, 2)."""
     return _blobs(torch.randint(8, (n,), generator=generator), generator)
 
 
 def even_ring(n: int, generator: torch.Generator) -> Tensor:
-    """The same blobs with equally many points in each, so that clouds differ less by chance."""
+    """The same blobs with equally many points in each, which reduces random differences."""
     return _blobs(torch.arange(n) % 8, generator)
 
 

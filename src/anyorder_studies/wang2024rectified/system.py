@@ -8,8 +8,8 @@ With the form :math:`x_t = \alpha_t x_0 + \sigma_t\epsilon`, one step of the fir
                 + \Bigl(\sigma_s - \sigma_t\frac{\alpha_s}{\alpha_t}\Bigr)\hat\epsilon(x_t, t),
 
 and it is exact for every ``t, s`` if and only if :math:`\hat\epsilon` is constant on the
-trajectory. Retraining on pairs of a noise and the very sample that this noise leads to, with an
-unchanged network, form and loss, drives a model there; one step then does what many did.
+trajectory. Retraining on pairs of a noise and the sample generated from this noise, with an
+unchanged network, form and loss, achieves this; one step then replaces many.
 
 Checked against the paper's text: equations 1 to 4, algorithms 1 to 4, sections 2.2 to 2.4; and
 against the authors' training script (pairs are the solver's initial noise and its final sample).
@@ -36,16 +36,16 @@ Prediction = Literal["noise", "sample", "velocity"]
 
 
 class Diffusion:
-    """A network with the form of diffusion and the kind of prediction that give it meaning.
+    """A network with its form of diffusion and type of prediction.
 
     Args:
         network: Maps ``x`` (n, ...) and times (n,) in [0, 1] to a tensor like ``x``.
         schedule: The form of diffusion.
-        prediction: What the network puts out: ``"noise"``, ``"sample"``, or ``"velocity"``, the
-            sample minus the noise.
+        prediction: Output of the network: ``"noise"``, ``"sample"``, or ``"velocity"``, the sample
+            minus the noise.
 
     Raises:
-        DiffusionError: If the kind of prediction is unknown.
+        DiffusionError: If the type of prediction is unknown.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Diffusion:
         self.network, self.schedule, self.prediction = network, schedule, prediction
 
     def predict(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The sample and the noise that the network sees in ``x`` (n, ...) at times (n,)."""
+        """The predicted sample and noise for ``x`` (n, ...) at times (n,)."""
         out = self.network(x, t)
         alpha, sigma = self.schedule.at(t, x)
         if self.prediction == "noise":
@@ -88,7 +88,7 @@ class Diffusion:
         Args:
             noise: State (n, ...) at ``start``.
             steps: Number of network evaluations, at least 1.
-            start: Time of the given state.
+            start: Time of the initial state.
             end: Time of the returned state, below ``start``.
 
         Returns:
@@ -100,12 +100,12 @@ class Diffusion:
     def trajectory(
         self, noise: Tensor, steps: int, *, start: float = 1.0, end: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """States (steps + 1, n, ...) and noise predictions (steps, n, ...) on the way."""
+        """States (steps + 1, n, ...) and noise predictions (steps, n, ...) of a trajectory."""
         if steps < 1:
             raise DiffusionError(f"expected at least one step, got {steps}")
         if not 0.0 <= end < start <= 1.0:
             raise DiffusionError(f"expected 0 <= end < start <= 1, got {end} and {start}")
-        # In double precision and cast: the last time must be exactly the end.
+        # Computed in double precision, then cast: the last time must be exactly the end.
         times = torch.linspace(start, end, steps + 1, dtype=torch.float64).to(noise.dtype)
         states, predictions = [noise], list[Tensor]()
         for now, then in pairwise(times):
@@ -117,10 +117,10 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Samples matched with noises: each row is one trajectory taken as first-order.
+    """Samples matched with noises: each row is one trajectory, treated as first-order.
 
-    On trajectory ``i`` the state at a time ``t`` between ``end[i]`` and ``start[i]`` is taken to be
-    ``alpha(t) sample[i] + sigma(t) noise[i]``.
+    On trajectory ``i`` the state at a time ``t`` between ``end[i]`` and ``start[i]`` is assumed to
+    be ``alpha(t) sample[i] + sigma(t) noise[i]``.
 
     Args:
         sample: (n, ...).
@@ -151,22 +151,22 @@ def train(
     average: float = 0.999,
     seed: int = 0,
 ) -> Diffusion:
-    """Train a copy of a model; on samples with fresh noise, or on pairs.
+    """Train a copy of a model, on samples with independent noise or on pairs.
 
     The only difference between training a diffusion model and rectifying it is whether sample and
-    noise are drawn independently or together. The returned network carries the running average of
-    the weights.
+    noise are drawn independently or together. The returned network has the running average of the
+    weights.
 
     Args:
         diffusion: The model to start from; it is not changed.
         data: Samples (n, ...), or pairs.
-        steps: Number of Adam steps; the learning rate falls to zero as a half cosine.
+        steps: Number of Adam steps; the learning rate decays to zero along half a cosine.
         batch: Rows per step.
-        lr: First learning rate.
-        at_start: Share of the training times that are put at the latest time of their row, where
-            a one-step sampler asks.
+        lr: Initial learning rate.
+        at_start: Fraction of the training times that are the latest time of their row, which a
+            one-step sampler uses.
         average: Decay of the running average of the weights; 0 keeps the last weights.
-        seed: Seed of everything drawn.
+        seed: Seed of all random numbers.
 
     Returns:
         The trained copy.
@@ -199,12 +199,12 @@ def train(
 
 
 def make_pairs(diffusion: Diffusion, noise: Tensor, steps: int) -> Pairs:
-    """Match noises with the samples that a many-step solver makes of them.
+    """Match noises with the samples that a many-step solver generates from them.
 
     Args:
         diffusion: The trained model.
         noise: Standard normal (n, ...).
-        steps: Steps of the solver; the paper takes 25 of a second-order one.
+        steps: Steps of the solver; the paper uses 25 of a second-order one.
     """
     sample = diffusion.sample(noise, steps)
     times = torch.ones(len(noise), dtype=noise.dtype)
@@ -216,8 +216,8 @@ def make_phases(
 ) -> Pairs:
     r"""Pairs for the phased variant: first-order only within each of several time segments.
 
-    A real sample is noised to the end of a random segment ``(s, t)`` and solved back to its
-    beginning. The pair is what a first-order path through both states would have,
+    Noise is added to a real sample up to the end of a random segment ``(s, t)``, and the state is
+    solved back to its beginning. The pair is that of a first-order path through both states,
 
     .. math:: \epsilon = \frac{\alpha_t x_s - \alpha_s x_t}{\alpha_t\sigma_s - \alpha_s\sigma_t},
               \qquad x_0 = \frac{\sigma_s x_t - \sigma_t x_s}{\alpha_t\sigma_s - \alpha_s\sigma_t},
@@ -273,10 +273,10 @@ def rectify(
         pairs: From :func:`make_pairs`, or from :func:`make_phases` for the phased variant.
         steps: Number of Adam steps.
         batch: Rows per step.
-        lr: First learning rate.
+        lr: Initial learning rate.
         at_start: Share of the training times put where few-step samplers ask (see :func:`train`).
         average: Decay of the running average of the weights.
-        seed: Seed of everything drawn.
+        seed: Seed of all random numbers.
     """
     return train(
         diffusion,
@@ -314,9 +314,9 @@ def distil(
         steps: Number of Adam steps.
         intervals: Number of equal time intervals.
         batch: Rows per step.
-        lr: First learning rate.
+        lr: Initial learning rate.
         average: Decay of the running average that sets the targets and is returned.
-        seed: Seed of everything drawn.
+        seed: Seed of all random numbers.
     """
     if len(samples) == 0 or intervals < 1 or not 0.0 <= average < 1.0:
         raise DiffusionError("expected samples, at least one interval and average in [0, 1)")

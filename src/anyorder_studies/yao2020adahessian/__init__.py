@@ -1,1 +1,1 @@
-"""AdaHessian against AdamW, with and without averaging its estimate over rows."""
+"""AdaHessian, with and without averaging its estimate over rows, and AdamW."""

@@ -28,7 +28,7 @@ RATIOS = {
 
 
 def draw_contest(found: Sequence[Result], measurements: Mapping[str, Measurement]) -> Figure:
-    """Training losses over processor seconds beside the ratios.
+    """Plot training losses over CPU seconds, and the ratios.
 
     Args:
         found: Results of all seeds.
@@ -40,7 +40,7 @@ def draw_contest(found: Sequence[Result], measurements: Mapping[str, Measurement
     axes: Any = figure.subplots(1, 2, width_ratios=(1.4, 1.0))
     left, right = axes
     for name, (label, colour, clock) in CURVES.items():
-        # All seeds share their numbers of steps and checks, so curves can be averaged.
+        # All seeds have the same numbers of steps and checks, so curves can be averaged.
         curves = np.log([result[f"curve_{name}"] for result in found])
         seconds = float(np.median([result[clock] for result in found]))
         times = np.linspace(0, found[0][f"steps_{name}"] * seconds, curves.shape[1])

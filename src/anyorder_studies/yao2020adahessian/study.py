@@ -1,4 +1,4 @@
-"""AdaHessian on digits: its averaging, against AdamW per epoch and per second, and exactness."""
+"""AdaHessian on digits: averaging, comparison with AdamW per epoch and second, exactness."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BATCH = 64
-# Half decades, as many for all. The method's own default is 0.15.
+# Half decades, the same number for all. The method's default is 0.15.
 GRIDS = {
     "rows": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
     "none": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
     "adamw": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
     "adamw_longer": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
 }
-# Steps of a method are timed in turns of this many, so that a busy moment hits both.
+# Methods are timed in alternating turns of this many steps, so that load affects both.
 TURN = 5
-# Between two sittings at one machine, ratios of seconds differ by about this factor; seeds within
-# one sitting know nothing of that.
+# Ratios of seconds differ by about this factor between sessions on one machine; the variation #
+# between seeds of one session does not include it.
 SITTINGS = 1.25
 ABSTRACT = "abstract of arXiv:2006.00719"
 
 
 @final
 class AdaHessianAgainstAdamW(Study):
-    """AdaHessian divides by the Hessian's diagonal where Adam divides by the gradient's size.
+    """AdaHessian divides by the Hessian's diagonal; Adam divides by the gradient's magnitude.
 
-    A network of layers 64-128-64-10 learns digits in batches of 64 with four contestants:
-    AdaHessian as published (the estimate's magnitude averaged over each row of a matrix), the
-    same without averaging, AdamW for equally many epochs, and AdamW for equally many seconds,
-    that is for as many times the steps as its step is cheaper, in whole times. Each is tuned alike:
-    six step sizes, half a decade apart, chosen by the training loss on seeds of their own; all fall
-    along a cosine, without weight decay. Seconds are those of the processor, taken in turns. Ratios
-    of the loss on the whole training part after the last step.
+    A network with layers 64-128-64-10 is trained on digits in batches of 64 with four contestants:
+    AdaHessian as published (the estimate's magnitude averaged over each row of a matrix),
+    AdaHessian without averaging, AdamW for equally many epochs, and AdamW for equally many seconds:
+    the number of steps is multiplied by the ratio of the costs per step, rounded to an integer. All
+    are tuned in the same way: six step sizes, half a decade apart, selected by the training loss on
+    separate seeds, with a cosine schedule and without weight decay. Seconds are CPU seconds,
+    measured in alternating turns. Ratios compare the loss on all training data after the last step.
 
-    Apart from that, one step with step size 1 on a quadratic without cross terms must land on the
+    In addition, one step with step size 1 on a quadratic without cross terms must reach the
     minimum, since a single probe then gives the exact diagonal.
     """
 
@@ -135,7 +135,7 @@ class AdaHessianAgainstAdamW(Study):
     }
 
     def runs(self, scale: str) -> Iterable[Unit]:
-        """One unit per seed: all four contestants, so that they are timed in turns."""
+        """Return one unit per seed with all four contestants, so that they are timed in turns."""
         settings = self.settings(scale)
         grids: dict[str, list[float]] = {}
         for name, grid in GRIDS.items():
@@ -146,7 +146,7 @@ class AdaHessianAgainstAdamW(Study):
             yield {"seed": seed, "grids": grids, **shared}
 
     def run(self, unit: Unit) -> Result:
-        """Train the four contestants with their best step sizes; time steps; try a quadratic."""
+        """Train all contestants with their best step sizes; time steps; test on a quadratic."""
         steps = unit["epochs"] * (len(all_digits()[1].labels) // BATCH)
         result: Result = {"newton_error": newton_error(unit["seed"])}
         for name, seconds in step_seconds(unit["seed"], turns=12).items():
@@ -157,12 +157,12 @@ class AdaHessianAgainstAdamW(Study):
                 plan = plan._replace(steps=steps * _price())
             lr = _tuned(plan, tuple(grid), unit["tuning_seeds"])
             for key, value in _trained(plan, lr, unit["seed"]).items():
-                # What depends on the clock says so in its name.
+                # Names of values that depend on timing say so.
                 result[f"{key}_{name}" + "_seconds" * (name == "adamw_longer")] = value
         return result
 
     def measure(self, results: Results) -> dict[str, Measurement]:
-        """Ratios paired by seed; accuracies as differences in points."""
+        """Ratios paired by seed; accuracy differences in percentage points."""
         found = [result for _, result in results]
         measured: dict[str, Measurement] = {}
         pairs = {
@@ -183,7 +183,7 @@ class AdaHessianAgainstAdamW(Study):
         low, high = cost.low / SITTINGS, cost.high * SITTINGS
         measured["step_ratio"] = Measurement(cost.value, low, high, cost.n)
         worst = max(r["newton_error"] for r in found)
-        # Rounding differs between processors; what it leaves is far below the tolerance.
+        # Rounding differs between processors, but is far below the tolerance.
         measured["newton_error"] = exact(round(worst, 9), len(found))
         first_unit, first = results[0]
         chosen = {name: first[lr_key(name)] for name in GRIDS}
@@ -194,14 +194,14 @@ class AdaHessianAgainstAdamW(Study):
         return measured
 
     def figure(self, results: Results, measurements: dict[str, Measurement]) -> Figure:
-        """Losses over seconds, and the ratios that are claimed."""
+        """Plot losses over seconds, and the claimed ratios."""
         from anyorder_studies.yao2020adahessian.picture import draw_contest
 
         return draw_contest([result for _, result in results], measurements)
 
 
 class Plan(NamedTuple):
-    """How one contestant trains: by which method, for how many steps, watched how often."""
+    """The settings of a contestant: method, number of steps, interval of checks."""
 
     name: str
     steps: int
@@ -209,12 +209,12 @@ class Plan(NamedTuple):
 
 
 def lr_key(name: str) -> str:
-    """Where a unit's result keeps a contestant's step size."""
+    """The key of a contestant's step size in a unit's result."""
     return f"lr_{name}" + "_seconds" * (name == "adamw_longer")
 
 
 def newton_error(seed: int) -> float:
-    """Share of the way to the minimum of a random diagonal quadratic that one step leaves."""
+    """Remaining distance to the minimum of a random diagonal quadratic, relative, after a step."""
     generator = torch.Generator().manual_seed(seed)
     curvature = 10.0 ** (4 * torch.rand(20, generator=generator, dtype=torch.float64) - 2)
     x = nn.Parameter(torch.randn(20, generator=generator, dtype=torch.float64))
@@ -225,13 +225,13 @@ def newton_error(seed: int) -> float:
 
 
 def step_seconds(seed: int, *, turns: int) -> dict[str, float]:
-    """Processor seconds of a step by contestant: medians over turns taken one after the other."""
+    """CPU seconds of a step by contestant: medians over alternating turns."""
     problem = load("digits", batch_size=BATCH)
     contestants: dict[str, tuple[nn.Module, Optimizer, list[float]]] = {}
     for name in ("rows", "none", "adamw"):
         model = problem.build(seed)
         contestants[name] = (model, _optimizer(name, model, 1e-3), [])
-    for turn in range(-2, turns):  # the first two warm up
+    for turn in range(-2, turns):  # the first two are warm-up
         for model, optimizer, spent in contestants.values():
             start = time.process_time()
             descend(problem, model, optimizer, steps=TURN, seed=seed, cosine=False)
@@ -242,9 +242,9 @@ def step_seconds(seed: int, *, turns: int) -> dict[str, float]:
 
 @cache
 def _price() -> int:
-    """Steps of AdamW that cost as much as one of AdaHessian on this machine.
+    """Number of AdamW steps that cost as much as one AdaHessian step on this machine.
 
-    A whole number, so that a busy moment does not change the contest.
+    It is rounded to an integer, so that small variations of load do not change it.
     """
     seconds = step_seconds(0, turns=12)
     return max(1, round(seconds["rows"] / seconds["adamw"]))

@@ -384,8 +384,8 @@ def test_foreign_states_are_refused() -> None:
         ({"growth": 1.0}, "growth: expected a number > 1"),
         ({"every": 0}, "every: expected a whole number >= 1"),
         ({"parts": 1}, "parts: expected a whole number >= 2"),
-        ({"largest": 7}, "a test needs 8 at least"),
-        ({"largest": 1, "how": "resample"}, "a test needs 2 at least"),
+        ({"largest": 7}, "a test needs at least 8"),
+        ({"largest": 1, "how": "resample"}, "a test needs at least 2"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], says: str) -> None:
@@ -394,7 +394,7 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], says: s
 
 
 def test_data_for_less_than_two_micro_batches_is_refused() -> None:
-    with pytest.raises(BatchingError, match="one pass over the data holds 60"):
+    with pytest.raises(BatchingError, match="one pass over the data has 60"):
         BatchSizeController(loader(60), largest=200)
 
 

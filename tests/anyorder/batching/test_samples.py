@@ -60,5 +60,5 @@ def test_random_numbers_are_as_before_and_differ_between_samples() -> None:
 
 def test_models_that_mix_samples_are_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    with pytest.raises(BatchingError, match="micro-batches serve any model"):
+    with pytest.raises(BatchingError, match="micro-batches work with any model"):
         per_sample_gradients(model, lambda x: model(x).sum(), torch.ones(4, 3))

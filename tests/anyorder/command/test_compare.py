@@ -106,6 +106,7 @@ def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path
         (["digits", "--storage", "oracle://x/y"], 4, "use sqlite or postgresql"),
         (["nothing.py"], 3, "does not exist"),
         (["digits", "-o", "batchsize=3"], 3, "unknown option 'batchsize'"),
+        (["digits", "-o", "batch_size=[3]"], 3, "must be an integer of at least 1; got [3]"),
         (["digits", "--out", "/proc/nowhere"], 4, "cannot write into /proc/nowhere"),
         (["digits", "--jobs", "many"], 2, "Invalid value for '--jobs'"),
         (["digits", "--schedule", "steps"], 2, "schedule: expected 'constant' or 'cosine'"),
@@ -125,10 +126,35 @@ def test_a_damaged_database(call: Callable[..., Any], tmp_path: Path) -> None:
     assert "compare.db is damaged" in found.err
 
 
+def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(call: Callable[..., Any]) -> None:
+    import resource
+
+    words = (
+        "--budget", "60grads", "--tune", "0", "--seeds", "8", "--threads", "1", "--out", "o",
+        "--no-twin", "--no-defaults",
+    )  # fmt: skip
+    processes()  # what it starts for all tests has no limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Writes that make a file longer than this fail, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))
+    try:
+        full = call("compare", "digits", "--methods", "sgd", *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.code == 4, full.out + full.err
+    assert "finished runs are kept" in full.err
+    assert "Traceback" not in full.err
+    done = sum(line.startswith("[") for line in full.out.splitlines())
+    assert 0 < done < 8
+    found = call("compare", "digits", "--methods", "sgd", *words)
+    assert found.code == 0
+    assert f"8 runs, {done} already finished" in found.out
+
+
 # --- In a process of its own -------------------------------------------------------------------
 
 
-def start(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -145,7 +171,6 @@ def start(folder: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(SRC), "COLUMNS": "200", "NO_COLOR": "1"},
         start_new_session=True,
-        **options,
     )
 
 
@@ -188,37 +213,3 @@ def test_ctrl_c_stores_says_how_to_go_on_and_goes(tmp_path: Path) -> None:
     assert "continue with: anyorder compare digits --methods mine.py:Mine --budget 20grads" in err
     assert "Traceback" not in err
     assert not (tmp_path / "o" / "results.json").exists()
-
-
-def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(
-    tmp_path: Path, call: Callable[..., Any]
-) -> None:
-    import resource
-
-    def small_disk() -> None:  # writes that make a file longer than this fail, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, 80_000))
-
-    words = (
-        "--budget",
-        "60grads",
-        "--tune",
-        "0",
-        "--seeds",
-        "8",
-        "--threads",
-        "1",
-        "--out",
-        "o",
-        "--no-twin",
-        "--no-defaults",
-    )
-    process = start(tmp_path, "sgd", *words, preexec_fn=small_disk)
-    out, err = process.communicate()
-    assert process.returncode == 4, out + err
-    assert "finished runs are kept" in err
-    assert "Traceback" not in err
-    done = sum(line.startswith("[") for line in out.splitlines())
-    assert 0 < done < 8
-    found = call("compare", "digits", "--methods", "sgd", *words)
-    assert found.code == 0
-    assert f"8 runs, {done} already finished" in found.out

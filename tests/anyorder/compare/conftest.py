@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -58,16 +57,10 @@ class Line(Problem):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Small runs on a busy machine: several threads would mostly wait for each other.
-
-    Every run collects garbage before it begins; as in a worker, what is there by now is left out.
-    """
+    """Small runs on a busy machine: several threads would mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()
     yield
-    gc.unfreeze()
     torch.set_num_threads(before)
 
 

@@ -80,8 +80,8 @@ def plan(*methods: str, **settings: Any) -> Plan:
     """A plan of methods of this library."""
     entries = [Entry.of(each) for each in resolve_all(methods)]
     wanted = {
-        "problem": "p", "budget": "20grads", "schedule": "constant", "defaults": False, "twin": False,
-        **settings,
+        "problem": "p", "budget": "20grads", "schedule": "constant", "defaults": False,
+        "twin": False, **settings,
     }  # fmt: skip
     return Plan(Settings(**wanted), entries, "", {"anyorder": "0", "torch": "0"})
 

@@ -22,7 +22,13 @@ from anyorder.testing.worlds import mix_scalars as scalars
 from anyorder.testing.worlds import mix_tensors as tensors
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        pytest.param(torch.bfloat16, marks=pytest.mark.slow),  # as the weights of "8bit" below
+    ],
+)
 def test_compiled_gives_the_bits_of_eager(dtype: torch.dtype) -> None:
     eager, compiled = Engine("eager"), Engine("compiled")
     for n in (1, 2, 7, 16, 1001, SLICE + 3):
@@ -46,7 +52,7 @@ def test_one_kernel_for_all_lengths_and_all_scalars() -> None:
 FORMATS: dict[str, tuple[Format, ...]] = {
     "bf16": (Plain(), Stochastic()),
     "bf16 weights": (Stochastic(), Plain()),
-    "8bit": (Plain(), Blockwise(True, 256)),
+    "8bit": (Plain(), Blockwise(True, 256)),  # over weights in half precision
     "unsigned": (Plain(), Blockwise(False, 256)),
     "8bit in long blocks": (Plain(), Blockwise(True, 2048)),
 }
@@ -57,6 +63,8 @@ def stored(formats: tuple[Format, ...], blocks: int) -> list[Tensor]:
     width = Program(mix_, formats).block
     shape = (blocks, width) if width else (256 * blocks,)
     param, mean, grad = (t.view(shape) for t in tensors((width or 256) * blocks))
+    if formats == FORMATS["8bit"]:
+        param = param.bfloat16()
     made: list[Tensor] = []
     for form, values in zip(formats, (param, mean.abs()), strict=True):
         parts = form.zeros(values.numel(), values)
@@ -73,11 +81,10 @@ def noise(low: int = 3, high: int = -4) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("form", "decay"),
     [
-        ("bf16", ""),
         ("bf16 weights", "decoupled"),
         ("8bit", "coupled"),
         # Each takes a compiler seven to eleven seconds.
-        *(pytest.param("bf16", d, marks=pytest.mark.slow) for d in ("decoupled", "coupled")),
+        *(pytest.param("bf16", d, marks=pytest.mark.slow) for d in ("", "decoupled", "coupled")),
         # Differs from 8bit in nothing else, so must have its own kernel.
         pytest.param("8bit in long blocks", "coupled", marks=pytest.mark.slow),
         pytest.param("unsigned", "decoupled", marks=pytest.mark.slow),
@@ -108,9 +115,10 @@ def test_every_piece_of_a_long_tensor_has_its_own_random_bits() -> None:
 
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 def test_several_sets_draw_the_bits_of_one(mode: Any) -> None:
-    program = program_for(mix_, FORMATS["bf16"], "", 2)
-    whole, parts = stored(FORMATS["bf16"], 9), stored(FORMATS["bf16"], 9)
-    given = {**scalars(), **noise()}
+    formats = FORMATS["bf16 weights"]
+    program = program_for(mix_, formats, "decoupled", 2)
+    whole, parts = stored(formats, 9), stored(formats, 9)
+    given = {**scalars(), "shrink": torch.tensor(0.99).double(), **noise()}
     Engine(mode).run(program, whole, given)
     split = [[t[start:end] for t in parts] for start, end in ((0, 700), (700, 700), (700, 2304))]
     version = parts[0]._version

@@ -9,7 +9,7 @@ from torch import Tensor
 from anyorder.engine import Engine
 from anyorder.engine import stretches as layout
 from anyorder.engine.formats import SMALLEST_8BIT, Blockwise, Format, Plain, format_for
-from anyorder.engine.program import Program
+from anyorder.engine.program import program_for
 from anyorder.engine.stretches import SCALE, Stretch, stretches
 
 
@@ -89,8 +89,10 @@ def add_(param: Tensor, memory: Tensor, given: Tensor) -> None:
     param.copy_(param + given)
 
 
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
-def test_apply_writes_parameters_back_in_every_layout(mode) -> None:
+ADD = program_for(add_, (Plain(), Plain()))
+
+
+def test_apply_writes_parameters_back_in_every_layout(engine) -> None:
     contiguous, turned = torch.zeros(2, 3), torch.zeros(3, 2).t()
     for params in (
         [contiguous],
@@ -101,47 +103,45 @@ def test_apply_writes_parameters_back_in_every_layout(mode) -> None:
     ):
         for stretch in arranged(params, ("m",)):
             inputs = [torch.arange(p.numel(), dtype=torch.float32).reshape(p.shape) for p in params]
-            stretch.apply(Engine(mode), Program(add_, (Plain(), Plain())), ("m",), [inputs], {})
+            stretch.apply(Engine(engine), ADD, ("m",), [inputs], {})
             for param, given in zip(stretch.params, inputs, strict=True):
                 assert torch.equal(param, given)
             assert bool((stretch.buffers["m"][0] == 1).all())
 
 
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("shape", [(4096,), (4097,), (71, 67), (3, 5, 300)])
 @pytest.mark.parametrize("turned", [False, True])
-def test_blocks_reach_the_last_element_and_no_further(mode, shape, turned) -> None:
+def test_blocks_reach_the_last_element_and_no_further(engine, shape, turned) -> None:
     param = torch.zeros(shape)
     if turned:
         param = torch.zeros(shape[::-1]).permute(*reversed(range(len(shape))))
     (stretch,) = arranged([param], ("m",), eight)
     given = torch.randn(shape)
-    program = Program(add_, (Plain(), stretch.formats["m"]))
+    program = program_for(add_, (Plain(), stretch.formats["m"]))
     for _ in range(2):
-        stretch.apply(Engine(mode), program, ("m",), [[given]], {})
+        stretch.apply(Engine(engine), program, ("m",), [[given]], {})
     assert torch.equal(param, given + given)
     (memory,) = stretch.values("m")
     assert memory.shape == param.shape
     assert torch.equal(memory, torch.full(shape, 2.0))
 
 
-@pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("size", [5, 10_000])
-def test_a_pending_sign_is_no_part_of_the_bits_and_still_counts(mode, size) -> None:
+def test_a_pending_sign_is_no_part_of_the_bits_and_still_counts(engine, size) -> None:
     given = torch.ones(size, dtype=torch.complex64).mul(1j).conj().imag
     assert given.is_neg()
     (stretch,) = arranged([torch.zeros(size)], ("m",))
-    stretch.apply(Engine(mode), Program(add_, (Plain(), Plain())), ("m",), [[given]], {})
+    stretch.apply(Engine(engine), ADD, ("m",), [[given]], {})
     assert torch.equal(stretch.params[0], torch.full((size,), -1.0))
     (stretch,) = arranged([given], ("m",))
-    stretch.apply(Engine(mode), Program(add_, (Plain(), Plain())), ("m",), [[torch.ones(size)]], {})
+    stretch.apply(Engine(engine), ADD, ("m",), [[torch.ones(size)]], {})
     assert torch.equal(given, torch.zeros(size))
 
 
 def test_memory_that_moved_is_followed() -> None:
     params = [torch.zeros(10_000), torch.zeros(100, 100)]
     (stretch,) = arranged(params, ("m",))
-    program = Program(add_, (Plain(), Plain()))
+    program = ADD
     inputs = [torch.ones_like(p) for p in params]
     stretch.apply(Engine("eager"), program, ("m",), [inputs], {})
     old = params[0].data
@@ -156,7 +156,7 @@ def test_one_alone_shares_state_and_keeps_its_name() -> None:
     stretch.entries = [{"step": 0, **views} for views in stretch.views()]
     first, second = stretch.alone()
     assert (first.names, second.names) == (["p0"], ["p1"])
-    program = Program(add_, (Plain(), Plain()))
+    program = ADD
     second.apply(Engine("eager"), program, ("m",), [[torch.ones(9_000)]], {})
     assert stretch.buffers["m"][0].sum() == 9_000
     assert second.entries[0] is stretch.entries[1]

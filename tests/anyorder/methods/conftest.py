@@ -1,27 +1,22 @@
 """How the contract's tests of compiled rules are run: exported always, compiled in full if slow.
 
-A C++ compiler takes five to fifteen seconds for each rule on a machine that has not met it. So the
-usual run compiles the rules that other tests need as well, and those of other methods are exported
-and then run as they are; ``pytest -m slow`` compiles them all.
+The usual run compiles the rule of one method, which other tests need as well. Those of the others
+are exported and then run as they are; ``pytest -m slow`` compiles them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from torch import Tensor
 
-from anyorder import SGD, AdamW, Lion
-from anyorder.engine import kernels as module
-from anyorder.engine.program import Program
+from anyorder import AdamW
 
 COMPILING = (
     "test_eager_equals_compiled",
     "test_schedule_takes_effect_without_compiling_again",
 )
-ALWAYS = (SGD, AdamW, Lion)
+ALWAYS = AdamW
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -30,32 +25,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if method is None or metafunc.function.__name__ not in COMPILING:
         return
     forms: list[Any] = ["compiled"]
-    if method not in ALWAYS:
+    if method is not ALWAYS:
         forms = ["exported", pytest.param("compiled", marks=pytest.mark.slow)]
     metafunc.parametrize("_kernels", forms, indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _kernels(request: pytest.FixtureRequest) -> None:
     """Kernels from the compiler, or rules as they were exported for it."""
-    if getattr(request, "param", "compiled") == "compiled":
-        yield
-        return
-    export = module._compile
-
-    def kernel(program: Program, dtypes: tuple[Any, ...], *where: Any) -> Callable[..., object]:
-        export(program, dtypes, *where)
-        count = len(dtypes)
-
-        def run(arguments: list[Tensor]) -> None:
-            scalars = zip(program.scalars, arguments[count:], strict=True)
-            program(arguments[:count], dict(scalars))
-
-        return run
-
-    monkeypatch.setattr(module, "_compile", kernel)
-    monkeypatch.setattr(module, "_build", lambda *_: None)
-    monkeypatch.setattr(module, "_load", lambda _: None)
-    module.kernel_for.cache_clear()
-    yield
-    module.kernel_for.cache_clear()
+    if getattr(request, "param", "compiled") == "exported":
+        request.getfixturevalue("exported_kernels")

@@ -100,9 +100,9 @@ def test_a_model_without_matrices_is_refused_and_bare_vectors_are_warned_of(
     method: type[ByRole],
 ) -> None:
     vectors = nn.Sequential(nn.LayerNorm(3), nn.PReLU())
-    with pytest.raises(RoleError, match=f"{method.__name__} finds no matrix .* Use AdamW"):
+    with pytest.raises(RoleError, match=f"{method.__name__} has no matrix .* Use AdamW"):
         method(vectors, engine="eager")
-    with pytest.warns(RoleWarning, match="finds no matrix for its own rule") as caught:
+    with pytest.warns(RoleWarning, match="has no matrix for its own rule") as caught:
         guessed = method([nn.Parameter(torch.ones(3))], engine="eager")
     assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
@@ -113,7 +113,7 @@ def test_a_model_without_matrices_is_refused_and_bare_vectors_are_warned_of(
 
 
 def test_guesses_are_warned_of() -> None:
-    with pytest.warns(RoleWarning, match=r"2\.weight is taken for the output layer"):
+    with pytest.warns(RoleWarning, match=r"2\.weight is treated as the output layer"):
         Muon(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 4)))
 
 

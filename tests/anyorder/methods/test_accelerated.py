@@ -126,7 +126,7 @@ def test_takes_the_same_run_as_torch(form: Form, momentum: float | None, nestero
 @pytest.mark.parametrize(
     ("form", "restart", "steps"),
     [
-        ("gradient", False, 7_687),
+        pytest.param("gradient", False, 7_687, marks=pytest.mark.slow),
         ("heavy_ball", False, 345),
         ("nesterov", False, 547),
         ("triple_momentum", False, 583),

@@ -232,7 +232,7 @@ def test_the_module_inside_all_wrappers() -> None:
         (3, "expected a module or a list of parameters, got int"),
         (None, "expected a module or a list of parameters, got NoneType"),
         ({"params": []}, r"got a dict; write Optimizer\(\[\{'params': ...\}\]\) for a group"),
-        ({parameter(1)}, "parameters need an order to be found again; pass a list, not a set"),
+        ({parameter(1)}, "expected parameters in a fixed order; pass a list, not a set"),
         ([{"params": {parameter(1)}}], "pass a list, not a set"),
         ([{"params": 5}], "expected the 'params' of a group to be a list of parameters, got int"),
         ([1.0], r"expected tensors or \(name, tensor\) pairs, got float"),
@@ -265,8 +265,8 @@ def twice() -> list[Tensor]:
         ([{"lr": 1.0}], "a parameter group is a dict with the key 'params'"),
         (nn.ReLU(), "no parameter is trainable; set requires_grad=True on some of them"),
         ([torch.zeros(1)], "no parameter is trainable"),
-        (twice(), "param.1 is given twice; tied parameters are one parameter, pass it once"),
-        ([("a", parameter(1)), ("a", parameter(1))], "two parameters are called 'a'"),
+        (twice(), "param.1 appears twice; tied parameters are one parameter, pass it once"),
+        ([("a", parameter(1)), ("a", parameter(1))], "two parameters have the name 'a'"),
         (
             [parameter(1), ("a", parameter(1)), parameter(1)],
             r"for every parameter of a group or for none, got one without at position 0; write \(",
@@ -298,13 +298,13 @@ def test_parameters_that_cannot_be_taken(given: Any, message: str) -> None:
 
 def test_a_parameter_belongs_to_one_group() -> None:
     param = parameter(1)
-    with pytest.raises(ParamsError, match="param.1 is given twice"):
+    with pytest.raises(ParamsError, match="param.1 appears twice"):
         named_groups([{"params": [param]}, {"params": [param]}])
-    with pytest.raises(ParamsError, match="b is given twice"):
+    with pytest.raises(ParamsError, match="b appears twice"):
         named_groups([("b", param)], taken=[{"params": [param], "param_names": ["a"]}])
 
 
 def test_a_name_belongs_to_one_parameter_over_all_groups() -> None:
     taken = [{"params": [parameter(1)], "param_names": ["a"]}]
-    with pytest.raises(ParamsError, match="two parameters are called 'a'"):
+    with pytest.raises(ParamsError, match="two parameters have the name 'a'"):
         named_groups([("a", parameter(1))], taken)

@@ -294,7 +294,7 @@ def test_what_is_said_keeps_pieces_and_axes() -> None:
     assert found["a.in_proj_weight"].pieces == 3
     assert found["b.weight"].output == 1
     assert found["c.weight"].output == 0
-    assert all(found[name].why == "as you say" for name in patterns)
+    assert all(found[name].why == "set by roles" for name in patterns)
 
 
 @pytest.mark.parametrize("role", ["matrix", "convolution", "embedding", "head", "tied"])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from anyorder import Budget, Population
 from anyorder.oracle.closures import RankingError
@@ -33,6 +37,10 @@ class Best(Population):
 def made(**options: object) -> tuple[nn.Parameter, Best]:
     x = nn.Parameter(torch.ones(4))
     return x, Best([x], seed=3, **options)  # type: ignore[arg-type]
+
+
+def at_start(x: Tensor) -> bool:
+    return torch.equal(x, torch.ones(4))
 
 
 def test_a_step_asks_until_it_is_complete() -> None:
@@ -74,3 +82,58 @@ def test_one_answer_too_many_changes_nothing() -> None:
         method.tell([0])
     assert method.rounds == 1
     assert torch.equal(x, torch.ones(4))
+
+
+def test_hooks_of_a_step_run_once_around_all_its_answers() -> None:
+    seen: list[tuple[str, bool]] = []
+    x, method = made()
+    everywhere = [
+        register_optimizer_step_pre_hook(lambda *_: seen.append(("before all", at_start(x)))),
+        register_optimizer_step_post_hook(lambda *_: seen.append(("after all", at_start(x)))),
+    ]
+    method.register_step_pre_hook(lambda *_: seen.append(("before", at_start(x))))
+    method.register_step_post_hook(lambda *_: seen.append(("after", at_start(x))))
+    try:
+        method.tell([0])
+        assert seen == [("before all", True), ("before", True)]
+        method.tell([0])
+        once = [*seen]
+        assert once[2:] == [("after", False), ("after all", False)]
+        method.step(lambda: (x**2).sum())
+        names = [name for name, _ in seen]
+        assert names == [name for name, _ in once] * 2
+    finally:
+        for handle in everywhere:
+            handle.remove()
+
+
+def test_a_hook_may_change_what_is_told() -> None:
+    x, method = made()
+    y, other = made()
+    method.register_step_pre_hook(
+        lambda method, args, kwargs: ((method, None), {"values": [3, 2, 1]})
+    )
+    method.tell([0])
+    other.tell([2, 1, 0])
+    for each in (method, other):
+        each.tell([1])
+    assert torch.equal(x, y) and method.calls == other.calls
+
+
+def test_schedulers_know_that_a_step_was_told() -> None:
+    method = Best([{"params": [nn.Parameter(torch.ones(4))], "lr": 1.0}])
+    scheduler = torch.optim.lr_scheduler.StepLR(method, 1)
+    method.tell([0])
+    method.tell([0])
+    scheduler.step()  # would warn, were no step taken yet; warnings are errors
+
+
+def test_a_state_that_is_loaded_begins_a_step_for_hooks() -> None:
+    begun: list[int] = []
+    _, method = made()
+    saved = method.state_dict()
+    method.register_step_pre_hook(lambda method, *_: begun.append(method.steps))
+    method.tell([0])
+    method.load_state_dict(saved)
+    method.tell([0])
+    assert begun == [0, 0]

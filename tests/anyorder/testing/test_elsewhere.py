@@ -34,7 +34,7 @@ def test_work_is_done_in_a_new_process_that_knows_only_what_it_is_given() -> Non
 def test_work_that_fails_says_where() -> None:
     with pytest.raises(AssertionError, match=r"(?s)in failing.*ValueError: all is lost"):
         elsewhere(failing, "all is lost")
-    with pytest.raises(AssertionError, match="exit code 7: it ended without a word"):
+    with pytest.raises(AssertionError, match="exit code 7: the process ended without a message"):
         elsewhere(ending, 7)
 
 

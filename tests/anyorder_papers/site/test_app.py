@@ -109,7 +109,7 @@ def test_papers_without_result_code_or_system_say_so(client: TestClient) -> None
         return " ".join(Tags(client.get(path).text).text.split())
 
     assert "anyorder study run wang2025zo2" in text("/paper/12")
-    assert "Planned, not written yet" in text("/paper/12")
+    assert "Planned, not implemented yet" in text("/paper/12")
     assert "this paper is a review" in text("/paper/104")
     assert "No study measures this paper's claim yet" in text("/paper/1001")
 
@@ -297,7 +297,7 @@ def test_who_shares_an_address_is_told_and_changes_nothing(
     vote(first)
     refused = vote(second)
     assert refused.status_code == 409
-    assert "Networks that share one address share one vote" in refused.text
+    assert "All users of a network share one vote" in refused.text
     assert vote(second, headers={"accept": "application/json"}).json() == {"status": 409}
     assert 'aria-pressed="true"' not in second.get("/paper/71").text
     vote(first)  # takes it back, and the network is free again
@@ -461,7 +461,7 @@ def link(sink: Sink, place: int = -1) -> str:
 def test_subscribing_takes_a_letter_and_a_press(
     client: TestClient, sink: Sink, database: Database
 ) -> None:
-    assert "Look into your mailbox" in ask(client).text
+    assert "Check your mailbox" in ask(client).text
     assert sink.recipients == ["a@example.org"]
     path = link(sink).removeprefix("http://testserver")
     # What opens links by itself changes nothing.
@@ -470,7 +470,7 @@ def test_subscribing_takes_a_letter_and_a_press(
     with database.read() as connection:
         assert connection.scalar(sa.select(subscribers.c.confirmed)) is None
     done = client.post(path, data={"csrf": csrf(client)})
-    assert "The digest is on" in done.text
+    assert "You are subscribed" in done.text
     with database.read() as connection:
         assert connection.scalar(sa.select(subscribers.c.confirmed)) is not None
     again = client.post(path, data={"csrf": csrf(client)})
@@ -619,7 +619,7 @@ def test_logs_hold_no_address_token_or_query(
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("anyorder")]
     text = "\n".join(ours)
     assert "POST /confirm/{token} 200" in text
-    assert "confirmation letter not sent: the mail server refused the message (554)" in text
+    assert "confirmation e-mail not sent: the mail server refused the message (554)" in text
     assert "example.org" not in text
     assert "not-an-address" not in text
     assert "private-thoughts" not in text

@@ -50,7 +50,7 @@ def test_serve_starts_with_plain_settings(started: dict[str, Any], tmp_path: Pat
     result = run("serve", "--port", "8123")
     assert result.exit_code == 0, result.output
     assert "http://127.0.0.1:8123/" in result.output
-    assert "nobody can subscribe" in result.output
+    assert "subscriptions are disabled" in result.output
     assert (started["host"], started["port"]) == ("127.0.0.1", 8123)
     assert started["access_log"] is False
     assert started["proxy_headers"] is False
@@ -97,9 +97,9 @@ def test_wrong_settings_are_one_clear_line(
 
 def test_a_public_site_without_a_named_proxy_is_warned(started: dict[str, Any]) -> None:
     public = ("serve", "--base-url", "https://papers.example.org")
-    assert "No proxy is named" in run(*public).output
-    assert "No proxy is named" not in run(*public, "--trusted-proxy", "10.0.0.1").output
-    assert "No proxy is named" not in run("serve").output
+    assert "No proxy is set" in run(*public).output
+    assert "No proxy is set" not in run(*public, "--trusted-proxy", "10.0.0.1").output
+    assert "No proxy is set" not in run("serve").output
 
 
 def test_listings_that_cannot_be_read_are_one_clear_line(
@@ -172,7 +172,7 @@ def test_a_refused_digest_is_told_by_the_exit_code(subscriber: str, sink: Sink) 
     options += ["--smtp-url", f"smtp+plain://127.0.0.1:{sink.port}", "--database", subscriber]
     result = run("digest", "--send", *options)
     assert result.exit_code == 1
-    assert "1 were refused" in result.output
+    assert "1 were rejected" in result.output
 
 
 def test_sending_needs_an_address_and_a_server(subscriber: str) -> None:

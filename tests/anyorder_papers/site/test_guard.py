@@ -134,11 +134,11 @@ def test_a_secret_that_cannot_be_kept_is_explained(
 ) -> None:
     monkeypatch.delenv("ANYORDER_SECRET", raising=False)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DatabaseError, match="cannot keep the site's secret"):
+    with pytest.raises(DatabaseError, match="cannot store the site's secret"):
         load_secret(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "secret").write_text("")
-    with pytest.raises(DatabaseError, match="holds no secret"):
+    with pytest.raises(DatabaseError, match="does not contain a secret"):
         load_secret(tmp_path / "empty")
 
 

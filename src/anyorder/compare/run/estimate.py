@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyorder.compare.plan.entrants import Entrant
-from anyorder.compare.plan.items import Item, Task, items
+from anyorder.compare.plan.items import Item, Task
 from anyorder.compare.plan.limits import Limits, seconds
-from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.run.runner import Training
 from anyorder.oracle.ledger import BudgetExhausted
 from anyorder.problems import Problem
 
 if TYPE_CHECKING:
-    from anyorder.compare.plan.plan import Plan
     from anyorder.compare.plan.settings import Settings
 
 #: Minimum and maximum number of timed steps per method, and about how many seconds.
@@ -86,46 +83,6 @@ def run_seconds(pace: Pace, task: Task) -> float:
     """Return the estimated wall-clock seconds of one run."""
     evaluations = len(task.grid) + (not task.is_trial)  # and one on test data
     return pace.setup_seconds + pace.charged(task.limits) + evaluations * pace.evaluation_seconds
-
-
-def expected(
-    plan: Plan,
-    rates: dict[str, float],
-    states: Mapping[str, str],
-    pool: Pool,
-    check: Callable[[], None],
-) -> dict[Item, float]:
-    """Estimate the seconds of each unfinished run from warm steps of its method in a worker.
-
-    Args:
-        plan: the plan.
-        rates: price of each answer in forward passes.
-        states: state of each run by its key; runs without one are unfinished.
-        pool: where the steps are taken.
-        check: called repeatedly while waiting, and can raise to stop waiting.
-
-    Returns:
-        Seconds by run; 0 for runs of a method whose steps fail.
-    """
-    left = [item for item in items(plan) if states.get(item.key) != "done"]
-    entries = {entry.name: entry for entry in plan.methods}
-
-    def task(item: Item) -> Task:
-        return Task(plan.settings, entries[item.method], item, {}, rates)
-
-    def source(item: Item) -> str:
-        """The twin of a method is as fast as the method."""
-        return entries[item.method].twin_of or item.method
-
-    paces: dict[str, Pace] = {}
-    for name in dict.fromkeys(map(source, left)):
-        with contextlib.suppress(WorkerError):
-            first = task(Item.trial(name, 0, 0))
-            paces[name] = pool.ask("pace", first, check, timeout(plan.settings))
-    return {
-        item: run_seconds(paces[source(item)], task(item)) if source(item) in paces else 0.0
-        for item in left
-    }
 
 
 def timeout(settings: Settings, expected: float = 0.0) -> float:

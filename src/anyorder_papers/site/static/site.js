@@ -1,4 +1,4 @@
-// Everything here is a comfort: the pages can be read, searched and voted on without it.
+// Optional: pages, search and votes also work without this script.
 "use strict";
 
 const live = document.body.dataset.mode === "live";
@@ -24,7 +24,7 @@ document.addEventListener("submit", async (event) => {
     form.querySelector(".count").textContent = String(votes);
     button.setAttribute("aria-pressed", String(voted));
   } catch {
-    form.submit(); // the ordinary way shows what is wrong
+    form.submit(); // a regular request shows the error
     return;
   } finally {
     button.disabled = false;
@@ -62,7 +62,7 @@ function asked() {
   return new URLSearchParams(values.filter(([, value]) => value));
 }
 
-// Without a question the best match is the newest.
+// Without a query, the best match is the newest.
 function nameOrders() {
   const question = filters.elements.namedItem("q").value.trim() !== "";
   const sort = document.getElementById("sort");
@@ -76,8 +76,7 @@ function address(parameters) {
   return filters.action.split("?")[0] + (text ? "?" + text : "");
 }
 
-// A search is a place of its own, so that Back leads to the one before. What is typed in one go is
-// one search.
+// Each search is an entry of the browser history; typing without a pause is one search.
 function visit(url, amend) {
   if (new URL(url, location.href).href === location.href) return;
   if (amend) history.replaceState(null, "", url);
@@ -88,7 +87,7 @@ function fillFrom(parameters) {
   for (const field of filters.elements) {
     if (!field.name) continue;
     field.value = parameters.get(field.name) || "";
-    if (field.selectedIndex === -1) field.value = ""; // no such choice
+    if (field.selectedIndex === -1) field.value = ""; // unknown value
   }
   nameOrders();
 }
@@ -98,14 +97,14 @@ let turn = 0;
 async function refresh(url) {
   const mine = ++turn;
   const answer = await fetch(url);
-  if (mine !== turn) return; // a later question is on its way
+  if (mine !== turn) return; // a later request is pending
   if (!answer.ok) { location.href = url; return; }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (mine !== turn) return;
   document.getElementById("results").replaceWith(page.getElementById("results"));
 }
 
-// The export has no server to ask: it filters by the cards' own data and ranks by index.json, with
+// The export has no server: it filters by the data of the cards and ranks with index.json, which has
 // the weights, stems and thesaurus of the server's search.
 
 const cards = live || !filters ? [] : [...document.querySelectorAll(".card")];
@@ -125,8 +124,8 @@ function stems(query) {
   return found;
 }
 
-// The stem of a word that the catalogue does not have: that of the word that shares most of its
-// beginning, or the word itself.
+// The stem of a word that is not in the catalogue: that of the word with the longest common prefix,
+// or the word itself.
 function nearest(word) {
   let best = word;
   let most = Math.max(4, Math.ceil(0.7 * word.length)) - 1;

@@ -134,7 +134,7 @@ def test_a_method_that_could_not_be_used_is_in_the_results() -> None:
     found = {item.key: Outcome({}, {}, record(seed=item.seed), "m") for item in items(both)}
     sgd, lost = results.build(both, facts(), entrants, found, "anyorder compare p").methods
     assert (sgd.failed, lost.tunings, lost.runs, lost.class_name) == (None, [], [], lost.spec)
-    assert "Did you mean 'Adam'" in lost.failed
+    assert "Did you mean 'Adam'" in str(lost.failed)
 
 
 def test_measured_rates_price_the_budget() -> None:

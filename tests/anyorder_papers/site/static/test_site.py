@@ -106,11 +106,11 @@ def test_a_visit(
     page.get_by_label("E-mail address").fill("reader@example.org")
     page.get_by_label("At most once a day").check()
     page.get_by_role("button", name="Send me a confirmation").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mailbox")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Check your mailbox")
     sink.wait_for(1)
     page.goto(linked(sink, 0, "confirm"))
     page.get_by_role("button", name="Start the digest").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("The digest is on")
+    expect(page.get_by_role("heading", level=1)).to_have_text("You are subscribed")
 
     grown = library([*small_library.papers, load()[70]], [])
     now = int(time.time())
