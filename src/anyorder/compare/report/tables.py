@@ -122,7 +122,7 @@ def leaderboard(results: Results) -> Table:
     verdicts = _against_first(ordered, _all_pairs(results))
     head = ["", "method", *(each.name for each in shown), "against the first"]
     head += ["reached target", f"cost to target ({axis})"] * (target is not None)
-    head += ["seconds", "memory", "not dominated", "remarks"]
+    head += ["seconds", "memory added", "not dominated", "remarks"]
     places = iter(range(1, len(ordered) + 1))
     rows: list[list[Cell]] = []
     for index, method, row in ordered:
@@ -136,7 +136,7 @@ def leaderboard(results: Results) -> Table:
             never = row.target_cost is not None and math.isinf(row.target_cost)
             cells.append(_number(row.target_cost, "never" if never else None))
         cells.append(_number(row.seconds, show(row.seconds)))
-        cells.append(_number(row.peak_bytes or None, show_bytes(row.peak_bytes or None)))
+        cells.append(_number(row.run_bytes, show_bytes(row.run_bytes)))
         cells.append(Cell("yes" if row.pareto else ""))
         cells.append(Cell(row.note))
         rows.append(cells)
@@ -312,14 +312,14 @@ def ledger(results: Results) -> Table:
     ):
         kinds.append("output_grads")
     head = ["method", *(words[kind] for kind in kinds), "forwards"]
-    head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
+    head += ["steps", "seconds", "in the problem", "warm-up", "memory added", "state"]
     rows: list[list[Cell]] = []
     for index, method, row in ordered:
         ends = [run.curve[-1] for run in method.runs if run.curve]
         warmup = max((run.warmup_seconds for run in method.runs), default=0.0)
-        base = max((run.base_bytes for run in method.runs), default=0)
+        peak = max((run.peak_bytes for run in method.runs), default=0)
         share = row.oracle_share
-        before = f"{show_bytes(base)} before" if base else ""
+        whole = f"peak {show_bytes(peak)}" if peak else ""
         rows.append(
             [
                 _name(index, method),
@@ -329,7 +329,7 @@ def ledger(results: Results) -> Table:
                 _number(row.seconds),
                 _number(share, None if share is None else f"{share:.0%}"),
                 _number(warmup or None, show_seconds(warmup or None)),
-                _number(row.peak_bytes or None, show_bytes(row.peak_bytes or None), before),
+                _number(row.run_bytes, show_bytes(row.run_bytes), whole),
                 _number(row.state_bytes, show_bytes(row.state_bytes)),
             ]
         )
