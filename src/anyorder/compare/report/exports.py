@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -120,34 +121,46 @@ def latex(results: Results) -> str:
     The remarks stand below the table. The best values are not set in bold, because they may not be
     separable: the column of verdicts says which are.
     """
-    board = tables.leaderboard(results)
-    kept = [i for i, name in enumerate(board.head) if name != "remarks"]
+    board, single, shared = tables.without_remarks(tables.leaderboard(results))
+    names = [results.methods[index].name for index in board.methods or []]
+    remarks = [f"{name}: {text}." for name, text in zip(names, single, strict=True) if text]
+    remarks += [f"All methods: {text}." for text in shared]
     sides = "".join("l" if name in ("method", "against the first") else "r" for name in board.head)
-    remarks = {row[1].text: row[-1].text for row in board.rows if board.head[-1] == "remarks"}
 
     def line(cells: Iterable[str]) -> str:
-        return " & ".join(map(_tex, cells)) + r" \\"
+        return " & ".join(cells) + r" \\"
 
-    said = [_tex(f"{name}: {text}.") for name, text in remarks.items() if text]
     return "\n".join(
         [
             r"% Needs \usepackage{booktabs}.",
             r"\begin{table}",
             r"\centering",
             r"\footnotesize",
+            r"\setlength{\tabcolsep}{4pt}",
             f"\\caption{{{_tex(f'{title(results)}. ' + ' '.join(headline(results)))}}}",
-            f"\\begin{{tabular}}{{{''.join(sides[i] for i in kept)}}}",
+            f"\\begin{{tabular}}{{{sides}}}",
             r"\toprule",
-            line(board.head[i] for i in kept),
+            line(map(_stacked, board.head)),
             r"\midrule",
-            *(line(_text(row[i]) for i in kept) for row in board.rows),
+            *(line(_tex(_with_interval(cell)) for cell in row) for row in board.rows),
             r"\bottomrule",
             r"\end{tabular}",
-            *([r"\par\smallskip", *said] if said else []),
+            *([r"\par\smallskip", *map(_tex, remarks)] if remarks else []),
             r"\end{table}",
             "",
         ]
     )
+
+
+def _with_interval(cell: tables.Cell) -> str:
+    """A cell without small print other than an interval, which would make a table too wide."""
+    return f"{cell.text} {cell.small}" if cell.small.startswith("[") else cell.text
+
+
+def _stacked(head: str) -> str:
+    """The head of a column on several short lines."""
+    lines = [_tex(each) for each in textwrap.wrap(head, 11)]
+    return r"\shortstack{" + r"\\".join(lines) + "}" if lines[1:] else _tex(head)
 
 
 def _tex(text: str) -> str:

@@ -74,7 +74,7 @@ def write(results: Results, out: Path) -> list[Path]:
 def html(results: Results) -> str:
     """The report as one self-contained page."""
     methods, charts = results.methods, figures(results)
-    board, below, remarks = _board(results)
+    board, remarks, shared = tables.without_remarks(tables.leaderboard(results))
     styles = _part("report.css") + palette()
     script = "".join(_part(name) for name in ("marks.js", "save.js", "chart.js", "page.js"))
     data = {
@@ -97,8 +97,8 @@ def html(results: Results) -> str:
             main_axis=data["axis"],
             tables=tables,
             board=board,
-            below=below,
-            remarks=remarks,
+            below=_below(results, board, remarks),
+            remarks=shared,
             results=results,
             pilot=_pilot(results.pilot),
             settings=[_settings(method) for method in methods],
@@ -168,21 +168,13 @@ def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
     return list(found.values())
 
 
-def _board(results: Results) -> tuple[tables.Table, list[dict[str, Any]], list[str]]:
-    """The leaderboard without its column of remarks, what stands below each row, and for all."""
-    board = tables.leaderboard(results)
-    last = board.head[-1] == "remarks"
-    said = [row[-1].text.split("; ") if last else [] for row in board.rows]
-    shared = [part for part in said[0] if all(part in each for each in said)] if said[1:] else []
+def _below(results: Results, board: tables.Table, remarks: list[str]) -> list[dict[str, Any]]:
+    """What stands below each row of the leaderboard: remarks, warnings and losses of runs."""
     below: list[dict[str, Any]] = []
-    for index, remarks in zip(board.methods or [], said, strict=True):
+    for index, remark in zip(board.methods or [], remarks, strict=True):
         found = incidents(results.methods[index])
-        remark = "; ".join(part for part in remarks if part not in shared)
         below.append({"remark": remark, "incidents": found, "summary": summary(found)})
-    if last:
-        rows = [row[:-1] for row in board.rows]
-        board = tables.Table(board.caption, board.head[:-1], rows, board.methods)
-    return board, below, [each for each in shared if each]
+    return below
 
 
 def _settings(method: MethodRecord) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def _scale(
     values: Sequence[float], spec: dict[str, Any], ends: tuple[float, float], margin: float = 0.05
 ) -> _Scale:
     log = spec["log"]
-    low, high = spec.get("range") or (None, None)
-    inside = [v for v in values if (v > 0 or not log) and (low is None or low <= v <= high)]
+    least, most = spec.get("range") or (-math.inf, math.inf)
+    inside = [v for v in values if (v > 0 or not log) and least <= v <= most]
     low, high = min(inside, default=0.1), max(inside, default=1.0)
     if spec.get("zero") and not log:
         low = min(0.0, low)
@@ -162,11 +162,14 @@ def _plane(chart: Chart, view: dict[str, Any], looks: Sequence[dict[str, int]]) 
                 yield _cross(points[-1][0], max(top, min(bottom, points[-1][1])), colour)
     for each in series:
         look = looks[each["m"]]
-        colour, points = PALETTE[look["colour"]][0], _points(*each["line"], x, y, chart)
+        colour, points = (
+            PALETTE[look["colour"]][0],
+            _points(each["line"][0], each["line"][1], x, y, chart),
+        )
         wide = f' stroke-width="2.3" stroke-dasharray="{_DASHES[look["dash"]]}"'
         yield _stroke(points, colour, wide if curve else ' stroke-opacity=".35"')
         if curve and points:
-            yield _symbol(look["shape"], *points[-1], 4.5, colour)
+            yield _symbol(look["shape"], points[-1][0], points[-1][1], 4.5, colour)
     yield "</g>"
     for each in series:
         look = looks[each["m"]]
@@ -182,7 +185,8 @@ def _plane(chart: Chart, view: dict[str, Any], looks: Sequence[dict[str, int]]) 
         at = y(line["at"])
         if top <= at <= bottom:
             yield f'<path d="M{left:g} {at:.1f}H{right:g}" stroke="{_INK}" stroke-dasharray="1 4"/>'
-            yield _text(right - 4, at - 6, line["label"], "end", _INK)
+            worse = 16 if chart["y"]["goal"] == "max" else -6
+            yield _text(left + 6, at + worse, line["label"], "start", _INK)
 
 
 def _rows(

@@ -143,6 +143,18 @@ def leaderboard(results: Results) -> Table:
     return _used(Table("Leaderboard", head, rows, [index for index, _, _ in ordered]))
 
 
+def without_remarks(board: Table) -> tuple[Table, list[str], list[str]]:
+    """The leaderboard without its last column, remarks on single rows, and those on all rows."""
+    last = board.head[-1] == "remarks"
+    said = [row[-1].text.split("; ") if last and row[-1].text else [] for row in board.rows]
+    shared = [part for part in said[0] if all(part in each for each in said)] if said[1:] else []
+    single = ["; ".join(part for part in each if part not in shared) for each in said]
+    if not last:
+        return board, single, shared
+    rows = [row[:-1] for row in board.rows]
+    return Table(board.caption, board.head[:-1], rows, board.methods), single, shared
+
+
 def _result(method: MethodRecord, row: Row, criterion: Criterion) -> Cell:
     """An average with its interval; where too many runs were lost for one, the median."""
     if row.failed:

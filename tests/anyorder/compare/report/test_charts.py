@@ -11,8 +11,9 @@ import pytest
 import anyorder.compare.report.charts as charts
 from anyorder.compare.report.charts import dot, focus, known, marks, outside, short, wants_log
 
-CSS = (Path(charts.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
-CSS += charts.palette()
+CSS = (Path(charts.__file__).parent / "templates" / "report.css").read_text(
+    encoding="utf-8"
+) + charts.palette()
 
 #: What protanopes, deuteranopes and tritanopes see, on linear RGB (Machado et al., 2009).
 VISIONS = {

@@ -67,7 +67,9 @@ def test_losses_over_many_decades_are_drawn_on_logarithms() -> None:
 
 def _nine_and(bad: list[float | None]) -> Results:
     """Nine methods close to each other, and one run that is far worse."""
-    runs = {f"m{i}": [[2.3, 0.6, 0.3, 0.2 + 0.01 * i]] * 3 for i in range(9)}
+    runs: dict[str, list[list[float | None]]] = {
+        f"m{i}": [[2.3, 0.6, 0.3, 0.2 + 0.01 * i]] * 3 for i in range(9)
+    }
     return example.made_up({**runs, "bad": [[2.3, 0.6, 0.3, 0.25], [2.3, 0.6, 0.3, 0.25], bad]})
 
 

@@ -263,3 +263,14 @@ def test_hostile_results_make_sound_tables(name: str) -> None:
     ):  # fmt: skip
         found = make(results)
         assert found is None or found.rows or found.caption
+
+
+def test_remarks_on_all_rows_are_said_once() -> None:
+    results = example.made_up({"a": [[1.0, 0.5]] * 3, "b": [[1.0, 0.9]] * 3})
+    results.methods[0].runs[0].status = "diverged"
+    board, single, shared = tables.without_remarks(tables.leaderboard(results))
+    assert "remarks" not in board.head
+    assert single == ["", "1 of 3 runs diverged"]
+    assert shared == ["3 seeds: no interval (at least 6 are needed)"]
+    whole = tables.leaderboard(example.made_up(RUNS))
+    assert tables.without_remarks(whole) == (whole, ["", ""], [])

@@ -186,13 +186,13 @@ class Chart {
     return group;
   }
 
-  // Labels of lines are on top of everything else, on the side of the worse values.
+  // Labels of lines are on top of everything else, on the side of the worse values, where runs begin.
   labels() {
-    const { right, top, bottom } = this.box;
+    const { left, top, bottom } = this.box;
     const group = make("g", { class: "axes" });
     for (const line of this.spec.lines || []) {
       const at = this.y(line.at) + (this.spec.y.goal === "max" ? 16 : -7);
-      if (at >= top && at <= bottom) group.append(make("text", { class: "on", x: right - 4, y: at, "text-anchor": "end" }, line.label));
+      if (at >= top && at <= bottom) group.append(make("text", { class: "on", x: left + 6, y: at }, line.label));
     }
     return group;
   }

@@ -42,7 +42,7 @@ function picture(chart) {
     svg.append(place);
     x += wide;
   }
-  const tall = chart.rows ? height + 40 : y + 14;
+  const tall = Math.ceil(chart.rows ? height + 40 : y + 14);
   ground.setAttribute("height", tall);
   for (const [name, value] of Object.entries({ xmlns: SVG, viewBox: `0 0 ${width} ${tall}`, width, height: tall })) svg.setAttribute(name, value);
   return { text: new XMLSerializer().serializeToString(svg), width, tall };
