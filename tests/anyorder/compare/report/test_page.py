@@ -589,7 +589,7 @@ def test_print_shows_all_tables_on_the_page(visit: Callable[..., Any], measured:
         box = tables_found.nth(i).bounding_box()
         assert box is not None
         assert box["height"] > 20
-        assert box["x"] + box["width"] <= 718 + 1, (
+        assert box["x"] + box["width"] <= 703 + 1, (
             tables_found.nth(i).locator("caption").inner_text()
         )
     assert page.locator("#theme").is_hidden()
