@@ -43,9 +43,7 @@ class JudgedCancer(Cancer):
     name = "judged-cancer"
     target = 0.03
 
-    def __init__(
-        self, *, temperature: float = 0.01, slips: float = 0.05, l2: float = 1e-3
-    ) -> None:
+    def __init__(self, *, temperature: float = 0.01, slips: float = 0.05, l2: float = 1e-3) -> None:
         """Check and store the options."""
         super().__init__(l2=l2)
         require_number("temperature", temperature, at_least=0.0, owner=self.name)

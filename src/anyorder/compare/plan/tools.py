@@ -91,6 +91,8 @@ def find(spec: str) -> Tool | None:
 
 _SQUARE = "it keeps a square matrix"
 #: Methods of ``scipy.optimize.minimize``: what they use, and their maximum number of parameters.
+#: Not among them: dogleg and trust-exact (need the whole Hessian), SLSQP (its callback gets trial
+#: points) and COBYQA (holds a lock of the process as long as it runs).
 _SCIPY: dict[str, tuple[Use, int | None]] = {
     "Nelder-Mead": ("value", 1000),
     "Powell": ("value", 1000),
@@ -100,7 +102,6 @@ _SCIPY: dict[str, tuple[Use, int | None]] = {
     "L-BFGS-B": ("grad", None),
     "TNC": ("grad", None),
     "COBYLA": ("value", 500),
-    "COBYQA": ("value", 200),
     "trust-constr": ("hessian", 5000),
     "trust-ncg": ("hessian", None),
     "trust-krylov": ("hessian", None),

@@ -431,7 +431,7 @@ def _cma(
     given = {**tool.defaults, **options}
     sigma = given.pop("sigma0")
     # Its own generator: by default pycma seeds the global one of NumPy.
-    randn = np.random.RandomState(seed).randn  # noqa: NPY002
+    randn = np.random.RandomState(seed).randn
     # -10: no output, and no file in the working folder is read.
     own = {"seed": math.nan, "randn": randn, "verbose": -10, "verb_log": 0}
     strategy = tool.documented(start, sigma, {**own, **given})
