@@ -211,6 +211,14 @@ def test_other_libraries_take_part_and_repeat(tiny: Callable[..., Any], tmp_path
     assert all(run.final.loss < run.curve[0].val_loss / 100 for run in lbfgs.runs)
 
 
+def test_a_converged_run_says_so(tiny: Callable[..., Any]) -> None:
+    found = tiny("quadratic", "scipy:L-BFGS-B", tune=1, seeds=1, budget="400grads")
+    (run,) = found.methods[0].runs
+    assert (run.status, run.stop_reason) == ("done", "converged")
+    assert run.curve[-1].calls.grads < 400
+    assert run.final.loss < 1e-6
+
+
 def test_a_method_that_is_too_large_does_not_stop_the_others(tiny: Callable[..., Any]) -> None:
     found = tiny("digits", "sgd", "scipy:BFGS", "scipy:CG", tune=1, seeds=1, budget="6grads")
     reasons = [each.failed for each in found.methods]

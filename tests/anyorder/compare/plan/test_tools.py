@@ -1,4 +1,4 @@
-"""Optimizers of other libraries, found by name, with their options checked by the library itself."""
+"""Optimizers of other libraries, found by name, with options checked by the library."""
 
 from __future__ import annotations
 
