@@ -195,10 +195,10 @@ def test_a_failing_method_does_not_stop_the_others(
 
 
 def test_other_libraries_take_part_and_repeat(tiny: Callable[..., Any], tmp_path: Path) -> None:
-    methods = ("sgd", "scipy:L-BFGS-B", "optuna:RandomSampler", "scipy:Nelder-Mead")
-    first = tiny("quadratic", *methods)
+    methods = ("scipy:L-BFGS-B", "optuna:RandomSampler")
+    first = tiny("quadratic", *methods, seeds=1)
     (tmp_path / "out").rename(tmp_path / "first")
-    again = tiny("quadratic", *methods)
+    again = tiny("quadratic", *methods, seeds=1)
     for one, other in zip(first.methods, again.methods, strict=True):
         assert one.failed is None
         numbers = [
@@ -206,7 +206,7 @@ def test_other_libraries_take_part_and_repeat(tiny: Callable[..., Any], tmp_path
             for runs in (one.runs, other.runs)
         ]
         assert numbers[0] == numbers[1]
-    lbfgs = first.methods[1]
+    lbfgs = first.methods[0]
     assert all(run.curve[-1].calls.grads <= 20 for run in lbfgs.runs)
     assert all(run.final.loss < run.curve[0].val_loss / 100 for run in lbfgs.runs)
 
