@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -100,8 +101,23 @@ def compare(
     _prepare_folder(out)
     threads = settings.threads or max(1, cores() // settings.jobs)
     log = str((out / "output.log").resolve())
-    storage = Storage(request.storage or embedded_url(out))
-    with interrupts() as interrupted, Pool(settings.jobs, threads, log) as pool, closing(storage):
+    with contextlib.ExitStack() as stack:
+        interrupted = stack.enter_context(interrupts())
+        pool = stack.enter_context(Pool(settings.jobs, threads, log))
+
+        def pause(seconds: float) -> None:
+            if interrupted.wait(seconds):
+                raise Interrupted(f"interrupted while waiting for the database; {_again(request)}")
+
+        storage = stack.enter_context(
+            closing(
+                Storage(
+                    request.storage or embedded_url(out),
+                    say=lambda line: progress.say([line]),
+                    pause=pause,
+                )
+            )
+        )
 
         def check() -> None:
             if interrupted.is_set():
@@ -309,8 +325,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threa
         ) from None
     finally:
         scheduler.progress.end()
-    while storage.unmirrored(1):
-        mirror.update()
+    mirror.finish()
 
 
 def _report(found: Results, out: Path) -> None:
