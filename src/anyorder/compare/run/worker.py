@@ -81,7 +81,7 @@ def _help(pipe: Any, threads: int, log: str, rank: int, size: int, port: int) ->
                 traceback.print_exc()
                 break
             if not succeeded(result):
-                print(f"rank {rank}: {result.error}", result.traceback or "", file=sys.stderr)  # noqa: T201
+                sys.stderr.write(f"rank {rank}: {result.error} {result.traceback or ''}\n")
                 break
             pipe.send(None)
     sys.stderr.flush()
