@@ -1,9 +1,9 @@
 """What is searched when a method is tuned, and the configurations that are tried.
 
 One rule for methods of this library and for any other class. A dimension with a logarithmic scale
-spans :data:`DECADES` decades that contain the default, so that no method searches a wider range than
-another. The same class, or a class with the same options and defaults, gets the same space and the
-same trials.
+spans :data:`DECADES` decades that contain the default, so that no method searches a wider range
+than another. The same class, or a class with the same options and defaults, gets the same space and
+the same trials.
 """
 
 from __future__ import annotations
