@@ -70,7 +70,7 @@ def test_a_comparison_in_which_a_method_fails(call: Callable[..., Any], tmp_path
         "torch.optim:Muon: failed: ValueError at ",
         "Muon only supports 2D parameters",
         "[2/2] report 0  sgd: loss ",
-        "final loss",
+        "accuracy",
         "10 grads",
         "report.html",
     ):
