@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from anyorder import AdamW, EXAdam, Optimizer
 from anyorder.problems import load
 from anyorder_studies.contest import (
-    FIRST_TUNING_SEED,
     WORST,
     all_digits,
     choose,
     descend,
     digits_training_loss,
+    tuning_seeds,
 )
 from anyorder_studies.study import (
     Claim,
@@ -89,6 +89,7 @@ class EXAdamAgainstAdam(Study):
             source="abstract of arXiv:2412.20302v2: 38.46 % faster convergence (CIFAR-10; equal "
             "step sizes in the authors' notebook)",
             text="EXAdam needs 38 % fewer steps than Adam.",
+            central=True,
         ),
         Claim(
             quantity="steps_ratio_equal",
@@ -135,6 +136,11 @@ class EXAdamAgainstAdam(Study):
             text="EXAdam generalises better than Adam.",
         ),
     )
+    headline: ClassVar[str] = (
+        "faster convergence than Adam by 38.46 %, and 1.96, 2.17 and 1.17 points more training, "
+        "validation and test accuracy (abstract of arXiv:2412.20302v2, its only figures; "
+        "CIFAR-10)"
+    )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "epochs": 2, "grid": GRID[3:8:2]},
         "small": {"seeds": 30, "tuning_seeds": 3, "epochs": 15, "grid": GRID},
@@ -167,7 +173,7 @@ class EXAdamAgainstAdam(Study):
         grid = tuple(unit["grid"])
         lr = choose(grid, lambda lr, seed: _trained(name, epochs, lr, seed)["loss"], seeds)
         equal = _trained(name, epochs, THEIRS, unit["seed"])
-        chosen = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
+        chosen = tuning_seeds(seeds)
         sweep = [sum(_trained(name, epochs, lr, s)["loss"] for s in chosen) / seeds for lr in grid]
         best = _trained(name, epochs, lr, unit["seed"])
         return {**best, "curve_equal": equal["curve"], "lr": lr, "sweep": sweep}

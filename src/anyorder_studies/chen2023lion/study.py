@@ -92,7 +92,13 @@ class LionAgainstAdamW(Study):
             source="README of the authors' code (google/automl, lion): with ViT-B/16 on ImageNet "
             "and batches of 32K, 77.9 % accuracy against 75.4 %",
             text="With large batches and few steps Lion ends lower than AdamW.",
+            central=True,
         ),
+    )
+    headline: ClassVar[str] = (
+        "up to 2 points more accuracy than the usual optimizers with vision transformers on "
+        "ImageNet (abstract of arXiv:2302.06675, first result); that the gain grows with the "
+        "batch comes last"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "epochs": 2, "grid": 2},

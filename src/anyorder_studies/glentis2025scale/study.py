@@ -89,6 +89,7 @@ class ScaleAgainstAdam(Study):
             "favourable of four sizes (22.57 against 23.13 with 130 million)",
             text="SCALE matches Adam: its loss ends below Adam's, or above by no more than in the "
             "paper's least favourable case.",
+            central=True,
         ),
         Claim(
             quantity="memory_ratio",
@@ -120,6 +121,10 @@ class ScaleAgainstAdam(Study):
             source="abstract of arXiv:2506.16659: the second of its two techniques (no figure)",
             text="Momentum in the output layer makes it better still.",
         ),
+    )
+    headline: ClassVar[str] = (
+        "matches or exceeds Adam with 35-45 % of the total memory (abstract of arXiv:2506.16659, "
+        "first result)"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "steps": 10, "grid": 2},

@@ -86,6 +86,7 @@ class MeZOFineTuning(Study):
             source=f"{README}: within 1 % of fine-tuning on 7 of 11 tasks (OPT-13B)",
             text="With 100 times as many steps MeZO comes within a point of fine-tuning by "
             "backpropagation.",
+            central=True,
         ),
         Claim(
             quantity="steps_ratio",
@@ -100,6 +101,11 @@ class MeZOFineTuning(Study):
             text="MeZO needs about a hundred times as many steps, far fewer than a step per weight "
             "and gradient step.",
         ),
+    )
+    headline: ClassVar[str] = (
+        "fine-tuning comparable to backpropagation with up to 12 times less memory (abstract of "
+        "arXiv:2305.17333, second of its results; the first one, against in-context learning, "
+        "needs a language model)"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {

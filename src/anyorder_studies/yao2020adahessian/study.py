@@ -75,6 +75,7 @@ class AdaHessianAgainstAdamW(Study):
             source=f"{ABSTRACT}: better than Adam and AdamW on all its tasks, e.g. perplexities "
             "lower by 2.7 and 1.0 (no ratio of training losses)",
             text="AdaHessian ends lower than AdamW after equally many epochs.",
+            central=True,
         ),
         Claim(
             quantity="averaging_ratio",
@@ -120,6 +121,12 @@ class AdaHessianAgainstAdamW(Study):
             "Hessian-vector product is the diagonal itself",
             text="On a diagonal quadratic one step is Newton's.",
         ),
+    )
+    headline: ClassVar[str] = (
+        "accuracies above those of other adaptive optimizers, e.g. 1.80 and 1.45 points over Adam "
+        "for ResNets on CIFAR-10 (abstract of arXiv:2006.00719, first result). The central claim "
+        "is about the training loss, where digits leave something to gain; accuracy is measured "
+        "too"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "epochs": 2, "grid": 2},
