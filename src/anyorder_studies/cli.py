@@ -272,7 +272,11 @@ def _print_verification(
     badge = f" ({change})" if change else ""
     line = f"[bold]{key}[/bold]: {_coloured(before)}{badge}, now {_coloured(after)}: {word}"
     console.print(line, soft_wrap=True)
-    table = Table("claim", "stored", "status", "now", "status", box=None)
+    if found.again.seeds == found.stored.seeds == ():
+        console.print("(a study without seeds: every run is the same)", style="dim")
+    table = Table(box=None)
+    for heading in ("claim", "stored", "status", "now", "status"):
+        table.add_column(heading, overflow="fold")
     if repeat:
         table.add_column("value")
     for check in found.checks:

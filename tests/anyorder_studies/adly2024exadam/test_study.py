@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder_studies.adly2024exadam.study import (
     CONTESTANTS,
     EVERY,
@@ -15,7 +16,7 @@ from anyorder_studies.adly2024exadam.study import (
     growth,
     steps_to,
 )
-from anyorder_studies.contest import FIRST_TUNING_SEED, WORST
+from anyorder_studies.contest import WORST
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 
@@ -33,7 +34,7 @@ def test_every_seed_meets_all_contestants_with_equal_budgets() -> None:
     units = plan(EXAdamAgainstAdam(seeds=3), "small")
     assert len(units) == 3 * len(CONTESTANTS)
     assert all(unit["grid"] == GRID and unit["tuning_seeds"] == 3 for unit in units)
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in units) < TUNING_SEED
     assert THEIRS in GRID
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder_studies.chen2023lion.study import CONTESTS, GRIDS, LionAgainstAdamW
-from anyorder_studies.contest import FIRST_TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 
@@ -26,7 +26,7 @@ def test_every_seed_meets_both_methods_at_every_batch_with_equal_budgets() -> No
     assert len(units) == 3 * 2 * len(CONTESTS)
     assert {len(unit["grid"]) for unit in units} == {6}
     assert {unit["tuning_seeds"] for unit in units} == {2}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in units) < TUNING_SEED
     steps = {u["contest"]: u["epochs"] * (1_197 // u["batch"]) for u in units}
     assert steps["512_longer"] == steps["64"] == 9 * steps["512"]
     assert len(GRIDS["lion"]) == len(GRIDS["adamw"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder_studies.glentis2025scale.study import GRIDS, METHODS, WORST, ScaleAgainstAdam, share
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
@@ -28,7 +28,7 @@ def test_every_seed_meets_all_methods_with_equal_budgets() -> None:
     assert {len(unit["grid"]) for unit in units} == {4}
     assert {unit["tuning_seeds"] for unit in units} == {2}
     assert {unit["steps"] for unit in units} == {400}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in units) < TUNING_SEED
     for grid in GRIDS.values():
         assert all(b == pytest.approx(2 * a) for a, b in itertools.pairwise(grid))
 

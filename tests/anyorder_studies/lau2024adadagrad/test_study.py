@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.lau2024adadagrad.study import (
     GRID,
@@ -23,7 +23,7 @@ def test_every_contestant_has_the_same_grid_and_as_many_seeds() -> None:
     assert len(units) == 3 * len(NAMES)
     assert {tuple(unit["grid"]) for unit in units} == {tuple(GRID)}
     assert {unit["tuning_seeds"] for unit in units} == {1}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in units) < TUNING_SEED
 
 
 @pytest.mark.parametrize("name", ["largest", "eta_1"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 from anyorder_studies.yao2020adahessian.study import (
@@ -22,7 +22,7 @@ def test_all_contestants_meet_in_every_seed_with_equal_budgets() -> None:
     units = plan(AdaHessianAgainstAdamW(seeds=3), "small")
     assert [unit["seed"] for unit in units] == [0, 1, 2]
     assert {len(grid) for unit in units for grid in unit["grids"].values()} == {6}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in units) < TUNING_SEED
 
 
 def test_one_step_on_a_diagonal_quadratic_is_newtons() -> None:
