@@ -59,7 +59,7 @@ def list_(as_json: JsonOption = False) -> None:
             row["key"],
             "-" if row["paper"] is None else f"\\[{row['paper']}]",
             row["title"],
-            _coloured(row["verdict"]) + (f" ({row['change']})" if row["change"] else ""),
+            _coloured(row["verdict"]) + (f"\n({row['change']})" if row["change"] else ""),
             row["scale"] or "-",
             "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
@@ -178,6 +178,8 @@ def verify(
                 else:
                     found = judge_again(study, stored)
             except StudyError as error:
+                if store and stored is not None:  # the page lists the claims that wait for a run
+                    harness.write_result(study(), stored, studies.folders[key])
                 console.print(f"{key}: [yellow]{escape(str(error))}[/yellow]")
                 outcome[key] = {"holds": False, "reason": str(error)}
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from anyorder import Optimizer
 from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED, report_seed
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.problems import Problem, load
-from anyorder_studies.measurement import StudyError
+from anyorder_studies.measurement import Measurement, StudyError, mean_interval, ratio_interval
 
 T = TypeVar("T")
 
@@ -75,17 +76,39 @@ def tuned_seeds(settings: Mapping[str, Any]) -> list[int]:
     return [report_seed("", tuning, number) for tuning in tunings for number in seeds]
 
 
-def per_tuning(values: Sequence[float], seeds: Sequence[int]) -> list[float]:
-    """The mean of each tuning: runs of one tuning share its choice, so they are one repetition.
+@dataclass(frozen=True)
+class Repetitions:
+    """Intervals over the independent repetitions of reported runs.
+
+    Runs of one tuning share its choice. With several tunings, the mean of each is one repetition;
+    with one, each run is, and a statement is about the tuned configuration only.
 
     Args:
-        values: One number per reported run.
-        seeds: The seed of each run.
+        seeds: The seed of each reported run.
     """
-    found: dict[int, list[float]] = {}
-    for value, seed in zip(values, seeds, strict=True):
-        found.setdefault(tuning_of(seed), []).append(value)
-    return [sum(group) / len(group) for group in found.values()]
+
+    seeds: Sequence[int]
+
+    def values(self, of_runs: Sequence[float]) -> list[float]:
+        """One value per repetition, from one per run."""
+        found: dict[int, list[float]] = {}
+        for value, seed in zip(of_runs, self.seeds, strict=True):
+            found.setdefault(tuning_of(seed), []).append(value)
+        groups = list(found.values())
+        return groups[0] if len(groups) == 1 else [sum(each) / len(each) for each in groups]
+
+    def mean(self, of_runs: Sequence[float]) -> Measurement:
+        """Mean with its interval."""
+        return mean_interval(self.values(of_runs))
+
+    def ratio(self, tops: Sequence[float], bottoms: Sequence[float]) -> Measurement:
+        """Geometric mean of ratios, paired by run, with its interval."""
+        logs = [
+            math.log(ratio_interval([top], [bottom]).value)
+            for top, bottom in zip(tops, bottoms, strict=True)
+        ]
+        values = [math.exp(each) for each in self.values(logs)]
+        return ratio_interval(values, [1.0] * len(values))
 
 
 def _or_worst(score: float) -> float:

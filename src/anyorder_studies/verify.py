@@ -141,7 +141,9 @@ def run_again(
     scale = scale or stored.scale
     seeds = None
     if scale == stored.scale and "seeds" in study.scales[scale]:
-        seeds = len(stored.seeds) // study.scales[scale].get("tunings", 1)
+        # A result of another number of tunings has other numbers of seeds: take the study's own.
+        count, left = divmod(len(stored.seeds), study.scales[scale].get("tunings", 1))
+        seeds = count if count and not left else None
     subject = (_fresh(study, stored.seeds) if fresh else study)(seeds=seeds)
     with _threads(int(stored.environment["threads"])):
         results, seconds = run_units(subject, scale, folder, fresh=True, progress=progress)

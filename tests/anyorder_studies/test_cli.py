@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,20 @@ def test_verify_judges_again(invoke: Invoke, toy_package: str) -> None:
     assert json.loads((folder / "result.json").read_text())["verdict"] == "partly"
     assert "**partly**" in (folder / "README.md").read_text()
     assert invoke("verify", "doe2020toy").exit_code == 0
+
+
+def test_claims_that_wait_for_a_run_fail_and_are_listed_on_the_page(
+    invoke: Invoke, toy_package: str
+) -> None:
+    invoke("run", "doe2020toy", "--store")
+    studies = discovery.discover(toy_package)
+    study, page = studies.get("doe2020toy"), studies.folders["doe2020toy"] / "README.md"
+    study.claims = (*study.claims, replace(study.claims[0], quantity="speed", central=False))
+    waiting = invoke("verify", "doe2020toy", "--store")
+    assert waiting.exit_code == 1
+    assert "does not contain 'speed'" in waiting.output.replace("\n", " ")
+    assert "Claims that this result does not contain yet:" in page.read_text()
+    assert "(changed after results)" in invoke("list").output
 
 
 def test_verify_measures_with_fresh_seeds(

@@ -11,11 +11,11 @@ from anyorder.compare.plan.seeds import trial_seed
 from anyorder.problems import load
 from anyorder_studies.contest import (
     WORST,
+    Repetitions,
     all_digits,
     choose,
     descend,
     digits_training_loss,
-    per_tuning,
     tuned_seeds,
     tuning_of,
     tuning_seeds,
@@ -44,7 +44,16 @@ def test_seeds_are_those_of_comparisons() -> None:
     assert tuned_seeds({"seeds": 2}) == [0, 1]
     assert tuning_seeds(2) == [trial_seed("", 0), trial_seed("", 0) + 1]
     assert all(tuning_of(seed) == 4 for seed in tuning_seeds(3, 4))
-    assert per_tuning([1.0, 3.0, 5.0, 7.0], [0, 1, 10_000, 10_001]) == [2.0, 6.0]
+
+
+def test_tunings_are_the_repetitions_if_there_are_several() -> None:
+    two = Repetitions([0, 1, 10_000, 10_001])
+    assert two.values([1.0, 3.0, 5.0, 7.0]) == [2.0, 6.0]
+    assert two.mean([1.0, 3.0, 5.0, 7.0]).n == 2
+    assert two.ratio([2.0, 8.0, 1.0, 4.0], [1.0] * 4).value == pytest.approx(8**0.5)
+    one = Repetitions([10_000, 10_001, 10_002])
+    assert one.ratio([2.0, 4.0, 8.0], [1.0] * 3).value == pytest.approx(4.0)
+    assert one.ratio([2.0, 4.0, 8.0], [1.0] * 3).n == 3
 
 
 def test_only_the_best_with_the_first_seed_are_tried_with_the_others() -> None:

@@ -66,7 +66,8 @@ def test_clouds_are_eight_blobs():
 
 def test_a_unit_is_deterministic():
     study = RectifiedDiffusionStudy()
-    unit = {"seed": 1, "steps": 20, "pairs": 50, "points": 64}
+    unit = {"seed": 1, "steps": 20, "pairs": 50, "points": 64, "lrs": [1e-30, 1e-3]}
     one, two = study.run(unit), study.run(unit)
     assert one == two
+    assert set(one["rates"]) == {"rectified", "flow"}
     assert set(one["errors"]) == {"original", "rectified", "flow", "phased"}
