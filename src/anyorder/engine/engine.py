@@ -6,14 +6,23 @@ them. This module chooses between eager and compiled, and splits large tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from anyorder.engine.kernels import Kernel, kernel_for
-from anyorder.engine.program import NOISE, Arithmetic, Program, program_for
+from anyorder.engine.program import (
+    NOISE,
+    Arithmetic,
+    Program,
+    Scalars,
+    eager_run,
+    program_for,
+    tensors_of,
+)
 from anyorder.errors import AnyOrderError
 
 Mode = Literal["auto", "eager", "compiled"]
@@ -45,22 +54,20 @@ class Engine:
         self.mode: Mode = mode
         self.work: dict[str, int] = {}
 
-    def run(
-        self, rule: Arithmetic | Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-    ) -> None:
+    def run(self, rule: Arithmetic | Program, tensors: Sequence[Tensor], scalars: Scalars) -> None:
         """Apply a rule in place.
 
         Args:
             rule: the rule, or a program that contains it.
             tensors: contiguous tensors on one device, outputs first: 1-D and of equal length, or of
                 equal first dimension if the program has blocks.
-            scalars: 0-dim CPU tensors by name, float64 (int64 for the noise).
+            scalars: numbers by name, as Python numbers or 0-dim tensors.
         """
         program = rule if isinstance(rule, Program) else program_for(rule)
         self.run_each(program, [tensors], scalars)
 
     def run_each(
-        self, program: Program, sets: Iterable[Sequence[Tensor]], scalars: Mapping[str, Tensor]
+        self, program: Program, sets: Iterable[Sequence[Tensor]], scalars: Scalars
     ) -> None:
         """Apply a program to several sets of tensors, each as in :meth:`run`.
 
@@ -70,20 +77,17 @@ class Engine:
         """
         sets = [tensors for tensors in sets if tensors[0].numel()]
         kernels = self._kernels(program, sets)
-        if len(sets) == 1 and kernels[0] is None and sets[0][0].numel() <= SLICE:
-            program(sets[0], scalars)  # fast path for small problems
-            return
         ready: list[tuple[Kernel, list[Tensor]]] = []
         for tensors, kernel in zip(sets, kernels, strict=True):
             if kernel is None:
-                for piece, given in _slices(program, tensors, scalars):
-                    program(piece, given)
+                _run_eagerly(program, tensors, scalars)
             else:
                 # Kernels with blocks read each block twice, the others stream.
                 cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
                 for piece, given in cut:
-                    ready.append((kernel, [*piece, *[given[name] for name in program.scalars]]))
-            scalars = _after(program, tensors, scalars)
+                    ready.append((kernel, [*piece, *tensors_of(program, given)]))
+            if program.random:
+                scalars = _after(tensors, scalars)
         for kernel, arguments in ready:
             kernel(arguments)
         if ready:
@@ -94,12 +98,11 @@ class Engine:
         self, program: Program, sets: Sequence[Sequence[Tensor]]
     ) -> Sequence[Kernel | None]:
         """Return the kernel for each set, ``None`` to run eagerly; count the elements."""
-        eager = self.mode == "eager"
+        work = 0
         if self.mode == "auto":
-            work = self.work.get(program.name, 0) + sum(tensors[0].numel() for tensors in sets)
+            work = self.work.get(program.name, 0) + sum([tensors[0].numel() for tensors in sets])
             self.work[program.name] = work
-            eager = work < AUTO_ELEMENTS
-        if eager:
+        if self.mode == "eager" or (self.mode == "auto" and work < AUTO_ELEMENTS):
             return [None] * len(sets)
         threads = torch.get_num_threads()
         return [
@@ -108,9 +111,18 @@ class Engine:
         ]
 
 
+def _run_eagerly(program: Program, tensors: Sequence[Tensor], scalars: Scalars) -> None:
+    run = eager_run(program, tuple([t.dtype for t in tensors]), threading.get_ident())
+    if tensors[0].numel() <= SLICE:
+        run(tensors, scalars)
+        return
+    for piece, given in _slices(program, tensors, scalars):
+        run(piece, given)
+
+
 def _slices(
-    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-) -> Iterable[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    program: Program, tensors: Sequence[Tensor], scalars: Scalars
+) -> Iterable[tuple[Sequence[Tensor], Scalars]]:
     """Split the tensors so that temporaries stay in cache; yield each piece with its scalars."""
     rows, width = tensors[0].shape[0], program.block or 1
     step = SLICE // width
@@ -120,19 +132,16 @@ def _slices(
 
 
 def _cut(
-    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor], step: int
-) -> Iterator[tuple[Sequence[Tensor], Mapping[str, Tensor]]]:
+    program: Program, tensors: Sequence[Tensor], scalars: Scalars, step: int
+) -> Iterator[tuple[Sequence[Tensor], Scalars]]:
     """Split into pieces of ``step`` rows."""
     for start in range(0, tensors[0].shape[0], step):
         piece = [t[start : start + step] for t in tensors]
         yield piece, scalars
-        scalars = _after(program, piece, scalars)
+        if program.random:
+            scalars = _after(piece, scalars)
 
 
-def _after(
-    program: Program, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]
-) -> Mapping[str, Tensor]:
+def _after(tensors: Sequence[Tensor], scalars: Scalars) -> Scalars:
     """The scalars for the set after ``tensors``: random bits are numbered by element."""
-    if not program.random:
-        return scalars
     return {**scalars, NOISE[2]: scalars[NOISE[2]] + tensors[0].numel()}

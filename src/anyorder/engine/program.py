@@ -7,11 +7,12 @@ A *rule* is the update formula of a method: a short function that works in place
         velocity.mul_(momentum).add_(grad)
         param.sub_(lr * velocity)
 
-Tensors are positional, outputs first; scalars are keyword-only and are passed as 0-dim float64
-tensors, so a schedule changes their values without recompiling. A rule uses only operations that
-IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons, integer and bit operations), never
-``add(alpha=)`` or ``lerp``, which some kernels fuse. Eager and compiled runs are therefore bitwise
-equal, and a run may switch from one to the other.
+Tensors are positional, outputs first; scalars are keyword-only and are passed as 0-dim tensors, so
+a schedule changes their values without recompiling. They are float64, or float32 where an eager
+rule only combines them with float32 tensors, which would round them anyway (:func:`precision_for`).
+A rule uses only operations that IEEE 754 rounds exactly (``+ - * / sqrt``, sign, comparisons,
+integer and bit operations), never ``add(alpha=)`` or ``lerp``, which some kernels fuse. Eager and
+compiled runs are therefore bitwise equal, and a run may switch from one to the other.
 
 A :class:`Program` contains a rule. It first reads tensors stored in another precision, then applies
 weight decay and the rule, and then writes the tensors back. Tensors in half precision are widened
@@ -22,18 +23,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from anyorder.engine.formats import PLAIN, Format, Parts, noise_for
 from anyorder.engine.tensors import HALF
 
 Arithmetic = Callable[..., None]
 Decay = Literal["", "decoupled", "coupled"]
+#: The scalars of a program by name.
+Scalars = Mapping[str, float | Tensor]
 
 #: Scalars of a program with stochastic rounding: two keys and the index of the first element.
 NOISE = ("noise_low", "noise_high", "noise_start")
@@ -90,24 +97,31 @@ class Program:
 
     def __call__(self, tensors: Sequence[Tensor], scalars: Mapping[str, Tensor]) -> None:
         """Read, apply decay and the rule, and write, in place."""
-        if self.plain and HALF.isdisjoint([t.dtype for t in tensors]):
-            self._run(list(tensors), scalars)  # the rule works on the stored tensors directly
+        own = {name: scalars[name] for name in self.names}
+        if self.direct([t.dtype for t in tensors]):
+            self.update(list(tensors), scalars, own)
             return
         stored, values = self._read(tensors)
-        self._run(values, scalars)
+        self.update(values, scalars, own)
         noise = self._noise(values[0], scalars)
         for index in range(self.written(len(values))):
             form = self.formats[index] if index < len(self.formats) else PLAIN
             form.write_(stored[index], values[index], noise.get(index))
 
-    def _run(self, values: list[Tensor], scalars: Mapping[str, Tensor]) -> None:
-        """Apply decay and the rule in place."""
+    def direct(self, dtypes: Iterable[torch.dtype]) -> bool:
+        """Whether the rule works on stored tensors of these dtypes themselves."""
+        return self.plain and HALF.isdisjoint(dtypes)
+
+    def update(
+        self, values: list[Tensor], scalars: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    ) -> None:
+        """Apply decay and the rule in place; ``own`` are the scalars of the rule."""
         if self.decay == "decoupled":
             values[0].mul_(scalars["shrink"])
         elif self.decay == "coupled":
             grad = values[self.gradient]
             values[self.gradient] = grad + values[0] * scalars["penalty"]
-        self.rule(*values, **{name: scalars[name] for name in self.names})
+        self.rule(*values, **own)
 
     def written(self, count: int) -> int:
         """Return how many of the ``count`` leading tensors of its rule are outputs."""
@@ -151,6 +165,103 @@ def program_for(
 ) -> Program:
     """Return the program for these arguments, always the same object."""
     return Program(rule, formats, decay, gradient)
+
+
+class Numbers:
+    """The scalars of a program as 0-dim CPU tensors, created once and written before each run.
+
+    Args:
+        program: the program.
+        dtype: float32 or float64; scalars of the noise are int64.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype) -> None:
+        self._noise = [name for name in program.scalars if name in NOISE]
+        self._names = [name for name in program.scalars if name not in NOISE]
+        self._floats = array("f" if dtype is torch.float32 else "d", [0.0] * len(self._names))
+        self._whole = array("q", [0] * len(self._noise))
+        cells = [*_cells(self._floats), *_cells(self._whole)]
+        self.tensors = dict(zip([*self._names, *self._noise], cells, strict=True))
+
+    def write(self, scalars: Scalars) -> None:
+        """Give the tensors these values."""
+        floats = self._floats
+        for place, name in enumerate(self._names):
+            floats[place] = scalars[name]  # type: ignore[assignment]  # also 0-dim tensors
+        for place, name in enumerate(self._noise):
+            self._whole[place] = int(scalars[name])
+
+
+@torch.inference_mode(False)  # they outlive the inference mode of a first step
+def _cells(values: array[Any]) -> Sequence[Tensor]:
+    """0-dim tensors that share the memory of ``values``."""
+    return torch.from_numpy(np.frombuffer(values, values.typecode)).unbind() if values else ()
+
+
+class EagerRun:
+    """Runs a program eagerly on tensors of some dtypes; all that depends on these is prepared."""
+
+    def __init__(self, program: Program, dtypes: tuple[torch.dtype, ...]) -> None:
+        self._program, self._direct = program, program.direct(dtypes)
+        self._numbers = Numbers(program, precision_for(program.rule, dtypes))
+        self._own = {name: self._numbers.tensors[name] for name in program.names}
+
+    def __call__(self, tensors: Sequence[Tensor], scalars: Scalars) -> None:
+        """Run on tensors of these dtypes."""
+        self._numbers.write(scalars)
+        if self._direct:
+            self._program.update(list(tensors), self._numbers.tensors, self._own)
+        else:
+            self._program(tensors, self._numbers.tensors)
+
+
+@functools.lru_cache(maxsize=1024)
+def eager_run(program: Program, dtypes: tuple[torch.dtype, ...], thread: int) -> EagerRun:
+    """Return the run for these arguments; threads share no scalars."""
+    return EagerRun(program, dtypes)
+
+
+def tensors_of(program: Program, scalars: Scalars) -> list[Tensor]:
+    """The scalars as new tensors in the order of the program, float64, as kernels take them."""
+    numbers = Numbers(program, torch.float64)
+    numbers.write(scalars)
+    return list(numbers.tensors.values())
+
+
+@functools.cache
+def precision_for(rule: Arithmetic, dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
+    """The dtype of scalars in an eager run of ``rule`` on tensors of these dtypes.
+
+    PyTorch rounds a float64 scalar that meets a float32 tensor, at the price of another operation
+    each time. It is rounded once for all where nothing else is done with it.
+    """
+    if not HALF.union((torch.float32,)).issuperset(dtypes):
+        return torch.float64
+    with torch.inference_mode(False), torch.no_grad():
+        tensors = [torch.ones(2, dtype=torch.float32, device="cpu") for _ in dtypes]
+        scalars = dict.fromkeys(
+            scalar_names(rule), torch.ones((), dtype=torch.float64, device="cpu")
+        )
+        with _Meetings() as seen:
+            rule(*tensors, **scalars)
+    return torch.float32 if seen.vectors_only else torch.float64
+
+
+class _Meetings(TorchDispatchMode):
+    """Sees whether each operation on a scalar also takes a float32 tensor that is none."""
+
+    vectors_only = True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        if not all(t.ndim for t in given) and not any(
+            t.ndim and t.dtype is torch.float32 for t in given
+        ):
+            self.vectors_only = False
+        return func(*args, **kwargs)
 
 
 def _more(formats: Sequence[Format]) -> int:

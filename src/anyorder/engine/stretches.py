@@ -8,7 +8,7 @@ which costs less than one call per parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from anyorder.engine.engine import Engine
 from anyorder.engine.formats import SMALLEST_8BIT, Format, Parts
 from anyorder.engine.packing import Pack
-from anyorder.engine.program import Arithmetic, Decay, Program, program_for
-from anyorder.model.sharding import as_sharded, local
+from anyorder.engine.program import Arithmetic, Decay, Program, Scalars, program_for
+from anyorder.model.sharding import as_sharded, local, locals_of
 
 #: Parameters with fewer elements are packed (per device type).
 SMALL = {"cpu": 8_192, "cuda": 262_144}
@@ -156,18 +156,15 @@ class Stretch:
         program: Program,
         buffers: tuple[str, ...],
         inputs: Sequence[Sequence[Tensor]],
-        scalars: Mapping[str, Tensor],
+        scalars: Scalars,
     ) -> None:
         """Run ``program`` on parameters, named buffers and inputs (one entry per parameter)."""
-        here = [local(p) for p in self.params]
-        rest = [[local(t) for t in given] for given in inputs]
+        rest = [locals_of(given) for given in inputs]
         if not self.packed and not program.block:
-            columns = zip(
-                here, self._rows(buffers), *[map(_flat, given) for given in rest], strict=True
-            )
-            rows = [[param.view(-1), *stored, *more] for param, stored, *more in columns]
-            engine.run_each(program, rows, scalars)
+            columns = zip(self._rows(buffers), *[map(_flat, given) for given in rest], strict=True)
+            engine.run_each(program, [[*row, *more] for row, *more in columns], scalars)
             return
+        here = locals_of(self.params)
         pack = self._pack(engine) if self.packed else None
         flats = [
             pack.gather(given, number) if pack else _flat(given[0])
@@ -187,13 +184,18 @@ class Stretch:
         return self._kept.pack
 
     def _rows(self, buffers: tuple[str, ...]) -> list[tuple[Tensor, ...]]:
-        """The named buffers of each parameter, flat and sharing memory."""
+        """Each parameter with the named buffers, flat and sharing memory."""
         found = self._kept.rows.get(buffers)
         if found is None:
             stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
-            found = list(zip(*stored, strict=True)) if stored else [()] * len(self.params)
-            self._kept.rows[buffers] = found
+            here = map(_flat, locals_of(self.params))
+            found = self._kept.rows[buffers] = list(zip(here, *stored, strict=True))
         return found
+
+    def moved(self) -> None:
+        """Take note that parameters moved in memory."""
+        for each in (self, *self._kept.alone):
+            each._kept.rows.clear()
 
 
 def _run_blocks(
@@ -201,7 +203,7 @@ def _run_blocks(
     program: Program,
     stored: Sequence[Parts],
     flat: list[Tensor],
-    scalars: Mapping[str, Tensor],
+    scalars: Scalars,
 ) -> None:
     """Run on rows of blocks; pad an incomplete last row for the call."""
     block = program.block
@@ -223,7 +225,8 @@ def _run_blocks(
 
 def _flat(tensor: Tensor) -> Tensor:
     """Flatten ``tensor``, sharing its memory if a program can run on it."""
-    flat = tensor.reshape(-1)
+    flat = tensor.detach() if tensor.requires_grad else tensor
+    flat = flat if flat.dim() == 1 else flat.reshape(-1)
     return flat.resolve_neg() if flat.is_neg() else flat
 
 

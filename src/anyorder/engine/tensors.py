@@ -20,7 +20,7 @@ def sqrt(x: Tensor) -> Tensor:
     PyTorch's eager CPU kernels use a vector library that is sometimes off by one unit in the last
     place; NumPy and compiled rules use the CPU's instruction.
     """
-    if x.dtype is torch.float32 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.dtype is torch.float32 and x.is_cpu and not torch.compiler.is_compiling():
         return torch.from_numpy(np.sqrt(x.numpy()))
     return x.sqrt()
 
@@ -40,8 +40,8 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     # NaN and infinities propagate through a sum, which is the fastest pass over memory. Only a sum
     # that overflows needs a second check.
     sums = [t.sum(dtype=torch.float32) if t.dtype in HALF else t.sum() for t in tensors]
-    if len(sums) < 8 and sums[0].device.type == "cpu":
-        finite = all(math.isfinite(number.item()) for number in sums)
+    if len(sums) < 8 and sums[0].is_cpu:
+        finite = all(map(math.isfinite, map(Tensor.item, sums)))
     else:
         finite = bool(torch.stack(sums).isfinite().all())
     return finite or all(bool(t.isfinite().all()) for t in tensors)

@@ -6,7 +6,7 @@ all elements uses these functions; on ordinary tensors they change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,11 @@ def is_sharded(tensor: Tensor) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """Return the local shard of ``tensor``, sharing its memory; an ordinary tensor unchanged."""
     return tensor._local_tensor if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return :func:`local` of each tensor."""
+    return [t._local_tensor if type(t).__name__ == "DTensor" else t for t in tensors]  # type: ignore[attr-defined]
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.engine.formats import PLAIN, STOCHASTIC, noise_for
-from anyorder.engine.program import NOISE, Decay, Program, scalar_names
+from anyorder.engine.program import NOISE, Decay, Program
 from anyorder.engine.stretches import Stretch
 from anyorder.model.sharding import as_sharded, local, summed
+from anyorder.optimizer.entry import STEP
 from anyorder.points.directions import Seeded
 from anyorder.rules import Rule
 from anyorder.rules.rule import Scalars
@@ -32,20 +32,22 @@ class Owner(Protocol):
         ...
 
 
-@functools.lru_cache(maxsize=256)  # most numbers stay the same from step to step
-def _number(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64, device="cpu")
-
-
 class Application:
-    """Application of a rule to a group."""
+    """Application of a rule to a group.
+
+    Args:
+        owner: the optimizer.
+        rule: the rule.
+        group: the settings.
+        scalars: computes the scalars, if the rule does not.
+    """
 
     def __init__(
         self, owner: Owner, rule: Rule, group: dict[str, Any], scalars: Scalars | None = None
     ) -> None:
         self.owner, self.rule, self.group = owner, rule, group
         self.scalars = scalars or rule.scalars
-        self._made: dict[int, dict[str, Tensor]] = {}  # numbers by step
+        self._made: dict[int, Mapping[str, float]] = {}  # numbers by step
         surrounded = rule.ends_step and rule.gradient
         self._cautious = bool(surrounded and group.get("cautious"))
         self._rounds = bool(group.get("stochastic_rounding"))
@@ -53,14 +55,36 @@ class Application:
         if surrounded and group.get("weight_decay") and not rule.own_decay:
             self.decay = "decoupled" if group["decoupled_weight_decay"] else "coupled"
 
-    def run(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
+    def run(self, stretch: Stretch, given: Mapping[int, Sequence[Any]]) -> None:
+        """Apply the rule to those parameters of a stretch that have inputs.
+
+        Args:
+            stretch: the parameters and their buffers.
+            given: the inputs by the identity of their parameter.
+        """
+        entries = stretch.entries
+        moving = [given.get(id(p)) for p in stretch.params]
+        step = int(entries[0][STEP])
+        if None in moving or (len(entries) > 1 and any(entry[STEP] != step for entry in entries)):
+            if len(moving) > 1:  # some have no input, or another step count
+                for alone in stretch.alone():
+                    self.run(alone, given)
+            return
+        self._update(stretch, list(zip(*moving, strict=True)), step + 1)  # type: ignore[arg-type]
+        if self.rule.ends_step:
+            for entry in entries:
+                entry[STEP] = step + 1
+
+    def _update(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
         """Apply the rule to a stretch of parameters at step ``step``."""
         rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
-        program = self._program(stretch, self.decay, rounded)
+        rule = self.rule
+        weights = STOCHASTIC if rounded else PLAIN
+        program = stretch.program(rule.function, rule.buffers, weights, self.decay)
         if len(stretch.params) > 1 and not stretch.packed and self._cautious:
             # Copies of one parameter at a time are enough.
             for alone, *given in zip(stretch.alone(), *inputs, strict=True):
-                self.run(alone, [[t] for t in given], step)
+                self._update(alone, [[t] for t in given], step)
             return
         scalars = self._numbers(step)
         if program.random:
@@ -68,18 +92,14 @@ class Application:
         if self._cautious:
             self._run_cautiously(stretch, program, inputs, scalars)
         else:
-            stretch.apply(self.owner.engine, program, self.rule.buffers, inputs, scalars)
-
-    def _program(self, stretch: Stretch, decay: Decay, rounded: bool = False) -> Program:
-        weights = STOCHASTIC if rounded else PLAIN
-        return stretch.program(self.rule.function, self.rule.buffers, weights, decay)
+            stretch.apply(self.owner.engine, program, rule.buffers, inputs, scalars)
 
     def _run_cautiously(
         self,
         stretch: Stretch,
         program: Program,
         inputs: Sequence[Sequence[Tensor]],
-        scalars: dict[str, Tensor],
+        scalars: Mapping[str, float],
     ) -> None:
         """Keep only updates against the gradient and scale them up to compensate.
 
@@ -92,8 +112,11 @@ class Application:
             as_sharded(start.clone(), p) for start, p in zip(starts, stretch.params, strict=True)
         ]
         shadow = replace(stretch, params=moved)
-        bare = self._program(shadow, "coupled" if self.decay == "coupled" else "")
-        shadow.apply(self.owner.engine, bare, self.rule.buffers, inputs, scalars)
+        rule, decay = self.rule, self.decay
+        inside = shadow.program(
+            rule.function, rule.buffers, PLAIN, "" if decay == "decoupled" else decay
+        )
+        shadow.apply(self.owner.engine, inside, rule.buffers, inputs, scalars)
         triples = zip(stretch.params, starts, moved, strict=True)
         for index, (param, start, end) in enumerate(triples):
             grad = local(grads[id(param)])
@@ -105,26 +128,25 @@ class Application:
             result = (start * scalars["shrink"] if self.decay == "decoupled" else start) + move
             noise = None
             if program.formats[0].random:
-                keys = self._noise(f"{stretch.names[0]}/{index}").values()
+                words = self._noise(f"{stretch.names[0]}/{index}").values()
+                keys = [torch.tensor(word, device="cpu") for word in words]
                 noise = noise_for(result.numel(), *keys, result.device).view(result.shape)
             program.formats[0].write_((local(param),), result, noise)
 
-    def _numbers(self, step: int) -> dict[str, Tensor]:
-        """The scalars of the rule and of weight decay as the 0-dim tensors the engine takes."""
+    def _numbers(self, step: int) -> Mapping[str, float]:
+        """The scalars of the rule and of weight decay."""
         if step in self._made:
             return self._made[step]
         group = self.group
         values = self.scalars(group, step)
-        numbers = {name: values[name] for name in scalar_names(self.rule.function)}
         if self.decay == "decoupled":
-            numbers["shrink"] = 1.0 - float(group["lr"]) * group["weight_decay"]
+            values = {**values, "shrink": 1.0 - float(group["lr"]) * group["weight_decay"]}
         elif self.decay == "coupled":
-            numbers["penalty"] = float(group["weight_decay"])
-        made = {name: _number(value) for name, value in numbers.items()}
-        return self._made.setdefault(step, made)
+            values = {**values, "penalty": float(group["weight_decay"])}
+        self._made[step] = values
+        return values
 
-    def _noise(self, name: str) -> dict[str, Tensor]:
+    def _noise(self, name: str) -> dict[str, int]:
         """Return the keys of the random bits for rounding a stretch in this step."""
         low, high = Seeded(self.owner.seed, self.owner.steps, -1).keys(name)
-        words = [torch.tensor(word, dtype=torch.int64, device="cpu") for word in (low, high, 0)]
-        return dict(zip(NOISE, words, strict=True))
+        return dict(zip(NOISE, (low, high, 0), strict=True))

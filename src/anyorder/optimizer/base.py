@@ -19,16 +19,20 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from abc import ABC
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks,  # pyright: ignore[reportPrivateUsage]
+    _global_optimizer_pre_hooks,  # pyright: ignore[reportPrivateUsage]
+)
 
 from anyorder.engine import Engine, Mode
 from anyorder.engine.formats import Format, State, format_for
-from anyorder.engine.stretches import Stretch
 from anyorder.hyper import Hyper, HyperError
 from anyorder.model.embedding import exempt
 from anyorder.model.params import ParamsTypeError, named_groups
@@ -60,7 +64,7 @@ from anyorder.optimizer.options import (
 from anyorder.optimizer.state import StateLayout
 from anyorder.oracle.backward_done import BackwardDone
 from anyorder.oracle.closure_oracle import ClosureOracle, Learned
-from anyorder.oracle.closures import Closure, ClosureError, Ranker
+from anyorder.oracle.closures import Closure, ClosureError, Ranker, needs_closure
 from anyorder.oracle.communicator import Communicator
 from anyorder.oracle.gradients import POLICIES, Nonfinite, SkipStep, clipped
 from anyorder.oracle.kinds import refuse_unused
@@ -227,7 +231,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             # Libraries for checkpoints would otherwise take a step to create the state.
             self._layout.current(self)
             for index, group in enumerate(self.param_groups):
-                self._layout.stretches(self, index, [p for p in group["params"] if p.requires_grad])
+                self._layout.stretches(
+                    self, index, {id(p) for p in group["params"] if p.requires_grad}
+                )
 
     # For users -----------------------------------------------------------------------------
 
@@ -278,8 +284,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         try:
             with _writable():
                 self._begin()
-                self._named = None
-                self._named = self.named_params()
+                self._named = self._trainable()
                 self._oracle = oracle = self._oracle_for(closure)
                 loss = self.update(oracle)
                 self._finish()
@@ -333,6 +338,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         if self._named is not None:
             return self._named
         self._see_lists()
+        return self._trainable()
+
+    def _trainable(self) -> dict[str, Tensor]:
         whole = self._answer.whole
         return {
             name: param
@@ -533,17 +541,18 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             lr: the step size of a group's parameters, where it is not the group's ``lr``.
         """
         given = {
-            id(param): values
-            for param, *values in zip(self.named_params().values(), *inputs, strict=True)
-            if values[0] is not None
+            id(param): row
+            for param, row in zip(
+                self.named_params().values(), zip(*inputs, strict=True), strict=True
+            )
+            if row[0] is not None
         }
         for index, group in enumerate(self.param_groups):
             settings = group if lr is None else {**group, "lr": lr(group)}
             use = Application(self, rule, settings, scalars)
-            wanted = [p for p in group["params"] if id(p) in given]
-            for each in self._layout.stretches(self, index, wanted):
+            for each in self._layout.stretches(self, index, given):
                 if label is None or label == each.label:
-                    _apply(use, each.stretch, given)
+                    use.run(each.stretch, given)
 
     def direction(self, index: int = 0, law: Law = "normal") -> Seeded:
         """Return random direction ``index`` of the current step; skipped steps have their own."""
@@ -558,7 +567,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         found: dict[int, Tensor] = {}
         named = self.named_params()
         for index, group in enumerate(self.param_groups):
-            wanted = [p for p in group["params"] if p.requires_grad]
+            wanted = {id(p) for p in group["params"] if p.requires_grad}
             for each in self._layout.stretches(self, index, wanted):
                 if name in each.stretch.buffers:
                     values = each.stretch.values(name)
@@ -569,7 +578,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """Return the entry of ``state`` for every trainable parameter, by name."""
         self._look()
         for index, group in enumerate(self.param_groups):
-            self._layout.stretches(self, index, [p for p in group["params"] if p.requires_grad])
+            self._layout.stretches(self, index, {id(p) for p in group["params"] if p.requires_grad})
         return {name: self.state[param] for name, param in self.named_params().items()}
 
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
@@ -588,6 +597,28 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
             after(name, param)
 
     # Inside --------------------------------------------------------------------------------
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """Call the hooks of a step and record it for profilers, as torch.optim, if there are any.
+
+        The record of torch.optim takes as long as ten operations on small tensors.
+        """
+        wrapped = torch.optim.Optimizer.profile_hook_step(func)
+
+        @functools.wraps(func)
+        def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            if (
+                self._optimizer_step_pre_hooks
+                or self._optimizer_step_post_hooks
+                or _global_optimizer_pre_hooks
+                or _global_optimizer_post_hooks
+                or torch.autograd._profiler_enabled()  # pyright: ignore
+            ):
+                return wrapped(self, *args, **kwargs)
+            return func(self, *args, **kwargs)
+
+        return step
 
     def grads_by_param(self) -> dict[int, Tensor]:
         """Return the gradients of the current step by the identity of their parameters."""
@@ -655,11 +686,10 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         """Return the oracle of a step."""
         if closure is None and not self.closures:
             if self.needs != GRADIENT_ONLY:
-                raise NeedsError(
-                    f"{type(self).__name__} needs {', '.join(sorted(self.needs))}, so it needs a "
-                    "closure; write optimizer.step(lambda: criterion(model(x), y))"
-                )
-            return BackwardDone(self.named_params(), owner=self, **self._policies())
+                raise NeedsError(needs_closure(type(self).__name__, self.needs))
+            oracle = BackwardDone(self.named_params(), **self._policies())
+            oracle.owner = self
+            return oracle
         asked: Any = closure  # None raises an error for methods with several closures
         return self.oracle(asked, advance=True)
 
@@ -671,27 +701,12 @@ _CONSTRUCTOR = (
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _writable() -> Generator[None]:
+def _writable() -> contextlib.AbstractContextManager[Any]:
     """Disable gradients; inside inference mode, create ordinary tensors nevertheless."""
-    if torch.is_inference_mode_enabled():
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    else:
-        with torch.no_grad():
-            yield
+    return _outside_inference_mode() if torch.is_inference_mode_enabled() else torch.no_grad()
 
 
-def _apply(use: Application, stretch: Stretch, given: Mapping[int, Sequence[Any]]) -> None:
-    """Apply a rule to those parameters of a stretch that have inputs."""
-    moving = [given.get(id(p)) for p in stretch.params]
-    step = int(stretch.entries[0][STEP])
-    if None in moving or any(entry[STEP] != step for entry in stretch.entries[1:]):
-        if len(moving) > 1:  # some have no input, or another step count
-            for alone in stretch.alone():
-                _apply(use, alone, given)
-        return
-    use.run(stretch, list(zip(*moving, strict=True)), step + 1)  # type: ignore[arg-type]
-    if use.rule.ends_step:
-        for entry in stretch.entries:
-            entry[STEP] = step + 1
+@contextlib.contextmanager
+def _outside_inference_mode() -> Generator[None]:
+    with torch.inference_mode(False), torch.no_grad():
+        yield

@@ -149,10 +149,10 @@ class Checked:
             UnknownOptionError: an option of the whole optimizer, or one that there is not.
         """
         groups: list[dict[str, Any]] = optimizer.param_groups
+        if len(self._known) >= len(groups) and all(map(_unchanged, self._known, groups)):
+            return False
         known = [*self._known, *[{}] * len(groups)]
         changes = [_changed(k, group) for k, group in zip(known, groups, strict=False)]
-        if not any(changes):
-            return False
         hypers: Mapping[str, Hyper] = optimizer.hypers
         for changed in changes:
             check_group_keys(changed, hypers, reserved, type(optimizer).__name__, spelling=False)
@@ -183,10 +183,12 @@ def check_together(optimizer: Any, names: Iterable[str]) -> None:
         optimizer.check_group(group)
 
 
+def _unchanged(known: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    return len(known) == len(group) and all(map(operator.is_, known.values(), group.values()))
+
+
 def _changed(known: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
     """What is another object in a group than it was."""
-    if len(known) == len(group) and all(map(operator.is_, known.values(), group.values())):
-        return {}
     return {k: v for k, v in group.items() if k not in known or known[k] is not v}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anyorder.engine.formats import Blockwise, Format, State
 from anyorder.engine.stretches import SCALE, Stretch, stretches
-from anyorder.model.sharding import local
+from anyorder.model.sharding import local, locals_of
 from anyorder.optimizer.entry import STEP, Declares, StateError, block_of, check_entry
 
 
@@ -55,17 +55,19 @@ class Owner(Declares, Protocol):
 
 @dataclass(slots=True)
 class _Arranged:
-    """A stretch, what its parameters were like when it was made, and its views."""
+    """A stretch, what its parameters were like when it was made, and its views by name."""
 
     stretch: Stretch
     label: str
     facts: list[Any]
-    views: dict[str, list[Tensor]]
+    names: list[str]
+    views: list[Tensor] = field(init=False)
     here: list[Tensor] = field(init=False)
     places: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.here = [local(view) for views in self.views.values() for view in views]
+        self.views = [entry[name] for name in self.names for entry in self.stretch.entries]
+        self.here = list(map(local, self.views))
         self.places = list(map(Tensor.data_ptr, self.here))
 
 
@@ -77,11 +79,7 @@ class _Group:
     names: list[str] = field(default_factory=list[str])
     labels: list[str] = field(default_factory=list[str])
     arranged: list[_Arranged] = field(default_factory=list[_Arranged])
-
-
-def same(first: Iterable[Any], second: Iterable[Any]) -> bool:
-    """Whether two iterables of equal length hold the same objects."""
-    return all(map(operator.is_, first, second))
+    bare: set[int] = field(default_factory=set[int])  # identities of parameters without state
 
 
 class StateLayout:
@@ -92,13 +90,15 @@ class StateLayout:
 
     def current(self, owner: Owner) -> None:
         """Rearrange what users have changed since the last check."""
-        while len(self._groups) < len(owner.param_groups):
-            self._groups.append(_Group())
-        del self._groups[len(owner.param_groups) :]
+        groups = owner.param_groups
+        if len(self._groups) != len(groups):
+            self._groups = [*self._groups, *(_Group() for _ in groups)][: len(groups)]
         checked = False
-        for known, group in zip(self._groups, owner.param_groups, strict=True):
+        for known, group in zip(self._groups, groups, strict=True):
             params = group["params"]
-            moved = len(params) != len(known.params) or not same(params, known.params)
+            moved = len(params) != len(known.params) or not all(
+                map(operator.is_, params, known.params)
+            )
             if moved or "param_names" not in group:
                 group["param_names"] = self._names(owner, known, group)
             labels = owner.labels(group)
@@ -122,12 +122,22 @@ class StateLayout:
         fresh = (f"param.{i}" for i in itertools.count() if f"param.{i}" not in taken)
         return [had.get(id(p)) or next(fresh) for p in params]
 
-    def stretches(self, owner: Owner, index: int, params: Iterable[Tensor]) -> list[_Arranged]:
-        """Return the stretches of group ``index``; creates state for new ``params``."""
-        known, group = self._groups[index], owner.param_groups[index]
-        wanted = {id(p) for p in params if p not in owner.state}
-        if wanted:
-            known.arranged += self._made(owner, group, known.labels, wanted)
+    def stretches(self, owner: Owner, index: int, wanted: Collection[int]) -> list[_Arranged]:
+        """Return the stretches of group ``index``.
+
+        Args:
+            owner: the optimizer.
+            index: the position of the group.
+            wanted: identities of parameters; those without state get it.
+        """
+        known = self._groups[index]
+        if known.bare:
+            params = [p for p in known.params if id(p) in known.bare and p not in owner.state]
+            fresh = {id(p) for p in params}.intersection(wanted)
+            if fresh:
+                group = owner.param_groups[index]
+                known.arranged += self._made(owner, group, known.labels, fresh)
+                known.bare -= fresh
         return known.arranged
 
     def forget(self) -> None:
@@ -155,6 +165,7 @@ class StateLayout:
             owner.state.pop(param, None)
         known.params, known.names, known.labels = list(group["params"]), list(names), labels
         known.arranged = self._made(owner, group, labels, set(kept), kept)
+        known.bare = {id(p) for p in known.params if id(p) not in kept}
 
     def _made(
         self,
@@ -221,13 +232,12 @@ def _enter(
         stretch.entries.append(fresh)
         owner.state[param] = fresh
     names = [key for parts in stretch.views()[:1] for key in parts]
-    views = {name: [entry[name] for entry in stretch.entries] for name in names}
-    return _Arranged(stretch, label, _facts(stretch.params), views)
+    return _Arranged(stretch, label, _facts(stretch.params), names)
 
 
 def _facts(params: Sequence[Tensor]) -> list[Any]:
     """Return what a stretch assumes about its parameters; cheap enough for every step."""
-    here = [local(p) for p in params]
+    here = locals_of(params)
     return [
         list(map(Tensor.data_ptr, here)),
         list(map(Tensor.size, here)),
@@ -239,11 +249,11 @@ def _facts(params: Sequence[Tensor]) -> list[Any]:
 def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     stretch = arranged.stretch
     entries = stretch.entries
-    if not same(map(owner.state.get, stretch.params), entries):
+    if not all(map(operator.is_, map(owner.state.get, stretch.params), entries)):
         return False
-    for name, views in arranged.views.items():
-        if not same([entry.get(name) for entry in entries], views):
-            return False
+    found = [entry.get(name) for name in arranged.names for entry in entries]
+    if not all(map(operator.is_, found, arranged.views)):
+        return False
     if list(map(Tensor.data_ptr, arranged.here)) != arranged.places:
         return False  # value.data = other moves a tensor that stays the same object
     facts = _facts(stretch.params)
@@ -252,6 +262,7 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     if facts[1:] != arranged.facts[1:] or not stretch.fits():
         return False
     arranged.facts = facts  # the same layout at another address
+    stretch.moved()
     return True
 
 

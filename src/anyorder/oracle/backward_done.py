@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 from torch import Tensor
 
 from anyorder.oracle.gradients import refuse_sparse, unknown_loss
-from anyorder.oracle.oracle import Oracle, Policies
+from anyorder.oracle.oracle import Oracle
 
 
 class BackwardDone(Oracle):
@@ -20,18 +19,16 @@ class BackwardDone(Oracle):
 
     Args:
         params: see :class:`~anyorder.oracle.oracle.Oracle`.
-        owner: the optimizer, which tells a scaler whether the gradients are unscaled already.
         policies: see :class:`~anyorder.oracle.oracle.Oracle`.
+
+    Attributes:
+        owner: the optimizer, which tells a scaler whether the gradients are unscaled already.
     """
+
+    owner: Any = None
 
     knows = "only the gradients that backward() has put into .grad"
     instead = "Give step a closure: optimizer.step(lambda: criterion(model(x), y))"
-
-    def __init__(
-        self, params: Mapping[str, Tensor], *, owner: Any = None, **policies: Unpack[Policies]
-    ) -> None:
-        super().__init__(params, **policies)
-        self._owner = owner
 
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:
         """Return the gradients in ``.grad``; the loss is unknown (NaN)."""
@@ -40,5 +37,5 @@ class BackwardDone(Oracle):
         if self.budget is not None:
             self.budget.check(self.calls, {"grads": 1})
         self.calls.grads += 1
-        self._settled(None, grads, owner=self._owner)
+        self._settled(None, grads, owner=self.owner)
         return unknown_loss(), self._taken(self._turned(grads))

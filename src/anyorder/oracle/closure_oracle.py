@@ -223,11 +223,11 @@ class ClosureOracle(Oracle):
             self._user.grads_put_aside() as before,
             self._evaluation(),
         ):
-            loss = self._checked(self._closure())
+            found = self._closure()
             if self._user.grads_changed(before):
                 raise calls_backward()
             operator = Hessian(
-                loss * self._sign,
+                self._checked(found) * self._sign,
                 self.params,
                 self._product,
                 self._settle,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
-from anyorder.oracle.kinds import ANSWERS
+from anyorder.oracle.kinds import ANSWERS, COMPOSITE
 from anyorder.points.directions import Shift
 
 Closure = Callable[[], Tensor]
@@ -19,6 +20,8 @@ Closure = Callable[[], Tensor]
 Ranker = Callable[[Sequence[Shift]], Sequence[int]]
 
 _HOW = "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
+#: Where the loop belongs to another library.
+_LIGHTNING = "In Lightning set self.automatic_optimization = False and write in training_step: "
 
 
 class ClosureError(AnyOrderError, TypeError):
@@ -76,7 +79,13 @@ def batches_of(closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
             f"expected a closure, a function that returns the loss, got {closure!r}; write "
             "optimizer.step(lambda: criterion(model(x), y))"
         )
-    return closure if several else [closure]
+    return closure if several else [_unwrapped(closure)]
+
+
+def _unwrapped(closure: Any) -> Closure:
+    """The ``Composite`` around which Lightning put its hooks: a method calls the two parts."""
+    inside = closure.args[-1:] if isinstance(closure, functools.partial) else ()
+    return inside[0] if inside and isinstance(inside[0], Composite) else closure
 
 
 def one_gradient(closure: Closure) -> dict[str, int]:
@@ -88,7 +97,10 @@ def one_gradient(closure: Closure) -> dict[str, int]:
 def as_composite(closure: Closure, what: str) -> Composite:
     """Return ``closure`` if it is a ``Composite``, else raise; ``what`` is the reason."""
     if not isinstance(closure, Composite):
-        raise ClosureError(f"{what} one Composite, outputs and loss apart; write {_HOW}")
+        raise ClosureError(
+            f"{what} one Composite, outputs and loss apart; write {_HOW}. {_LIGHTNING}"
+            "self.optimizers().step(Composite(...))"
+        )
     return closure
 
 
@@ -99,7 +111,20 @@ def calls_backward() -> ClosureError:
         "must not call backward(). Change\n"
         "    def closure(): optimizer.zero_grad(); loss = ...; loss.backward(); return loss\n"
         "to\n"
-        "    def closure(): return ...  # the loss, nothing else"
+        "    def closure(): return ...  # the loss, nothing else\n"
+        f"{_LIGHTNING}self.optimizers().step(closure). Methods of values and rankings also take "
+        "its own closures, in a module with `def backward(self, loss): pass`. In skorch override "
+        "train_step_single without loss.backward()"
+    )
+
+
+def needs_closure(name: str, needs: Collection[str]) -> str:
+    """Return the error for a step without the closure that a method needs."""
+    how = _HOW if set(needs) & COMPOSITE else "lambda: criterion(model(x), y)"
+    return (
+        f"{name} needs {', '.join(sorted(needs))}, so it needs a closure; write "
+        f"optimizer.step({how}). In transformers.Trainer write class MyTrainer(ClosureMixin, "
+        "Trainer), from anyorder.integrations.transformers"
     )
 
 

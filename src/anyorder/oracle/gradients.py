@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from anyorder.engine.tensors import all_finite
 from anyorder.errors import AnyOrderError
-from anyorder.model.sharding import as_sharded, is_sharded, local, summed
+from anyorder.model.sharding import as_sharded, local, locals_of, summed
 
 #: What to do about a NaN or infinite loss or gradient.
 Nonfinite = Literal["raise", "skip", "ignore"]
@@ -36,7 +38,7 @@ class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by
 
 def unknown_loss() -> Tensor:
     """What stands for a loss that nobody has seen: NaN, whatever the default dtype and device."""
-    return torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
+    return torch.from_numpy(np.array(np.nan, np.float32))  # the fastest way to a tensor
 
 
 def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) -> None:
@@ -50,7 +52,7 @@ def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) 
 
 
 def require_finite(
-    policy: Nonfinite, loss: Tensor | None, grads: Sequence[Tensor | None], names: Sequence[str]
+    policy: Nonfinite, loss: Tensor | None, grads: Sequence[Tensor | None], names: Iterable[str]
 ) -> None:
     """Check that the loss (if known) and all gradients are finite.
 
@@ -90,15 +92,15 @@ def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
 
     All processes that share sharded gradients get the same result.
     """
-    sound = sound and all_finite([local(g) for g in grads])
-    if not any(map(is_sharded, grads)):
+    here = locals_of(grads)
+    sound = sound and all_finite(here)
+    if all(map(operator.is_, here, grads)):  # none is sharded
         return sound
-    device = local(grads[0]).device
-    faults = torch.tensor(float(not sound), dtype=torch.float32, device=device)
+    faults = torch.tensor(float(not sound), dtype=torch.float32, device=here[0].device)
     return not bool(summed(faults, grads))
 
 
-def _words_for(names: Sequence[str], grads: Sequence[Tensor | None]) -> str:
+def _words_for(names: Iterable[str], grads: Sequence[Tensor | None]) -> str:
     """Describe which gradients are not finite."""
     pairs = zip(names, grads, strict=False)
     bad = [name for name, g in pairs if g is not None and not all_finite([local(g)])]
@@ -107,8 +109,10 @@ def _words_for(names: Sequence[str], grads: Sequence[Tensor | None]) -> str:
 
 def clipped(grads: list[Tensor | None], limit: float | None) -> list[Tensor | None]:
     """Rescale ``grads`` if their total Euclidean norm exceeds ``limit``."""
+    if limit is None:
+        return grads
     found = [g for g in grads if g is not None]
-    if limit is None or not found:
+    if not found:
         return grads
     parts = [local(g) for g in found]
     wide = [t.to(torch.promote_types(t.dtype, torch.float32)) for t in parts]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +27,7 @@ from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, OutputGrad
 from anyorder.oracle.gradients import Nonfinite, clipped, refuse_sparse, require_finite
 from anyorder.oracle.kinds import ANSWERS
 from anyorder.oracle.ledger import Budget, Calls
-from anyorder.oracle.scaling import Scaling
+from anyorder.oracle.scaling import UNSCALED, Scaling
 from anyorder.points.directions import Dense, Shift
 
 if TYPE_CHECKING:
@@ -93,8 +94,9 @@ class Oracle(ABC):
         self._sign = -1.0 if policies.get("maximize") else 1.0
         self._nonfinite: Nonfinite = policies.get("nonfinite", "raise")
         self._clip, self._module = policies.get("clip"), policies.get("module")
-        self._scaling = Scaling(policies.get("scaler"))
-        self._communicator = communicator_for(policies.get("group"))
+        scaler, group = policies.get("scaler"), policies.get("group")
+        self._scaling = UNSCALED if scaler is None else Scaling(scaler)
+        self._communicator = None if group is None else communicator_for(group)
         self._count, self._evaluated = 1, 0
         self._seen: list[Tensor | None] = [None] * len(self.params)
 
@@ -269,14 +271,17 @@ class Oracle(ABC):
                 loss = loss.detach().clone()
                 tensors.append(loss)
             self._average(tensors)
-        if scaled:
+        if scaled and self._scaling is not UNSCALED:
             self._scaling.unscale_(own, loss, owner)
-        self._finite(loss, grads)
+        if self._nonfinite != "ignore":
+            self._finite(loss, grads)
         return loss
 
     def _finite(self, loss: Tensor | None, grads: Sequence[Tensor | None] = ()) -> None:
         """Raise or skip the step if something is not finite, depending on the policy."""
-        require_finite(self._nonfinite, loss, grads, [*self.params, "the model's outputs"])
+        require_finite(
+            self._nonfinite, loss, grads, itertools.chain(self.params, ("the model's outputs",))
+        )
 
     def _turned(self, grads: list[Tensor | None]) -> list[Tensor | None]:
         """Return gradients of the negative loss if it is maximised."""
@@ -284,7 +289,7 @@ class Oracle(ABC):
 
     def _taken(self, grads: list[Tensor | None]) -> list[Tensor | None]:
         """Clip and store gradients before a method receives them."""
-        self._seen = clipped(grads, self._clip)
+        self._seen = grads if self._clip is None else clipped(grads, self._clip)
         return self._seen
 
 

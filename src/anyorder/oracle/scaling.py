@@ -79,6 +79,9 @@ class Scaling:
         return [p * factor for p in product]
 
 
+UNSCALED = Scaling(None)
+
+
 class _Holder:
     """The part of an optimizer that a gradient scaler uses: parameters with gradients."""
 

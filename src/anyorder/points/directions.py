@@ -223,19 +223,11 @@ class Seeded:
         low, high = self.keys(name)
         rule = _ADD[self.law]
         half = stretch.numel() // 2
-        scalars = {
-            key: torch.tensor(value, dtype=torch.float64, device="cpu")
-            for key, value in (
-                ("scale", scale),
-                ("start", start // 2),
-                ("low", low),
-                ("high", high),
-            )
-        }
+        scalars = {"scale": scale, "start": start // 2, "low": low, "high": high}
         if half:
             engine.run(rule, (stretch[:half], stretch[half : 2 * half]), scalars)
         if stretch.numel() % 2:  # an odd last element is the first of its own pair
-            scalars["start"] = scalars["start"] + half
+            scalars["start"] += half
             last = stretch[-1:]
             engine.run(rule, (last, torch.zeros_like(last)), scalars)
 

@@ -30,10 +30,11 @@ def heavy_ball_(
     momentum: Tensor,
     take: Tensor,
     ahead: Tensor,
+    behind: Tensor,
 ) -> None:
     """``v <- mu v + take g``; ``x <- x - lr v``, or ``x - lr (g + mu v)`` when ``ahead`` is 1."""
     velocity.mul_(momentum).add_(grad * take)
-    param.sub_(((velocity * momentum + grad) * ahead + velocity * (1.0 - ahead)) * lr)
+    param.sub_(((velocity * momentum + grad) * ahead + velocity * behind) * lr)
 
 
 def average_(param: Tensor, average: Tensor, grad: Tensor, *, keep: Tensor, take: Tensor) -> None:
@@ -47,6 +48,7 @@ def _heavy_ball_scalars(group: Mapping[str, Any], step: int) -> dict[str, float]
         "momentum": float(group["momentum"]),
         "take": 1.0 if step == 1 else 1.0 - group["dampening"],
         "ahead": float(group["nesterov"]),
+        "behind": float(not group["nesterov"]),
     }
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from anyorder.engine.engine import Engine
 from anyorder.engine.formats import Plain, Stochastic
-from anyorder.engine.program import NOISE, Program, program_for
+from anyorder.engine.program import NOISE, Program, precision_for, program_for
 from anyorder.testing.worlds import mix_
 from anyorder.testing.worlds import mix_scalars as scalars
 from anyorder.testing.worlds import mix_tensors as tensors
@@ -96,3 +97,33 @@ def test_what_it_writes_is_found_in_any_mode(user_mode: Any) -> None:
 
     with user_mode():
         assert Program(moves_).written(3) == 2
+
+
+def along_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+    param.sub_(torch.where(grad.abs() > lr, grad, 0.0).mul_(lr))
+
+
+def keeping_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+    param.mul_(1.0 - lr).add_(grad * lr)
+
+
+def masked_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+    param.sub_((grad > 0) * lr)
+
+
+def test_scalars_are_float32_only_where_each_meets_nothing_but_float32() -> None:
+    single, half, double, whole = torch.float32, torch.bfloat16, torch.float64, torch.int32
+    assert precision_for(along_, (single, half)) is single
+    assert precision_for(along_, (single, double)) is double
+    assert precision_for(along_, (single, whole)) is double
+    assert precision_for(keeping_, (single, single)) is double  # 1 - lr is worked out in float64
+    assert precision_for(masked_, (single, single)) is double  # a mask rounds nothing
+
+
+@pytest.mark.parametrize("rule", [along_, keeping_, masked_])
+def test_the_precision_of_scalars_changes_no_bit(rule: Any) -> None:
+    *ours, _ = tensors(1000)
+    theirs = [t.clone() for t in ours]
+    Engine("eager").run(rule, ours, {"lr": 0.1})
+    rule(*theirs, lr=torch.tensor(0.1, dtype=torch.float64))
+    assert torch.equal(ours[0], theirs[0])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -142,3 +145,39 @@ def test_unknown_methods_name_the_nearest() -> None:
     with pytest.raises(methods.UnknownMethodError, match="'adamw'"):
         methods.get("adamww")
     assert methods.get("rank-sgd") is methods.get("rank_sgd")
+
+
+def test_a_step_on_a_small_tensor_makes_few_calls() -> None:
+    """Time is too noisy to be a test; the functions of this package that a step runs are not."""
+    x = nn.Parameter(torch.ones(40))
+    x.grad = torch.ones(40)
+    root = str(Path(anyorder.__file__).parent)
+
+    def calls(run: Any) -> int:
+        found: list[str] = []
+
+        def look(frame: FrameType, event: str, argument: object) -> None:
+            if event == "call" and frame.f_code.co_filename.startswith(root):
+                found.append(frame.f_code.co_name)
+
+        run()
+        sys.setprofile(look)
+        try:
+            run()
+        finally:
+            sys.setprofile(None)
+        return len([name for name in found if not name.startswith("<")])
+
+    first, zeroth = AdamW([x], engine="eager"), MeZO([x], engine="eager")
+    assert calls(first.step) <= 58
+    assert calls(lambda: first.step(quadratic(x))) <= 82
+    assert calls(lambda: zeroth.step(quadratic(x))) <= 155
+
+
+def test_profilers_see_a_step() -> None:
+    x = nn.Parameter(torch.ones(2))
+    x.grad = torch.ones(2)
+    optimizer = AdamW([x], engine="eager")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        optimizer.step()
+    assert "Optimizer.step#AdamW.step" in {event.key for event in seen.key_averages()}

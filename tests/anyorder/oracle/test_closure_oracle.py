@@ -595,3 +595,16 @@ def test_outputs_and_losses_that_do_not_fit_are_refused() -> None:
             ClosureOracle(bad, params).output_grad()
     with pytest.raises(ClosureError, match="Composite"):
         ClosureOracle(lambda: closure(), params).reusing_outputs(lambda z: z.sum())
+
+
+def test_a_detached_loss_after_backward_is_said_to_be_after_backward() -> None:
+    x = nn.Parameter(torch.ones(2))
+
+    def closure() -> Tensor:
+        loss = (x**2).sum()
+        loss.backward()
+        return loss.detach()
+
+    with pytest.raises(ClosureError, match="must not call backward"):
+        ClosureOracle(closure, {"x": x}).hessian()
+    assert x.grad is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from typing import Any
 
@@ -22,6 +23,7 @@ from anyorder.oracle.closures import (
     checked_loss,
     checked_order,
     checked_outputs,
+    needs_closure,
     one_gradient,
     with_graph,
 )
@@ -123,3 +125,23 @@ def test_errors_and_closures_travel_between_processes() -> None:
     assert str(pickle.loads(pickle.dumps(calls_backward()))) == str(calls_backward())
     both = copy.copy(Composite(loss, abs))
     assert both.outputs is loss
+
+
+def test_a_composite_is_found_inside_what_other_loops_put_around_it() -> None:
+    closure = Composite(lambda: torch.ones(2), Tensor.sum)
+
+    def hooked(module: str, inside: Any) -> Tensor:
+        return inside()
+
+    wrapped = functools.partial(hooked, "module", closure)
+    assert list(batches_of(wrapped)) == [closure]
+    for other in (functools.partial(hooked, "module", closure.outputs), functools.partial(int)):
+        assert list(batches_of(other)) == [other]
+
+
+@pytest.mark.parametrize("needs", [{"value"}, {"output_grad"}, {"grad", "hessian"}])
+def test_the_words_on_a_missing_closure_show_what_to_write(needs: set[str]) -> None:
+    words = needs_closure("Method", needs)
+    assert words.startswith(f"Method needs {', '.join(sorted(needs))}, so it needs a closure")
+    assert ("Composite(" in words) == (needs == {"output_grad"})
+    assert "ClosureMixin" in words

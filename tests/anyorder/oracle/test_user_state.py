@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -87,3 +88,25 @@ def test_gradients_are_set_aside_and_given_back() -> None:
         assert state.grads_changed(before)
         before.keep()
     assert x.grad.tolist() == [4.0, 4.0]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_numpy_is_put_back_after_every_kind_of_use(left: bool) -> None:
+    """Nothing, one number, a normal one (which leaves or uses a second one), two, another seed."""
+    np.random.seed(3)  # noqa: NPY002
+    if left:
+        np.random.standard_normal()  # noqa: NPY002
+
+    uses = [
+        lambda: None,
+        lambda: np.random.randint(2**31),  # noqa: NPY002
+        lambda: np.random.standard_normal(),  # noqa: NPY002
+        lambda: np.random.standard_normal(2),  # noqa: NPY002
+        lambda: np.random.seed(3),  # noqa: NPY002
+    ]
+    state = UserState({}, None)
+    before = repr(np.random.get_state()[1:])  # noqa: NPY002
+    for use in [*uses, *uses]:
+        with state.evaluation():
+            use()
+        assert repr(np.random.get_state()[1:]) == before  # noqa: NPY002

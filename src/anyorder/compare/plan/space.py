@@ -147,6 +147,11 @@ def foreign(
     return tuple(found)
 
 
+def by_name(name: str, default: float) -> tuple[Dimension, ...]:
+    """Search one positive option on a logarithmic scale around its default."""
+    return (_log(name, default, (default, default), "by name"),)
+
+
 def _log(name: str, default: float, fixed: tuple[float, float], source: str) -> Dimension:
     """A logarithmic scale around the default; a fixed range where the default is 0."""
     reach = 10.0 ** (DECADES / 2)

@@ -62,7 +62,7 @@ def build(
         plan=plan,
         fingerprint=plan.fingerprint,
         problem=ProblemRecord(
-            **asdict(facts.problem), parameters=facts.pilot.parameters, source=plan.source
+            **{**asdict(facts.problem), "parameters": facts.pilot.parameters}, source=plan.source
         ),
         environment=environment,
         pilot=facts.pilot,

@@ -119,7 +119,7 @@ return closure()
 
 
 def test_a_run_that_hangs_is_ended_and_the_next_one_goes_on(
-    pool: Pool, method_file: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, method_file: Callable[[str], str], tmp_path: Path
 ) -> None:
     fifo = tmp_path / "fifo"
     spec = method_file(HANGING.format(fifo=str(fifo)))
@@ -162,7 +162,7 @@ def test_time_in_which_nobody_watched_does_not_count(
     assert pool._watched - before == pytest.approx(3.0 + GAP + 1.0)
 
 
-def test_a_process_has_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_has_time_to_start() -> None:
     with Pool(1, 1, os.devnull) as pool:
         pool.submit("describe", Settings("quadratic"), "x", timeout=1e-9)
         (worker,) = pool._workers
