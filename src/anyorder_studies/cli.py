@@ -11,17 +11,18 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from anyorder.errors import AnyOrderError
-from anyorder_studies import harness
+from anyorder_studies import harness, protocol
 from anyorder_studies.discovery import discover
 from anyorder_studies.gallery import entry_of, stored_studies, write_gallery
 from anyorder_studies.page import claimed, command, interval, origin
 from anyorder_studies.result import StudyResult, load_result
 from anyorder_studies.study import SCALES, Study, StudyError
-from anyorder_studies.verify import Check, verify_study
+from anyorder_studies.verify import Verification, judge_again, run_again
 
 app = typer.Typer(
     name="study",
@@ -58,7 +59,7 @@ def list_(as_json: JsonOption = False) -> None:
             row["key"],
             "-" if row["paper"] is None else f"\\[{row['paper']}]",
             row["title"],
-            _coloured(row["verdict"]),
+            _coloured(row["verdict"]) + (f"\n({row['change']})" if row["change"] else ""),
             row["scale"] or "-",
             "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
@@ -106,6 +107,7 @@ def run(
             raise StudyError("stored results need --scale small; leave --seeds out")
         studies = discover()
         study = studies.get(key)(seeds=seeds)
+        commit = harness.committed(type(study)) if store else None
         folder = out / key / scale
         with _progress(f"{key} ({scale})", quiet=as_json) as progress:
             try:
@@ -115,7 +117,7 @@ def run(
             except KeyboardInterrupt:
                 typer.echo("Interrupted; run the same command again to resume.", err=True)
                 raise typer.Exit(INTERRUPTED) from None
-        result = harness.evaluate(study, scale, results, seconds)
+        result = harness.evaluate(study, scale, results, seconds, commit=commit)
         for target in [folder, *([studies.folders[key]] if store else [])]:
             harness.write_outcome(study, result, results, target)
         if as_json:
@@ -128,33 +130,64 @@ def run(
 @app.command()
 def verify(
     keys: Annotated[list[str] | None, typer.Argument(help="Studies (default: all).")] = None,
+    fresh: Annotated[
+        bool, typer.Option(help="Measure again with seeds that the stored run has not used.")
+    ] = False,
+    repeat: Annotated[
+        bool, typer.Option(help="Repeat the stored run with its own seeds and compare the values.")
+    ] = False,
+    scale: Annotated[
+        str | None, typer.Option(help="With --fresh: the scale (default: that of the stored run).")
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Check RESULTS/KEY/result.json instead of the stored ones.")
     ] = None,
+    store: Annotated[
+        bool, typer.Option(help="For developers: store the verdict that was judged again.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run studies again and compare them with their stored results.
+    """Judge stored results again, by their own measurements or by new ones.
 
-    Exits with 1 if a claimed quantity is outside its stored interval or a study cannot be used.
+    Exits with 1 if a verdict flips, a claim was not measured, with --repeat a value is outside its
+    stored interval, or a study cannot be used.
     """
     with _plain_errors():
+        if (fresh and repeat) or (scale and not fresh) or (store and (fresh or repeat or results)):
+            raise StudyError(
+                "choose --fresh (with or without --scale), --repeat, or --store on its own"
+            )
         studies = discover()
         outcome: dict[str, Any] = {}
         console = Console(stderr=as_json)
         for key in keys or list(studies.classes):
             study = studies.get(key)
             stored = load_result(results / key if results else studies.folders[key])
-            if stored is None:
-                console.print(f"{key}: [yellow]no stored result[/yellow]")
-                outcome[key] = {"holds": False, "reason": "no stored result"}
+            try:
+                if stored is None:
+                    raise StudyError("no stored result")
+                if fresh or repeat:
+                    with (
+                        tempfile.TemporaryDirectory() as scratch,
+                        _progress(f"{key} ({scale or stored.scale})", quiet=as_json) as progress,
+                    ):
+                        found = run_again(
+                            study, stored, Path(scratch), scale=scale, fresh=fresh,
+                            progress=progress,
+                        )  # fmt: skip
+                else:
+                    found = judge_again(study, stored)
+            except StudyError as error:
+                if store and stored is not None:  # the page lists the claims that wait for a run
+                    harness.write_result(study(), stored, studies.folders[key])
+                console.print(f"{key}: [yellow]{escape(str(error))}[/yellow]")
+                outcome[key] = {"holds": False, "reason": str(error)}
                 continue
-            with (
-                tempfile.TemporaryDirectory() as scratch,
-                _progress(f"{key} ({stored.scale})", quiet=as_json) as progress,
-            ):
-                checks, again = verify_study(study, stored, Path(scratch), progress=progress)
-            outcome[key] = _verified(checks, stored, again)
-            _print_checks(console, key, checks, stored, again)
+            change = protocol.changes(study(), found.stored)
+            outcome[key] = _verified(found, change, repeat=repeat)
+            _print_verification(console, key, found, change, repeat=repeat)
+            if store:
+                harness.write_result(study(), found.again, studies.folders[key])
         if as_json:
             _print_json({"studies": outcome, "broken": studies.broken})
         else:
@@ -187,7 +220,7 @@ def _summary(study: type[Study], result: StudyResult | None) -> dict[str, Any]:
         "verdict": str(result.verdict) if result else None,
         "scale": result.scale if result else None,
         "seconds": result.seconds if result else None,
-        "stale": result is not None and result.code != harness.code_hash(study),
+        "change": str(protocol.changes(study(), result) or "") if result else None,
     }
 
 
@@ -201,40 +234,65 @@ def _print_claims(console: Console, study: type[Study]) -> None:
 
 
 def _print_result(console: Console, study: type[Study] | Study, result: StudyResult) -> None:
-    console.print(f"Verdict: {_coloured(str(result.verdict))} at scale {result.scale}")
+    subject = study() if isinstance(study, type) else study
+    change = protocol.changes(subject, result)
+    badge = f" ({change})" if change else ""
+    console.print(f"Verdict: {_coloured(str(result.verdict))}{badge} at scale {result.scale}")
     table = Table("claim", "claimed", "measured", "status", box=None, show_lines=True)
-    for claim, status in zip(study.claims, result.statuses, strict=True):
+    for claim, status in result.judged:
         measured = interval(result.measurements[claim.quantity])
         table.add_row(claim.text, claimed(claim), measured.replace("[", "\\["), str(status))
     console.print(table)
     console.print(f"{result.seconds:.1f} s; again with: {command(result)}", style="dim")
 
 
-def _verified(checks: list[Check], stored: StudyResult, again: StudyResult) -> dict[str, Any]:
+def _verified(found: Verification, change: str | None, *, repeat: bool) -> dict[str, Any]:
+    stored, again = found.verdicts
     return {
-        "holds": all(check.holds for check in checks),
-        "verdict": {"stored": str(stored.verdict), "again": str(again.verdict)},
+        "holds": not found.flips and (found.repeats or not repeat),
+        "change": change and str(change),
+        "verdict": {"stored": str(stored), "again": str(again)},
+        "seeds": {"stored": list(found.stored.seeds), "again": list(found.again.seeds)},
+        "scale": {"stored": found.stored.scale, "again": found.again.scale},
         "claims": [
             {
                 "quantity": check.quantity,
-                "stored": check.stored.to_json(),
-                "again": check.again.to_json(),
+                "stored": check.stored.to_json() | {"status": check.before},
+                "again": check.now.to_json() | {"status": check.status},
                 "holds": check.holds,
             }
-            for check in checks
+            for check in found.checks
         ],
     }
 
 
-def _print_checks(
-    console: Console, key: str, checks: list[Check], stored: StudyResult, again: StudyResult
+def _print_verification(
+    console: Console, key: str, found: Verification, change: str | None, *, repeat: bool
 ) -> None:
-    console.print(f"[bold]{key}[/bold]: stored {stored.verdict}, now {again.verdict}")
-    for check in checks:
-        word = "[green]holds[/green]" if check.holds else "[red]differs[/red]"
-        before = interval(check.stored).replace("[", "\\[")
-        now = interval(check.again).replace("[", "\\[")
-        console.print(f"  {word}  {check.quantity}: stored {before}; now {now}")
+    before, after = map(str, found.verdicts)
+    word = "[red]flips[/red]" if found.flips else "[green]stands[/green]"
+    badge = f" ({change})" if change else ""
+    line = f"[bold]{key}[/bold]: {_coloured(before)}{badge}, now {_coloured(after)}: {word}"
+    console.print(line, soft_wrap=True)
+    if found.again.seeds == found.stored.seeds == ():
+        console.print("(a study without seeds: every run is the same)", style="dim")
+    table = Table(box=None)
+    for heading in ("claim", "stored", "status", "now", "status"):
+        table.add_column(heading, overflow="fold")
+    if repeat:
+        table.add_column("value")
+    for check in found.checks:
+        row = [
+            check.quantity,
+            interval(check.stored),
+            str(check.before or "-"),
+            interval(check.now),
+            str(check.status),
+        ]
+        if repeat:
+            row.append("holds" if check.holds else "differs")
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def _coloured(verdict: str | None) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -11,15 +12,13 @@ import torch
 from torch import nn
 
 from anyorder import Optimizer
-from anyorder.compare.plan.seeds import TUNING_SEED
+from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED, report_seed
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.problems import Problem, load
-from anyorder_studies.measurement import StudyError
+from anyorder_studies.measurement import Measurement, StudyError, mean_interval, ratio_interval
 
 T = TypeVar("T")
 
-# Tuning uses the seeds from that of comparisons on; reported runs use seeds from 0.
-FIRST_TUNING_SEED = TUNING_SEED
 # Upper limit on the loss, also used for divergence, in nats: four times that of a random guess.
 WORST = 4 * math.log(10.0)
 _DIGITS_TRAIN = 1_197
@@ -30,22 +29,24 @@ def choose(
     score: Callable[[T, int], float],
     seeds: int,
     finalists: int | None = None,
+    tuning: int = 0,
 ) -> T:
     """Return the setting with the smallest mean score over tuning seeds; the first one if tied.
 
     Args:
         grid: Settings to try. Use the same number for every method of a comparison.
         score: Returns the score of a setting with a seed; smaller is better, not finite is worst.
-        seeds: Number of tuning seeds, from :data:`FIRST_TUNING_SEED` on.
+        seeds: Number of tuning seeds, see :func:`tuning_seeds`.
         finalists: Number of settings, the best with the first seed, to try with the other seeds
             (default: all).
+        tuning: Number of the tuning, if methods are tuned several times.
 
     Raises:
         StudyError: If there are no settings or seeds, or no setting has finite scores.
     """
     if not grid or seeds < 1:
         raise StudyError(f"expected at least one setting and one seed, got {len(grid)} and {seeds}")
-    first, *others = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
+    first, *others = tuning_seeds(seeds, tuning)
     scores = [[_or_worst(score(setting, first))] for setting in grid]
     places = sorted(sorted(range(len(grid)), key=scores.__getitem__)[:finalists])
     for place in places:
@@ -54,6 +55,60 @@ def choose(
     if sum(scores[best]) == math.inf:
         raise StudyError(f"no setting of {list(grid)} had finite scores: choose a wider grid")
     return grid[best]
+
+
+def tuning_seeds(count: int, tuning: int = 0) -> list[int]:
+    """Seeds of the trials of a tuning; its reported runs use the smaller seeds of its block.
+
+    The blocks are those of comparisons: tuning ``t`` reports seeds from ``t * BLOCK`` on.
+    """
+    return [report_seed("", tuning, TUNING_SEED + number) for number in range(count)]
+
+
+def tuning_of(seed: int) -> int:
+    """The number of the tuning whose block contains the seed of a reported run."""
+    return seed // BLOCK
+
+
+def tuned_seeds(settings: Mapping[str, Any]) -> list[int]:
+    """Seeds of all reported runs: ``settings["seeds"]`` for each of ``settings["tunings"]``."""
+    tunings, seeds = range(settings.get("tunings", 1)), range(settings["seeds"])
+    return [report_seed("", tuning, number) for tuning in tunings for number in seeds]
+
+
+@dataclass(frozen=True)
+class Repetitions:
+    """Intervals over the independent repetitions of reported runs.
+
+    Runs of one tuning share its choice. With several tunings, the mean of each is one repetition;
+    with one, each run is, and a statement is about the tuned configuration only.
+
+    Args:
+        seeds: The seed of each reported run.
+    """
+
+    seeds: Sequence[int]
+
+    def values(self, of_runs: Sequence[float]) -> list[float]:
+        """One value per repetition, from one per run."""
+        found: dict[int, list[float]] = {}
+        for value, seed in zip(of_runs, self.seeds, strict=True):
+            found.setdefault(tuning_of(seed), []).append(value)
+        groups = list(found.values())
+        return groups[0] if len(groups) == 1 else [sum(each) / len(each) for each in groups]
+
+    def mean(self, of_runs: Sequence[float]) -> Measurement:
+        """Mean with its interval."""
+        return mean_interval(self.values(of_runs))
+
+    def ratio(self, tops: Sequence[float], bottoms: Sequence[float]) -> Measurement:
+        """Geometric mean of ratios, paired by run, with its interval."""
+        logs = [
+            math.log(ratio_interval([top], [bottom]).value)
+            for top, bottom in zip(tops, bottoms, strict=True)
+        ]
+        values = [math.exp(each) for each in self.values(logs)]
+        return ratio_interval(values, [1.0] * len(values))
 
 
 def _or_worst(score: float) -> float:

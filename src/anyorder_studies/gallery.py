@@ -9,6 +9,7 @@ from anyorder.files import write_whole
 from anyorder_studies.discovery import PACKAGE, Studies, discover
 from anyorder_studies.gallery_page import gallery_page
 from anyorder_studies.page import claimed, command, interval
+from anyorder_studies.protocol import changes
 from anyorder_studies.result import FIGURE, StudyResult, load_result
 from anyorder_studies.study import Study, StudyError
 
@@ -29,6 +30,7 @@ class Entry:
         seconds: Duration of the run.
         command: The command that runs it again.
         scale: The scale of the stored run.
+        change: How the study differs from the one that was run; empty if it does not.
     """
 
     key: str
@@ -42,6 +44,7 @@ class Entry:
     seconds: float
     command: str
     scale: str
+    change: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,18 @@ class Stored:
     result: StudyResult
     folder: Path
 
+    @property
+    def change(self) -> str:
+        """How the study differs from the one that was run; empty if it does not."""
+        return str(changes(self.study(), self.result) or "")
+
 
 def stored_studies(studies: Studies) -> tuple[list[Stored], dict[str, str]]:
     """Return all studies with a stored result, by key; studies without a result are omitted.
 
     Returns:
         The studies, and the reason for each one that cannot be shown: it is broken, or its stored
-        result cannot be read or lacks a claimed quantity.
+        result cannot be read.
     """
     found: list[Stored] = []
     broken = dict(studies.broken)
@@ -68,13 +76,8 @@ def stored_studies(studies: Studies) -> tuple[list[Stored], dict[str, str]]:
         except (StudyError, OSError) as error:
             broken[key] = str(error)
             continue
-        if result is None:
-            continue
-        claimed_here = {claim.quantity for claim in study.claims}
-        if claimed_here <= set(result.measurements) and len(study.claims) == len(result.statuses):
+        if result is not None:
             found.append(Stored(study, result, studies.folders[key]))
-        else:
-            broken[key] = "the stored result does not contain the study's claims; run it again"
     return found, broken
 
 
@@ -85,7 +88,8 @@ def gallery(package: str = PACKAGE) -> list[Entry]:
 
 def entry_of(one: Stored) -> Entry:
     """Return the gallery entry of a study."""
-    central, result = one.study.claims[0], one.result
+    result = one.result
+    central, _ = result.judged[0]
     return Entry(
         key=one.study.key,
         paper=one.study.paper,
@@ -98,6 +102,7 @@ def entry_of(one: Stored) -> Entry:
         seconds=result.seconds,
         command=command(result),
         scale=result.scale,
+        change=one.change,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from anyorder_studies.page import origin
+from anyorder_studies.page import NOTES, origin
 from anyorder_studies.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ h2{font-size:16px;line-height:1.3;margin:0}
 .badge{flex:none;font-size:12.5px;font-weight:600;padding:1px 9px;border-radius:99px;
 border:1px solid currentColor;white-space:nowrap}
 .reproduced{color:var(--good)}.partly{color:var(--half)}
-.not-at-this-scale{color:var(--open)}.refuted{color:var(--bad)}
+.not-at-this-scale{color:var(--open)}.refuted{color:var(--bad)}.changed{color:var(--soft)}
+.badges{flex:none;display:flex;flex-direction:column;align-items:flex-end;gap:4px}
 .figure{display:block;width:100%;padding:0;border:0;border-radius:6px;background:none;
 cursor:zoom-in;color:var(--ink)}
 .figure svg,dialog svg{display:block;width:100%;height:auto}
@@ -125,7 +126,8 @@ def gallery_page(entries: Sequence[Entry], figures: Sequence[str]) -> str:
 <p>Each study states a claim as numbers, measures it at a size that runs on an ordinary computer,
 and a fixed rule gives the verdict. Claims that failed are shown in the same way as claims that were
 reproduced.</p> <details><summary>How a verdict is reached</summary><dl>
-{"".join(f"<dt>{verdict}</dt><dd>{RULE[verdict]}</dd>" for verdict in Verdict)} </dl></details>
+{"".join(f"<dt>{word}</dt><dd>{text}</dd>" for word, text in [*RULE.items(), *NOTES.items()])}
+</dl></details>
 {_filter(counts, len(entries))} </header> <main><ul class="grid"> {cards} </ul></main> <dialog
 aria-labelledby="large-title"><form method="dialog"><h2 id="large-title"></h2>
 <button>Close</button></form><div></div></dialog> <footer><span id="state"
@@ -146,9 +148,10 @@ def _filter(counts: Counter[str], total: int) -> str:
 
 def _card(entry: Entry, figure: str) -> str:
     badge = entry.verdict.replace(" ", "-")
+    change = f'<span class="badge changed">{escape(entry.change)}</span>' if entry.change else ""
     return f"""<li class="card" data-verdict="{escape(entry.verdict)}" id="{escape(entry.key)}">
 <div class="top"><h2>{escape(entry.title)}</h2>
-<span class="badge {badge}">{escape(entry.verdict)}</span></div>
+<span class="badges"><span class="badge {badge}">{escape(entry.verdict)}</span>{change}</span></div>
 <button class="figure" data-title="{escape(entry.title)}"
 aria-label="Enlarge the figure: {escape(entry.title)}">{inline_svg(figure, entry.key)}</button>
 <p class="claim">{escape(entry.claim)}</p>

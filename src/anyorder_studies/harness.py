@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import inspect
 import json
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,14 +19,15 @@ from anyorder.files import replaced, write_whole
 from anyorder_studies.checkpoint import Checkpoint, canonical
 from anyorder_studies.data import data_hash, files_hash, missing_data
 from anyorder_studies.page import study_page
+from anyorder_studies.protocol import changes, code_hash, hashes, plan, seeds_of
 from anyorder_studies.result import FIGURE, FORMAT, README, RESULT, StudyResult
 from anyorder_studies.study import (
+    Measurement,
     MissingDataError,
     Result,
     Results,
     Study,
     StudyError,
-    Unit,
     judge,
     judge_claim,
 )
@@ -36,81 +38,12 @@ UNITS = "units.jsonl"
 Progress = Callable[[int, int, int], None]
 
 
-def code_hash(study: type[Study]) -> str:
-    """SHA-256 of the code of all Python files in the study's folder.
-
-    Comments, layout, docstrings, annotations and imports are ignored, so moving a module of the
-    library does not make a stored result stale.
-    """
-    folder = Path(inspect.getfile(study)).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)}\0{meaning(path.read_text('utf-8'))}\0".encode())
-    return digest.hexdigest()
-
-
-def meaning(source: str) -> str:
-    """The syntax tree of Python code without imports, docstrings and annotations."""
-    return ast.dump(_Bare().visit(ast.parse(source)))
-
-
-class _Bare(ast.NodeTransformer):
-    """Removes imports, docstrings and annotations."""
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_Import(self, node: ast.Import) -> None:
-        return None
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        return None
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        if node.value is None:
-            return ast.Pass()
-        return ast.Assign([node.target], node.value)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        return ast.Pass() if isinstance(node.value, ast.Constant) else node
-
-
 def library_hash() -> str:
     """SHA-256 of the library and the harness; checkpoints from other code are not resumed."""
     harness = Path(anyorder_studies.__file__).parent
     library = sorted((harness.parent / "anyorder").rglob("*.py"))
     own = sorted(harness.glob("*.py"))
     return files_hash((str(p.relative_to(harness.parent)), p) for p in [*library, *own])
-
-
-def plan(study: Study, scale: str) -> list[Unit]:
-    """List the units of a scale.
-
-    Raises:
-        StudyError: If there are no units, two are equal, one contains values that are not JSON, or
-            the number of seeds in the units differs from the requested one.
-    """
-    units = [json.loads(canonical(unit)) for unit in study.runs(scale)]
-    if not units:
-        raise StudyError(f"{study.key}: no units at scale {scale!r}")
-    texts = [canonical(unit) for unit in units]
-    if len(set(texts)) != len(texts):
-        twice = next(text for text in texts if texts.count(text) > 1)
-        raise StudyError(f"{study.key}: the unit {twice} appears twice")
-    asked, named = study.settings(scale).get("seeds"), len(seeds_of(units))
-    if asked is not None and asked != named:
-        raise StudyError(f"{study.key}: expected {asked} seeds, but the units have {named}")
-    return units
-
-
-def seeds_of(units: list[Unit]) -> tuple[int, ...]:
-    """The distinct seeds of the units, in ascending order."""
-    return tuple(sorted({unit["seed"] for unit in units if "seed" in unit}))
 
 
 def run_units(
@@ -167,10 +100,40 @@ def run_units(
     )
 
 
-def evaluate(study: Study, scale: str, results: Results, seconds: float) -> StudyResult:
+def committed(study: type[Study]) -> str | None:
+    """The commit that contains a study's declarations and code.
+
+    Returns:
+        Its hash; ``None`` if the study is not in a repository.
+
+    Raises:
+        StudyError: If a Python file of the study has changes that are not committed.
+    """
+    folder = Path(inspect.getfile(study)).parent
+    if _git(folder, "ls-files", "study.py") != "study.py":
+        return None
+    changed = _git(folder, "status", "--porcelain", "--", "*.py")
+    if changed:
+        raise StudyError(
+            f"{study.key}: a stored run needs claims and protocol that were committed before it; "
+            f"commit these files first:\n{changed}"
+        )
+    return _git(folder, "rev-parse", "HEAD")
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:  # git is not installed
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def evaluate(
+    study: Study, scale: str, results: Results, seconds: float, *, commit: str | None = None
+) -> StudyResult:
     """Compute measurements and verdict from the units' results."""
     measurements = study.measure(results)
-    verdict = judge(study.claims, measurements)
     units = [unit for unit, _ in results]
     return StudyResult(
         key=study.key,
@@ -180,13 +143,23 @@ def evaluate(study: Study, scale: str, results: Results, seconds: float) -> Stud
         seeds=seeds_of(units),
         units=len(units),
         seconds=seconds,
+        date=datetime.now(UTC).date().isoformat(),
         measurements=measurements,
-        statuses=tuple(judge_claim(c, measurements[c.quantity]) for c in study.claims),
-        verdict=verdict,
-        code=code_hash(type(study)),
+        **judgement(study, measurements),
+        hashes=hashes(study, scale),
+        commit=commit,
         data=data_hash(study.data),
         environment={**computer(), "threads": torch.get_num_threads()},
     )
+
+
+def judgement(study: Study, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Judge the study's claims: ``claims``, ``statuses`` and ``verdict`` of a result."""
+    return {
+        "claims": study.claims,
+        "verdict": judge(study.claims, measurements),
+        "statuses": tuple(judge_claim(c, measurements[c.quantity]) for c in study.claims),
+    }
 
 
 def run_study(
@@ -213,5 +186,10 @@ def write_outcome(study: Study, result: StudyResult, results: Results, folder: P
 
     with replaced(folder / FIGURE) as path:
         draw(study, results, result.measurements, path)
-    write_whole(folder / README, study_page(study, result))
+    write_result(study, result, folder)
+
+
+def write_result(study: Study, result: StudyResult, folder: Path) -> None:
+    """Write the page and then the result, each file atomically."""
+    write_whole(folder / README, study_page(study, result, changes(study, result)))
     write_whole(folder / RESULT, json.dumps(result.to_json(), indent=2) + "\n")

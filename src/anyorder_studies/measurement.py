@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+from anyorder.compare.stats.differences import crossed_interval
 from anyorder.errors import AnyOrderError
 
 
@@ -109,8 +110,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Measurem
     mean = float(data.mean())
     if data.size == 1:
         return Measurement(mean, -math.inf, math.inf, 1)
-    half = _half_width(data, confidence)
-    return Measurement(mean, mean - half, mean + half, data.size)
+    ends = crossed_interval(data, (), confidence)
+    return Measurement(mean, ends.low, ends.high, data.size)
 
 
 def ratio_interval(
@@ -195,8 +196,3 @@ def _checked(values: Sequence[float], confidence: float) -> np.ndarray:
     if not 0.0 < confidence < 1.0:
         raise StudyError(f"expected a confidence in (0, 1), got {confidence}")
     return data
-
-
-def _half_width(data: np.ndarray, confidence: float) -> float:
-    quantile = float(stdtrit(data.size - 1, 0.5 + confidence / 2.0))
-    return quantile * float(data.std(ddof=1)) / math.sqrt(data.size)

@@ -54,23 +54,38 @@ def _run_of(seeds: tuple[int, ...]) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
 
-def study_page(study: Study, result: StudyResult) -> str:
-    """Return the Markdown page of a study; equal arguments give equal text."""
+#: What a badge means for the reader of a page.
+NOTES = {
+    "changed after results": "The claims or the protocol changed after this result was measured.",
+    "code changed": "The code changed after this result was measured.",
+}
+
+
+def study_page(study: Study, result: StudyResult, change: str | None = None) -> str:
+    """Return the Markdown page of a study; equal arguments give equal text.
+
+    Args:
+        study: The study.
+        result: Its result.
+        change: How the study differs from the one that was run, see ``protocol.changes``.
+    """
     rows = [
         f"| {claim.text} | {claimed(claim)} | "
         f"{interval(result.measurements[claim.quantity])} | {status} | {claim.source} |"
-        for claim, status in zip(study.claims, result.statuses, strict=True)
+        for claim, status in result.judged
     ]
-    others = sorted(set(result.measurements) - {claim.quantity for claim in study.claims})
+    others = sorted(set(result.measurements) - {claim.quantity for claim in result.claims})
+    waiting = [claim for claim in study.claims if claim.quantity not in result.measurements]
     more = [f"| `{name}` | {interval(result.measurements[name])} |" for name in others]
     seeds = _run_of(result.seeds)
     used = "; ".join(f"{name} {value}" for name, value in result.environment.items())
     lines = [
         f"# {study.title}",
         "",
-        f"{origin(study.paper)} · **{result.verdict}** · scale `{result.scale}` · "
-        f"{number(round(result.seconds, 1))} s",
+        f"{origin(study.paper)} · **{result.verdict}**{f' · **{change}**' if change else ''} · "
+        f"scale `{result.scale}` · {number(round(result.seconds, 1))} s · {result.date}",
         "",
+        *([f"{NOTES[change]} Run it again: `{command(result)}`.", ""] if change else []),
         inspect.getdoc(type(study)) or "",
         "",
         f"![{study.title}]({FIGURE})",
@@ -79,6 +94,9 @@ def study_page(study: Study, result: StudyResult) -> str:
         "|---|---|---|---|---|",
         *rows,
         "",
+        f"The abstract leads with: {study.headline}.",
+        "",
+        *_not_measured(waiting),
         *(["| also measured | value |", "|---|---|", *more, ""] if more else []),
         "```",
         command(result),
@@ -88,7 +106,8 @@ def study_page(study: Study, result: StudyResult) -> str:
         f"- Seeds: {seeds}. Units of work: {result.units}.",
         f"- Environment: {used}.",
         *([f"- Data: {', '.join(study.data)} (SHA-256 {result.data})."] if study.data else []),
-        f"- Code: SHA-256 {result.code}.",
+        *(f"- {name.capitalize()}: SHA-256 {value}." for name, value in result.hashes.items()),
+        *([f"- Commit before the run: {result.commit}."] if result.commit else []),
         f"- Full scale would need: {study.scales['full']['need']}.",
         "",
         "This page is generated from the study and its stored result; the verdict follows from "
@@ -96,3 +115,10 @@ def study_page(study: Study, result: StudyResult) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _not_measured(claims: list[Claim]) -> list[str]:
+    if not claims:
+        return []
+    rows = [f"- {claim.text} Claimed: {claimed(claim)} ({claim.source})." for claim in claims]
+    return ["Claims that this result does not contain yet:", "", *rows, ""]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from anyorder_studies.study import SCALES, Measurement, Status, StudyError, Verdict
+from anyorder_studies.study import SCALES, Claim, Measurement, Status, StudyError, Verdict
 
-FORMAT = 1
+FORMAT = 2
 RESULT, FIGURE, README = "result.json", "figure.svg", "README.md"
 
 
@@ -25,10 +25,14 @@ class StudyResult:
         seeds: The seeds of its units, in order.
         units: Number of units.
         seconds: Total time of all units, including those before an interruption.
+        date: Day of the run (UTC), ``YYYY-MM-DD``.
         measurements: By quantity.
-        statuses: The status of each claim, in the order of the study's claims.
+        claims: The claims that the verdict judges. Normally those of the run; the hash of those is
+            in ``hashes``.
+        statuses: The status of each claim, in the order of ``claims``.
         verdict: Computed from claims and measurements.
-        code: SHA-256 of the Python files in the study's folder.
+        hashes: SHA-256 of ``claims``, ``protocol`` and ``code`` of the study that was run.
+        commit: The commit that contains claims, protocol and code of the run; ``None`` if unknown.
         data: SHA-256 of the data sets; ``None`` without data sets.
         environment: Software versions and processor.
     """
@@ -40,12 +44,21 @@ class StudyResult:
     seeds: tuple[int, ...]
     units: int
     seconds: float
+    date: str
     measurements: dict[str, Measurement]
+    claims: tuple[Claim, ...]
     statuses: tuple[Status, ...]
     verdict: Verdict
-    code: str
+    hashes: dict[str, str]
+    commit: str | None
     data: str | None
     environment: dict[str, str | int]
+
+    @property
+    def judged(self) -> list[tuple[Claim, Status]]:
+        """Each claim with its status; the central one first."""
+        pairs = zip(self.claims, self.statuses, strict=True)
+        return sorted(pairs, key=lambda pair: not pair[0].central)
 
     def to_json(self) -> dict[str, Any]:
         """Convert the result to JSON values."""
@@ -55,10 +68,15 @@ class StudyResult:
             "seeds": list(self.seeds),
             "units": self.units,
             "seconds": round(self.seconds, 3),
+            "date": self.date,
             "verdict": str(self.verdict),
-            "claims": [str(status) for status in self.statuses],
+            "claims": [
+                {**asdict(claim), "status": str(status)}
+                for claim, status in zip(self.claims, self.statuses, strict=True)
+            ],
             "measurements": {name: m.to_json() for name, m in sorted(self.measurements.items())},
-            "hashes": {"code": self.code, "data": self.data},
+            "commit": self.commit,
+            "hashes": {**self.hashes, "data": self.data},
             "environment": self.environment,
         }
 
@@ -76,6 +94,9 @@ class StudyResult:
             )
         if data["scale"] not in SCALES:
             raise StudyError(f"unknown scale {data['scale']!r}; known are {', '.join(SCALES)}")
+        claims = [dict(each) for each in data["claims"]]
+        statuses = tuple(Status(each.pop("status")) for each in claims)
+        hashes = dict(data["hashes"])
         return cls(
             key=data["key"],
             paper=data["paper"],
@@ -84,11 +105,14 @@ class StudyResult:
             seeds=tuple(data["seeds"]),
             units=data["units"],
             seconds=data["seconds"],
+            date=data["date"],
             measurements={n: Measurement.from_json(m) for n, m in data["measurements"].items()},
-            statuses=tuple(Status(status) for status in data["claims"]),
+            claims=tuple(Claim(**each) for each in claims),
+            statuses=statuses,
             verdict=Verdict(data["verdict"]),
-            code=data["hashes"]["code"],
-            data=data["hashes"]["data"],
+            data=hashes.pop("data"),
+            commit=data["commit"],
+            hashes={name: hashes[name] for name in ("claims", "protocol", "code")},
             environment=data["environment"],
         )
 

@@ -21,7 +21,15 @@ from anyorder_studies.measurement import (
     range_interval,
     ratio_interval,
 )
-from anyorder_studies.verdict import Claim, Direction, Status, Verdict, judge, judge_claim
+from anyorder_studies.verdict import (
+    Claim,
+    Direction,
+    Status,
+    Verdict,
+    judge,
+    judge_claim,
+    require_one_central,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,10 +76,15 @@ class Study(ABC):
     - ``paper``: the number in the catalogue, 1 to 133; ``None`` for background work that is not in
       the catalogue.
     - ``title``: short title of the study.
-    - ``claims``: the first is the central one.
-    - ``scales``: settings by scale. ``"smoke"`` takes under 20 s, ``"small"`` under five minutes on
-      two cores, ``"full"`` is the paper's size and states the resources it needs in its entry
-      ``"need"``. Studies with seeds set their number as ``"seeds"``.
+    - ``claims``: exactly one has ``central=True``.
+    - ``headline``: what the paper's abstract leads with, and where it says so; if the central claim
+      is not that, say why.
+    - ``scales``: settings by scale. ``"smoke"`` takes under 20 s, ``"small"`` is the stored run and
+      states in the entry ``"minutes"`` how long it takes if that is more than five minutes on two
+      cores, ``"full"`` is the paper's size and states the resources it needs in its entry
+      ``"need"``. Studies with seeds set their number as ``"seeds"``, and if methods are tuned
+      several times, the number of independent tunings as ``"tunings"``: ``"seeds"`` then counts the
+      runs of each tuning.
     - ``data``: folders in ``ANYORDER_DATA`` that the study reads.
 
     Args:
@@ -82,6 +95,7 @@ class Study(ABC):
     paper: ClassVar[Any]  # a number in the catalogue, or None
     title: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
+    headline: ClassVar[str]
     scales: ClassVar[Mapping[str, Mapping[str, Any]]]
     data: ClassVar[tuple[str, ...]] = ()
 
@@ -94,7 +108,9 @@ class Study(ABC):
         """Check the declarations when the class is defined."""
         super().__init_subclass__(**kwargs)
         missing = [
-            name for name in ("key", "paper", "title", "claims", "scales") if not hasattr(cls, name)
+            name
+            for name in ("key", "paper", "title", "claims", "headline", "scales")
+            if not hasattr(cls, name)
         ]
         if missing:
             raise StudyError(f"study {cls.__name__} does not declare {', '.join(missing)}")
@@ -108,8 +124,10 @@ class Study(ABC):
                 f"{cls.key}: expected a paper number 1..{PAPERS}, or None for background, got "
                 f"{cls.paper}"
             )
-        if not cls.claims:
-            raise StudyError(f"{cls.key}: expected at least one claim")
+        try:
+            require_one_central(cls.claims)
+        except StudyError as error:
+            raise StudyError(f"{cls.key}: {error}") from error
         if set(cls.scales) != set(SCALES):
             raise StudyError(
                 f"{cls.key}: expected the scales {', '.join(SCALES)}, got {', '.join(cls.scales)}"

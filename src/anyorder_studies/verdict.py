@@ -47,6 +47,8 @@ class Claim:
         unit: Unit of ``expected`` and ``threshold``.
         source: The paper, with the table, section or abstract that contains the claim.
         text: The claim in our own words.
+        central: Whether the verdict follows this claim: what the paper's abstract leads with.
+            Exactly one claim of a study is central.
 
     Raises:
         StudyError: If ``expected`` is on the wrong side of ``threshold``, the numbers are not
@@ -61,6 +63,7 @@ class Claim:
     unit: str
     source: str
     text: str
+    central: bool = False
 
     def __post_init__(self) -> None:
         """Check that a measurement can decide the claim."""
@@ -125,8 +128,23 @@ def judge_claim(claim: Claim, measurement: Measurement) -> Status:
     return Status.MET if met else Status.EFFECT_ONLY
 
 
+def require_one_central(claims: Sequence[Claim]) -> None:
+    """Check that the verdict has one claim to follow.
+
+    Raises:
+        StudyError: If there is no claim, or not exactly one is central.
+    """
+    if not claims:
+        raise StudyError("expected at least one claim")
+    central = [claim.quantity for claim in claims if claim.central]
+    if len(central) != 1:
+        raise StudyError(
+            f"expected exactly one claim with central=True, got {', '.join(central) or 'none'}"
+        )
+
+
 def judge(claims: Sequence[Claim], measurements: Mapping[str, Measurement]) -> Verdict:
-    """Return the verdict; the first claim is the central one.
+    """Return the verdict; one claim is the central one.
 
     - *refuted*: the central claim's interval is on the other side of its threshold.
     - *not at this scale*: the central interval contains the threshold.
@@ -134,24 +152,26 @@ def judge(claims: Sequence[Claim], measurements: Mapping[str, Measurement]) -> V
     - *partly*: the central effect exists, but its size or another claim's effect does not.
 
     Args:
-        claims: At least one claim.
+        claims: The claims, exactly one of them central.
         measurements: By quantity; must include every claim's quantity.
 
     Returns:
         The verdict. It depends only on the arguments.
 
     Raises:
-        StudyError: If there is no claim or a claimed quantity was not measured.
+        StudyError: If not exactly one claim is central, or a claimed quantity was not measured.
     """
-    if not claims:
-        raise StudyError("expected at least one claim")
+    require_one_central(claims)
     missing = [claim.quantity for claim in claims if claim.quantity not in measurements]
     if missing:
         raise StudyError(
             f"claimed but not measured: {', '.join(missing)}; measured were "
             f"{', '.join(sorted(measurements)) or 'none'}"
         )
-    central, *others = [judge_claim(claim, measurements[claim.quantity]) for claim in claims]
+    central, *others = [
+        judge_claim(claim, measurements[claim.quantity])
+        for claim in sorted(claims, key=lambda claim: not claim.central)
+    ]
     if central is Status.OPPOSITE:
         return Verdict.REFUTED
     if central is Status.UNDECIDED:

@@ -26,8 +26,10 @@ class Toy(Study):
         Claim(
             quantity="gain", direction="higher", expected=2.0, threshold=1.0, tolerance=0.1,
             unit="times", source="table 1", text="It gains & wins.",
+            central=True,
         ),
     )
+    headline: ClassVar = "it gains, in the first sentence of the abstract"
     scales: ClassVar = {{
         "smoke": {{"seeds": 2}},
         "small": {{"seeds": 4}},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_list_before_and_after_a_stored_run(invoke: Invoke) -> None:
     assert listed["broken"] == {}
     (row,) = listed["studies"]
     assert (row["key"], row["verdict"], row["scale"]) == ("doe2020toy", "reproduced", "small")
-    assert row["stale"] is False
+    assert row["change"] == ""
     assert "reproduced" in invoke("list").output
 
 
@@ -77,16 +78,73 @@ def test_verify_holds_and_differs_with_exit_codes(invoke: Invoke, toy_package: s
     invoke("run", "doe2020toy", "--store")
     held = invoke("verify", "doe2020toy")
     assert held.exit_code == 0
-    assert "holds" in held.output
+    assert "stands" in held.output
     path = discovery.discover(toy_package).folders["doe2020toy"] / "result.json"
     stored = json.loads(path.read_text())
     stored["measurements"]["gain"] = {"value": 9.0, "low": 8.0, "high": 10.0, "n": 4}
     path.write_text(json.dumps(stored))
-    differs = invoke("verify", "--json")
+    assert invoke("verify").exit_code == 0  # the verdict is the same
+    assert "differs" in invoke("verify", "--repeat").output
+    differs = invoke("verify", "--repeat", "--json")
     assert differs.exit_code == 1
     found = json.loads(differs.stdout)["studies"]["doe2020toy"]
     assert found["holds"] is False
     assert found["claims"][0]["again"]["value"] == pytest.approx(2.015)
+
+
+def test_verify_judges_again(invoke: Invoke, toy_package: str) -> None:
+    invoke("run", "doe2020toy", "--store")
+    folder = discovery.discover(toy_package).folders["doe2020toy"]
+    stored = json.loads((folder / "result.json").read_text())
+    stored["measurements"]["gain"] = {"value": 1.5, "low": 1.2, "high": 1.8, "n": 4}
+    (folder / "result.json").write_text(json.dumps(stored))
+    flipped = invoke("verify", "doe2020toy")
+    assert flipped.exit_code == 1
+    assert "reproduced, now partly: flips" in flipped.output
+    assert invoke("verify", "doe2020toy", "--store").exit_code == 1
+    assert json.loads((folder / "result.json").read_text())["verdict"] == "partly"
+    assert "**partly**" in (folder / "README.md").read_text()
+    assert invoke("verify", "doe2020toy").exit_code == 0
+
+
+def test_claims_that_wait_for_a_run_fail_and_are_listed_on_the_page(
+    invoke: Invoke, toy_package: str
+) -> None:
+    invoke("run", "doe2020toy", "--store")
+    studies = discovery.discover(toy_package)
+    study, page = studies.get("doe2020toy"), studies.folders["doe2020toy"] / "README.md"
+    study.claims = (*study.claims, replace(study.claims[0], quantity="speed", central=False))
+    waiting = invoke("verify", "doe2020toy", "--store")
+    assert waiting.exit_code == 1
+    assert "does not contain 'speed'" in waiting.output.replace("\n", " ")
+    assert "Claims that this result does not contain yet:" in page.read_text()
+    assert "(changed after results)" in invoke("list").output
+
+
+def test_verify_measures_with_fresh_seeds(
+    make_package: Callable[..., str], toy: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = "print('seed', unit['seed']); unit = {'seed': -200 if unit['seed'] > 9 else 0}"
+    package = make_package(doe2020toy=toy(run=seen))
+    monkeypatch.setattr(cli, "discover", lambda: discovery.discover(package))
+    invoke = lambda *words: CliRunner().invoke(cli.app, list(words))  # noqa: E731
+    assert invoke("run", "doe2020toy", "--store").exit_code == 0
+    assert invoke("verify", "doe2020toy").exit_code == 0
+    flipped = invoke("verify", "doe2020toy", "--fresh", "--json")
+    assert flipped.exit_code == 1
+    start = flipped.stdout.index("{\n")
+    found = json.loads(flipped.stdout[start:])["studies"]["doe2020toy"]
+    assert found["verdict"] == {"stored": "reproduced", "again": "refuted"}
+    assert found["seeds"] == {"stored": [0, 1, 2, 3], "again": [10000, 10001, 10002, 10003]}
+    table = invoke("verify", "doe2020toy", "--fresh", "--scale", "smoke").output
+    assert "seed 10001" in table and "seed 10002" not in table
+    assert "opposite" in table
+
+
+def test_verify_with_fresh_seeds_holds(invoke: Invoke) -> None:
+    invoke("run", "doe2020toy", "--store")
+    # 2.0 + 0.01 * seed grows with the block of seeds: the claim is met all the more.
+    assert invoke("verify", "doe2020toy", "--fresh").exit_code == 0
 
 
 def test_verify_reads_results_from_elsewhere(invoke: Invoke, tmp_path: Path) -> None:
@@ -109,6 +167,9 @@ def test_verify_reads_results_from_elsewhere(invoke: Invoke, tmp_path: Path) -> 
         ),
         (("run", "doe2020toy", "--store", "--seeds", "2"), "need --scale small; leave --seeds out"),
         (("show", "nothing"), "unknown study"),
+        (("verify", "--fresh", "--repeat"), "choose --fresh (with or without --scale), --repeat"),
+        (("verify", "--scale", "smoke"), "choose --fresh"),
+        (("verify", "--fresh", "--store"), "choose --fresh"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(
@@ -144,7 +205,7 @@ def test_a_place_that_cannot_be_used_is_named(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"format": 1}', "\xff", '{"format": 1, "scale": [1]}']
+    "content", ["", "[]", "{}", '{"format": 2}', "\xff", '{"format": 2, "scale": [1]}']
 )
 def test_a_damaged_result_hides_no_other_study(
     invoke: Invoke, toy_package: str, tmp_path: Path, content: str

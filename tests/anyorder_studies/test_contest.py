@@ -7,14 +7,18 @@ import torch
 from torch import nn
 
 from anyorder import SGD  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from anyorder.compare.plan.seeds import trial_seed
 from anyorder.problems import load
 from anyorder_studies.contest import (
-    FIRST_TUNING_SEED,
     WORST,
+    Repetitions,
     all_digits,
     choose,
     descend,
     digits_training_loss,
+    tuned_seeds,
+    tuning_of,
+    tuning_seeds,
 )
 from anyorder_studies.study import StudyError
 
@@ -27,8 +31,29 @@ def test_the_lowest_mean_score_over_tuning_seeds_wins() -> None:
         return {"a": [1.0, 5.0], "b": [2.0, 2.0], "c": [2.0, 2.0]}[setting][seed % 2]
 
     assert choose(["a", "b", "c"], score, 2) == "b"
-    seeds = (FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1)
-    assert sorted(asked) == [(setting, seed) for setting in "abc" for seed in seeds]
+    assert sorted(asked) == [(setting, seed) for setting in "abc" for seed in tuning_seeds(2)]
+    asked.clear()
+    choose(["a"], score, 2, tuning=3)
+    assert [seed for _, seed in asked] == tuning_seeds(2, 3)
+
+
+def test_seeds_are_those_of_comparisons() -> None:
+    reported = tuned_seeds({"tunings": 2, "seeds": 3})
+    assert reported == [0, 1, 2, 10_000, 10_001, 10_002]
+    assert [tuning_of(seed) for seed in reported] == [0, 0, 0, 1, 1, 1]
+    assert tuned_seeds({"seeds": 2}) == [0, 1]
+    assert tuning_seeds(2) == [trial_seed("", 0), trial_seed("", 0) + 1]
+    assert all(tuning_of(seed) == 4 for seed in tuning_seeds(3, 4))
+
+
+def test_tunings_are_the_repetitions_if_there_are_several() -> None:
+    two = Repetitions([0, 1, 10_000, 10_001])
+    assert two.values([1.0, 3.0, 5.0, 7.0]) == [2.0, 6.0]
+    assert two.mean([1.0, 3.0, 5.0, 7.0]).n == 2
+    assert two.ratio([2.0, 8.0, 1.0, 4.0], [1.0] * 4).value == pytest.approx(8**0.5)
+    one = Repetitions([10_000, 10_001, 10_002])
+    assert one.ratio([2.0, 4.0, 8.0], [1.0] * 3).value == pytest.approx(4.0)
+    assert one.ratio([2.0, 4.0, 8.0], [1.0] * 3).n == 3
 
 
 def test_only_the_best_with_the_first_seed_are_tried_with_the_others() -> None:
@@ -39,7 +64,7 @@ def test_only_the_best_with_the_first_seed_are_tried_with_the_others() -> None:
         return {"a": [3.0, 0.0], "b": [1.0, 9.0], "c": [2.0, 3.0]}[setting][seed % 2]
 
     assert choose(["a", "b", "c"], score, 2, finalists=2) == "c"
-    later = [setting for setting, seed in asked if seed != FIRST_TUNING_SEED]
+    later = [setting for setting, seed in asked if seed != tuning_seeds(1)[0]]
     assert later == ["b", "c"] and len(asked) == 5
 
 

@@ -19,8 +19,8 @@ def test_a_broken_study_is_reported_and_hides_no_other(
         roe2024name=toy(key="doe2019other"),
         roe2025exit="raise ImportError('torch is missing')",
         doe2026twin=toy(key="doe2026twin") + "\nclass Second(Study):\n    "
-        "key='doe2027x'; paper=1; title='t'; claims=Toy.claims; scales=Toy.scales\n    "
-        "runs=run=measure=figure=lambda self, *a: None\n",
+        "key='doe2027x'; paper=1; title='t'; claims=Toy.claims; headline='h'\n    "
+        "scales=Toy.scales; runs=run=measure=figure=lambda self, *a: None\n",
     )
     found = discover(package)
     assert list(found.classes) == ["doe2020toy"]

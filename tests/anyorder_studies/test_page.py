@@ -53,7 +53,20 @@ def test_the_page_says_everything_and_is_a_function_of_its_inputs(
         "A toy | study.",
         command(result),
         "Seeds: 0 to 3.",
-        result.code,
+        result.hashes["code"],
+        "The abstract leads with: it gains",
     ):
         assert part in page
     assert study_page(study, replace(result, scale="smoke")) != page
+    assert "after this result" not in page
+    marked = study_page(study, result, "changed after results")
+    assert "**reproduced** · **changed after results** ·" in marked
+    assert "The claims or the protocol changed after this result was measured." in marked
+
+
+def test_claims_that_wait_for_a_run_are_listed(toy_package: str, tmp_path: Path) -> None:
+    study = discover(toy_package).get("doe2020toy")()
+    result = run_study(study, "small", tmp_path)
+    type(study).claims = (*study.claims, replace(CLAIM, text="It waits."))
+    page = study_page(study, result, "changed after results")
+    assert "- It waits. Claimed: 0.5 x (effect: < 1) (s)." in page

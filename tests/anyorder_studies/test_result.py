@@ -19,7 +19,7 @@ def test_a_result_comes_back_as_it_was(toy_package: str, tmp_path: Path) -> None
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(StudyError, match="format 1, got 0"):
+    with pytest.raises(StudyError, match="format 2, got 0"):
         StudyResult.from_json({"format": 0})
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ from anyorder_studies.study import Claim, Study, StudyError
 CLAIM = Claim(
     quantity="q", direction="lower", expected=0.5, threshold=1.0, tolerance=0.1, unit="x",
     source="s", text="t",
+    central=True,
 )  # fmt: skip
 GOOD: dict[str, Any] = {
     "key": "doe2020toy",
     "paper": 1,
     "title": "Toy",
     "claims": (CLAIM,),
+    "headline": "h",
     "scales": {"smoke": {"seeds": 1}, "small": {}, "full": {"need": "much"}},
     **{name: lambda self, *args: None for name in ("runs", "run", "measure", "figure")},
 }
@@ -38,6 +41,9 @@ def test_a_complete_declaration_is_accepted() -> None:
         ({"paper": 134}, "1..133"),
         ({"paper": 0}, "1..133"),
         ({"claims": ()}, "at least one claim"),
+        ({"claims": (replace(CLAIM, central=False),)}, "one claim with central=True, got none"),
+        ({"claims": (CLAIM, replace(CLAIM, quantity="r"))}, "central=True, got q, r"),
+        ({"headline": None}, "does not declare headline"),
         ({"scales": {"smoke": {}}}, "scales smoke, small, full"),
         ({"scales": {"smoke": {}, "small": {}, "full": {}}}, "must state what it needs"),
     ],

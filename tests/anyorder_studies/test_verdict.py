@@ -13,7 +13,7 @@ from anyorder_studies.verdict import Claim, Status, Verdict, judge, judge_claim
 
 LOWER = Claim(
     quantity="ratio", direction="lower", expected=0.5, threshold=1.0, tolerance=0.1, unit="x",
-    source="table 1", text="It halves.",
+    source="table 1", text="It halves.", central=True,
 )  # fmt: skip
 HIGHER = replace(LOWER, quantity="gain", direction="higher", expected=2.0)
 EQUAL = replace(LOWER, quantity="same", direction="equal", expected=2.0, threshold=2.0)
@@ -69,7 +69,10 @@ BY_STATUS = {
 
 @pytest.mark.parametrize(("central", "second"), list(product(Status, Status)))
 def test_verdict_of_every_pair_of_statuses(central: Status, second: Status) -> None:
-    claims = (replace(LOWER, quantity="first"), replace(LOWER, quantity="second"))
+    claims = (
+        replace(LOWER, quantity="second", central=False),
+        replace(LOWER, quantity="first"),
+    )
     found = judge(claims, {"first": BY_STATUS[central], "second": BY_STATUS[second]})
     if central is Status.OPPOSITE:
         expected = Verdict.REFUTED
@@ -145,3 +148,11 @@ def test_a_claim_without_its_measurement_is_refused() -> None:
         judge((LOWER,), {"other": measured(0, 0, 0)})
     with pytest.raises(StudyError, match="at least one claim"):
         judge((), {})
+
+
+def test_exactly_one_claim_is_central() -> None:
+    found = {"ratio": measured(0, 0, 0), "gain": measured(0, 0, 0)}
+    with pytest.raises(StudyError, match="central=True, got none"):
+        judge((replace(LOWER, central=False),), found)
+    with pytest.raises(StudyError, match="central=True, got ratio, gain"):
+        judge((LOWER, HIGHER), found)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyorder
-from anyorder.compare.plan.entrants import Entrant, resolve_all
+from anyorder.compare.plan.entrants import Entrant, EntrantError, resolve_all, suited
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
@@ -28,6 +28,7 @@ from anyorder.compare.run.environment import cores, environment
 from anyorder.compare.run.estimate import timeout
 from anyorder.compare.run.pacing import expected
 from anyorder.compare.run.pool import Pool, WorkerError
+from anyorder.compare.run.records import Described
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
 from anyorder.compare.store.mirror import Mirror
@@ -126,7 +127,7 @@ def compare(
         described = _ask(pool, "describe", settings, check)
         if settings.schedule is None:
             settings = replace(settings, schedule=described.schedule)
-        wanted = _plan(settings, entrants)
+        wanted = _plan(settings, _suited(entrants, described))
         _agree_with_folder(request, wanted)
         plan = storage.begin(wanted, extend=request.extend)
         results.keep(out / "plan.json", plan)
@@ -180,6 +181,17 @@ def _again(request: Request) -> str:
 
 
 # --- Before the start --------------------------------------------------------------------------
+
+
+def _suited(entrants: Iterable[Entrant], described: Described) -> list[Entrant]:
+    """Return the methods, with those marked as failed that cannot be used on the problem."""
+    found = [
+        suited(each, described.name, described.parameters, judged=described.judged)
+        for each in entrants
+    ]
+    if all(each.failed is not None for each in found):
+        raise EntrantError("; ".join(f"{each.name}: {each.failed}" for each in found))
+    return found
 
 
 def _plan(settings: Settings, entrants: Iterable[Entrant]) -> Plan:

@@ -60,6 +60,7 @@ class StudyView:
         figure: The figure, if there is one.
         need: The resources that the full scale would need.
         work: The measured work, if it is not a paper of the catalogue.
+        change: How the study differs from the one that was run; empty if it does not.
     """
 
     key: str
@@ -73,6 +74,7 @@ class StudyView:
     figure: Path | None = None
     need: str = ""
     work: Work | None = None
+    change: str = ""
 
     @property
     def duration(self) -> str:
@@ -272,7 +274,7 @@ def _view(one: Stored, work: Work | None) -> StudyView:
             str(status),
             claim.source,
         )
-        for claim, status in zip(study.claims, result.statuses, strict=True)
+        for claim, status in result.judged
     )
     figure = one.folder / FIGURE
     return StudyView(
@@ -287,4 +289,5 @@ def _view(one: Stored, work: Work | None) -> StudyView:
         figure=figure if figure.is_file() else None,
         need=str(study.scales["full"]["need"]),
         work=work,
+        change=one.change,
     )

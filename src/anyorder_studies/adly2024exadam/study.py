@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from anyorder import AdamW, EXAdam, Optimizer
 from anyorder.problems import load
 from anyorder_studies.contest import (
-    FIRST_TUNING_SEED,
     WORST,
+    Repetitions,
     all_digits,
     choose,
     descend,
     digits_training_loss,
+    tuned_seeds,
+    tuning_of,
+    tuning_seeds,
 )
 from anyorder_studies.study import (
     Claim,
@@ -25,8 +28,6 @@ from anyorder_studies.study import (
     Study,
     Unit,
     exact,
-    mean_interval,
-    ratio_interval,
 )
 
 if TYPE_CHECKING:
@@ -66,13 +67,14 @@ class EXAdamAgainstAdam(Study):
     Speed is the number of steps to the lowest training loss that both the method and Adam reach
     with the same seed; a run that diverges counts twice its length.
 
-    The protocol was changed in two ways. First, there were ten seeds. Final losses differ by a
+    The protocol was changed in three ways. First, there were ten seeds. Final losses differ by a
     factor of ten between seeds, and the comparison of version 1 with Adam with the same increasing
     step size was undecided on one thread and met on two, which sum in another order. Second, the
     target was the lowest loss of Adam's run, and a run that missed it counted twice its length.
     With thirty seeds EXAdam, whose final loss is lower than Adam's on average, missed it twelve
     times, and the ratio was 1.25 with that penalty and 0.94 with half of it. A target that both
-    reach needs no penalty and is symmetric.
+    reach needs no penalty and is symmetric. Third, all thirty seeds used the step sizes of a single
+    tuning; now there are ten tunings, each with its own seeds, and a tuning is one repetition.
     """
 
     key: ClassVar[str] = "adly2024exadam"
@@ -89,6 +91,7 @@ class EXAdamAgainstAdam(Study):
             source="abstract of arXiv:2412.20302v2: 38.46 % faster convergence (CIFAR-10; equal "
             "step sizes in the authors' notebook)",
             text="EXAdam needs 38 % fewer steps than Adam.",
+            central=True,
         ),
         Claim(
             quantity="steps_ratio_equal",
@@ -135,9 +138,21 @@ class EXAdamAgainstAdam(Study):
             text="EXAdam generalises better than Adam.",
         ),
     )
+    headline: ClassVar[str] = (
+        "faster convergence than Adam by 38.46 %, and 1.96, 2.17 and 1.17 points more training, "
+        "validation and test accuracy (abstract of arXiv:2412.20302v2, its only figures; "
+        "CIFAR-10)"
+    )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "epochs": 2, "grid": GRID[3:8:2]},
-        "small": {"seeds": 30, "tuning_seeds": 3, "epochs": 15, "grid": GRID},
+        "small": {
+            "tunings": 10,
+            "seeds": 5,
+            "tuning_seeds": 3,
+            "epochs": 15,
+            "grid": GRID,
+            "minutes": 16,
+        },
         "full": {
             "seeds": 30,
             "tuning_seeds": 3,
@@ -151,7 +166,7 @@ class EXAdamAgainstAdam(Study):
     def runs(self, scale: str) -> Iterable[Unit]:
         """Return one unit per seed and contestant."""
         settings = self.settings(scale)
-        for seed in range(settings["seeds"]):
+        for seed in tuned_seeds(settings):
             for contestant in CONTESTANTS:
                 yield {
                     "contestant": contestant,
@@ -162,12 +177,17 @@ class EXAdamAgainstAdam(Study):
                 }
 
     def run(self, unit: Unit) -> Result:
-        """Sweep and tune once for all seeds; train with the best and the shared step size."""
+        """Sweep and tune once per tuning; train with the best and the shared step size."""
         name, epochs, seeds = unit["contestant"], unit["epochs"], unit["tuning_seeds"]
-        grid = tuple(unit["grid"])
-        lr = choose(grid, lambda lr, seed: _trained(name, epochs, lr, seed)["loss"], seeds)
+        grid, tuning = tuple(unit["grid"]), tuning_of(unit["seed"])
+        lr = choose(
+            grid,
+            lambda lr, seed: _trained(name, epochs, lr, seed)["loss"],
+            seeds,
+            tuning=tuning,
+        )
         equal = _trained(name, epochs, THEIRS, unit["seed"])
-        chosen = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + seeds)
+        chosen = tuning_seeds(seeds, tuning)
         sweep = [sum(_trained(name, epochs, lr, s)["loss"] for s in chosen) / seeds for lr in grid]
         best = _trained(name, epochs, lr, unit["seed"])
         return {**best, "curve_equal": equal["curve"], "lr": lr, "sweep": sweep}
@@ -176,20 +196,21 @@ class EXAdamAgainstAdam(Study):
         """Ratios paired by seed; the difference of accuracy in percentage points."""
         found = {name: by_seed(results, name) for name in CONTESTANTS}
         adam, ex = found["adam"], found["exadam"]
+        over = Repetitions([u["seed"] for u, _ in results if u["contestant"] == "adam"])
         losses = {name: [r["loss"] for r in rows] for name, rows in found.items()}
         gains = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(ex, adam, strict=True)]
         measured = {
-            "steps_ratio": _speed(ex, adam, "curve"),
-            "steps_ratio_equal": _speed(ex, adam, "curve_equal"),
-            "steps_ratio_growing": _speed(found["exadam_growing"], adam, "curve"),
-            "loss_ratio": ratio_interval(losses["exadam"], losses["adam"]),
-            "loss_ratio_version_1": ratio_interval(losses["exadam_growing"], losses["adam"]),
-            "corrections_ratio": ratio_interval(losses["exadam_no_boost"], losses["adam"]),
-            "boost_ratio": ratio_interval(losses["exadam"], losses["exadam_no_boost"]),
-            "growing_ratio": ratio_interval(losses["exadam_growing"], losses["adam_growing"]),
-            "growth_for_adam": ratio_interval(losses["adam_growing"], losses["adam"]),
-            "growth_for_exadam": ratio_interval(losses["exadam_growing"], losses["exadam"]),
-            "accuracy_gain": mean_interval(gains),
+            "steps_ratio": _speed(ex, adam, "curve", over),
+            "steps_ratio_equal": _speed(ex, adam, "curve_equal", over),
+            "steps_ratio_growing": _speed(found["exadam_growing"], adam, "curve", over),
+            "loss_ratio": over.ratio(losses["exadam"], losses["adam"]),
+            "loss_ratio_version_1": over.ratio(losses["exadam_growing"], losses["adam"]),
+            "corrections_ratio": over.ratio(losses["exadam_no_boost"], losses["adam"]),
+            "boost_ratio": over.ratio(losses["exadam"], losses["exadam_no_boost"]),
+            "growing_ratio": over.ratio(losses["exadam_growing"], losses["adam_growing"]),
+            "growth_for_adam": over.ratio(losses["adam_growing"], losses["adam"]),
+            "growth_for_exadam": over.ratio(losses["exadam_growing"], losses["exadam"]),
+            "accuracy_gain": over.mean(gains),
         }
         for name, rows in found.items():
             measured[f"lr_{name}"] = exact(rows[0]["lr"])
@@ -218,7 +239,7 @@ def steps_to(curve: list[float], level: float) -> int:
     return 2 * len(curve) * EVERY
 
 
-def _speed(rows: list[Result], adam: list[Result], key: str) -> Measurement:
+def _speed(rows: list[Result], adam: list[Result], key: str, over: Repetitions) -> Measurement:
     """Steps relative to Adam's to the lowest loss that both reach, paired by seed."""
     tops: list[float] = []
     bottoms: list[float] = []
@@ -226,7 +247,7 @@ def _speed(rows: list[Result], adam: list[Result], key: str) -> Measurement:
         level = max(low for run in (row, other) if (low := min(run[key])) < WORST)
         tops.append(steps_to(row[key], level))
         bottoms.append(steps_to(other[key], level))
-    return ratio_interval(tops, bottoms)
+    return over.ratio(tops, bottoms)
 
 
 def growth(step: int) -> float:

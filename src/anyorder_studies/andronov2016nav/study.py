@@ -88,6 +88,7 @@ class NavLightCurves(Study):
             source=f"{REVIEW}: at most 12 parameters; abstract of arXiv:1510.00333: 44 are optimal "
             "for the polynomial on 2MASS J11080308-6145589",
             text="NAV needs a fraction of the parameters of the polynomial (real Algol-type star).",
+            central=True,
         ),
         Claim(
             quantity="accuracy_ratio_asas_sn",
@@ -120,6 +121,10 @@ class NavLightCurves(Study):
             source=f"{REVIEW}: better even for EW-type stars with much wider eclipses",
             text="NAV is closer to the truth even for wide eclipses (simulated stars).",
         ),
+    )
+    headline: ClassVar[str] = (
+        "far fewer parameters than a trigonometric polynomial of optimal order (abstract of "
+        "arXiv:1602.04179: at most 12; abstract of arXiv:1510.00333: 44)"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "observations": 400, "noise": 0.01},

@@ -95,6 +95,7 @@ class LionInABall(Study):
             source=f"{ABSTRACT}: Lion minimises a general loss while enforcing the bound "
             "max abs(x) <= 1 / decay",
             text="Lion ends at the minimum within the box.",
+            central=True,
         ),
         Claim(
             quantity="gap_others",
@@ -138,6 +139,10 @@ class LionInABall(Study):
             source=f"{ABSTRACT}: the bound is enforced for a general loss",
             text="Networks trained in mini-batches end within the box.",
         ),
+    )
+    headline: ClassVar[str] = (
+        "Lion solves min f(x) with the bound max abs(x) <= 1 / decay (abstract of "
+        "arXiv:2310.05898, first result)"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "steps": 400, "watched": 50, "epochs": 2},

@@ -82,6 +82,7 @@ class SSOAgainstDescent(Study):
             source=f"abstract of {PAPER}: multiple updates amortise the cost of a gradient "
             "(no figure)",
             text="In the full-batch setting SSO ends lower for equally many gradients.",
+            central=True,
         ),
         Claim(
             quantity="inner_ratio",
@@ -135,6 +136,10 @@ class SSOAgainstDescent(Study):
             source=f"section on the algorithm in {PAPER}: one inner gradient step is SGD",
             text="With one plain inner step SSO is stochastic gradient descent.",
         ),
+    )
+    headline: ClassVar[str] = (
+        "several parameter updates for each gradient of an expensive loss, with the guarantee of "
+        "descent on a smooth surrogate (abstract of arXiv:2302.02607; no figure)"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "grid": 2, "full": 3, "batch": 4, "network": 2},

@@ -46,13 +46,13 @@ def pretrained(seed: int) -> nn.Module:
 
 
 @cache
-def tuned(method: str, steps: int, grid: tuple[float, ...], seeds: int) -> float:
+def tuned(method: str, steps: int, grid: tuple[float, ...], seeds: int, tuning: int = 0) -> float:
     """The step size with the lowest training loss on rotated digits."""
 
     def score(lr: float, seed: int) -> float:
         return float(fine_tuned(method, steps, lr, seed, every=steps)["losses"][-1])
 
-    return choose(grid, score, seeds)
+    return choose(grid, score, seeds, tuning=tuning)
 
 
 def fine_tuned(method: str, steps: int, lr: float, seed: int, *, every: int) -> dict[str, Any]:

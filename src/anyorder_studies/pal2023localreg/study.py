@@ -76,6 +76,7 @@ class LocalRegStudy(Study):
             unit="ratio of evaluations",
             source=ABSTRACT,
             text="Penalised at a uniform time, the trained classifier needs fewer evaluations.",
+            central=True,
         ),
         Claim(
             quantity="evaluations_biased",
@@ -108,6 +109,10 @@ class LocalRegStudy(Study):
             source=ABSTRACT,
             text="Fields fitted to trajectories (uniform time) need fewer evaluations as well.",
         ),
+    )
+    headline: ClassVar[str] = (
+        "fewer function evaluations at the same accuracy (abstract of arXiv:2303.02262: 0.556 to "
+        "0.733 of what they were, training as a black box)"
     )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "digits_steps": 12, "trajectories_steps": 10},

@@ -18,13 +18,17 @@ POINTS, LINE_SEARCH = 15, 5
 # Evaluations per step: the points, the line search, the current point and the best one.
 PER_STEP = {"ranks": POINTS + LINE_SEARCH + 2, "values": POINTS + LINE_SEARCH + 2, "mezo": 2}
 TASKS = ("quadratic", "rosenbrock", "scales")
-# Six settings for each method: first step and spread, or step size. MeZO's steps have the unit # of
+# Ten settings for each method: first step and spread, or step size. MeZO's steps have the unit # of
 # the problem, so each problem has its own half decades.
-_SEARCHED = [[lr, mu] for lr in (0.3, 1.0, 3.0) for mu in (0.01, 0.1)]
+_SEARCHED = [[lr, mu] for lr in (0.1, 0.3, 1.0, 3.0, 10.0) for mu in (0.01, 0.1)]
 GRIDS: dict[str, dict[str, list[list[float]]]] = {
-    "quadratic": {"mezo": [[lr] for lr in (3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)]},
-    "rosenbrock": {"mezo": [[lr] for lr in (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4)]},
-    "scales": {"mezo": [[lr] for lr in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)]},
+    "quadratic": {
+        "mezo": [[lr] for lr in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)]
+    },
+    "rosenbrock": {
+        "mezo": [[lr] for lr in (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)]
+    },
+    "scales": {"mezo": [[lr] for lr in (3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)]},
 }
 for _task in TASKS:
     GRIDS[_task] = {"ranks": _SEARCHED, "values": _SEARCHED, **GRIDS[_task]}
@@ -89,14 +93,19 @@ def run_task(
 
 @cache
 def tuned(
-    task: str, method: str, grid: tuple[tuple[float, ...], ...], budget: int, seeds: int
+    task: str,
+    method: str,
+    grid: tuple[tuple[float, ...], ...],
+    budget: int,
+    seeds: int,
+    tuning: int = 0,
 ) -> tuple[float, ...]:
     """The setting with the lowest mean logarithm of the loss over tuning seeds."""
 
     def score(setting: tuple[float, ...], seed: int) -> float:
         return math.log(run_task(task, method, list(setting), seed, budget)["best"][-1])
 
-    return choose(grid, score, seeds)
+    return choose(grid, score, seeds, tuning=tuning)
 
 
 def evaluations_to_the_same(first: dict[str, Any], second: dict[str, Any]) -> tuple[int, int]:

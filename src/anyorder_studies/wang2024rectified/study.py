@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -47,6 +48,8 @@ NAMES = {
     "flow": "rectified flow",
     "phased": f"rectified in {PHASES} phases (VP)",
 }
+# Learning rates to retrain with, half a decade apart, the same for both methods.
+RATES = [3e-4, 1e-3, 3e-3]
 TABLE = "arXiv:2410.07303v2, table 1, FID on COCO-2017 (checked in the paper's text)"
 
 
@@ -64,10 +67,14 @@ class RectifiedDiffusionStudy(Study):
     unchanged; *rectified flow* retrains the same network, as InstaFlow does, as a straight-path
     velocity model on the same pairs with the same budget, which is that of the first training (and,
     in the *tenth budget* row, a tenth of it); the *phased* variant is first-order only within each
-    of four time segments. A quarter of the retraining times are those that a one-step sampler uses.
-    The error is the sliced Wasserstein distance between samples and a new cloud of the true blobs;
-    *floor* is that of a second true cloud. The *defect* is the variance of the predicted noise
-    along a trajectory.
+    of four time segments. Both retrained models are tuned in the same way: three learning rates,
+    selected for each seed by the error of one-step samples that are not reported. A quarter of the
+    retraining times are those that a one-step sampler uses. The error is the sliced Wasserstein
+    distance between samples and a new cloud of the true blobs; *floor* is that of a second true
+    cloud. The *defect* is the variance of the predicted noise along a trajectory.
+
+    The first result had five seeds, 4,000 steps and one learning rate for all models, which was
+    chosen for noise prediction.
     """
 
     key: ClassVar[str] = "wang2024rectified"
@@ -95,6 +102,7 @@ class RectifiedDiffusionStudy(Study):
             unit="ratio of errors",
             source=f"{TABLE}: 27.26 against 47.91",
             text="At one step it does better than rectified flow made from the same model.",
+            central=True,
         ),
         Claim(
             quantity="defect_vs_original",
@@ -118,14 +126,26 @@ class RectifiedDiffusionStudy(Study):
             text="With 25 steps the original model stays ahead: rectification has a price.",
         ),
     )
+    headline: ClassVar[str] = (
+        "better than earlier rectified flows at lower training cost (abstract of "
+        "arXiv:2410.07303, of its experiments; table 1 has the figure for one step)"
+    )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"seeds": 2, "steps": 200, "pairs": 1000, "points": 500},
-        "small": {"seeds": 5, "steps": 4000, "pairs": 10_000, "points": 4000},
+        "smoke": {"seeds": 2, "steps": 200, "pairs": 1000, "points": 500, "lrs": RATES[:2]},
+        "small": {
+            "seeds": 12,
+            "steps": 10_000,
+            "pairs": 40_000,
+            "points": 4000,
+            "lrs": RATES,
+            "minutes": 45,
+        },
         "full": {
             "seeds": 10,
             "steps": 40_000,
             "pairs": 200_000,
             "points": 8000,
+            "lrs": RATES,
             "need": "about three hours of one core for the ring; the paper's own experiment needs "
             "20 GPU days and Stable Diffusion",
         },
@@ -137,11 +157,14 @@ class RectifiedDiffusionStudy(Study):
         for seed in range(settings["seeds"]):
             yield {
                 "seed": seed,
-                **{name: settings[name] for name in ("steps", "pairs", "points")},
+                **{name: settings[name] for name in ("steps", "pairs", "points", "lrs")},
             }
 
     def run(self, unit: Unit) -> Result:
-        """Train the original, retrain it in three ways, and measure all four."""
+        """Train the original, retrain it in three ways, and measure all four.
+
+        Each seed selects its own learning rates, by one-step samples that are not reported.
+        """
         seed, steps, points = int(unit["seed"]), int(unit["steps"]), int(unit["points"])
         generator = torch.Generator().manual_seed(31_000 + seed)
         data = ring(20_000, generator)
@@ -155,15 +178,32 @@ class RectifiedDiffusionStudy(Study):
         pairs = make_pairs(original, noise, 100)
         as_flow = Diffusion(copy.deepcopy(original.network), flow_schedule(), "velocity")
         phases = make_phases(original, data[: len(noise)], phases=PHASES, steps=25, seed=seed)
+        trial_noise, trial_truth = (
+            torch.randn(points, 2, generator=generator),
+            ring(points, generator),
+        )
+
+        def error(model: Diffusion) -> float:
+            found = sliced_wasserstein(model.sample(trial_noise, 1), trial_truth)
+            return found if math.isfinite(found) else math.inf
+
+        @cache
+        def retrained(model: Diffusion, lr: float, steps: int = steps) -> Diffusion:
+            return rectify(model, pairs, steps=steps, lr=lr, seed=seed)
+
+        starts = {"rectified": original, "flow": as_flow}
+        rates = {
+            name: min(unit["lrs"], key=lambda lr, model=model: error(retrained(model, lr)))
+            for name, model in starts.items()
+        }
         models = {
             "original": original,
-            "rectified": rectify(original, pairs, steps=steps, seed=seed),
-            "flow": rectify(as_flow, pairs, steps=steps, seed=seed),
+            **{name: retrained(model, rates[name]) for name, model in starts.items()},
             "phased": rectify(original, phases, steps=steps, seed=seed),
         }
         early = {
-            name: rectify(model, pairs, steps=max(1, steps // 10), seed=seed)
-            for name, model in (("rectified", original), ("flow", as_flow))
+            name: retrained(model, rates[name], max(1, steps // 10))
+            for name, model in starts.items()
         }
         errors = {
             name: [sliced_wasserstein(model.sample(fresh, k), truth) for k in STEPS]
@@ -182,6 +222,7 @@ class RectifiedDiffusionStudy(Study):
                 for name, model in early.items()
             },
             "defects": defects,
+            "rates": rates,
             "floor": sliced_wasserstein(other, truth),
             "one_step_points": shown,
         }

@@ -13,7 +13,16 @@ from torch import nn
 
 from anyorder import AdaHessian, AdamW, Optimizer
 from anyorder.problems import Problem, load
-from anyorder_studies.contest import WORST, all_digits, choose, descend, digits_training_loss
+from anyorder_studies.contest import (
+    WORST,
+    Repetitions,
+    all_digits,
+    choose,
+    descend,
+    digits_training_loss,
+    tuned_seeds,
+    tuning_of,
+)
 from anyorder_studies.study import (
     Claim,
     Measurement,
@@ -22,8 +31,6 @@ from anyorder_studies.study import (
     Study,
     Unit,
     exact,
-    mean_interval,
-    ratio_interval,
 )
 
 if TYPE_CHECKING:
@@ -59,12 +66,32 @@ class AdaHessianAgainstAdamW(Study):
 
     In addition, one step with step size 1 on a quadratic without cross terms must reach the
     minimum, since a single probe then gives the exact diagonal.
+
+    The first result, with six seeds and one tuning, was undecided: the ratio of losses was 0.92
+    with an interval from 0.67 to 1.26, a spread of 0.30 of the logarithm between seeds. An effect
+    of that size is decided (with a probability of 80 %) by about a hundred seeds. The present
+    protocol has sixteen tunings with eight seeds each; a tuning is one repetition, and if the
+    choice of a step size added nothing, the interval would be within 6 % of the ratio. The central
+    claim is the paper's own, accuracy on held-out data: step sizes are selected by the validation
+    loss, and the test images judge.
     """
 
     key: ClassVar[str] = "yao2020adahessian"
     paper: ClassVar[int | None] = 16
     title: ClassVar[str] = "AdaHessian: what curvature buys, and its price"
     claims: ClassVar[tuple[Claim, ...]] = (
+        Claim(
+            quantity="test_accuracy_gain_loss_ratio_epochs",
+            direction="higher",
+            expected=0.0,
+            threshold=0.0,
+            tolerance=0.0,
+            unit="points of test accuracy over AdamW's, both tuned by the validation loss",
+            source=f"{ABSTRACT}: 1.80 and 1.45 points over Adam with ResNets on CIFAR-10, where "
+            "far more is to be gained than on digits; the direction alone is asked here",
+            text="AdaHessian generalises better than AdamW after equally many epochs.",
+            central=True,
+        ),
         Claim(
             quantity="loss_ratio_epochs",
             direction="lower",
@@ -121,9 +148,20 @@ class AdaHessianAgainstAdamW(Study):
             text="On a diagonal quadratic one step is Newton's.",
         ),
     )
+    headline: ClassVar[str] = (
+        "accuracies above those of other adaptive optimizers, e.g. 1.80 and 1.45 points over Adam "
+        "for ResNets on CIFAR-10 (abstract of arXiv:2006.00719, first result)"
+    )
     scales: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {"seeds": 2, "tuning_seeds": 1, "epochs": 2, "grid": 2},
-        "small": {"seeds": 6, "tuning_seeds": 2, "epochs": 12, "grid": 6},
+        "small": {
+            "tunings": 16,
+            "seeds": 8,
+            "tuning_seeds": 2,
+            "epochs": 12,
+            "grid": 6,
+            "minutes": 35,
+        },
         "full": {
             "seeds": 6,
             "tuning_seeds": 2,
@@ -141,7 +179,7 @@ class AdaHessianAgainstAdamW(Study):
         for name, grid in GRIDS.items():
             middle = (len(grid) - settings["grid"]) // 2
             grids[name] = grid[middle : middle + settings["grid"]]
-        for seed in range(settings["seeds"]):
+        for seed in tuned_seeds(settings):
             shared = {key: settings[key] for key in ("epochs", "tuning_seeds")}
             yield {"seed": seed, "grids": grids, **shared}
 
@@ -155,8 +193,13 @@ class AdaHessianAgainstAdamW(Study):
             plan = Plan(name, steps, unit["epochs"])
             if name == "adamw_longer":
                 plan = plan._replace(steps=steps * _price())
-            lr = _tuned(plan, tuple(grid), unit["tuning_seeds"])
-            for key, value in _trained(plan, lr, unit["seed"]).items():
+            lr, held = (
+                _tuned(plan, tuple(grid), unit["tuning_seeds"], tuning_of(unit["seed"]), by)
+                for by in ("loss", "validation_loss")
+            )
+            judged = _trained(plan, held, unit["seed"])["test_accuracy"]
+            values = {**_trained(plan, lr, unit["seed"]), "test_accuracy": judged}
+            for key, value in values.items():
                 # Names of values that depend on timing say so.
                 result[f"{key}_{name}" + "_seconds" * (name == "adamw_longer")] = value
         return result
@@ -164,6 +207,7 @@ class AdaHessianAgainstAdamW(Study):
     def measure(self, results: Results) -> dict[str, Measurement]:
         """Ratios paired by seed; accuracy differences in percentage points."""
         found = [result for _, result in results]
+        over = Repetitions([unit["seed"] for unit, _ in results])
         measured: dict[str, Measurement] = {}
         pairs = {
             "loss_ratio_epochs": ("rows", "adamw"),
@@ -172,14 +216,13 @@ class AdaHessianAgainstAdamW(Study):
         }
         for quantity, (top, bottom) in pairs.items():
             for key, name in (("loss", quantity), ("validation_loss", f"validation_{quantity}")):
-                measured[name] = ratio_interval(
+                measured[name] = over.ratio(
                     [r[f"{key}_{top}"] for r in found], [r[f"{key}_{bottom}"] for r in found]
                 )
-            gains = [100 * (r[f"accuracy_{top}"] - r[f"accuracy_{bottom}"]) for r in found]
-            measured[f"accuracy_gain_{quantity}"] = mean_interval(gains)
-        cost = ratio_interval(
-            [r["seconds_rows"] for r in found], [r["seconds_adamw"] for r in found]
-        )
+            for key in ("accuracy", "test_accuracy"):
+                gains = [100 * (r[f"{key}_{top}"] - r[f"{key}_{bottom}"]) for r in found]
+                measured[f"{key}_gain_{quantity}"] = over.mean(gains)
+        cost = over.ratio([r["seconds_rows"] for r in found], [r["seconds_adamw"] for r in found])
         low, high = cost.low / SITTINGS, cost.high * SITTINGS
         measured["step_ratio"] = Measurement(cost.value, low, high, cost.n)
         worst = max(r["newton_error"] for r in found)
@@ -251,13 +294,13 @@ def _price() -> int:
 
 
 @cache
-def _tuned(plan: Plan, grid: tuple[float, ...], seeds: int) -> float:
-    """The step size with the lowest training loss."""
+def _tuned(plan: Plan, grid: tuple[float, ...], seeds: int, tuning: int, by: str) -> float:
+    """The step size with the lowest ``loss`` or ``validation_loss``."""
 
     def score(lr: float, seed: int) -> float:
-        return float(_trained(plan, lr, seed)["loss"])
+        return float(_trained(plan, lr, seed)[by])
 
-    return choose(grid, score, seeds)
+    return choose(grid, score, seeds, tuning=tuning)
 
 
 def _optimizer(name: str, model: nn.Module, lr: float) -> Optimizer:
@@ -266,8 +309,9 @@ def _optimizer(name: str, model: nn.Module, lr: float) -> Optimizer:
     return AdaHessian(model, lr=lr, block={"rows": 0, "none": 1}[name], engine="eager")
 
 
+@cache
 def _trained(plan: Plan, lr: float, seed: int) -> Result:
-    """Train one network; losses in nats, accuracy on the validation images."""
+    """Train one network; losses in nats, accuracy on validation and test images."""
     problem: Problem = load("digits", batch_size=BATCH)
     model = problem.build(seed)
     curve = [digits_training_loss(model)]
@@ -278,11 +322,13 @@ def _trained(plan: Plan, lr: float, seed: int) -> Result:
 
     optimizer = _optimizer(plan.name, model, lr)
     ended = descend(problem, model, optimizer, steps=plan.steps, seed=seed, after=watch)
-    judged = problem.evaluate(model)
+    judged, tested = problem.evaluate(model), problem.test(model)
+    assert tested is not None
     return {
         "loss": curve[-1] if ended else WORST,
         "validation_loss": min(judged["loss"], WORST) if ended else WORST,
         "accuracy": judged["accuracy"],
+        "test_accuracy": tested["accuracy"],
         "curve": curve,
         "steps": plan.steps,
         "lr": lr,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED
 from anyorder_studies.adly2024exadam.study import (
     CONTESTANTS,
     EVERY,
@@ -15,7 +16,7 @@ from anyorder_studies.adly2024exadam.study import (
     growth,
     steps_to,
 )
-from anyorder_studies.contest import FIRST_TUNING_SEED, WORST
+from anyorder_studies.contest import WORST, Repetitions
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 
@@ -31,9 +32,9 @@ def result(curve: list[float], **changes: Any) -> dict[str, Any]:
 
 def test_every_seed_meets_all_contestants_with_equal_budgets() -> None:
     units = plan(EXAdamAgainstAdam(seeds=3), "small")
-    assert len(units) == 3 * len(CONTESTANTS)
+    assert len(units) == 10 * 3 * len(CONTESTANTS)  # ten tunings
     assert all(unit["grid"] == GRID and unit["tuning_seeds"] == 3 for unit in units)
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] % BLOCK for unit in units) < TUNING_SEED
     assert THEIRS in GRID
 
 
@@ -66,7 +67,9 @@ def test_steps_are_counted_to_the_first_point_low_enough() -> None:
 
 def test_a_comparison_of_speeds_treats_both_alike() -> None:
     one, other = result([4.0, 2.0, 1.5, 1.8]), result([5.0, 4.0, 3.0, 1.0])
-    there, back = _speed([one] * 2, [other] * 2, "curve"), _speed([other] * 2, [one] * 2, "curve")
+    over = Repetitions([0, 1])
+    there = _speed([one] * 2, [other] * 2, "curve", over)
+    back = _speed([other] * 2, [one] * 2, "curve", over)
     assert there.value == pytest.approx(3 / 4)  # 1.5 is what both come to
     assert back.value == pytest.approx(4 / 3)
 

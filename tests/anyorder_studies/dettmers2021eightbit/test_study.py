@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder_studies.dettmers2021eightbit.study import (
     BLOCKS,
     GRID,
@@ -23,7 +23,7 @@ def test_every_seed_meets_every_contestant_and_every_error() -> None:
     assert len(units) == 3 * (2 * len(BLOCKS) + sum(len(MODELS[m]) for m in MODELS))
     training = [unit for unit in units if unit["model"] != "none"]
     assert all(unit["grid"] == GRID for unit in training)
-    assert max(unit["seed"] for unit in training) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in training) < TUNING_SEED
     assert {unit["contestant"] for unit in training if unit["model"] == "lm_stable"} == {
         "float32", "dynamic_2048",
     }  # fmt: skip

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from anyorder.compare.plan.seeds import TUNING_SEED
 from anyorder.model.embedding import StableEmbedding
-from anyorder_studies.contest import FIRST_TUNING_SEED
 from anyorder_studies.dettmers2021eightbit import training
 from anyorder_studies.dettmers2021eightbit.training import GUESS, build, trained, tuned
 from anyorder_studies.study import StudyError
@@ -62,6 +62,6 @@ def test_the_step_size_is_the_best_of_the_grid_on_tuning_seeds(
     monkeypatch.setattr(training, "trained", pretended)
     assert tuned("digits", "float32", 5, (0.01, 0.1, 0.3), 2) == 0.1
     assert tuned("lm", "float32", 5, (0.01, 0.1, 0.3), 1) == 0.3
-    assert {seed for _, seed in seen} == {FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1}
+    assert {seed for _, seed in seen} == {TUNING_SEED, TUNING_SEED + 1}
     with pytest.raises(StudyError):
         tuned("lm", "float32", 5, (), 1)

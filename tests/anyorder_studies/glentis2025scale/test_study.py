@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder_studies.contest import tuned_seeds
 from anyorder_studies.glentis2025scale.study import GRIDS, METHODS, WORST, ScaleAgainstAdam, share
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
@@ -24,11 +24,11 @@ def result(loss: float, **changes: Any) -> dict[str, Any]:
 
 def test_every_seed_meets_all_methods_with_equal_budgets() -> None:
     units = plan(ScaleAgainstAdam(seeds=3), "small")
-    assert len(units) == 3 * len(METHODS)
-    assert {len(unit["grid"]) for unit in units} == {4}
+    assert len(units) == 6 * 3 * len(METHODS)  # six tunings
+    assert {len(unit["grid"]) for unit in units} == {5}
     assert {unit["tuning_seeds"] for unit in units} == {2}
-    assert {unit["steps"] for unit in units} == {400}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert {unit["steps"] for unit in units} == {800}
+    assert {unit["seed"] for unit in units} == set(tuned_seeds({"tunings": 6, "seeds": 3}))
     for grid in GRIDS.values():
         assert all(b == pytest.approx(2 * a) for a, b in itertools.pairwise(grid))
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED
+from anyorder_studies.contest import tuning_seeds
 from anyorder_studies.harness import plan
 from anyorder_studies.lau2024adadagrad.study import (
     GRID,
@@ -20,10 +21,10 @@ UNIT: dict[str, Any] = {"seed": 0, "epochs": 1, "grid": [1e-9, 0.1], "tuning_see
 
 def test_every_contestant_has_the_same_grid_and_as_many_seeds() -> None:
     units = plan(AdAdaGradAgainstFixedBatches(seeds=3), "small")
-    assert len(units) == 3 * len(NAMES)
+    assert len(units) == 6 * 3 * len(NAMES)  # six tunings
     assert {tuple(unit["grid"]) for unit in units} == {tuple(GRID)}
     assert {unit["tuning_seeds"] for unit in units} == {1}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] % BLOCK for unit in units) < TUNING_SEED
 
 
 @pytest.mark.parametrize("name", ["largest", "eta_1"])
@@ -42,10 +43,11 @@ def test_a_unit_trains_with_the_step_size_that_tuning_chose(name: str) -> None:
 
 def test_the_control_takes_as_many_steps() -> None:
     grid, seeds = tuple(UNIT["grid"]), 1
-    grown = AdAdaGradAgainstFixedBatches().run({"name": "eta_1", **UNIT})
+    trial = {**UNIT, "seed": tuning_seeds(1)[0]}
+    grown = AdAdaGradAgainstFixedBatches().run({"name": "eta_1", **trial})
     control = plan_of("matched", 1, grid, seeds)
     assert control.smallest == control.largest == round(grown["samples"] / grown["steps"])
-    found = AdAdaGradAgainstFixedBatches().run({"name": "matched", **UNIT})
+    found = AdAdaGradAgainstFixedBatches().run({"name": "matched", **trial})
     assert found["steps"] == pytest.approx(grown["steps"], abs=2)
     assert plan_of("eta_0.5", 1, grid, seeds) == Plan(8, 1024, 0.5, 1)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from anyorder import SGD, SSO
-from anyorder_studies.contest import FIRST_TUNING_SEED, WORST
+from anyorder.compare.plan.seeds import TUNING_SEED
+from anyorder_studies.contest import WORST
 from anyorder_studies.harness import plan
 from anyorder_studies.lavington2023sso.study import (
     GRIDS,
@@ -26,7 +27,7 @@ def test_every_contestant_has_as_many_step_sizes_and_gradients_as_its_rival() ->
     units = plan(SSOAgainstDescent(seeds=2), "small")
     assert len(units) == 2 * len(GRIDS)
     assert {len(unit["grid"]) for unit in units} == {6}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] for unit in units) < TUNING_SEED
     for task in ("full", "batch", "network"):
         mine = [unit for unit in units if unit["name"].startswith(task)]
         assert len({unit["targets"] for unit in mine}) == 1

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED
+from anyorder_studies.contest import tuned_seeds
 from anyorder_studies.harness import plan
 from anyorder_studies.malladi2023mezo.study import MeZOFineTuning, steps_to_the_same_loss
 from anyorder_studies.study import Results
@@ -25,11 +26,13 @@ def test_both_methods_meet_in_every_seed_with_equal_budgets() -> None:
     *runs, memory = units
     assert memory["method"] == "memory"
     assert [(u["method"], u["seed"]) for u in runs] == [
-        (method, seed) for seed in range(3) for method in ("sgd", "mezo")
+        (method, seed)
+        for seed in tuned_seeds({"tunings": 6, "seeds": 3})
+        for method in ("sgd", "mezo")
     ]
     assert {len(unit["grid"]) for unit in runs} == {5}
     assert {u["steps"] for u in runs if u["method"] == "mezo"} == {100 * runs[0]["steps"]}
-    assert max(unit["seed"] for unit in runs) < FIRST_TUNING_SEED
+    assert max(unit["seed"] % BLOCK for unit in runs) < TUNING_SEED
 
 
 def test_units_tune_and_learn_or_count_bytes() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 from anyorder_studies.tang2023zoranksgd.cosines import RANKED, VALUED
@@ -37,12 +37,12 @@ def made(scale: float = 1.0) -> Results:
 def test_everybody_meets_in_every_task_and_seed_with_equal_budgets() -> None:
     units = plan(RanksAgainstValues(seeds=3), "small")
     runs = [unit for unit in units if unit["task"] != "cosines"]
-    assert len(units) == 3 + len(runs)
-    assert len(runs) == 3 * 3 * len(TASKS)
-    assert {len(unit["grid"]) for unit in runs} == {6}
+    assert len(units) == 8 * 3 + len(runs)  # eight tunings
+    assert len(runs) == 8 * 3 * 3 * len(TASKS)
+    assert {len(unit["grid"]) for unit in runs} == {10}
     for task in TASKS:
         assert len({unit["budget"] for unit in runs if unit["task"] == task}) == 1
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] % BLOCK for unit in units) < TUNING_SEED
 
 
 def test_units_tune_and_minimise_or_average_cosines() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anyorder_studies.contest import FIRST_TUNING_SEED
+from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 from anyorder_studies.yao2020adahessian.study import (
@@ -20,9 +20,9 @@ LOSSES = {"rows": 1.0, "none": 2.0, "adamw": 4.0, "adamw_longer": 0.5}
 
 def test_all_contestants_meet_in_every_seed_with_equal_budgets() -> None:
     units = plan(AdaHessianAgainstAdamW(seeds=3), "small")
-    assert [unit["seed"] for unit in units] == [0, 1, 2]
+    assert [unit["seed"] % BLOCK for unit in units] == [0, 1, 2] * 16  # sixteen tunings
     assert {len(grid) for unit in units for grid in unit["grids"].values()} == {6}
-    assert max(unit["seed"] for unit in units) < FIRST_TUNING_SEED
+    assert max(unit["seed"] % BLOCK for unit in units) < TUNING_SEED
 
 
 def test_one_step_on_a_diagonal_quadratic_is_newtons() -> None:
@@ -60,6 +60,7 @@ def test_measurements_are_ratios_of_pairs() -> None:
             for key in ("loss", "validation_loss"):
                 result[f"{key}_{suffix}"] = loss * (1 + seed)
             result[f"accuracy_{suffix}"] = 0.9 - loss / 10
+            result[f"test_accuracy_{suffix}"] = 0.9 - loss / 20
             result[lr_key(name)] = 0.3 if name == "none" else 0.2
         results.append(({"seed": seed, "grids": grids}, result))
     measured = AdaHessianAgainstAdamW().measure(results)
@@ -70,5 +71,6 @@ def test_measurements_are_ratios_of_pairs() -> None:
     step = measured["step_ratio"]
     assert (step.low, step.value, step.high) == pytest.approx((3 / 1.25, 3.0, 3 * 1.25))
     assert measured["accuracy_gain_loss_ratio_epochs"].value == pytest.approx(30.0)
+    assert measured["test_accuracy_gain_loss_ratio_epochs"].value == pytest.approx(15.0)
     assert measured["newton_error"].value == 0.0
     assert measured["lr_at_edge"].value == 1

@@ -81,7 +81,7 @@ def _help(pipe: Any, threads: int, log: str, rank: int, size: int, port: int) ->
                 traceback.print_exc()
                 break
             if not succeeded(result):
-                print(f"rank {rank}: {result.error}", result.traceback or "", file=sys.stderr)  # noqa: T201
+                sys.stderr.write(f"rank {rank}: {result.error} {result.traceback or ''}\n")
                 break
             pipe.send(None)
     sys.stderr.flush()
@@ -135,7 +135,10 @@ def _describe(settings: Settings, send: Send) -> Described:
     """The attributes of the problem."""
     from anyorder.compare.run.records import Described
 
-    problem = problem_of(settings)
+    problem, parameters = problem_of(settings), 0
+    with contextlib.suppress(Exception, SystemExit):  # the pilot reports it
+        trainable = (p for p in problem.build(0).parameters() if p.requires_grad)
+        parameters = sum(p.numel() for p in trainable)
     return Described(
         name=str(problem.name),
         spec=settings.problem,
@@ -145,6 +148,8 @@ def _describe(settings: Settings, send: Send) -> Described:
         target=problem.target,
         optimum=problem.optimum,
         schedule=problem.schedule,
+        parameters=parameters,
+        judged=problem.judged,
     )
 
 

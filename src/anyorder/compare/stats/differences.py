@@ -253,6 +253,6 @@ def crossed_interval(differences: ArrayLike, rows: ArrayLike, level: float = LEV
     variance = sum(part for part, _ in parts)
     if variance == 0:
         return Interval(middle, middle)
-    degrees = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    degrees = 1 / sum((part / variance) ** 2 / freedom for part, freedom in parts)
     half = float(require("scipy.stats").t.isf((1 - level) / 2, degrees)) * math.sqrt(variance)
     return Interval(middle - half, middle + half)
