@@ -53,6 +53,11 @@ RATES = [3e-4, 1e-3, 3e-3]
 TABLE = "arXiv:2410.07303v2, table 1, FID on COCO-2017 (checked in the paper's text)"
 
 
+def one_step_points(model: Diffusion, noise: Tensor) -> list[list[float]]:
+    """Samples that are drawn as dots, rounded for storage."""
+    return [[round(float(v), 2) for v in row] for row in model.sample(noise[:SHOWN], 1)]
+
+
 class RectifiedDiffusionStudy(Study):
     """A diffusion model needs many steps because its predictions change along a trajectory.
 
@@ -210,11 +215,6 @@ class RectifiedDiffusionStudy(Study):
             for name, model in models.items()
         }
         defects = {name: first_order_defect(m, fresh[:2000], 50) for name, m in models.items()}
-        shown = {
-            name: [[round(float(v), 2) for v in row] for row in model.sample(fresh[:SHOWN], 1)]
-            for name, model in models.items()
-            if name in ("original", "rectified")
-        }
         return {
             "errors": errors,
             "early_one_step": {
@@ -224,7 +224,9 @@ class RectifiedDiffusionStudy(Study):
             "defects": defects,
             "rates": rates,
             "floor": sliced_wasserstein(other, truth),
-            "one_step_points": shown,
+            "one_step_points": {
+                name: one_step_points(models[name], fresh) for name in ("original", "rectified")
+            },
         }
 
     def measure(self, results: Results) -> dict[str, Measurement]:
