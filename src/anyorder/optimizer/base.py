@@ -703,7 +703,9 @@ _CONSTRUCTOR = (
 
 def _writable() -> contextlib.AbstractContextManager[Any]:
     """Disable gradients; inside inference mode, create ordinary tensors nevertheless."""
-    return _outside_inference_mode() if torch.is_inference_mode_enabled() else torch.no_grad()
+    if torch.is_inference_mode_enabled():
+        return _outside_inference_mode()
+    return torch.set_grad_enabled(False)  # like no_grad(), which takes three times as long
 
 
 @contextlib.contextmanager
