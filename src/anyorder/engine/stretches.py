@@ -160,7 +160,8 @@ class Stretch:
     ) -> None:
         """Run ``program`` on parameters, named buffers and the inputs of each parameter."""
         if not self.packed and not program.block:
-            pairs = zip(self._rows(buffers), inputs, strict=True)
+            rows = self._kept.rows.get(buffers) or self._rows(buffers)
+            pairs = zip(rows, inputs, strict=True)
             engine.run_each(program, [[*row, *map(_flat, more)] for row, more in pairs], scalars)
             return
         here = locals_of(self.params)
@@ -183,12 +184,10 @@ class Stretch:
         return self._kept.pack
 
     def _rows(self, buffers: tuple[str, ...]) -> list[tuple[Tensor, ...]]:
-        """Each parameter with the named buffers, flat and sharing memory."""
-        found = self._kept.rows.get(buffers)
-        if found is None:
-            stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
-            found = list(zip(map(_flat, self.params), *stored, strict=True))
-            self._kept.rows[buffers] = found
+        """Each parameter with the named buffers, flat and sharing memory; kept for later calls."""
+        stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
+        found = list(zip(map(_flat, self.params), *stored, strict=True))
+        self._kept.rows[buffers] = found
         return found
 
     def moved(self) -> None:
