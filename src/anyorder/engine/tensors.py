@@ -51,7 +51,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
             finite = all(map(math.isfinite, map(Tensor.item, sums)))
         else:
             finite = bool(torch.stack(sums).isfinite().all())
-    return finite or all([bool(t.isfinite().all()) for t in tensors])
+    return finite or all(bool(t.isfinite().all()) for t in tensors)
 
 
 def mix(x: Tensor, key: Tensor) -> Tensor:

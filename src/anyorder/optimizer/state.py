@@ -114,7 +114,7 @@ class StateLayout:
                 moved
                 or labels != known.labels
                 or group["param_names"] != known.names
-                or not all([_is_current(each, None if same else state) for each in known.arranged])
+                or not all(_is_current(each, None if same else state) for each in known.arranged)
             ):
                 checked = checked or _check_unshared(owner)
                 self._arrange_anew(owner, known, group, labels)
@@ -258,7 +258,7 @@ def _facts(params: Sequence[Tensor]) -> list[Any]:
 
 
 def _is_current(arranged: _Arranged, state: Mapping[Tensor, Any] | None) -> bool:
-    """Whether a stretch still holds the state of its parameters; ``None`` if entries are as were."""
+    """Whether a stretch holds the state of its parameters; ``None``: no entry was exchanged."""
     stretch = arranged.stretch
     entries = stretch.entries
     if state is not None and not all(map(operator.is_, map(state.get, stretch.params), entries)):
