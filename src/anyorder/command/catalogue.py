@@ -37,18 +37,18 @@ def method(spec: str) -> dict[str, Any]:
         spec: a name or an import path, see :mod:`anyorder.compare.plan.entrants`.
     """
     entrant = resolve(spec)
-    cls = entrant.cls
+    cls = entrant.cls if entrant.tool is None else entrant.tool.documented
     return {
         "name": entrant.name,
         "class": entrant.path,
         "version": entrant.version,
         "order": entrant.order,
         "needs": entrant.needs,
-        "buffers": list(cls.buffers) if issubclass(cls, Optimizer) else [],
+        "buffers": list(entrant.cls.buffers) if issubclass(entrant.cls, Optimizer) else [],
         "summary": summary(cls),
         "doc": inspect.getdoc(cls) or "",
         "options": _options(entrant),
-        "source": inspect.getsourcefile(cls) or "",
+        "source": inspect.getsourcefile(cls if hasattr(cls, "__qualname__") else type(cls)) or "",
     }
 
 
@@ -74,7 +74,7 @@ def problems() -> list[dict[str, Any]]:
     return found
 
 
-def summary(cls: type) -> str:
+def summary(cls: Any) -> str:
     """First line of a docstring, without a leading name."""
     line = (inspect.getdoc(cls) or "").partition("\n")[0].rstrip(".")
     words = line.partition(": ")[2] or line

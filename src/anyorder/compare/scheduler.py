@@ -302,10 +302,12 @@ class Scheduler:
 
     def _give_back(self) -> None:
         """Release the active runs."""
-        for key, flight in list(self._flying.items()):
-            with contextlib.suppress(StorageError):
+        flights = list(self._flying.values())
+        self._flying.clear()
+        # Without the database, others take these runs over as those of a dead process.
+        with contextlib.suppress(StorageError, Interrupted):
+            for flight in flights:
                 self.storage.release(flight.task.item)
-            del self._flying[key]
 
     def _note(self, item: Item, content: dict[str, Any]) -> None:
         """Append a line to the file of the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyorder
-from anyorder.compare.plan.entrants import Entrant, resolve_all
+from anyorder.compare.plan.entrants import Entrant, EntrantError, resolve_all, suited
 from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
@@ -27,6 +28,7 @@ from anyorder.compare.run.environment import cores, environment
 from anyorder.compare.run.estimate import timeout
 from anyorder.compare.run.pacing import expected
 from anyorder.compare.run.pool import Pool, WorkerError
+from anyorder.compare.run.records import Described
 from anyorder.compare.scheduler import Interrupted, Keeper, Scheduler, interrupts
 from anyorder.compare.store import results
 from anyorder.compare.store.mirror import Mirror
@@ -99,8 +101,23 @@ def compare(
     _prepare_folder(out)
     threads = settings.threads or max(1, cores() // settings.jobs)
     log = str((out / "output.log").resolve())
-    storage = Storage(request.storage or embedded_url(out))
-    with interrupts() as interrupted, Pool(settings.jobs, threads, log) as pool, closing(storage):
+    with contextlib.ExitStack() as stack:
+        interrupted = stack.enter_context(interrupts())
+        pool = stack.enter_context(Pool(settings.jobs, threads, log))
+
+        def pause(seconds: float) -> None:
+            if interrupted.wait(seconds):
+                raise Interrupted(f"interrupted while waiting for the database; {_again(request)}")
+
+        storage = stack.enter_context(
+            closing(
+                Storage(
+                    request.storage or embedded_url(out),
+                    say=lambda line: progress.say([line]),
+                    pause=pause,
+                )
+            )
+        )
 
         def check() -> None:
             if interrupted.is_set():
@@ -110,7 +127,7 @@ def compare(
         described = _ask(pool, "describe", settings, check)
         if settings.schedule is None:
             settings = replace(settings, schedule=described.schedule)
-        wanted = _plan(settings, entrants)
+        wanted = _plan(settings, _suited(entrants, described))
         _agree_with_folder(request, wanted)
         plan = storage.begin(wanted, extend=request.extend)
         results.keep(out / "plan.json", plan)
@@ -164,6 +181,17 @@ def _again(request: Request) -> str:
 
 
 # --- Before the start --------------------------------------------------------------------------
+
+
+def _suited(entrants: Iterable[Entrant], described: Described) -> list[Entrant]:
+    """Return the methods, with those marked as failed that cannot be used on the problem."""
+    found = [
+        suited(each, described.name, described.parameters, judged=described.judged)
+        for each in entrants
+    ]
+    if all(each.failed is not None for each in found):
+        raise EntrantError("; ".join(f"{each.name}: {each.failed}" for each in found))
+    return found
 
 
 def _plan(settings: Settings, entrants: Iterable[Entrant]) -> Plan:
@@ -297,8 +325,7 @@ def _work(request: Request, scheduler: Scheduler, pool: Pool, interrupted: threa
         ) from None
     finally:
         scheduler.progress.end()
-    while storage.unmirrored(1):
-        mirror.update()
+    mirror.finish()
 
 
 def _report(found: Results, out: Path) -> None:

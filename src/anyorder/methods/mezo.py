@@ -58,7 +58,7 @@ class MeZO(Optimizer):
     needs = frozenset({"value"})
 
     lr: float = hyper(
-        1e-6, ge=0, search="log", low=1e-8, high=1e-4, unit="parameter / slope", doc="learning rate"
+        1e-6, ge=0, search="log", low=1e-6, high=1e-2, unit="parameter / slope", doc="learning rate"
     )
     eps: float = hyper(1e-3, gt=0, unit="parameter", doc="size of the perturbation")
     directions: int = hyper(1, ge=1, doc="directions per step")

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, cast, final
@@ -177,6 +177,29 @@ class Problem(ABC):
             rows: Indices of the samples, int64 of shape ``(n,)`` on the CPU, possibly repeated.
         """
         raise NotImplementedError
+
+    def judge(self, losses: Tensor, *, seed: int, step: int, question: int) -> Sequence[int]:
+        """Rank points for a method; a problem with this method answers with rankings only.
+
+        It must depend only on its arguments.
+
+        Args:
+            losses: The losses of the points in the order in which they are shown, shape ``(n,)``.
+                Methods do not see them.
+            seed: Seed of the run.
+            step: Step of the run, from 0.
+            question: Number of the ranking in this step, from 0.
+
+        Returns:
+            Positions in ``losses``, best first; possibly only the best few.
+        """
+        raise NotImplementedError
+
+    @final
+    @property
+    def judged(self) -> bool:
+        """Whether the problem answers with rankings only, because it has ``judge``."""
+        return type(self).judge is not Problem.judge
 
     @final
     def closure(self, model: nn.Module, batch: Any) -> Closure:

@@ -63,7 +63,7 @@ class Cancer(Problem):
         table: Any = sklearn_datasets(self.name).load_breast_cancer()
         features = torch.tensor(table.data, dtype=torch.float64)
         answers = torch.tensor(table.target, dtype=torch.float64)
-        test, train = split(len(answers), (113,), key=self.name)
+        test, train = split(len(answers), (113,), key="cancer")
         mean, std = features[train].mean(0), features[train].std(0, correction=0)
         features = (features - mean) / std
         return _Split(features[train], answers[train]), _Split(features[test], answers[test])

@@ -57,7 +57,7 @@ def _average_scalars(group: Mapping[str, Any], step: int) -> dict[str, float]:
 
 
 _LR = hyper(
-    1e-3, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter / gradient", doc="learning rate"
+    1e-3, ge=0, search="log", low=1e-4, high=1.0, unit="parameter / gradient", doc="learning rate"
 )
 _DECAY = hyper(0.0, ge=0, unit="gradient / parameter", doc="weight decay, L2 by default")
 

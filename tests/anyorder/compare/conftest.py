@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,9 @@ from anyorder.compare.session import Request, compare
 from anyorder.compare.store import results
 
 SRC = Path(results.__file__).parents[3]
-sys.path.insert(0, str(Path(__file__).parent))  # for example_results
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
+
+from scale_out import Server  # noqa: E402
 
 HEAD = """
 import torch
@@ -133,11 +132,18 @@ class Command:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        """Start it and return at once."""
+    def start(
+        self,
+        *words: str,
+        before: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[str]:
+        """Start it and return at once; by the command ``before``, with more ``variables``."""
         environment = {**os.environ, "PYTHONPATH": str(SRC), "COLUMNS": "200", "NO_COLOR": "1"}
+        environment.update(variables or {})
         return subprocess.Popen(
-            [sys.executable, "-m", "anyorder.command.cli", *words],
+            [*before, sys.executable, "-m", "anyorder.command.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -184,28 +190,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         engine.dispose()
         yield named
         return
-    if not (shutil.which("initdb") and shutil.which("pg_ctl")):
-        pytest.skip("needs PostgreSQL, or ANYORDER_TEST_POSTGRES to name an empty database")
-    folder = Path(tempfile.mkdtemp(prefix="anyorder-postgres-"))
-    # The server refuses to be run by root.
-    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if os.getuid() == 0:
-        try:
-            shutil.chown(folder, "postgres")
-        except LookupError:
-            pytest.skip("PostgreSQL cannot be run by root, and there is no user postgres")
-        options["user"] = "postgres"
-    data = str(folder / "data")
-    subprocess.run(["initdb", "-D", data, "-U", "tester", "-A", "trust"], check=True, **options)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    control = ["pg_ctl", "-D", data, "-t", "300", "-w"]  # returns when the server is there
-    subprocess.run([*control, "start", "-o", words], check=True, **options)
-    yield f"postgresql://tester@127.0.0.1:{port}/postgres"
-    subprocess.run([*control, "stop", "-m", "fast"], check=True, **options)
-    shutil.rmtree(folder, ignore_errors=True)
+    own = Server()
+    yield own.url()
+    own.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that tests may stop and start."""
+    own = Server()
+    yield own
+    own.close()
 
 
 @pytest.fixture

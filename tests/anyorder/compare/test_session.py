@@ -194,6 +194,63 @@ def test_a_failing_method_does_not_stop_the_others(
     assert dead.runs[0].stop_reason == "crashed"
 
 
+def test_other_libraries_take_part_and_repeat(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    methods = ("scipy:L-BFGS-B", "optuna:RandomSampler")
+    first = tiny("quadratic", *methods, seeds=1)
+    (tmp_path / "out").rename(tmp_path / "first")
+    again = tiny("quadratic", *methods, seeds=1)
+    for one, other in zip(first.methods, again.methods, strict=True):
+        assert one.failed is None
+        numbers = [
+            [(run.start_hash, run.final, [(p.calls, p.metric) for p in run.curve]) for run in runs]
+            for runs in (one.runs, other.runs)
+        ]
+        assert numbers[0] == numbers[1]
+    lbfgs = first.methods[0]
+    assert all(run.curve[-1].calls.grads <= 20 for run in lbfgs.runs)
+    assert all(run.final.loss < run.curve[0].val_loss / 100 for run in lbfgs.runs)
+
+
+def test_a_converged_run_says_so(tiny: Callable[..., Any]) -> None:
+    found = tiny("quadratic", "scipy:L-BFGS-B", tune=1, seeds=1, budget="400grads")
+    (run,) = found.methods[0].runs
+    assert (run.status, run.stop_reason) == ("done", "converged")
+    assert run.curve[-1].calls.grads < 400
+    assert run.final.loss < 1e-6
+
+
+def test_a_method_that_is_too_large_does_not_stop_the_others(tiny: Callable[..., Any]) -> None:
+    found = tiny("digits", "sgd", "scipy:BFGS", "scipy:CG", tune=1, seeds=1, budget="6grads")
+    reasons = [each.failed for each in found.methods]
+    assert reasons[0] is None and reasons[2] is None
+    assert reasons[1] is not None and "parameters are too many" in reasons[1]
+    assert found.methods[1].runs == []
+
+
+def test_a_problem_with_a_judge_answers_with_rankings_only(
+    tiny: Callable[..., Any], problem_file: Callable[..., str], tmp_path: Path
+) -> None:
+    judge = """
+    def judge(self, losses, *, seed, step, question):
+        assert question == (0 if len(losses) == 10 else 1)
+        return losses.argsort().tolist()
+    """
+    worst = judge.replace("argsort()", "argsort(descending=True)")
+    good = tiny(problem_file(judge), "adamw", "rank_sgd", tune=1, budget="500forwards")
+    assert good.baseline == "rank_sgd"
+    refused, ranked = good.methods
+    assert refused.failed is not None and "rankings only" in refused.failed
+    assert {run.curve[-1].calls.values for run in ranked.runs} == {0}
+    assert all(run.curve[-1].calls.rankings > 50 for run in ranked.runs)
+    assert all(run.final.loss < run.curve[0].val_loss for run in ranked.runs)
+    with pytest.raises(EntrantError, match="rankings only"):
+        tiny(problem_file(judge), "adamw", "mezo", budget="20forwards")
+    (tmp_path / "out").rename(tmp_path / "good")
+    bad = tiny(problem_file(worst, "worst.py"), "rank_sgd", tune=1, seeds=1, budget="100forwards")
+    (run,) = bad.methods[0].runs
+    assert run.final.loss is None or run.final.loss > run.curve[0].val_loss
+
+
 def test_the_same_method_is_not_better_than_itself(tiny: Callable[..., Any]) -> None:
     """The foreign copy of a method gets its space, its trials and so its configuration."""
     own, other, broken, twin = tiny(

@@ -518,7 +518,7 @@ def test_memory_is_flat_over_a_thousand_steps() -> None:
         before, resident = tensors(), _resident()
         for _ in range(1000):
             optimizer.step(closure)
-        assert tensors() <= before
+        assert tensors() < before + 100  # other threads may have some; leaks would be thousands
         assert all(loss() is None for loss in losses[:-1])
         # One graph holds over 60 kB of activations and gradients: leaks would be over 60 MB.
         assert _resident() - resident < 30e6

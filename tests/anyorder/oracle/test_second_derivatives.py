@@ -190,6 +190,7 @@ def test_a_hook_that_detaches_is_found() -> None:
 
 
 def test_compiled_models_say_what_they_are() -> None:
+    torch._dynamo.reset()  # too many compiled before, and this one would not be
     model = nn.Linear(2, 1)
     compiled: Any = torch.compile(model, backend="aot_eager")
     params = dict(model.named_parameters())

@@ -79,7 +79,8 @@ class TestDocumentation:
 class TestBuiltIn:
     def test_names_are_the_files(self):
         assert set(BUILT_IN) >= {
-            "cancer", "digits", "fashion", "quadratic", "rastrigin", "rosenbrock", "stdlib-lm",
+            "cancer", "digits", "fashion", "judged-cancer", "quadratic", "rastrigin", "rosenbrock",
+            "stdlib-lm",
         }  # fmt: skip
         assert sorted(BUILT_IN) == BUILT_IN
         assert not any("_" in name for name in BUILT_IN)
@@ -100,7 +101,7 @@ class TestBuiltIn:
 
     @pytest.mark.parametrize("name", BUILT_IN)
     def test_each_passes_its_check(self, name):
-        if name in ("digits", "cancer"):
+        if name in ("digits", "cancer", "judged-cancer"):
             pytest.importorskip("sklearn", reason="needs scikit-learn")
         if name == "fashion" and "ANYORDER_DATA" not in os.environ:
             pytest.skip("ANYORDER_DATA is not set")

@@ -1,8 +1,9 @@
-"""Entrants: methods of this library and any ``torch.optim.Optimizer``, resolved by name.
+"""Entrants: methods of this library and of others, resolved by name.
 
 ``adamw`` is a method of this library, ``torch.optim:LBFGS`` or ``my_package.module:MyClass`` is
-imported, ``folder/file.py:MyClass`` is loaded from a file, and ``fast=adamw`` gives
-any of these another name, so that one method can take part twice with different settings.
+imported, ``folder/file.py:MyClass`` is loaded from a file, ``scipy:L-BFGS-B`` and the like are in
+:mod:`anyorder.compare.plan.tools`, and ``fast=adamw`` gives any of these another name, so that one
+method can take part twice with different settings.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -32,11 +33,13 @@ from anyorder.compare.plan.space import (
     Config,
     Dimension,
     SpaceError,
+    by_name,
     declared,
     foreign,
     literal,
     user_space,
 )
+from anyorder.compare.plan.tools import LIBRARIES, Tool, ToolError, find
 from anyorder.errors import AnyOrderError
 from anyorder.hyper import Hyper, refuse_unknown
 from anyorder.optimizer import Optimizer
@@ -66,7 +69,9 @@ class Entrant:
         fixed: settings set by the user, which are not tuned.
         space: the search space.
         ranges: the part of it set by the user, as text.
-        failed: why it cannot be used, else None; it then has no class of its own.
+        failed: why it cannot be used, else None; it may then have no class of its own.
+        tool: the optimizer of another library that runs its own loop, else None; it then has no
+            class of its own.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Entrant:
     space: tuple[Dimension, ...]
     ranges: dict[str, str] = field(default_factory=dict[str, str])
     failed: str | None = None
+    tool: Tool | None = None
 
     @classmethod
     def unusable(cls, name: str, spec: str, why: str) -> Entrant:
@@ -92,11 +98,15 @@ class Entrant:
     @property
     def order(self) -> int | str:
         """Order of the method; 1 (gradients) for a class that does not declare it."""
+        if self.tool is not None:
+            return self.tool.order
         return self.cls.order if issubclass(self.cls, Optimizer) else 1
 
     @property
     def needs(self) -> list[str]:
         """The kinds of information the method needs."""
+        if self.tool is not None:
+            return self.tool.needs
         return sorted(self.cls.needs) if issubclass(self.cls, Optimizer) else ["grad"]
 
     @property
@@ -105,11 +115,15 @@ class Entrant:
 
         False for methods that average instead; foreign ones are recognised by :func:`switches`.
         """
+        if self.tool is not None:
+            return False
         return self.cls.scheduled if issubclass(self.cls, Optimizer) else not switches(self.cls)
 
     @property
     def path(self) -> str:
         """Full name of the class."""
+        if self.tool is not None:
+            return self.tool.path
         if self.failed is not None:
             return self.spec
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
@@ -125,6 +139,28 @@ class Entrant:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings().items())
         searched = ", ".join(map(str, self.space)) or "nothing"
         return f"{self.name}: {self.path} {self.version}; {settings}; searched: {searched}"
+
+
+def suited(entrant: Entrant, problem: str, parameters: int, *, judged: bool) -> Entrant:
+    """Return the entrant, with ``failed`` set if it cannot be used on this problem.
+
+    Args:
+        entrant: the method.
+        problem: name of the problem.
+        parameters: number of trainable parameters.
+        judged: whether the problem answers with rankings only.
+    """
+    tool = entrant.tool
+    if entrant.failed is not None:
+        return entrant
+    if judged and set(entrant.needs) != {"rank"} and not (tool and tool.ranks):
+        kinds = ", ".join(entrant.needs)
+        why = f"{problem} answers with rankings only, and this method needs {kinds}"
+    elif tool and tool.limit is not None and parameters > tool.limit:
+        why = f"{parameters:,} parameters are too many: at most {tool.limit:,}, as {tool.why}"
+    else:
+        return entrant
+    return replace(entrant, failed=why)
 
 
 def resolve_all(
@@ -176,11 +212,17 @@ def resolve(
     ranges: Mapping[str, str] | None = None,
 ) -> Entrant:
     """Resolve one entrant; values in ``sets`` can be text from the command line."""
-    cls, version = _find(spec)
     label, sets, ranges = name or spec, sets or {}, dict(ranges or {})
     both = sorted(sets.keys() & ranges.keys())
     if both:
         raise SpaceError(f"{label}.{both[0]} has a fixed value and a range; remove one of them")
+    try:
+        tool = find(spec)
+        if tool is not None:
+            return _with_tool(tool, spec, label, sets, ranges)
+    except ToolError as error:
+        raise EntrantError(str(error)) from error
+    cls, version = _find(spec)
     hypers = cls.hypers if issubclass(cls, Optimizer) else None
     if issubclass(cls, Optimizer):
         defaults = {key: each.default for key, each in cls.hypers.items()}
@@ -199,6 +241,25 @@ def resolve(
     except SpaceError as error:
         raise SpaceError(f"range of {label}.{error}") from error
     return Entrant(label, spec, cls, version, defaults, fixed, space, ranges)
+
+
+def _with_tool(
+    tool: Tool, spec: str, label: str, sets: Mapping[str, Any], ranges: dict[str, str]
+) -> Entrant:
+    """An entrant that runs its own loop."""
+    fixed = {key: _literal(value) for key, value in sets.items()}
+    main = tool.main if tool.main not in fixed else None
+    space = by_name(main, tool.defaults[main]) if main is not None else ()
+    try:
+        space = user_space(space, ranges, tool.defaults, None)
+    except SpaceError as error:
+        raise SpaceError(f"range of {label}.{error}") from error
+    started = {each.name: each.default for each in space if each.default is not None}
+    tool.accepts({**started, **fixed})
+    return Entrant(
+        label, spec, torch.optim.Optimizer, tool.version, tool.defaults, fixed, space, ranges,
+        tool=tool,
+    )  # fmt: skip
 
 
 @cache
@@ -225,13 +286,18 @@ def _by_method(
 
 
 def _setting(text: str, names: Sequence[str], example: str) -> tuple[str, str, str]:
-    """Split ``METHOD.NAME=VALUE``; METHOD is a label or the last part of a unique one."""
+    """Split ``METHOD.NAME=VALUE``.
+
+    METHOD is a label, or the last part or the library of a unique one.
+    """
     left, equals, value = text.partition("=")
     method, dot, option = left.strip().rpartition(".")
     if not equals or not dot or not option:
         raise EntrantError(f"expected METHOD.NAME=VALUE, such as adamw.{example}, got {text!r}")
     matching = [n for n in names if n == method] or [
-        n for n in names if n.rpartition(":")[2] == method
+        n
+        for n in names
+        if n.rpartition(":")[2] == method or (method in LIBRARIES and n.startswith(f"{method}:"))
     ]
     if len(matching) != 1:
         close = difflib.get_close_matches(method, names, n=1)

@@ -112,6 +112,9 @@ class Settings:
     jobs: Annotated[
         int, Field(ge=1, description="Parallel runs; 1 gives the most reliable times.")
     ] = 1
+    processes: Annotated[
+        int, Field(ge=1, description="Processes of each run, as one torch.distributed group.")
+    ] = 1
     threads: Annotated[
         int | None, Field(ge=1, description="Threads per run; default: cores / jobs.")
     ] = None

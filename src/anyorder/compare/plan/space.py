@@ -1,9 +1,9 @@
 """What is searched when a method is tuned, and the configurations that are tried.
 
 One rule for methods of this library and for any other class. A dimension with a logarithmic scale
-spans :data:`DECADES` decades around the default, wherever it stands, so that no method has a range
-that was chosen better than another's. The same class, or a class with the same options and
-defaults, gets the same space and the same trials.
+spans :data:`DECADES` decades that contain the default, so that no method searches a wider range
+than another. The same class, or a class with the same options and defaults, gets the same space and
+the same trials.
 """
 
 from __future__ import annotations
@@ -147,6 +147,11 @@ def foreign(
     return tuple(found)
 
 
+def by_name(name: str, default: float) -> tuple[Dimension, ...]:
+    """Search one positive option on a logarithmic scale around its default."""
+    return (_log(name, default, (default, default), "by name"),)
+
+
 def _log(name: str, default: float, fixed: tuple[float, float], source: str) -> Dimension:
     """A logarithmic scale around the default; a fixed range where the default is 0."""
     reach = 10.0 ** (DECADES / 2)
@@ -163,7 +168,11 @@ def _declared(name: str, each: Hyper, default: Any, source: str) -> Dimension:
         choices = (False, True) if isinstance(default, bool) else each.choices
         return Dimension(name, "choice", default, choices=choices, source=source)
     assert each.search is not None and each.low is not None and each.high is not None
-    if each.search == "log":
+    if each.search == "log" and default > 0 and each.default > 0:
+        shift = default / each.default  # the range moves with the default of another class
+        low, high = (float(f"{end * shift:.12g}") for end in (each.low, each.high))
+        made = Dimension(name, "log", default, low, high, source=source)
+    elif each.search == "log":
         made = _log(name, default, (each.low, each.high), source)
     else:
         made = Dimension(name, "linear", default, each.low, each.high, source=source)

@@ -9,17 +9,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anyorder.compare.report.charts import AXIS_LABELS, Chart, Series, known, short, wants_log
+from anyorder.compare.report.charts import (
+    AXIS_LABELS,
+    LEAVING,
+    Chart,
+    Series,
+    focus,
+    outside,
+    short,
+    wants_log,
+)
 from anyorder.compare.report.formats import show, show_interval
 from anyorder.compare.report.rows import final_values, target_times
 from anyorder.compare.report.tuning import best_of_trials, learning_rates
 from anyorder.compare.run.records import Point, RunRecord
-from anyorder.compare.stats.estimators import Band, Curve, Floats, Goal, band
+from anyorder.compare.stats.estimators import Band, Curve, Floats, Goal, band, median
 from anyorder.compare.stats.records import AXES, Axis, cost, main_axis, number, succeeded
 from anyorder.compare.store.schema import Results
 
 #: Maximum number of points of a median line.
 BAND_POINTS = 64
+#: Minimum share of the way from the start to the best value that a chart shows.
+_SHARE = 0.05
 
 
 def figures(results: Results) -> list[Chart]:
@@ -47,7 +58,15 @@ def metric_curves(results: Results) -> Chart | None:
     chart = _chart(results, "metric", title, _Quantity("metric", results.problem.goal))
     if chart is not None and target is not None:
         chart["lines"] = [{"at": target, "label": f"target {show(target)}"}]
+        if ends := chart["y"]["range"]:
+            chart["y"]["range"] = _including(target, ends)
     return chart
+
+
+def _including(value: float, ends: list[float]) -> list[float]:
+    """The range with a value, unless that more than doubles its length."""
+    low, high = min(value, ends[0]), max(value, ends[1])
+    return [low, high] if high - low <= 2 * (ends[1] - ends[0]) else ends
 
 
 @dataclass(frozen=True)
@@ -107,15 +126,16 @@ def _chart(results: Results, key: str, title: str, quantity: _Quantity) -> Chart
     main = per_axis[axis]
     if not any(curve.x for each in main for curve in each.curves):
         return None
-    cap, log, notes = _scale([c for each in main for c in each.curves if c.x], quantity)
+    ends, log, note = _scale([c for each in main for c in each.curves if c.x], quantity)
+    notes = [_band_note(results), note, outside(ends, quantity.goal, LEAVING)]
     label = title[0].lower() + title[1:]
     return {
         "id": key,
         "kind": "curve",
         "title": title,
         "alt": _in_words(title, main, quantity.goal, axis),
-        "notes": [_band_note(results), *notes],
-        "y": {"label": label, "log": log, "cap": known(cap), "goal": quantity.goal},
+        "notes": list(filter(None, notes)),
+        "y": {"label": label, "log": log, "range": ends, "goal": quantity.goal},
         "views": {
             each: {
                 "x": {"label": AXIS_LABELS[each], "log": False},
@@ -127,24 +147,25 @@ def _chart(results: Results, key: str, title: str, quantity: _Quantity) -> Chart
     }
 
 
-def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[float, bool, list[str]]:
-    """Return the limit of the y axis on the bad side, whether it is logarithmic, and notes.
+def _scale(curves: Sequence[Curve], quantity: _Quantity) -> tuple[list[float] | None, bool, str]:
+    """Return the range of the y axis, whether it is logarithmic, and a note.
 
-    A diverging run must not compress all others into a line: the axis extends as far beyond the
-    worst initial value as the best value lies before it.
+    The second halves of the runs that succeeded determine the range. Runs that move further from
+    the best value than they were at the start do not make an axis logarithmic.
     """
-    values, starts = [y for curve in curves for y in curve.y], [curve.y[0] for curve in curves]
     low = quantity.goal == "min"
+    values, starts = [y for curve in curves for y in curve.y], [curve.y[0] for curve in curves]
     start, best = (max(starts), min(values)) if low else (min(starts), max(values))
-    cap = 2 * start - best if start != best else (math.inf if low else -math.inf)
-    notes: list[str] = []
-    if any(y > cap if low else y < cap for y in values):
-        notes.append(f"Values {'above' if low else 'below'} {show(cap)} are outside the chart.")
+    limit = 2 * start - best if start != best else (math.inf if low else -math.inf)
+    note = ""
     if quantity.optimum is not None and min(values) <= 0:
-        notes.append("Points at the optimum or, by rounding, below it are drawn at the lower edge.")
+        note = "Points at the optimum or, by rounding, below it are drawn at the lower edge."
         values = [y for y in values if y > 0]
-    inside = [min(y, cap) if low else max(y, cap) for y in values]
-    return cap, wants_log(inside), notes
+    log = wants_log([y for y in values if (y <= limit if low else y >= limit)], quantity.goal)
+    kept = [curve for curve in curves if not curve.lost] or curves
+    late = [y for curve in kept for y in curve.y[len(curve.y) // 2 :]]
+    floor = _SHARE * abs(median(starts) - best)
+    return focus(late, values, quantity.goal, log=log, floor=floor), log, note
 
 
 def _band_note(results: Results) -> str:

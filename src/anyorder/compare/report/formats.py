@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 MISSING = "—"
 
@@ -66,6 +67,16 @@ def show_seconds(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def show_budget(budget: str) -> str:
+    """A budget with a space before each unit.
+
+    Example:
+        >>> show_budget("10_000forwards,60s")
+        '10_000 forwards, 60 s'
+    """
+    return re.sub(r"(?<=\d)(?=[a-z])", " ", ", ".join(part.strip() for part in budget.split(",")))
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The report of a comparison: an offline HTML page, a Markdown page and a CSV file.
+"""The report of a comparison: an offline HTML page, and files for other programs.
 
 ``report.html`` contains its styles, scripts and data. Its content security policy forbids requests
 and other scripts, so names of methods and error messages cannot inject any.
@@ -7,9 +7,7 @@ and other scripts, so names of methods and error messages cannot inject any.
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,28 +16,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from anyorder.compare.plan.space import Dimension
-from anyorder.compare.report import tables
-from anyorder.compare.report.charts import marks
+from anyorder.compare.report import exports, svg, tables
+from anyorder.compare.report.charts import marks, palette
 from anyorder.compare.report.curves import figures
-from anyorder.compare.report.formats import plural, show, show_seconds
+from anyorder.compare.report.formats import show, show_seconds
 from anyorder.compare.report.headline import headline
+from anyorder.compare.report.incidents import incidents, summary
 from anyorder.compare.run.records import Pilot
 from anyorder.compare.stats.records import AXES, main_axis
 from anyorder.compare.stats.tuning import searched
 from anyorder.compare.store.results import keep_text
 from anyorder.compare.store.schema import MethodRecord, Results
 from anyorder.extras import require
-from anyorder.oracle.kinds import COUNTS
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_NUMBERS = (
-    *("train_loss", "val_loss", "metric"),
-    *("oracle_seconds", "optimizer_seconds", "data_seconds", "peak_bytes"),
-)
 
 
 def write(results: Results, out: Path) -> list[Path]:
-    """Write ``report.html``, ``report.md`` and ``curves.csv`` into a folder.
+    """Write the report into a folder.
+
+    These are ``report.html``, ``report.md``, ``report.tex``, ``leaderboard.csv``, ``curves.csv``,
+    and ``charts/NAME.svg`` for each chart of the page that is not empty.
 
     Args:
         results: The content of ``results.json``.
@@ -52,11 +49,23 @@ def write(results: Results, out: Path) -> list[Path]:
         StorageError: The folder cannot be written or is full.
         MissingExtraError: Jinja is not installed.
     """
-    texts = {"report.html": html(results), "report.md": markdown(results)}
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in {**texts, "curves.csv": curves(results)}.items():
+    charts, names = figures(results), [method.name for method in results.methods]
+    texts = {
+        "report.html": html(results),
+        "report.md": exports.markdown(results),
+        "report.tex": exports.latex(results),
+        "leaderboard.csv": exports.board(results),
+        "curves.csv": exports.curves(results),
+        **{
+            f"charts/{each['id']}.svg": svg.draw(each, names, main_axis(results))
+            for each in charts
+            if not each.get("empty")
+        },
+    }
+    (out / "charts").mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
         keep_text(out / name, text)
-    return [out / name for name in (*texts, "curves.csv")]
+    return [out / name for name in texts]
 
 
 # --- The page ----------------------------------------------------------------------------------
@@ -65,8 +74,9 @@ def write(results: Results, out: Path) -> list[Path]:
 def html(results: Results) -> str:
     """The report as one self-contained page."""
     methods, charts = results.methods, figures(results)
-    styles = _part("report.css")
-    script = "".join(_part(name) for name in ("marks.js", "chart.js", "page.js"))
+    board, remarks, shared = tables.without_remarks(tables.leaderboard(results))
+    styles = _part("report.css") + palette()
+    script = "".join(_part(name) for name in ("marks.js", "save.js", "chart.js", "page.js"))
     data = {
         "axis": main_axis(results),
         "marks": marks(len(methods)),
@@ -78,14 +88,17 @@ def html(results: Results) -> str:
         _environment()
         .get_template("report.html")
         .render(
-            title=_title(results),
-            facts=_facts(results),
+            title=exports.title(results),
+            facts=exports.facts(results),
             headline=headline(results),
             names=data["names"],
             charts={chart["id"]: chart for chart in charts},
             axes=[axis for axis in AXES if any(axis in chart["views"] for chart in charts)],
             main_axis=data["axis"],
             tables=tables,
+            board=board,
+            below=_below(results, board, remarks),
+            remarks=shared,
             results=results,
             pilot=_pilot(results.pilot),
             settings=[_settings(method) for method in methods],
@@ -129,25 +142,6 @@ def _embedded(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _title(results: Results) -> str:
-    return f"{plural(len(results.methods), 'method')} on {results.problem.name}"
-
-
-def _facts(results: Results) -> list[tuple[str, str]]:
-    """The main conditions of the comparison."""
-    settings, problem = results.plan.settings, results.problem
-    options = ", ".join(f"{name}={value}" for name, value in problem.options.items())
-    tune = settings.tune
-    return [
-        ("problem", problem.name + (f" ({options})" if options else "")),
-        ("budget of a run", settings.budget),
-        ("report seeds", str(settings.seeds)),
-        ("tuning", f"{plural(tune, 'trial')} each" if tune > 1 else "none"),
-        ("schedule", str(settings.schedule)),
-        ("made", results.created.replace("T", " ").replace("+00:00", " UTC")),
-    ]
-
-
 def _pilot(found: Pilot) -> list[tuple[str, str]]:
     """Results of the pilot, without prices and findings."""
     noise = found.noise
@@ -172,6 +166,15 @@ def _traces(methods: Sequence[MethodRecord]) -> list[tuple[str, str]]:
             if run.traceback:
                 found.setdefault(method.name, (f"{method.name}, seed {run.seed}", run.traceback))
     return list(found.values())
+
+
+def _below(results: Results, board: tables.Table, remarks: list[str]) -> list[dict[str, Any]]:
+    """What stands below each row of the leaderboard: remarks, warnings and losses of runs."""
+    below: list[dict[str, Any]] = []
+    for index, remark in zip(board.methods or [], remarks, strict=True):
+        found = incidents(results.methods[index])
+        below.append({"remark": remark, "incidents": found, "summary": summary(found)})
+    return below
 
 
 def _settings(method: MethodRecord) -> dict[str, Any]:
@@ -216,61 +219,3 @@ def _said(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-# --- Plain texts -------------------------------------------------------------------------------
-
-
-def markdown(results: Results) -> str:
-    """Headline and leaderboard for terminals, issues and repositories."""
-    board = tables.leaderboard(results)
-    lines = [f"# {_plain(_title(results))}", ""]
-    lines += [f"- {_plain(name)}: {_plain(text)}" for name, text in _facts(results)]
-    lines += ["", *(f"{_plain(each)}\n" for each in headline(results))]
-    lines += [f"Warning: {_plain(each)}\n" for each in results.warnings]
-    lines += ["## Leaderboard", "", *_rows(board), ""]
-    others = (tables.test_data(results), tables.losses(results))
-    for table in (each for each in others if each is not None):
-        lines += [f"## {table.caption}", "", *_rows(table), ""]
-    text = results.command
-    fence = "`" * max(3, 1 + max((len(run) for run in _runs_of_ticks(text)), default=0))
-    lines += ["## Reproduce", "", f"{fence}sh", text, fence, ""]
-    return "\n".join(lines)
-
-
-def _rows(table: tables.Table) -> Sequence[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    def text(cell: tables.Cell) -> str:
-        small = f"({cell.small})" if cell.small and not cell.small.startswith("[") else cell.small
-        return _plain(f"{cell.text} {small}".strip())
-
-    body = [[text(cell) for cell in row] for row in table.rows]
-    head = [_plain(name) for name in table.head]
-    return [line(head), line(["---"] * len(head)), *map(line, body)]
-
-
-def _plain(text: str) -> str:
-    """Text escaped for Markdown and HTML, on one line."""
-    signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`*_[]|#"}
-    return " ".join("".join(signs.get(sign, sign) for sign in text).split())
-
-
-def _runs_of_ticks(text: str) -> list[str]:
-    return [part for part in "".join(c if c == "`" else " " for c in text).split() if part]
-
-
-def curves(results: Results) -> str:
-    """Every evaluation of every reported run as CSV, with unrounded numbers."""
-    axes = ("fraction", "seconds", "forwards", "steps")
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "seed", "status", *axes, *COUNTS, *_NUMBERS])
-    for method in results.methods:
-        for run in method.runs:
-            for point in run.curve:
-                row = [method.name, run.seed, run.status, *(getattr(point, a) for a in axes)]
-                row += [getattr(point.calls, kind) for kind in COUNTS]
-                writer.writerow(row + [getattr(point, name) for name in _NUMBERS])
-    return file.getvalue()

@@ -6,14 +6,31 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from anyorder.compare.report.charts import AXIS_LABELS, Chart, Series, dot, known, wants_log
-from anyorder.compare.report.formats import plural, show, show_interval
+from anyorder.compare.report.charts import (
+    AT_EDGE,
+    AXIS_LABELS,
+    Chart,
+    Series,
+    dot,
+    focus,
+    known,
+    outside,
+    wants_log,
+)
+from anyorder.compare.report.formats import plural, show, show_budget, show_interval
 from anyorder.compare.run.records import RunRecord
 from anyorder.compare.stats.estimators import Goal, Interval, interval, iqm
 from anyorder.compare.stats.leaderboard import ends_of, summarise
 from anyorder.compare.stats.records import AXES, Axis, judged_by, main_axis, units
 from anyorder.compare.stats.targets import Target, main_target, time_to_target
 from anyorder.compare.store.schema import Results
+
+#: How to read the chart of a target.
+_READ = (
+    "Dots: runs that reached it. Crosses on the right: runs that did not reach it; they count as "
+    "longer than all others. Large mark: median. Bar: its 95 % interval, with at least six tunings "
+    "or seeds."
+)
 
 Entry = tuple[int, str, list[RunRecord]]
 
@@ -48,20 +65,22 @@ def final_values(results: Results) -> Chart | None:
         blocks = units(runs, criterion.of)
         middle, spread = iqm(blocks), interval(blocks)
         said = _with_interval(middle, spread)
-        ends = [_end(run, value) for run, value in zip(runs, values, strict=True)]
+        told = [_end(run, value) for run, value in zip(runs, values, strict=True)]
         dots = [
             dot(known(value), place, f"seed {run.seed}: {end}")
-            for run, value, end in zip(runs, values, ends, strict=True)
+            for run, value, end in zip(runs, values, told, strict=True)
         ]
         if math.isfinite(middle):
             dots.append(dot(middle, place, f"interquartile mean {said}", "centre"))
         bars = _bar(spread, place) if math.isfinite(middle) else []
         series.append({"m": index, "dots": dots, "bars": bars})
-        rows.append([method, said, ", ".join(ends)])
+        rows.append([method, said, ", ".join(told)])
     places = [mark["x"] for each in series for mark in each["dots"]]
     seen = [x for x in places if x is not None]
     if not seen:
         return None
+    log = wants_log(seen, goal)
+    ends = focus(seen, seen, goal, log=log)
     direction = "larger is better" if goal == "max" else "smaller is better"
     return {
         "id": "final",
@@ -72,13 +91,14 @@ def final_values(results: Results) -> Chart | None:
         + ".",
         "notes": [
             "Dots: single runs. Large mark: interquartile mean over tunings, or over seeds if "
-            "each was tuned once. Bar: its 95 % interval, with at least six of these."
+            "each was tuned once. Bar: its 95 % interval, with at least six of these.",
+            *filter(None, [outside(ends, goal, AT_EDGE)]),
         ],
         "y": {"rows": [method for _, method, _ in entries]},
         "gutter": "no result" if len(seen) < len(places) else None,
         "views": {
             "fixed": {
-                "x": {"label": f"final {name} ({direction})", "log": wants_log(seen), "goal": goal},
+                "x": {"label": f"final {name} ({direction})", "log": log, "range": ends},
                 "series": series,
             }
         },
@@ -106,6 +126,7 @@ def target_times(results: Results) -> Chart | None:
     main = main_axis(results)
     views: dict[str, Any] = {}
     rows: list[list[str]] = []
+    reached = False
     for axis in AXES:
         found = [
             _times(runs, target, goal, axis, place) for place, (_, _, runs) in enumerate(entries)
@@ -114,6 +135,7 @@ def target_times(results: Results) -> Chart | None:
             {"m": index, **drawn} for (index, _, _), (drawn, _) in zip(entries, found, strict=True)
         ]
         seen = [mark["x"] for each in series for mark in each["dots"] if mark["x"]]
+        reached = reached or bool(seen)
         label = f"{AXIS_LABELS[axis]} to the target"
         views[axis] = {
             "x": {"label": label, "log": wants_log(seen), "zero": True},
@@ -134,12 +156,11 @@ def target_times(results: Results) -> Chart | None:
         + ".",
         "notes": [
             f"Target: {target.source}.",
-            "Dots: runs that reached it. Crosses on the right: runs that did not reach it; they "
-            "count as longer than all others. Large mark: median. Bar: its 95 % interval, with at "
-            "least six tunings or seeds.",
+            *([_READ] if reached else []),
         ],
         "y": {"rows": [method for _, method, _ in entries]},
         "gutter": "missed",
+        "empty": "" if reached else _never(results, wanted),
         "views": views,
         "table": {
             "caption": f"Cost to the target in {AXIS_LABELS[main]}",
@@ -153,6 +174,23 @@ def target_times(results: Results) -> Chart | None:
             "rows": rows,
         },
     }
+
+
+def _never(results: Results, wanted: str) -> str:
+    """Why the chart of a target is empty, and how close the runs came."""
+    problem, sign = results.problem, 1.0 if results.problem.goal == "min" else -1.0
+    found = [
+        (sign * point.metric, method.name)
+        for method in results.methods
+        for run in method.runs
+        for point in run.curve
+        if point.metric is not None
+    ]
+    said = f"No run reached {wanted} within {show_budget(results.plan.settings.budget)}."
+    if not found:
+        return f"{said} No run has a finite {problem.metric}."
+    best, name = min(found)
+    return f"{said} The closest was {name} with {show(sign * best)}."
 
 
 def _times(

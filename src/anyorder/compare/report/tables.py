@@ -122,7 +122,7 @@ def leaderboard(results: Results) -> Table:
     verdicts = _against_first(ordered, _all_pairs(results))
     head = ["", "method", *(each.name for each in shown), "against the first"]
     head += ["reached target", f"cost to target ({axis})"] * (target is not None)
-    head += ["seconds", "memory", "not dominated", "remarks"]
+    head += ["seconds", "memory added", "not dominated", "remarks"]
     places = iter(range(1, len(ordered) + 1))
     rows: list[list[Cell]] = []
     for index, method, row in ordered:
@@ -136,11 +136,23 @@ def leaderboard(results: Results) -> Table:
             never = row.target_cost is not None and math.isinf(row.target_cost)
             cells.append(_number(row.target_cost, "never" if never else None))
         cells.append(_number(row.seconds, show(row.seconds)))
-        cells.append(_number(row.peak_bytes or None, show_bytes(row.peak_bytes or None)))
+        cells.append(_number(row.run_bytes, show_bytes(row.run_bytes)))
         cells.append(Cell("yes" if row.pareto else ""))
         cells.append(Cell(row.note))
         rows.append(cells)
     return _used(Table("Leaderboard", head, rows, [index for index, _, _ in ordered]))
+
+
+def without_remarks(board: Table) -> tuple[Table, list[str], list[str]]:
+    """The leaderboard without its last column, remarks on single rows, and those on all rows."""
+    last = board.head[-1] == "remarks"
+    said = [row[-1].text.split("; ") if last and row[-1].text else [] for row in board.rows]
+    shared = [part for part in said[0] if all(part in each for each in said)] if said[1:] else []
+    single = ["; ".join(part for part in each if part not in shared) for each in said]
+    if not last:
+        return board, single, shared
+    rows = [row[:-1] for row in board.rows]
+    return Table(board.caption, board.head[:-1], rows, board.methods), single, shared
 
 
 def _result(method: MethodRecord, row: Row, criterion: Criterion) -> Cell:
@@ -312,14 +324,14 @@ def ledger(results: Results) -> Table:
     ):
         kinds.append("output_grads")
     head = ["method", *(words[kind] for kind in kinds), "forwards"]
-    head += ["steps", "seconds", "in the problem", "warm-up", "peak memory", "state"]
+    head += ["steps", "seconds", "in the problem", "warm-up", "memory added", "state"]
     rows: list[list[Cell]] = []
     for index, method, row in ordered:
         ends = [run.curve[-1] for run in method.runs if run.curve]
         warmup = max((run.warmup_seconds for run in method.runs), default=0.0)
-        base = max((run.base_bytes for run in method.runs), default=0)
+        peak = max((run.peak_bytes for run in method.runs), default=0)
         share = row.oracle_share
-        before = f"{show_bytes(base)} before" if base else ""
+        whole = f"peak {show_bytes(peak)}" if peak else ""
         rows.append(
             [
                 _name(index, method),
@@ -329,7 +341,7 @@ def ledger(results: Results) -> Table:
                 _number(row.seconds),
                 _number(share, None if share is None else f"{share:.0%}"),
                 _number(warmup or None, show_seconds(warmup or None)),
-                _number(row.peak_bytes or None, show_bytes(row.peak_bytes or None), before),
+                _number(row.run_bytes, show_bytes(row.run_bytes), whole),
                 _number(row.state_bytes, show_bytes(row.state_bytes)),
             ]
         )

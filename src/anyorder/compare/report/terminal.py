@@ -69,7 +69,7 @@ def _table(results: Results, rows: Sequence[Row]) -> Table:
     table.add_column("method\ntuned", overflow="fold")
     unit = rows[0].unit if rows else ""
     names = [each.name.replace(" ", "\n", 1) for each in (first, *others[:1])]
-    for column in (*names, f"to target\n({unit})", "cost", "memory"):
+    for column in (*names, f"to target\n({unit})", "cost", "memory\nadded"):
         table.add_column(column, justify="right", no_wrap=True)
     settings = {method.name: _tuned(method) for method in results.methods}
     for row in rows:
@@ -80,7 +80,7 @@ def _table(results: Results, rows: Sequence[Row]) -> Table:
             *([_number(second)] if others else []),
             _target(row),
             "\n".join([*_answers(row.calls), f"{_number(row.seconds)} s"]),
-            show_bytes(row.peak_bytes or None) + "\n(*)" * row.pareto,
+            show_bytes(row.run_bytes) + "\n(*)" * row.pareto,
         )
     if any(row.pareto for row in rows):
         table.caption = "(*) no other is as good in result, cost and memory at once"

@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from anyorder.compare.report.charts import Chart, Series, dot, known, wants_log
+from anyorder.compare.report.charts import (
+    AT_EDGE,
+    LEAVING,
+    Chart,
+    Series,
+    dot,
+    focus,
+    known,
+    outside,
+    wants_log,
+)
 from anyorder.compare.report.formats import show
 from anyorder.compare.stats.estimators import Goal, best_of_k
 from anyorder.compare.stats.tuning import (
@@ -59,7 +69,11 @@ def best_of_trials(results: Results) -> Chart | None:
         rows.append([method.name, str(len(values)), str(lost), "; ".join(means)])
     if not series:
         return None
-    log = wants_log([mean for each in series for mean in each["line"][1]])
+    means = [each["line"][1] for each in series]
+    values = [mean for line in means for mean in line]
+    log = wants_log(values, goal)
+    late = [mean for line in means for mean in line[len(line) // 2 :]]
+    shown = focus(late, values, goal, log=log)
     return {
         "id": "best-of-k",
         "kind": "curve",
@@ -70,9 +84,10 @@ def best_of_trials(results: Results) -> Chart | None:
         "notes": [
             "Line: mean over all subsets of k trials of all tunings. Band: middle half of the "
             "subsets. A line begins where no subset consists of diverged trials only.",
+            *filter(None, [outside(shown, goal, LEAVING)]),
             *(f"Not tuned out: {each.method} ({each.reason})." for each in not_tuned_out(results)),
         ],
-        "y": {"label": f"best {name} of k", "log": log, "cap": None, "goal": goal},
+        "y": {"label": f"best {name} of k", "log": log, "range": shown, "goal": goal},
         "views": {
             "fixed": {
                 "x": {"label": "k, number of trials", "log": False, "whole": True},
@@ -127,6 +142,8 @@ def _lr_chart(
     series: list[Series], rows: list[list[str]], seen: Sequence[float], goal: Goal, name: str
 ) -> Chart:
     flagged = [f"{row[0]}: {row[2]}." for row in rows if row[2] != "inside"]
+    log = wants_log(seen, goal)
+    ends = focus(seen, seen, goal, log=log)
     lost = any(mark["y"] is None for each in series for mark in each["dots"])
     return {
         "id": "lr",
@@ -138,9 +155,10 @@ def _lr_chart(
         "notes": [
             "Dots: trials of all tunings, which also differ in other settings. Large marks: chosen "
             "ones. Brackets on the axis: search range.",
+            *filter(None, [outside(ends, goal, AT_EDGE)]),
             *flagged,
         ],
-        "y": {"label": name, "log": wants_log(seen), "cap": None, "goal": goal},
+        "y": {"label": name, "log": log, "range": ends, "goal": goal},
         "gutter": "no result" if lost else None,
         "views": {"fixed": {"x": {"label": "learning rate", "log": True}, "series": series}},
         "table": {

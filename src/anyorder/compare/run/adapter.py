@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import Entrant
+from anyorder.compare.run.loops import Loop, Order
 from anyorder.compare.run.snapshot import Snapshot
 from anyorder.errors import AnyOrderError
 from anyorder.optimizer import Optimizer
-from anyorder.oracle.closures import Closure, one_gradient
+from anyorder.oracle import ClosureOracle
+from anyorder.oracle.closures import Closure, Ranker, one_gradient
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 
 #: A foreign optimizer does not detect divergence: its run ends after this many steps in a row whose
@@ -41,10 +43,12 @@ class Native:
     ) -> None:
         cls = entrant.cls
         assert issubclass(cls, Optimizer)
+        self._model = model
         self.optimizer = cls(model, budget=budget, seed=seed, **entrant.fixed, **config)
 
     #: It undoes incomplete steps itself.
     kept_bytes = 0
+    _order: Order | None = None
 
     @property
     def calls(self) -> Calls:
@@ -57,9 +61,23 @@ class Native:
     def keep(self) -> None:
         """Do nothing, see :meth:`Foreign.keep`."""
 
+    def judge(self, order: Order) -> None:
+        """Let ``order`` rank points by their losses in the following steps."""
+        self._order = order
+
     def step(self, closure: Closure) -> Tensor | None:
         """One step."""
+        if self._order is not None:
+            self.optimizer.ranker = self._ranker(closure, self._order)
         return self.optimizer.step(closure)
+
+    def _ranker(self, closure: Closure, order: Order) -> Ranker:
+        """Rank by losses that the method does not see and that are not counted."""
+        params = dict(self._model.named_parameters())
+        oracle = ClosureOracle(
+            closure, params, module=self._model, nonfinite="ignore", advance=True
+        )  # fmt: skip
+        return lambda shifts: order(oracle.values(shifts))
 
 
 class Foreign:
@@ -146,7 +164,7 @@ class Foreign:
 
 def adapt(
     entrant: Entrant, model: nn.Module, config: Mapping[str, Any], budget: Budget, seed: int
-) -> Native | Foreign:
+) -> Native | Foreign | Loop:
     """Create the entrant's optimizer for ``model``.
 
     Args:
@@ -158,4 +176,6 @@ def adapt(
     """
     if entrant.ours:
         return Native(entrant, model, config, budget, seed)
+    if entrant.tool is not None:
+        return Loop(entrant, model, config, budget, seed)
     return Foreign(entrant, model, config, budget)

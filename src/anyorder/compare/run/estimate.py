@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.plan.items import Item, Task
 from anyorder.compare.plan.limits import Limits, seconds
+from anyorder.compare.run.group import agreed
 from anyorder.compare.run.runner import Training
 from anyorder.oracle.ledger import BudgetExhausted
 from anyorder.problems import Problem
@@ -64,8 +65,8 @@ def pace(problem: Problem, entrant: Entrant, task: Task) -> Pace:
     setup = time.perf_counter() - began - clock.evaluation_seconds
     began, before = time.perf_counter(), clock.seconds
     try:
-        while clock.steps < LEAST or (
-            clock.steps < MOST and time.perf_counter() - began < PATIENCE
+        while agreed(
+            clock.steps < LEAST or (clock.steps < MOST and time.perf_counter() - began < PATIENCE)
         ):
             training.step()
     except BudgetExhausted:  # the budget is smaller than a few steps

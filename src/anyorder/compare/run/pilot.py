@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anyorder.compare.plan.entrants import Entrant
 from anyorder.compare.run import memory
+from anyorder.compare.run.group import agreed
 from anyorder.compare.run.records import Cost, Noise, Pilot
 from anyorder.compare.run.runner import fresh_model
 from anyorder.oracle import ClosureOracle
@@ -164,7 +165,7 @@ class _Bench:
             needed[name] = max(0, memory.peak_bytes(self.device) - before)
         taken: dict[str, list[float]] = {name: [] for name in questions}
         began, rounds = time.perf_counter(), 0
-        while rounds < LEAST or (rounds < MOST and time.perf_counter() - began < PATIENCE):
+        while agreed(rounds < LEAST or (rounds < MOST and time.perf_counter() - began < PATIENCE)):
             rounds += 1
             for name, question in questions.items():
                 start = time.perf_counter()

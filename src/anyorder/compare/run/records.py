@@ -7,7 +7,7 @@ field. Non-finite numbers are None, because JSON has no representation for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from anyorder.compare.plan.items import Task
@@ -72,7 +72,7 @@ class RunRecord:
     config: dict[str, Any]
     start_hash: str
     status: Status
-    stop_reason: Literal["budget", "diverged", "error", "crashed", "timeout"]
+    stop_reason: Literal["budget", "converged", "diverged", "error", "crashed", "timeout"]
     error: str | None
     traceback: str | None
     curve: list[Point]
@@ -117,7 +117,12 @@ def failed_run(
 
 @dataclass
 class Described:
-    """The attributes of a problem."""
+    """The attributes of a problem.
+
+    Attributes:
+        parameters: number of trainable parameters; 0 if the model cannot be built.
+        judged: whether it answers with rankings only.
+    """
 
     name: str
     spec: str
@@ -127,6 +132,8 @@ class Described:
     target: float | None
     optimum: float | None
     schedule: str
+    parameters: int = field(default=0, kw_only=True)
+    judged: bool = field(default=False, kw_only=True)
 
 
 @dataclass

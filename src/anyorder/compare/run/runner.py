@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import random
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,7 @@ from anyorder.compare.plan.limits import Limits
 from anyorder.compare.run import memory
 from anyorder.compare.run.adapter import Diverged, Foreign, Native, adapt
 from anyorder.compare.run.compiling import compiled
+from anyorder.compare.run.loops import Converged, Loop
 from anyorder.compare.run.records import Costs, Final, Point, RunRecord
 from anyorder.oracle.closures import Closure, Composite
 from anyorder.oracle.gradients import NonFiniteError
@@ -276,7 +278,7 @@ class Training:
     """The state of one run."""
 
     model: nn.Module
-    adapted: Native | Foreign
+    adapted: Native | Foreign | Loop
 
     def __init__(self, problem: Problem, entrant: Entrant, task: Task, watch: Watcher) -> None:
         self.problem, self.entrant, self.task, self.watch = problem, entrant, task, watch
@@ -289,6 +291,7 @@ class Training:
         self._losses: list[Tensor] = []
         self._rates: list[float] = []
         self._blown_up = 0
+        self._converged = False
         self._compiled_before = sum(compiled())
         self._cuda = torch.device(self.device).type == "cuda"
 
@@ -313,7 +316,8 @@ class Training:
             self.adapted.prepare(self.clock.steps * (1 / fraction - 1) if fraction else 0.0)
             try:
                 self.step()
-            except BudgetExhausted:
+            except BudgetExhausted as end:
+                self._converged = isinstance(end, Converged)
                 break
             clock, before = self.clock, forwards
             forwards = clock.calls.forwards(clock.rates)
@@ -371,7 +375,7 @@ class Training:
             config=self.task.config,
             start_hash=self.start_hash,
             status="done",
-            stop_reason="budget",
+            stop_reason="converged" if self._converged else "budget",
             error=None,
             traceback=None,
             curve=self.curve,
@@ -390,7 +394,8 @@ class Training:
     # Inside --------------------------------------------------------------------------------
 
     def _groups(self) -> list[dict[str, Any]]:
-        return self.adapted.optimizer.param_groups
+        optimizer = self.adapted.optimizer
+        return [] if optimizer is None else optimizer.param_groups
 
     @contextlib.contextmanager
     def _charged(self) -> Generator[None]:
@@ -424,9 +429,18 @@ class Training:
             closure = _cast(closure, self.settings)
         if self.clock.limits.seconds is not None:
             closure = _guarded(closure, lambda: self.budget.check(self.clock.calls, {}))
+        if self.problem.judged and not isinstance(self.adapted, Foreign):
+            self.adapted.judge(self._judge_of_step())
         loss = self.adapted.step(closure)
         if loss is not None:
             self._losses.append(loss.detach())
+
+    def _judge_of_step(self) -> Callable[[Tensor], Sequence[int]]:
+        """The judge's rankings in this step, which depend only on seed, step and question."""
+        seed, step, questions = self.task.seed, self.clock.steps, itertools.count()
+        return lambda losses: self.problem.judge(
+            losses, seed=seed, step=step, question=next(questions)
+        )
 
     def _schedule(self, fraction: float) -> None:
         """Set the learning rate of every group from the used fraction of the budget."""

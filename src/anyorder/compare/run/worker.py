@@ -15,10 +15,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING, Any
 
+from anyorder.compare.run.group import Group, join, succeeded
 from anyorder.errors import AnyOrderError
 
 if TYPE_CHECKING:  # imported after the output is redirected
@@ -44,10 +45,8 @@ def main(pipe: Any, threads: int, log: str) -> None:
         threads: threads for PyTorch.
         log: file for the output of user code.
     """
-    _settle(log)
-    import torch
-
-    torch.set_num_threads(threads)
+    _settle(log, threads)
+    group = Group(_help, threads, log, forget=_warmed.clear)
 
     def send(kind: str, content: Any) -> None:
         pipe.send((kind, content))
@@ -59,7 +58,8 @@ def main(pipe: Any, threads: int, log: str) -> None:
             return
         try:
             send("began", None)
-            send("done", JOBS[name](subject, send))
+            job = partial(JOBS[name], subject, send)
+            send("done", group.do(name, subject, job))
         except AnyOrderError as error:
             send("error", {"kind": type(error).__name__, "text": str(error), "traceback": ""})
         except Exception as error:
@@ -68,8 +68,32 @@ def main(pipe: Any, threads: int, log: str) -> None:
             send("error", {"kind": "", "text": text, "traceback": trace})
 
 
-def _settle(log: str) -> None:
-    """Ignore Ctrl-C (the parent handles it), redirect output to the log, end with the parent."""
+def _help(pipe: Any, threads: int, log: str, rank: int, size: int, port: int) -> None:
+    """Execute the jobs of a worker as another rank of its group, until the pipe closes."""
+    _settle(log, threads)
+    join(rank, size, port)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            name, subject = pipe.recv()
+            try:
+                result = JOBS[name](subject, lambda kind, content: None)
+            except Exception:
+                traceback.print_exc()
+                break
+            if not succeeded(result):
+                sys.stderr.write(f"rank {rank}: {result.error} {result.traceback or ''}\n")
+                break
+            pipe.send(None)
+    sys.stderr.flush()
+    os._exit(1)  # at once: other ranks may wait for this one
+
+
+def _settle(log: str, threads: int) -> None:
+    """Prepare a process.
+
+    Ignore Ctrl-C (the parent handles it), redirect output to the log, end with the parent, and
+    load PyTorch.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -82,6 +106,9 @@ def _settle(log: str) -> None:
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _end_with(sentinel: int) -> None:
@@ -108,7 +135,10 @@ def _describe(settings: Settings, send: Send) -> Described:
     """The attributes of the problem."""
     from anyorder.compare.run.records import Described
 
-    problem = problem_of(settings)
+    problem, parameters = problem_of(settings), 0
+    with contextlib.suppress(Exception, SystemExit):  # the pilot reports it
+        trainable = (p for p in problem.build(0).parameters() if p.requires_grad)
+        parameters = sum(p.numel() for p in trainable)
     return Described(
         name=str(problem.name),
         spec=settings.problem,
@@ -118,6 +148,8 @@ def _describe(settings: Settings, send: Send) -> Described:
         target=problem.target,
         optimum=problem.optimum,
         schedule=problem.schedule,
+        parameters=parameters,
+        judged=problem.judged,
     )
 
 

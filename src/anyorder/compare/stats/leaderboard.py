@@ -20,6 +20,7 @@ from anyorder.compare.stats.records import (
     AXES,
     Axis,
     Criterion,
+    added_bytes,
     judged_by,
     main_axis,
     succeeded,
@@ -54,7 +55,8 @@ class Row:
         target_cost: Expected running time to the target in ``unit``; inf if never reached.
         calls: Median over runs of each count of the ledger.
         seconds: Median seconds of a run, evaluations not counted.
-        peak_bytes: Largest over runs; 0 if it could not be measured.
+        run_bytes: Memory added by a run, the largest over runs, see
+            :func:`~anyorder.compare.stats.records.added_bytes`; None if it was not measured.
         state_bytes: Largest over runs.
         note: Remarks: failures, divergence, too few units.
         runs: Number of reported runs.
@@ -63,7 +65,7 @@ class Row:
         oracle_share: Fraction of the time spent in the problem rather than in the method.
         failed: Whether there is no result at all.
         twin: Whether this is the twin of the baseline.
-        pareto: Whether no other method is at least as good in ``judged``, cost and peak memory and
+        pareto: Whether no other method is at least as good in ``judged``, cost and memory and
             better in one of them. The cost is ``target_cost``, or ``seconds`` without a target.
     """
 
@@ -81,7 +83,7 @@ class Row:
     target_cost: float | None = None
     calls: dict[str, float] = field(default_factory=dict[str, float])
     seconds: float = math.nan
-    peak_bytes: int = 0
+    run_bytes: int | None = None
     state_bytes: int = 0
     note: str = ""
     runs: int = 0
@@ -125,7 +127,7 @@ def summarise(results: Results, axis: Axis | None = None) -> list[Row]:
 def _coordinates(row: Row, sign: float) -> tuple[float, float, float]:
     """Judged number, cost and memory, all of them better if smaller."""
     cost = row.seconds if row.target_cost is None else row.target_cost
-    return sign * row.judged, cost, float(row.peak_bytes)
+    return sign * row.judged, cost, float(row.run_bytes or 0)
 
 
 def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -157,7 +159,9 @@ def _row(method: MethodRecord, results: Results, axis: Axis, target: Target | No
         target_cost=None if reach is None else reach.expected,
         calls=_median_calls(ends),
         seconds=median([end.seconds for end in ends]) if ends else math.nan,
-        peak_bytes=max(run.peak_bytes for run in runs),
+        run_bytes=max(
+            (found for run in runs if (found := added_bytes(run)) is not None), default=None
+        ),
         state_bytes=max(run.state_bytes for run in runs),
         note=_note(method, results),
         runs=len(runs),

@@ -125,6 +125,15 @@ def units(runs: Sequence[RunRecord], of: Callable[[RunRecord], float]) -> Floats
 # --- What it cost --------------------------------------------------------------------------------
 
 
+def added_bytes(run: RunRecord) -> int | None:
+    """Peak memory of a run minus the memory before its first step; None if it was not measured.
+
+    What is there before, such as the interpreter, libraries, data and model, is not due to the
+    method, and differs between processes.
+    """
+    return max(0, run.peak_bytes - run.base_bytes) if run.peak_bytes else None
+
+
 def cost(point: Point, axis: Axis) -> float:
     """Cost of a run up to one evaluation.
 

@@ -62,7 +62,8 @@ def build(
         plan=plan,
         fingerprint=plan.fingerprint,
         problem=ProblemRecord(
-            **asdict(facts.problem), parameters=facts.pilot.parameters, source=plan.source
+            **asdict(replace(facts.problem, parameters=facts.pilot.parameters)),
+            source=plan.source,
         ),
         environment=environment,
         pilot=facts.pilot,

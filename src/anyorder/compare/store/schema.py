@@ -72,7 +72,6 @@ class Outcome:
 class ProblemRecord(Described):
     """The problem and its evaluation."""
 
-    parameters: int
     source: str
 
 

@@ -6,10 +6,15 @@ process can take over the run of a killed one atomically. This is the main table
 ``anyorder_items``:
 
 * a run is *claimed* by a conditional update, which exactly one process can win;
-* a claim is kept alive by a heartbeat; without one, or if its process is known to be dead, another
-  process can take it over by the same kind of update;
+* a claim is kept alive by a heartbeat, which is a counter. Another process may take it over, by
+  the same kind of update, if the holder is known to be dead, or if the counter was unchanged for
+  ``GRACE`` seconds of that process's own monotonic clock: differences between the clocks of
+  machines, and jumps of a clock, do not matter;
 * a run is *finished* only by the process that still holds the claim, in the same statement that
   stores its outcome.
+
+While a server is unreachable, every transaction is repeated for a limited time. The answer to a
+commit can be lost too, so each transaction has the same effect if it is executed twice.
 """
 
 from __future__ import annotations
@@ -17,12 +22,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import anyorder
@@ -35,8 +41,24 @@ from anyorder.extras import require
 
 #: Seconds without a heartbeat after which a claim may be taken over, and between two heartbeats.
 GRACE, BEAT = 60.0, 5.0
-#: Number of attempts while the database is busy or unreachable, and the pause between them.
-ATTEMPTS, PAUSE = 4, 1.0
+#: Seconds for which an unreachable server is tried again: at the start, and in mid-run.
+START_PATIENCE, PATIENCE = 10.0, 300.0
+#: First and longest pause between two attempts, in seconds; far below ``GRACE``.
+PAUSE, LONGEST_PAUSE = 0.5, 5.0
+#: Options of connections: SQLite waits for another writer, PostgreSQL notices a dead network.
+_CONNECT: dict[str, dict[str, Any]] = {
+    "sqlite": {"timeout": 60},
+    "postgresql": {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "tcp_user_timeout": 30_000,
+    },
+}
+
+Execute = Callable[..., Any]
+T = TypeVar("T")
 
 
 class StorageError(AnyOrderError, OSError):
@@ -49,6 +71,40 @@ class Claim:
 
     config: dict[str, Any] | None
     crashes: int
+
+
+class Outage:
+    """The time for which a server is unreachable, shared by the threads of a process.
+
+    Args:
+        say: called with a line for the user at the beginning and the end.
+        patience: seconds after which to give up.
+    """
+
+    def __init__(self, say: Callable[[str], object], patience: float) -> None:
+        self.patience, self.given_up = patience, False
+        self._say, self._lock = say, threading.Lock()
+        self._since: float | None = None
+
+    def goes_on(self, reason: str) -> bool:
+        """Note a failed attempt; return whether to try again."""
+        with self._lock:
+            now = time.monotonic()
+            if self._since is None:
+                self._since = now
+                if not self.given_up:
+                    self._say(f"{reason}; trying again for up to {self.patience:.0f} s")
+            self.given_up = self.given_up or now - self._since >= self.patience
+            return not self.given_up
+
+    def over(self) -> bool:
+        """Note a successful attempt; return whether it ended an outage."""
+        with self._lock:
+            if self._since is None:
+                return False
+            self._since = None
+            self._say("the database is reachable again; going on")
+            return True
 
 
 def embedded_url(out: Path) -> str:
@@ -67,34 +123,46 @@ class Storage:
 
     Args:
         url: ``sqlite:///file`` or ``postgresql://user@host/database``.
+        say: called with a line for the user when a server is lost, and when it is back.
+        pause: waits so many seconds; it may raise to stop waiting.
 
     Raises:
         StorageError: the database is unreachable, damaged or of an unsupported kind.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        say: Callable[[str], object] = lambda line: None,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._sql: Any = require("sqlalchemy")
         self.token = uuid.uuid4().hex
         self.key = ""
+        self.pause = pause
         self._address = self._read(url)
         self._kind = self._address.get_backend_name()
-        #: Seconds to wait for another writer (SQLite allows only one).
-        self.connect_args: dict[str, Any] = {"timeout": 60} if self._kind == "sqlite" else {}
-        self._engine = self._sql.create_engine(
-            self._address, pool_pre_ping=True, connect_args=self.connect_args
-        )
+        #: Arguments of ``sqlalchemy.create_engine``.
+        self.engine_options: dict[str, Any] = {
+            "pool_pre_ping": True,
+            "connect_args": _CONNECT[self._kind],
+        }
+        self._engine = self._sql.create_engine(self._address, **self.engine_options)
+        self._outage = Outage(say, START_PATIENCE)
+        self._seen: dict[str, tuple[Any, float]] = {}
         self._tables()
-        with self.trouble():
-            self._create()
+        self._transaction(self._create)
+        self._outage.patience = PATIENCE
+        with self._trouble():
             self._quick_check()
 
-    def _create(self) -> None:
+    def _create(self, do: Execute) -> None:
         """Create missing tables; other processes may do the same concurrently."""
-        with self._engine.begin() as connection:
-            if self._kind == "postgresql":  # its IF NOT EXISTS is not atomic
-                connection.execute(self._sql.text("SELECT pg_advisory_xact_lock(20240612)"))
-            for table in self._metadata.sorted_tables:
-                connection.execute(self._sql.schema.CreateTable(table, if_not_exists=True))
+        if self._kind == "postgresql":  # its IF NOT EXISTS is not atomic
+            do(self._sql.text("SELECT pg_advisory_xact_lock(20240612)"))
+        for table in self._metadata.sorted_tables:
+            do(self._sql.schema.CreateTable(table, if_not_exists=True))
 
     def _read(self, url: str) -> Any:
         try:
@@ -136,44 +204,37 @@ class Storage:
         """
         # A file contains one comparison; a server contains many, distinguished by their plans.
         self.key = "only" if self._kind == "sqlite" else plan.fingerprint
-        with self._transaction() as do:
-            do(
-                self._insert(self._plans).values(
-                    key=self.key,
-                    schema=SCHEMA,
-                    version=anyorder.__version__,
-                    plan=text_of(plan),
-                    facts="",
-                )
-            )
+        new = self._insert(self._plans).values(
+            key=self.key,
+            schema=SCHEMA,
+            version=anyorder.__version__,
+            plan=text_of(plan),
+            facts="",
+        )
+        self._transaction(lambda do: do(new))
         while True:
-            with self._transaction() as do:
-                row = do(self._sql.select(self._plans).where(self._mine)).one()
+            row = self._transaction(
+                lambda do: do(self._sql.select(self._plans).where(self._mine)).one()
+            )
             self._refuse_other_version(row)
             stored = read(Plan, row.plan, "plan")
             agreed = joined(stored, plan, extend=extend)
             if agreed == stored:
                 return agreed
-            with self._transaction() as do:
-                update = self._sql.update(self._plans).where(
-                    self._mine, self._plans.c.plan == row.plan
-                )
-                do(update.values(plan=text_of(agreed)))
+            update = self._sql.update(self._plans).where(self._mine, self._plans.c.plan == row.plan)
+            changed = update.values(plan=text_of(agreed))
+            self._transaction(lambda do, changed=changed: do(changed))
 
     def facts(self) -> Facts | None:
         """Results of the pilot; None until :meth:`keep_facts`."""
-        with self._transaction() as do:
-            text = do(self._sql.select(self._plans.c.facts).where(self._mine)).scalar_one()
+        query = self._sql.select(self._plans.c.facts).where(self._mine)
+        text = self._transaction(lambda do: do(query).scalar_one())
         return read(Facts, text, "facts") if text else None
 
     def keep_facts(self, facts: Facts) -> Facts:
         """Store results of the pilot unless another process did; return the stored ones."""
-        with self._transaction() as do:
-            do(
-                self._sql.update(self._plans)
-                .where(self._mine, self._plans.c.facts == "")
-                .values(facts=text_of(facts))
-            )
+        update = self._sql.update(self._plans).where(self._mine, self._plans.c.facts == "")
+        self._transaction(lambda do: do(update.values(facts=text_of(facts))))
         kept = self.facts()
         assert kept is not None
         return kept
@@ -186,122 +247,144 @@ class Storage:
                 "key": item.key,
                 "state": "waiting",
                 "config": None if config is None else json.dumps(dict(config)),
+                "beat": 0,
                 "crashes": 0,
                 "mirrored": 0,
             }
             for item, config in items
         ]
-        with self._transaction() as do:
-            do(self._insert(self._items), rows)
+        self._transaction(lambda do: do(self._insert(self._items), rows))
 
     # Runs ----------------------------------------------------------------------------------
 
     def claim(self, item: Item) -> Claim | None:
         """Try to claim a run; None if another process has claimed or finished it."""
-        t, mine = self._items.c, self._item(item)
-        with self._transaction() as do:
-            found = do(self._sql.select(t.state, t.holder).where(mine)).one()
-        stale = t.beat < self._now() - GRACE
-        if found.state == "running" and holders.is_dead(json.loads(found.holder)):
-            stale = t.holder == found.holder  # unless another process has taken it over since
-        free = (t.state == "waiting") | ((t.state == "running") & stale)
         holder = json.dumps({**holders.me(), "token": self.token})
-        with self._transaction() as do:
-            won = do(
-                self._sql.update(self._items)
-                .where(mine, free)
-                .values(state="running", holder=holder, token=self.token, beat=self._now())
-            ).rowcount
-            if not won:
-                return None
-            row = do(self._sql.select(t.config, t.crashes).where(mine)).one()
-        config = None if row.config is None else json.loads(row.config)
-        return Claim(config, row.crashes)
+        return self._transaction(lambda do: self._claim(do, item, holder))
+
+    def _claim(self, do: Execute, item: Item, holder: str) -> Claim | None:
+        t, mine = self._items.c, self._item(item)
+        query = self._sql.select(t.state, t.token, t.holder, t.beat, t.config, t.crashes)
+        found = do(query.where(mine)).one()
+        claim = Claim(None if found.config is None else json.loads(found.config), found.crashes)
+        if found.state == "running" and found.token == self.token:
+            return claim  # the answer to an earlier attempt was lost
+        if found.state == "waiting":
+            free = t.state == "waiting"
+        elif found.state == "running" and self._abandoned(item.key, found.holder, found.beat):
+            free = (t.state == "running") & (t.token == found.token) & (t.beat == found.beat)
+        else:
+            return None
+        won = do(
+            self._sql.update(self._items)
+            .where(mine, free)
+            .values(state="running", holder=holder, token=self.token, beat=t.beat + 1)
+        ).rowcount
+        return claim if won else None
+
+    def _abandoned(self, name: str, holder: str, beat: int) -> bool:
+        """Whether a holder is dead, or its heartbeat unchanged for ``GRACE`` seconds."""
+        if holders.is_dead(json.loads(holder)):
+            return True
+        now = time.monotonic()
+        seen, since = self._seen.get(name, (None, now))
+        if seen != (holder, beat):
+            self._seen[name] = ((holder, beat), now)
+            return False
+        return now - since >= GRACE
 
     def beat(self) -> None:
         """Send a heartbeat for the claims of this process."""
-        held = (self._items.c.token == self.token) & (self._items.c.state == "running")
-        with self._transaction() as do:
-            do(self._sql.update(self._items).where(held).values(beat=self._now()))
+        t = self._items.c
+        held = (t.token == self.token) & (t.state == "running")
+        update = self._sql.update(self._items).where(held).values(beat=t.beat + 1)
+        self._transaction(lambda do: do(update))
 
     def finish(self, item: Item, outcome: Outcome) -> bool:
         """Store the outcome of a run; False, without storing it, if the claim was lost."""
-        return self._settle(item, state="done", outcome=text_of(outcome))
+        text = text_of(outcome)
+        return self._transaction(
+            lambda do: (
+                self._settle(do, item, state="done", outcome=text) or self._finished_here(do, item)
+            )
+        )
+
+    def _finished_here(self, do: Execute, item: Item) -> bool:
+        """Whether an earlier attempt, whose answer was lost, finished the run."""
+        row = do(self._sql.select(self._items.c.state, self._items.c.token).where(self._item(item)))
+        return tuple(row.one()) == ("done", self.token)
 
     def release(self, item: Item, *, crashed: bool = False) -> bool:
         """Release a run, to be executed again from its beginning."""
         crashes = self._items.c.crashes + int(crashed)
-        return self._settle(item, state="waiting", crashes=crashes)
+        return self._transaction(
+            lambda do: self._settle(do, item, state="waiting", token=None, crashes=crashes)
+        )
 
-    def _settle(self, item: Item, **values: Any) -> bool:
+    def _settle(self, do: Execute, item: Item, **values: Any) -> bool:
         held = self._item(item) & (self._items.c.token == self.token)
         held &= self._items.c.state == "running"
-        with self._transaction() as do:
-            update = self._sql.update(self._items).where(held)
-            return bool(do(update.values(token=None, **values)).rowcount)
+        return bool(do(self._sql.update(self._items).where(held).values(**values)).rowcount)
 
     def states(self) -> dict[str, str]:
         """State of every run by key: ``waiting``, ``running`` or ``done``."""
         t = self._items.c
-        with self._transaction() as do:
-            rows = do(self._sql.select(t.key, t.state).where(t.comparison == self.key))
-            return {row.key: row.state for row in rows}
+        query = self._sql.select(t.key, t.state).where(t.comparison == self.key)
+        return dict(map(tuple, self._transaction(lambda do: do(query).all())))
 
     def outcomes(self, keys: Sequence[str] | None = None) -> dict[str, Outcome]:
         """Outcomes of finished runs by key, of all or of some."""
         t = self._items.c
+        return self._outcomes(() if keys is None else (t.key.in_(list(keys)),))
+
+    def _outcomes(self, conditions: Sequence[Any], most: int | None = None) -> dict[str, Outcome]:
+        t = self._items.c
         query = self._sql.select(t.key, t.outcome).where(
-            t.comparison == self.key, t.state == "done"
+            t.comparison == self.key, t.state == "done", *conditions
         )
-        if keys is not None:
-            query = query.where(t.key.in_(list(keys)))
-        with self._transaction() as do:
-            rows = do(query).all()
+        rows = self._transaction(lambda do: do(query.limit(most)).all())
         return {row.key: read(Outcome, row.outcome, row.key) for row in rows}
 
     # For the mirror ------------------------------------------------------------------------
 
     def unmirrored(self, most: int | None = None) -> dict[str, Outcome]:
         """Up to ``most`` finished runs that may be missing in the Optuna studies."""
-        t = self._items.c
-        query = (
-            self._sql.select(t.key, t.outcome)
-            .where(t.comparison == self.key, t.state == "done", t.mirrored == 0)
-            .limit(most)
-        )
-        with self._transaction() as do:
-            rows = do(query).all()
-        return {row.key: read(Outcome, row.outcome, row.key) for row in rows}
+        return self._outcomes((self._items.c.mirrored == 0,), most)
 
-    def mirrored(self, key: str) -> None:
-        """Record that a run is in its Optuna study."""
+    def mirrored(self, keys: Sequence[str]) -> None:
+        """Record that runs are in their Optuna studies."""
         t = self._items.c
-        with self._transaction() as do:
-            update = self._sql.update(self._items).where(t.comparison == self.key, t.key == key)
-            do(update.values(mirrored=1))
+        update = self._sql.update(self._items).where(
+            t.comparison == self.key, t.key.in_(list(keys))
+        )
+        self._transaction(lambda do: do(update.values(mirrored=1)))
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Generator[bool]:
         """Try to acquire a lock; yields whether it is held. Locks of dead processes are taken."""
         t = self._locks.c
         mine = (t.comparison == self.key) & (t.name == name)
-        holder = json.dumps({**holders.me(), "token": self.token})
-        with self._transaction() as do:
+        holder = json.dumps({**holders.me(), "token": uuid.uuid4().hex})
+
+        def acquire(do: Execute) -> bool:
             do(self._insert(self._locks).values(comparison=self.key, name=name, holder="", beat=0))
-            before = do(self._sql.select(t.holder).where(mine)).scalar_one()
-        free = (t.holder == "") | (t.beat < self._now() - GRACE)
-        if before and holders.is_dead(json.loads(before)):
-            free = free | (t.holder == before)
-        with self._transaction() as do:
-            update = self._sql.update(self._locks).where(mine, free)
-            won = bool(do(update.values(holder=holder, beat=self._now())).rowcount)
+            before = do(self._sql.select(t.holder, t.beat).where(mine)).one()
+            if before.holder == holder:
+                return True  # the answer to an earlier attempt was lost
+            if before.holder and not self._abandoned(f"lock {name}", before.holder, before.beat):
+                return False
+            update = self._sql.update(self._locks).where(
+                mine, t.holder == before.holder, t.beat == before.beat
+            )
+            return bool(do(update.values(holder=holder, beat=t.beat + 1)).rowcount)
+
+        won = self._transaction(acquire)
         try:
             yield won
         finally:
             if won:
-                with self._transaction() as do:
-                    update = self._sql.update(self._locks).where(mine, t.holder == holder)
-                    do(update.values(holder=""))
+                update = self._sql.update(self._locks).where(mine, t.holder == holder)
+                self._transaction(lambda do: do(update.values(holder="")))
 
     # Inside --------------------------------------------------------------------------------
 
@@ -330,10 +413,10 @@ class Storage:
             column("config", sql.Text),
             column("token", sql.String(32)),
             column("holder", sql.Text),
-            column("beat", sql.Float(53)),
+            column("beat", sql.Integer, nullable=False),
             column("crashes", sql.Integer, nullable=False),
-            column("outcome", sql.Text),
             column("mirrored", sql.Integer, nullable=False),
+            column("outcome", sql.Text),  # last: SQLite reads the columns before it faster
         )
         self._locks = sql.Table(
             "anyorder_locks",
@@ -341,7 +424,7 @@ class Storage:
             column("comparison", sql.String(32), primary_key=True),
             column("name", sql.String(64), primary_key=True),
             column("holder", sql.Text, nullable=False),
-            column("beat", sql.Float(53), nullable=False),
+            column("beat", sql.Integer, nullable=False),
         )
 
     @property
@@ -356,40 +439,51 @@ class Storage:
         dialect = require(f"sqlalchemy.dialects.{self._kind}")
         return dialect.insert(table).on_conflict_do_nothing()
 
-    def _now(self) -> Any:
-        """Seconds by the clock of the database, which all machines share."""
-        if self._kind == "sqlite":
-            return self._sql.literal_column("(julianday('now') - 2440587.5) * 86400.0")
-        return self._sql.literal_column("extract(epoch from clock_timestamp())")
+    def _transaction(self, work: Callable[[Execute], T]) -> T:
+        """Execute ``work`` in a transaction, repeatedly while the server is unreachable.
+
+        After a lost commit ``work`` is executed again, so its effect must not depend on how often.
+        """
+        attempt = 0
+        with self._trouble():
+            while True:
+                try:
+                    with self._engine.begin() as connection:
+                        found = work(connection.execute)
+                    if self._outage.over():
+                        self._seen.clear()  # other processes could not send heartbeats either
+                    return found
+                except self._sql.exc.DBAPIError as error:
+                    if not self.is_lost(error) or not self._outage.goes_on(self._reason(error)):
+                        raise
+                self.pause(min(PAUSE * 2**attempt, LONGEST_PAUSE))
+                attempt += 1
+
+    def is_lost(self, error: Any) -> bool:
+        """Whether an error says that the server is, or was just now, unreachable."""
+        if self._kind == "sqlite" or not isinstance(error, self._sql.exc.DBAPIError):
+            return False
+        # Failed connections have no code. 08: connection, 40: conflict of transactions, 53300: too
+        # many connections, 57P: the server stops or starts.
+        code = getattr(error.orig, "pgcode", None) or ""
+        transient = code[:2] in ("", "08", "40") or code == "53300" or code[:3] == "57P"
+        named = isinstance(error, (self._sql.exc.OperationalError, self._sql.exc.InterfaceError))
+        return error.connection_invalidated or (named and transient)
+
+    def _reason(self, error: Any) -> str:
+        return f"the database {self.shown} is unreachable ({_text(error)})"
 
     @contextlib.contextmanager
-    def _transaction(self) -> Generator[Callable[..., Any]]:
-        with self.trouble(), self._connection() as connection:
-            yield connection.execute
-
-    @contextlib.contextmanager
-    def _connection(self) -> Generator[Any]:
-        """A connection in a transaction."""
-        with self._connect() as connection, connection.begin():
-            yield connection
-
-    def _connect(self) -> Any:
-        """A connection, with retries if the server is unreachable."""
-        attempts = 1 if self._kind == "sqlite" else ATTEMPTS
-        for attempt in range(attempts - 1):
-            with contextlib.suppress(self._sql.exc.OperationalError):
-                return self._engine.connect()
-            time.sleep(PAUSE * 2**attempt)
-        return self._engine.connect()
-
-    @contextlib.contextmanager
-    def trouble(self) -> Generator[None]:
+    def _trouble(self) -> Generator[None]:
         """Convert database errors to :class:`StorageError` with advice."""
         try:
             yield
-        except self._sql.exc.DatabaseError as error:
-            text = " ".join(str(error.orig).split())
-            raise StorageError(self._advice(text)) from error
+        except self._sql.exc.DBAPIError as error:
+            raise self.error(error) from error
+
+    def error(self, error: BaseException) -> StorageError:
+        """The error to raise for an error of the database."""
+        return StorageError(self._advice(_text(error)))
 
     def _advice(self, text: str) -> str:
         where = self._address.database if self._kind == "sqlite" else self.shown
@@ -409,6 +503,11 @@ class Storage:
             return (
                 f"the database {where} is locked: {text}. Another program uses it, or it is on a "
                 "network drive, where SQLite does not work: use --storage postgresql://..."
+            )
+        if self._outage.given_up:
+            return (
+                f"the database {where} could not be reached for {self._outage.patience:.0f} s: "
+                f"{text}. Finished runs are kept; run the same command again when it is back"
             )
         return f"the database {where} cannot be used: {text}. Finished runs are kept"
 
@@ -431,3 +530,8 @@ class Storage:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _text(error: BaseException) -> str:
+    """What the database said, on one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

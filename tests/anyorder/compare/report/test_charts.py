@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import anyorder.compare.report.charts as charts
-from anyorder.compare.report.charts import dot, known, marks, short, wants_log
+from anyorder.compare.report.charts import dot, focus, known, marks, outside, short, wants_log
 
-CSS = (Path(charts.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+CSS = (Path(charts.__file__).parent / "templates" / "report.css").read_text(
+    encoding="utf-8"
+) + charts.palette()
 
 #: What protanopes, deuteranopes and tritanopes see, on linear RGB (Machado et al., 2009).
 VISIONS = {
@@ -78,7 +80,7 @@ def _perceived(colour: np.ndarray) -> np.ndarray:
 def test_colours_of_methods_stand_out_and_apart(scheme: int) -> None:
     (sheet,) = _colours(r"--sheet")
     colours = [pair[scheme] for pair in _colours(r"--c")]
-    assert len(colours) == charts.COLOURS
+    assert len(colours) == len(charts.PALETTE)
     assert min(_contrast(colour, sheet[scheme]) for colour in colours) >= 3
     for vision, seen in VISIONS.items():
         points = [_perceived(seen @ colour) for colour in colours]
@@ -121,3 +123,46 @@ def test_numbers_fit_for_json() -> None:
     assert [known(v) for v in (1.5, math.inf, math.nan)] == [1.5, None, None]
     assert short(np.array([1 / 3, -np.inf])) == [0.3333333, None]
     assert dot(1.0, None, "x") == {"x": 1.0, "y": None, "text": "x", "kind": "seed"}
+
+
+TEN = [0.20, 0.21, 0.22, 0.23, 0.24, 0.25, 0.26, 0.27, 0.28]
+
+
+def test_the_focus_ends_at_the_worst_value_within_the_fence() -> None:
+    assert focus(TEN, [*TEN, 900.0], "min", log=False) == [0.2, 0.28]
+    assert focus([-v for v in TEN], [-v for v in [*TEN, 900.0]], "max", log=False) == [-0.28, -0.2]
+    low, high = focus(TEN, [*TEN, 0.0, 900.0], "min", log=True) or (0, 0)
+    assert (low, high) == (pytest.approx(0.2), pytest.approx(0.28))
+
+
+def test_the_best_value_is_never_cut() -> None:
+    assert focus(TEN, [-50.0, *TEN, 900.0], "min", log=False) == [-50.0, 0.28]
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (TEN, "no outlier"),
+        ([*TEN, 0.31], "little would be gained"),
+        ([0.5] * 9 + [900.0], "no difference to enlarge"),
+        ([], "nothing"),
+        ([math.inf, math.nan], "nothing finite"),
+    ],
+)
+def test_no_focus(values: list[float], why: str) -> None:
+    assert focus(values, values, "min", log=False) is None, why
+
+
+def test_the_focus_does_not_enlarge_noise() -> None:
+    nearly = [0.5 + 1e-9 * i for i in range(9)]
+    assert focus(nearly, [*nearly, 0.55, 0.6, 900.0], "min", log=False, floor=0.1) == [0.5, 0.6]
+
+
+def test_outside_says_where() -> None:
+    assert outside(None, "min", "x") == ""
+    assert outside([0.2, 0.3], "min", "x").startswith("Values above 0.3 are outside the chart; x.")
+    assert outside([0.2, 0.3], "max", "x").startswith("Values below 0.2")
+
+
+def test_no_logarithms_where_large_is_good() -> None:
+    assert not wants_log([0.01, 0.9], "max")

@@ -30,7 +30,7 @@ def test_medians_bands_and_single_runs() -> None:
     assert chart["views"]["seconds"]["series"][0]["line"][0] == [0, 0.5, 1.0]
     assert chart["views"]["steps"]["series"][0]["line"][0] == [0, 10, 20]
     assert chart["views"]["calls"]["series"][0]["line"][0] == [0, 10, 20]
-    assert chart["y"] == {"label": "validation loss", "log": False, "cap": 1.75, "goal": "min"}
+    assert chart["y"] == {"label": "validation loss", "log": False, "range": None, "goal": "min"}
 
 
 def test_the_table_and_the_words_say_what_is_drawn() -> None:
@@ -65,14 +65,44 @@ def test_losses_over_many_decades_are_drawn_on_logarithms() -> None:
     assert "middle half" in chart["notes"][0]
 
 
+def _nine_and(bad: list[float | None]) -> Results:
+    """Nine methods close to each other, and one run that is far worse."""
+    runs: dict[str, list[list[float | None]]] = {
+        f"m{i}": [[2.3, 0.6, 0.3, 0.2 + 0.01 * i]] * 3 for i in range(9)
+    }
+    return example.made_up({**runs, "bad": [[2.3, 0.6, 0.3, 0.25], [2.3, 0.6, 0.3, 0.25], bad]})
+
+
+@pytest.mark.parametrize("bad", [[2.3, 40.0, 500.0, 900.0], [2.3, 2.2, 2.2, 2.1]])
+def test_one_bad_run_does_not_compress_nine_methods(bad: list[float | None]) -> None:
+    chart = _chart(loss_curves(_nine_and(bad)))
+    low, high = chart["y"]["range"]
+    assert low == pytest.approx(0.2)
+    # The ends of the methods fill at least a seventh of the axis, of which they were a 30th.
+    assert 0.28 < high < 0.2 + 7 * 0.08
+    assert chart["notes"][1].startswith(f"Values above {high:.4g} are outside the chart")
+
+
 def test_a_run_on_its_way_to_infinity_does_not_set_the_scale() -> None:
-    results = example.hostile()["exploding"]
-    chart = _chart(loss_curves(results))
-    assert chart["y"]["cap"] == pytest.approx(2.0)
-    assert chart["notes"][1] == "Values above 2 are outside the chart."
-    score = _chart(metric_curves(results))
-    assert score["y"]["cap"] == pytest.approx(-1.0, abs=1e-5)
-    assert score["notes"][1] == "Values below -1 are outside the chart."
+    results = _nine_and([2.3, 1e9, 1e30])
+    assert _chart(loss_curves(results))["y"]["log"] is False
+    low, high = _chart(metric_curves(results))["y"]["range"]
+    assert (low, high) == (pytest.approx(0.7), pytest.approx(0.8))
+    assert "below 0.7" in _chart(metric_curves(results))["notes"][1]
+
+
+def test_a_chart_without_outliers_shows_everything() -> None:
+    chart = _chart(loss_curves(example.made_up(RUNS)))
+    assert chart["y"]["range"] is None
+    assert not any("outside" in note for note in chart["notes"])
+
+
+def test_a_near_target_is_inside_the_chart_and_a_far_one_does_not_stretch_it() -> None:
+    results = _nine_and([2.3, 40.0, 500.0, 900.0])
+    results.problem.target = 0.85
+    assert _chart(metric_curves(results))["y"]["range"][1] == pytest.approx(0.85)
+    results.problem.target = 0.99
+    assert _chart(metric_curves(results))["y"]["range"][1] == pytest.approx(0.8)
 
 
 def test_distance_to_a_known_optimum() -> None:

@@ -39,7 +39,7 @@ def test_leaderboard_holds_the_exact_numbers() -> None:
     assert target[1].text == "never"
     assert "remarks" not in board.head
     assert [cell.text for cell in _column(board, "not dominated")] == ["yes", ""]
-    assert [cell.text for cell in _column(board, "memory")] == ["1.0 MiB", "1.0 MiB"]
+    assert [cell.text for cell in _column(board, "memory added")] == ["1.0 MiB", "1.0 MiB"]
 
 
 def test_leaderboard_names_losses_and_reasons() -> None:
@@ -88,11 +88,15 @@ def test_too_few_seeds_are_named() -> None:
 
 
 def test_ledger() -> None:
-    table = tables.ledger(example.made_up(RUNS))
+    results = example.made_up(RUNS)
+    for run in (run for method in results.methods for run in method.runs):
+        run.base_bytes = 1 << 18
+    table = tables.ledger(results)
     row = table.rows[0]
     assert [cell.value for cell in row[1:9]] == [0, 10, 0, 0, 0, 30.0, 10, 0.5]
     assert row[table.head.index("in the problem")].text == "60%"
-    assert row[table.head.index("peak memory")].text == "1.0 MiB"
+    memory = row[table.head.index("memory added")]
+    assert (memory.text, memory.small) == ("768.0 KiB", "peak 1.0 MiB")
     assert row[table.head.index("state")].value == 1024
 
 
@@ -259,3 +263,14 @@ def test_hostile_results_make_sound_tables(name: str) -> None:
     ):  # fmt: skip
         found = make(results)
         assert found is None or found.rows or found.caption
+
+
+def test_remarks_on_all_rows_are_said_once() -> None:
+    results = example.made_up({"a": [[1.0, 0.5]] * 3, "b": [[1.0, 0.9]] * 3})
+    results.methods[0].runs[0].status = "diverged"
+    board, single, shared = tables.without_remarks(tables.leaderboard(results))
+    assert "remarks" not in board.head
+    assert single == ["", "1 of 3 runs diverged"]
+    assert shared == ["3 seeds: no interval (at least 6 are needed)"]
+    whole = tables.leaderboard(example.made_up(RUNS))
+    assert tables.without_remarks(whole) == (whole, ["", ""], [])

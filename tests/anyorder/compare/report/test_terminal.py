@@ -21,7 +21,7 @@ RESULTS.warnings = ["the machine was busy"]
 ROWS = [
     Row(
         "good", 0.95, 0.94, 0.96, 0.5, metric=0.95, success=2 / 3, target_cost=12.5,
-        calls={"grads": 100.0, "products": 50.0}, seconds=2.5, runs=3, peak_bytes=3 << 20,
+        calls={"grads": 100.0, "products": 50.0}, seconds=2.5, runs=3, run_bytes=3 << 20,
         pareto=True,
     ),
     Row("bad", success=0.0, runs=3, note="3 of 3 runs diverged"),
@@ -55,7 +55,7 @@ def test_extreme_numbers_fit_80_columns_too() -> None:
     row = replace(
         ROWS[0], name="my_package.some_module:VeryLongClassName", judged=-1.23456e-12,
         judged_low=-1.23456e-12, judged_high=-1.13456e-12, metric=-1.23456e-12, runs=10_000,
-        target_cost=1.234567e12, calls=calls, seconds=123456.0, peak_bytes=1023 << 30,
+        target_cost=1.234567e12, calls=calls, seconds=123456.0, run_bytes=1023 << 30,
     )  # fmt: skip
     text = show(rows=[row])
     assert max(map(len, text.splitlines())) <= 80

@@ -32,6 +32,7 @@ def test_kernels_that_are_made_or_loaded_are_counted_once(monkeypatch: pytest.Mo
 
 
 def test_models_that_are_compiled_in_a_step_are_counted() -> None:
+    torch._dynamo.reset()  # too many compiled before, and this one would not be
     rules, before = compiled()
     model: Any = torch.compile(nn.Linear(3, 2), backend="aot_eager")
     assert compiled() == (rules, before)  # nothing until it is called

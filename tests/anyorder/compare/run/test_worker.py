@@ -21,6 +21,7 @@ def test_describe_says_what_the_problem_says() -> None:
         target=0.95,
         optimum=None,
         schedule="cosine",
+        parameters=64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10,
     )
 
 

@@ -54,10 +54,16 @@ def test_a_method_without_a_single_result_counts_as_failed() -> None:
     assert math.isnan(row.metric)
 
 
-def test_memory_is_the_largest_of_all_runs() -> None:
-    runs = [run(0, 1.0, peak_bytes=10, state_bytes=4), run(1, 1.0, peak_bytes=30, state_bytes=0)]
+def test_memory_is_that_of_the_run_and_the_largest_of_all_runs() -> None:
+    runs = [
+        run(0, 1.0, peak_bytes=110, base_bytes=100, state_bytes=4),
+        run(1, 1.0, peak_bytes=90, base_bytes=60, state_bytes=0),
+        run(2, 1.0, peak_bytes=0, base_bytes=0, state_bytes=0),
+    ]
     (row,) = summarise(results(example.method("a", runs)))
-    assert (row.peak_bytes, row.state_bytes) == (30, 4)
+    assert (row.run_bytes, row.state_bytes) == (30, 4)
+    (row,) = summarise(results(example.method("a", runs[2:])))
+    assert row.run_bytes is None
 
 
 def test_a_finite_number_of_a_diverged_run_is_not_believed() -> None:

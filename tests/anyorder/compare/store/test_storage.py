@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from example_results import facts, run
+from scale_out import Server
 
 from anyorder.compare.plan.items import Item, items
 from anyorder.compare.plan.plan import Plan, PlanError
@@ -113,16 +116,32 @@ def test_a_living_claim_is_left_alone(opened: Storage, url: str) -> None:
     other.close()
 
 
+class Clock:
+    """A monotonic clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(storing, "time", made)
+    return made
+
+
 def test_a_quiet_claim_is_taken_over_and_the_late_result_does_not_count(
-    opened: Storage, url: str, small_plan: Plan
+    opened: Storage, url: str, small_plan: Plan, clock: Clock
 ) -> None:
     opened.claim(ITEM)
-    edit(
-        url,
-        "UPDATE anyorder_items SET beat = beat - :old WHERE state = 'running'",
-        old=storing.GRACE + 1,
-    )
     other = opening(url, small_plan)
+    assert other.claim(ITEM) is None  # from here on it watches
+    clock.now += storing.GRACE - 1
+    assert other.claim(ITEM) is None
+    clock.now += 1
     assert other.claim(ITEM) is not None
     assert not opened.finish(ITEM, LATE)
     assert not opened.release(ITEM)
@@ -131,17 +150,59 @@ def test_a_quiet_claim_is_taken_over_and_the_late_result_does_not_count(
     other.close()
 
 
-def test_a_heartbeat_keeps_a_claim(opened: Storage, url: str, small_plan: Plan) -> None:
+def test_a_heartbeat_keeps_a_claim(
+    opened: Storage, url: str, small_plan: Plan, clock: Clock
+) -> None:
     opened.claim(ITEM)
-    edit(
-        url,
-        "UPDATE anyorder_items SET beat = beat - :old WHERE state = 'running'",
-        old=storing.GRACE + 1,
-    )
-    opened.beat()
+    other = opening(url, small_plan)
+    for _ in range(3):
+        assert other.claim(ITEM) is None
+        clock.now += storing.GRACE
+        opened.beat()
+    other.close()
+
+
+def test_a_newcomer_watches_before_it_takes_over(
+    opened: Storage, url: str, small_plan: Plan, clock: Clock
+) -> None:
+    """However old a heartbeat is, and whatever the clocks of two machines say."""
+    opened.claim(ITEM)
+    clock.now += 1e9
     other = opening(url, small_plan)
     assert other.claim(ITEM) is None
-    other.close()
+    clock.now -= 2e9  # another machine counts from another moment
+    newcomer = opening(url, small_plan)
+    assert newcomer.claim(ITEM) is None
+    for storage in (other, newcomer):
+        storage.close()
+
+
+class Twice(Storage):
+    """Executes every transaction again, as after a commit whose answer was lost."""
+
+    def _transaction(self, work: Any) -> Any:
+        super()._transaction(work)
+        return super()._transaction(work)
+
+
+def test_transactions_may_be_executed_twice(url: str, small_plan: Plan) -> None:
+    storage = Twice(url)
+    assert storage.begin(small_plan) == small_plan
+    storage.add([(item, {"lr": 0.1}) for item in items(small_plan)])
+    assert storage.keep_facts(facts(name="a")) == facts(name="a")
+    assert storage.claim(ITEM) == Claim({"lr": 0.1}, 0)
+    storage.release(ITEM, crashed=True)
+    assert storage.claim(ITEM) == Claim({"lr": 0.1}, 1)
+    storage.beat()
+    assert storage.finish(ITEM, GOOD)
+    assert storage.claim(ITEM) is None
+    with storage.lock("x") as held:
+        assert held
+    with storage.lock("x") as held:
+        assert held
+    storage.mirrored([ITEM.key])
+    assert storage.unmirrored() == {}
+    storage.close()
 
 
 def test_a_claim_of_a_dead_process_is_taken_over_at_once(
@@ -223,13 +284,16 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     [
         ("nonsense", "cannot read the storage 'nonsense'"),
         ("oracle://host/x", "use sqlite or postgresql"),
-        ("postgresql://u:secret@127.0.0.1:1/x", r"u:\*\*\*@127\.0\.0\.1:1/x cannot be used"),
+        (
+            "postgresql://u:secret@127.0.0.1:1/x",
+            r"u:\*\*\*@127\.0\.0\.1:1/x could not be reached for 0 s",
+        ),
     ],
 )
 def test_addresses_that_cannot_be_used(
     url: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storing, "PAUSE", 0.0)
+    monkeypatch.setattr(storing, "START_PATIENCE", 0.0)
     with pytest.raises(StorageError, match=says) as caught:
         Storage(url)
     assert "secret" not in str(caught.value)
@@ -259,7 +323,7 @@ def test_what_is_mirrored_is_remembered(opened: Storage) -> None:
     assert opened.unmirrored() == {}
     opened.finish(ITEM, GOOD)
     assert opened.unmirrored() == {ITEM.key: GOOD}
-    opened.mirrored(ITEM.key)
+    opened.mirrored([ITEM.key])
     assert opened.unmirrored() == {}
 
 
@@ -286,13 +350,16 @@ def test_many_may_start_at_once_on_a_server(postgres: str, at_once: Any) -> None
 
 
 @pytest.mark.slow
-def test_the_same_on_a_server(postgres: str, small_plan: Plan) -> None:
+def test_the_same_on_a_server(
+    postgres: str, small_plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Claim, heartbeat, takeover, lock, and several comparisons in one database."""
     first, second = opening(postgres, small_plan), opening(postgres, small_plan)
     assert first.claim(ITEM) == Claim({"lr": 0.1}, 0)
     assert second.claim(ITEM) is None
-    edit(first.url, "UPDATE anyorder_items SET beat = beat - 61 WHERE state = 'running'")
+    monkeypatch.setattr(storing, "GRACE", 0.0)
     assert second.claim(ITEM) is not None
+    monkeypatch.undo()
     second.beat()
     assert not first.finish(ITEM, LATE)
     assert second.finish(ITEM, GOOD)
@@ -304,3 +371,65 @@ def test_the_same_on_a_server(postgres: str, small_plan: Plan) -> None:
     assert first.keep_facts(facts()) == second.facts()
     for storage in (first, second, other):
         storage.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts(server: Server, small_plan: Plan) -> None:
+    """Whatever is to be stored meanwhile is stored when the server is back; both sides say so."""
+    said: queue.Queue[str] = queue.Queue()
+    storage = Storage(server.url(), say=said.put)
+    storage.begin(small_plan)
+    storage.add([(item, None) for item in items(small_plan)])
+    storage.claim(ITEM)
+    server.stop()
+    thread = threading.Thread(target=storage.finish, args=(ITEM, GOOD))
+    thread.start()
+    assert re.fullmatch(r"the database .* is unreachable \(.*\); trying again for .* s", said.get())
+    server.start()
+    thread.join()
+    assert said.get() == "the database is reachable again; going on"
+    assert storage.outcomes() == {ITEM.key: GOOD}
+    storage.close()
+
+
+@pytest.mark.slow
+def test_an_outage_ages_no_claim(
+    server: Server, small_plan: Plan, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one could not reach the server either, so it is watched from the beginning."""
+    first, second = opening(server.url(), small_plan), opening(server.url(), small_plan)
+    second.pause = lambda seconds: server.start()
+    item = Item.trial("a", 0, 1)
+    assert first.claim(item) is not None
+    assert second.claim(item) is None
+    server.stop()
+    second.states()
+    clock.now += storing.GRACE
+    assert second.claim(item) is None
+    clock.now += storing.GRACE
+    assert second.claim(item) is not None
+    for storage in (first, second):
+        storage.close()
+
+
+@pytest.mark.slow
+def test_waiting_ends(server: Server, small_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some time by itself, and at once if the user interrupts it."""
+    storage = opening(server.url(), small_plan)
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    server.stop()
+    storage.pause = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        storage.states()
+    storage._outage.patience = 0.0
+    for _ in range(2):  # what is done after that does not wait again
+        with pytest.raises(StorageError, match="could not be reached.*the same command again"):
+            storage.states()
+    server.start()
+    later = opening(server.url(), small_plan)
+    assert set(later.states().values()) <= {"waiting", "running", "done"}
+    for each in (storage, later):
+        each.close()

@@ -7,11 +7,11 @@ const KEYS = "Arrow keys read values, plus and minus zoom, 0 shows everything.";
 
 class Chart {
   constructor(spec, figure, page) {
-    Object.assign(this, { spec, figure, page, window: null, at: null, log: { y: spec.y.log } });
+    Object.assign(this, { spec, figure, page, window: null, at: null, full: false, log: { y: spec.y.log } });
     this.plot = figure.querySelector(".plot");
     this.reading = figure.querySelector(".reading");
     this.plot.setAttribute("aria-label", `${spec.alt} ${KEYS}`);
-    this.tools();
+    if (!spec.empty) this.tools();
     this.listen();
     new ResizeObserver(() => this.width !== this.plot.clientWidth && this.draw()).observe(this.plot);
     this.draw();
@@ -20,6 +20,8 @@ class Chart {
   get view() { return this.spec.views[this.page.axis] || this.spec.views.fixed || Object.values(this.spec.views)[0]; }
   get rows() { return this.spec.y.rows; }
   get logX() { return this.log.x ?? this.view.x.log; }
+  get range() { return this.spec.y.range || this.view.x.range; }
+  get blank() { return this.spec.empty || (this.series.length ? "" : "All methods of this chart are hidden."); }
   get series() { return this.view.series.filter((each) => !this.page.hidden.has(each.m)); }
 
   // Buttons above the chart, all usable with the keyboard.
@@ -42,9 +44,22 @@ class Chart {
     };
     toggle("x");
     if (!this.rows) toggle("y");
+    if (this.range) {
+      const button = add("full range", "Show values outside the chart too", () => {
+        this.full = !this.full;
+        this.window = null;
+        button.setAttribute("aria-pressed", String(this.full));
+      });
+      button.setAttribute("aria-pressed", "false");
+    }
     add("+", "Zoom in", () => this.zoom(0.5));
     add("−", "Zoom out", () => this.zoom(2));
-    add("all", "Show everything", () => { this.window = null; });
+    add("all", "Undo zoom", () => { this.window = null; });
+    for (const kind of ["SVG", "PNG"]) {
+      const button = element("button", { type: "button", "aria-label": `Save as ${kind}: ${this.spec.title}` }, kind);
+      button.addEventListener("click", () => save(picture(this), this.spec.id, kind));
+      this.figure.querySelector(".save").append(button);
+    }
   }
 
   // --- Coordinates
@@ -70,9 +85,9 @@ class Chart {
   domain(axis) {
     if (this.window && this.window[axis]) return this.window[axis];
     const log = axis === "x" ? this.logX : this.log.y;
-    const cap = axis === "y" ? this.spec.y.cap : null;
     let values = this.extent(axis);
-    if (cap !== null && cap !== undefined) values = values.map((value) => (this.spec.y.goal === "max" ? Math.max(value, cap) : Math.min(value, cap)));
+    const range = this.focus(axis);
+    if (range) values = values.map((value) => Math.max(range[0], Math.min(range[1], value)));
     if (log) values = values.filter((value) => value > 0);
     let low = values.length ? Math.min(...values) : log ? 0.1 : 0;
     let high = values.length ? Math.max(...values) : 1;
@@ -88,9 +103,22 @@ class Chart {
     return [low === 0 ? 0 : low - rest, high + rest];
   }
 
+  // The part of an axis that matters, unless it has no visible result.
+  focus(axis) {
+    const range = axis === "y" ? this.spec.y.range : this.view.x.range;
+    if (!range || this.full) return null;
+    const within = (value) => value !== null && value !== undefined && value >= range[0] && value <= range[1];
+    const seen = this.series.some((each) => (each.dots || []).some((dot) => within(dot[axis])) || (each.line && within(each.line[1].at(-1))));
+    return seen ? range : null;
+  }
+
   // --- Drawing
 
   draw() {
+    if (this.blank) {
+      this.plot.replaceChildren(element("p", { class: "empty" }, this.blank));
+      return this.unread();
+    }
     this.width = this.plot.clientWidth || 640;
     const narrow = this.width < 480;
     const gutter = this.spec.gutter ? (narrow ? 62 : 84) : 0;
@@ -121,7 +149,7 @@ class Chart {
     this.cursor = make("g", { class: "cursor" });
     svg.append(drawn.marks, this.labels(), this.cursor);
     this.plot.replaceChildren(svg);
-    this.unread();
+    return this.unread();
   }
 
   axes(narrow, names) {
@@ -158,13 +186,13 @@ class Chart {
     return group;
   }
 
-  // Labels of lines are on top of everything else, on the side of the worse values.
+  // Labels of lines are on top of everything else, on the side of the worse values, where runs begin.
   labels() {
-    const { right, top, bottom } = this.box;
+    const { left, top, bottom } = this.box;
     const group = make("g", { class: "axes" });
     for (const line of this.spec.lines || []) {
       const at = this.y(line.at) + (this.spec.y.goal === "max" ? 16 : -7);
-      if (at >= top && at <= bottom) group.append(make("text", { class: "on", x: right - 4, y: at, "text-anchor": "end" }, line.label));
+      if (at >= top && at <= bottom) group.append(make("text", { class: "on", x: left + 6, y: at }, line.label));
     }
     return group;
   }
@@ -220,6 +248,21 @@ class Chart {
     return parts;
   }
 
+  // A triangle where a line leaves the chart on the bad side.
+  leaving(points, colour, layer) {
+    if (!this.focus("y") || this.window) return;
+    const up = this.spec.y.goal === "min";
+    const edge = up ? this.box.top : this.box.bottom;
+    const out = (height) => (up ? height < edge - 1 : height > edge + 1);
+    const places = points.map((point) => point.split(" ").map(Number));
+    places.forEach(([px, py], i) => {
+      if (!out(py) || (i > 0 && out(places[i - 1][1])) || (i === 0 && places.some((place) => !out(place[1])))) return;
+      const [bx, by] = i > 0 ? places[i - 1] : places.at(-1);
+      const at = i > 0 ? bx + ((px - bx) * (edge - by)) / (py - by) : bx;
+      layer.append(make("path", { class: `leaving ${colour}`, d: symbol(up ? 2 : 4, at, edge + (up ? 4 : -4), 4.5) }));
+    });
+  }
+
   drawSeries(each, x, y, drawn) {
     const mark = this.page.marks[each.m];
     const colour = `c${mark.colour}`;
@@ -229,17 +272,23 @@ class Chart {
       if (there.length) drawn.bands.append(make("path", { class: `band ${colour}`, d: `M${[...there, ...back].join("L")}Z` }));
     }
     for (const run of each.thin || []) {
-      drawn.thins.append(make("path", { class: `thin ${colour}`, d: `M${this.path(run.x, run.y, x, y).join("L")}` }));
+      const points = this.path(run.x, run.y, x, y);
+      drawn.thins.append(make("path", { class: `thin ${colour}`, d: `M${points.join("L")}` }));
+      this.leaving(points, colour, drawn.lines);
       if (run.lost) {
-        const [px, py] = (this.path(run.x, run.y, x, y).at(-1) || "").split(" ").map(Number);
-        if (Number.isFinite(px)) drawn.lines.append(make("path", { class: `lost ${colour}`, d: cross(px, Math.max(this.box.top + 4, py), 5) }));
+        const [px, py] = (points.at(-1) || "").split(" ").map(Number);
+        const height = Math.max(this.box.top + 4, Math.min(this.box.bottom - 4, py));
+        if (Number.isFinite(px)) drawn.lines.append(make("path", { class: `lost ${colour}`, d: cross(px, height, 5) }));
       }
     }
     if (each.line && each.line[0].length) {
       const points = this.path(...each.line, x, y);
       const kind = this.spec.kind === "curve" ? "line" : "thin";
       drawn.lines.append(make("path", { class: `${kind} ${colour}`, d: `M${points.join("L")}`, "stroke-dasharray": DASHES[mark.dash] }));
-      if (kind === "line") this.drawSymbols(points, mark, drawn.lines);
+      if (kind === "line") {
+        this.drawSymbols(points, mark, drawn.lines);
+        this.leaving(points, colour, drawn.lines);
+      }
     }
     for (const value of each.edges || []) {
       const at = x(value);
@@ -273,14 +322,25 @@ class Chart {
     const px = dot.x === null ? this.apart : x(dot.x);
     const over = this.rows ? (dot.kind === "centre" ? -5 : lost ? 0 : 7) : 0;
     const py = (dot.y === null ? this.apart : y(dot.y)) + over;
-    if (!lost && (px < left - 1 || px > right + 1 || py < top - 6 || py > bottom + 6)) return;
+    const ends = [Math.max(left, Math.min(right, px)), Math.max(top, Math.min(bottom, py))];
+    const beyond = !lost && (Math.abs(px - ends[0]) > 1 || Math.abs(py - ends[1]) > 6);
+    if (beyond && (this.window || !(this.focus("x") || this.focus("y")))) return;
     const taken = this.dots.filter((other) => lost && Math.abs(other.px - px) < 30 && other.py === py).length;
     const shift = lost && this.rows ? (taken % 2 ? 1 : -1) * Math.ceil(taken / 2) * 9 : 0;
     const size = dot.kind === "centre" ? 6.5 : 4;
     const kind = lost ? "lost" : dot.kind === "centre" ? "dot centre" : "dot seed";
+    if (beyond) return this.drawBeyond(dot, each, px, py, ends, layer);
     const d = lost ? cross(px + shift, py, 4.5) : symbol(mark.shape, px, py, size);
     layer.append(make("path", { class: `${kind} c${mark.colour}`, d, "data-x": dot.x ?? "", "data-y": dot.y ?? "" }));
     this.dots.push({ ...dot, px: px + shift, py, m: each.m });
+  }
+
+  // A triangle at the edge for a value outside the chart.
+  drawBeyond(dot, each, px, py, [ex, ey], layer) {
+    const colour = `c${this.page.marks[each.m].colour}`;
+    const way = py < ey - 6 ? [0, -1] : py > ey + 6 ? [0, 1] : px < ex ? [-1, 0] : [1, 0];
+    layer.append(make("path", { class: `leaving ${colour}`, d: arrow(ex, ey, way, 5), "data-x": dot.x, "data-y": dot.y }));
+    this.dots.push({ ...dot, px: ex, py: ey, m: each.m });
   }
 
   // --- Reading
@@ -293,7 +353,7 @@ class Chart {
     };
     let from = null;
     plot.addEventListener("pointerdown", (event) => {
-      if (event.pointerType === "mouse" && event.button === 0) from = place(event);
+      if (event.pointerType === "mouse" && event.button === 0 && !this.blank) from = place(event);
       else this.read(...place(event));
     });
     plot.addEventListener("pointermove", (event) => {
@@ -312,6 +372,7 @@ class Chart {
   }
 
   key(event) {
+    if (this.blank) return;
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
     const { left, right } = this.box;
     if (event.key in steps && this.spec.kind === "curve") {
@@ -336,6 +397,7 @@ class Chart {
   }
 
   read(px, py) {
+    if (this.blank) return undefined;
     const { left, right, top, bottom } = this.box;
     if (this.spec.kind === "curve") {
       if (px < left - 10 || px > right + 10 || (py !== null && (py < top - 10 || py > bottom + 30))) return this.unread();

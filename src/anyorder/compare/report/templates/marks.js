@@ -81,6 +81,11 @@ function symbol(shape, x, y, r) {
 
 const cross = (x, y, r) => `M${x - r} ${y - r}L${x + r} ${y + r}M${x - r} ${y + r}L${x + r} ${y - r}`;
 
+function arrow(x, y, [dx, dy], r) {
+  const corner = (along, aside) => `${x + r * (dx * along - dy * aside)} ${y + r * (dy * along + dx * aside)}`;
+  return `M${corner(1, 0)}L${corner(-0.8, 1)}L${corner(-0.8, -1)}Z`;
+}
+
 function swatch(mark) {
   const node = make("svg", { class: `swatch c${mark.colour}`, viewBox: "0 0 30 12", "aria-hidden": "true" });
   node.append(

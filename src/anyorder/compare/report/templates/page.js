@@ -44,6 +44,23 @@ document.getElementById("everyone")?.addEventListener("click", () => {
   apply();
 });
 
+// --- Wide tables: a hint, and a stop of the Tab key only where there is something to scroll
+
+for (const sheet of document.querySelectorAll(".sheet")) {
+  const hint = element("p", { class: "hint", "aria-hidden": "true" }, "More columns: scroll sideways →");
+  sheet.before(hint);
+  const update = () => {
+    const more = sheet.scrollWidth - sheet.clientWidth;
+    hint.hidden = more < 2;
+    sheet.classList.toggle("more", more - sheet.scrollLeft > 2);
+    if (more < 2) sheet.removeAttribute("tabindex");
+    else sheet.tabIndex = 0;
+  };
+  sheet.addEventListener("scroll", update, { passive: true });
+  new ResizeObserver(update).observe(sheet);
+  update();
+}
+
 // --- Axis of cost
 
 for (const choice of document.querySelectorAll("input[name=axis]")) {

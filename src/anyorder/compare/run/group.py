@@ -1,0 +1,162 @@
+"""Runs of several processes: a worker and its helpers form one group of ``torch.distributed``.
+
+With ``processes`` in the settings, a worker is rank 0 and starts the other ranks itself. All ranks
+execute the same jobs, so a problem can wrap its model with ``DistributedDataParallel`` and draw its
+part of a batch by its rank. Rank 0 answers. If a job does not succeed in one rank, the others may
+wait for it in a collective operation: so the helpers are ended, and the next job starts new ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+from anyorder.errors import AnyOrderError
+
+#: All processes of a run are on one machine.
+HERE = "127.0.0.1"
+
+
+class GroupError(AnyOrderError, RuntimeError):
+    """A run of several processes cannot be executed."""
+
+
+class Group:
+    """The helpers of a worker, started when a job needs them.
+
+    Args:
+        helper: what they execute: ``helper(pipe, threads, log, rank, size, port)`` joins, and then
+            executes each job it receives and answers with None; it ends if a job does not succeed.
+        threads: threads of each process.
+        log: file for the output of user code.
+        forget: called before helpers start. They know nothing, and all ranks must do the same:
+            it forgets what this process need not do again.
+    """
+
+    def __init__(
+        self, helper: Callable[..., None], threads: int, log: str, forget: Callable[[], None]
+    ) -> None:
+        self._helper, self._threads, self._log, self._forget = helper, threads, log, forget
+        self._helpers: list[tuple[Any, Any]] = []
+
+    def do(self, name: str, subject: Any, job: Callable[[], Any]) -> Any:
+        """Execute a job in all processes and return the result of this one.
+
+        Args:
+            name: name of the job, for the helpers.
+            subject: the settings, or the task of a run.
+            job: the job, for this process.
+
+        Raises:
+            GroupError: another process failed, or the settings need a single process.
+        """
+        settings = getattr(subject, "settings", subject)
+        size = settings.processes
+        if size == 1:
+            return job()
+        _refuse(settings)
+        if len(self._helpers) != size - 1:
+            self._start(size)
+        finished = False
+        try:
+            for _, pipe in self._helpers:
+                pipe.send((name, subject))
+            result = job()
+            finished = succeeded(result)
+            if finished:
+                self._wait(size)
+            return result
+        except BaseException:
+            finished = False
+            raise
+        finally:
+            if not finished:
+                self._stop()
+
+    def _wait(self, size: int) -> None:
+        for rank, (process, pipe) in enumerate(self._helpers, start=1):
+            try:
+                pipe.recv()
+            except (EOFError, OSError):
+                process.join()
+                raise GroupError(
+                    f"process {rank} of {size} ended with exit code {process.exitcode}; its error "
+                    f"is in {self._log}"
+                ) from None
+
+    def _start(self, size: int) -> None:
+        import torch.distributed as dist
+
+        self._forget()
+        context = multiprocessing.get_context("spawn")
+        store = cast(Any, dist).TCPStore(HERE, 0, size, is_master=True, wait_for_workers=False)
+        for rank in range(1, size):
+            ours, theirs = context.Pipe()
+            place = (theirs, self._threads, self._log, rank, size, store.port)
+            process = context.Process(target=self._helper, args=place)
+            process.start()
+            theirs.close()
+            self._helpers.append((process, ours))
+        _join(store, 0, size)
+
+    def _stop(self) -> None:
+        import torch.distributed as dist
+
+        for process, _ in self._helpers:
+            process.kill()
+        for process, pipe in self._helpers:
+            process.join()
+            pipe.close()
+        self._helpers.clear()
+        with contextlib.suppress(Exception):  # its other ends are gone
+            dist.destroy_process_group()
+
+
+def succeeded(result: Any) -> bool:
+    """Whether a job did what it should; runs can fail or diverge without an exception."""
+    return getattr(result, "status", "done") == "done"
+
+
+def join(rank: int, size: int, port: int) -> None:
+    """Join the group of a worker whose store listens at a port."""
+    import torch.distributed as dist
+
+    _join(cast(Any, dist).TCPStore(HERE, port, size, is_master=False), rank, size)
+
+
+def _join(store: Any, rank: int, size: int) -> None:
+    """Join as ``torchrun`` would: with its environment variables."""
+    import torch.distributed as dist
+
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ.update({name: str(value) for name, value in values.items()})
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+
+
+def agreed(choice: bool) -> bool:
+    """The choice of rank 0, which depends on time, in all ranks; alone, the own one."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return choice
+    found = [choice]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def _refuse(settings: Any) -> None:
+    from anyorder.compare.plan.limits import Limits, prices
+
+    if Limits.read(settings.budget, prices()).seconds is not None:
+        raise GroupError(
+            f"budget: {settings.budget} would end at different steps in {settings.processes} "
+            "processes; use a budget in grads, forwards or steps"
+        )
+    if settings.device != "cpu":
+        raise GroupError(
+            f"device: runs of {settings.processes} processes are possible on the CPU only, got "
+            f"{settings.device}"
+        )
