@@ -103,7 +103,7 @@ class Stretch:
             weights: format of the parameters.
             decay: weight decay around the rule.
         """
-        key = (rule, buffers, weights, decay)
+        key = (rule, buffers, type(weights), decay)
         made = self._kept.programs.get(key)
         if made is None:
             formats = (weights, *[self.formats[name] for name in buffers])
@@ -158,17 +158,17 @@ class Stretch:
         inputs: Sequence[Sequence[Tensor]],
         scalars: Scalars,
     ) -> None:
-        """Run ``program`` on parameters, named buffers and inputs (one entry per parameter)."""
-        rest = [locals_of(given) for given in inputs]
+        """Run ``program`` on parameters, named buffers and the inputs of each parameter."""
         if not self.packed and not program.block:
-            columns = zip(self._rows(buffers), *[map(_flat, given) for given in rest], strict=True)
-            engine.run_each(program, [[*row, *more] for row, *more in columns], scalars)
+            rows = self._kept.rows.get(buffers) or self._rows(buffers)
+            pairs = zip(rows, inputs, strict=True)
+            engine.run_each(program, [[*row, *map(_flat, more)] for row, more in pairs], scalars)
             return
         here = locals_of(self.params)
         pack = self._pack(engine) if self.packed else None
         flats = [
-            pack.gather(given, number) if pack else _flat(given[0])
-            for number, given in enumerate((here, *rest))
+            pack.gather(locals_of(given), number) if pack else _flat(given[0])
+            for number, given in enumerate((here, *zip(*inputs, strict=True)))
         ]
         stored = [self.buffers[name] for name in buffers]
         if program.block:
@@ -184,12 +184,10 @@ class Stretch:
         return self._kept.pack
 
     def _rows(self, buffers: tuple[str, ...]) -> list[tuple[Tensor, ...]]:
-        """Each parameter with the named buffers, flat and sharing memory."""
-        found = self._kept.rows.get(buffers)
-        if found is None:
-            stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
-            here = map(_flat, locals_of(self.params))
-            found = self._kept.rows[buffers] = list(zip(here, *stored, strict=True))
+        """Each parameter with the named buffers, flat and sharing memory; kept for later calls."""
+        stored = [self.buffers[name][0].view(-1).split(self.sizes) for name in buffers]
+        found = list(zip(map(_flat, self.params), *stored, strict=True))
+        self._kept.rows[buffers] = found
         return found
 
     def moved(self) -> None:
@@ -224,8 +222,9 @@ def _run_blocks(
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """Flatten ``tensor``, sharing its memory if a program can run on it."""
-    flat = tensor.detach() if tensor.requires_grad else tensor
+    """Flatten ``tensor``, or its shard, sharing its memory if a program can run on it."""
+    flat = local(tensor)
+    flat = flat.detach() if flat.requires_grad else flat
     flat = flat if flat.dim() == 1 else flat.reshape(-1)
     return flat.resolve_neg() if flat.is_neg() else flat
 

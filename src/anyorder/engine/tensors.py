@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 HALF = frozenset({torch.bfloat16, torch.float16})
+#: A tensor of at most so many elements is summed sooner by Python than by an operation.
+FEW = 64
 
 
 def sqrt(x: Tensor) -> Tensor:
@@ -39,11 +41,16 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         return True
     # NaN and infinities propagate through a sum, which is the fastest pass over memory. Only a sum
     # that overflows needs a second check.
-    sums = [t.sum(dtype=torch.float32) if t.dtype in HALF else t.sum() for t in tensors]
-    if len(sums) < 8 and sums[0].is_cpu:
-        finite = all(map(math.isfinite, map(Tensor.item, sums)))
+    first = tensors[0]
+    if len(tensors) == 1 and first.is_cpu and first.numel() <= FEW:
+        numbers = first if first.dim() == 1 else first.reshape(-1)
+        finite = math.isfinite(sum(numbers.tolist()))
     else:
-        finite = bool(torch.stack(sums).isfinite().all())
+        sums = [t.sum(dtype=torch.float32) if t.dtype in HALF else t.sum() for t in tensors]
+        if len(sums) < 8 and sums[0].is_cpu:
+            finite = all(map(math.isfinite, map(Tensor.item, sums)))
+        else:
+            finite = bool(torch.stack(sums).isfinite().all())
     return finite or all(bool(t.isfinite().all()) for t in tensors)
 
 

@@ -21,7 +21,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the local shard of ``tensor``, sharing its memory; an ordinary tensor unchanged."""
-    return tensor._local_tensor if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor._local_tensor if type(tensor).__name__ == "DTensor" else tensor  # type: ignore[attr-defined]
 
 
 def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:

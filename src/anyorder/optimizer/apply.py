@@ -70,21 +70,21 @@ class Application:
                 for alone in stretch.alone():
                     self.run(alone, given)
             return
-        self._update(stretch, list(zip(*moving, strict=True)), step + 1)  # type: ignore[arg-type]
+        self._update(stretch, moving, step + 1)  # type: ignore[arg-type]
         if self.rule.ends_step:
             for entry in entries:
                 entry[STEP] = step + 1
 
     def _update(self, stretch: Stretch, inputs: Sequence[Sequence[Tensor]], step: int) -> None:
-        """Apply the rule to a stretch of parameters at step ``step``."""
+        """Apply the rule at step ``step`` to a stretch of parameters, with inputs for each."""
         rounded = self._rounds and stretch.params[0].dtype is torch.bfloat16  # all it is for
         rule = self.rule
         weights = STOCHASTIC if rounded else PLAIN
         program = stretch.program(rule.function, rule.buffers, weights, self.decay)
         if len(stretch.params) > 1 and not stretch.packed and self._cautious:
             # Copies of one parameter at a time are enough.
-            for alone, *given in zip(stretch.alone(), *inputs, strict=True):
-                self._update(alone, [[t] for t in given], step)
+            for alone, row in zip(stretch.alone(), inputs, strict=True):
+                self._update(alone, [row], step)
             return
         scalars = self._numbers(step)
         if program.random:

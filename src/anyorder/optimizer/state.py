@@ -87,10 +87,18 @@ class StateLayout:
 
     def __init__(self) -> None:
         self._groups: list[_Group] = []
+        self._entries: dict[Tensor, Any] | None = None  # optimizer.state, where all fits it
 
     def current(self, owner: Owner) -> None:
         """Rearrange what users have changed since the last check."""
-        groups = owner.param_groups
+        groups, state = owner.param_groups, owner.state
+        # Comparing whole dictionaries in their order takes no look-up per parameter.
+        same = (
+            self._entries is not None
+            and len(state) == len(self._entries)
+            and all(map(operator.is_, state, self._entries))
+            and all(map(operator.is_, state.values(), self._entries.values()))
+        )
         if len(self._groups) != len(groups):
             self._groups = [*self._groups, *(_Group() for _ in groups)][: len(groups)]
         checked = False
@@ -106,10 +114,12 @@ class StateLayout:
                 moved
                 or labels != known.labels
                 or group["param_names"] != known.names
-                or not all(_is_current(owner, each) for each in known.arranged)
+                or not all(_is_current(each, None if same else state) for each in known.arranged)
             ):
                 checked = checked or _check_unshared(owner)
                 self._arrange_anew(owner, known, group, labels)
+        if not same:
+            self._entries = dict(state)
 
     def _names(self, owner: Owner, known: _Group, group: dict[str, Any]) -> list[str]:
         """Return names for a group whose list of parameters was changed."""
@@ -176,6 +186,7 @@ class StateLayout:
         kept: Mapping[int, dict[str, Any]] | None = None,
     ) -> list[_Arranged]:
         """Create stretches for these parameters, with their entries, if any."""
+        self._entries = None
         kept = kept or {}
         by_kind: dict[tuple[str, State], list[tuple[str, Tensor]]] = {}
         for name, param, label in zip(group["param_names"], group["params"], labels, strict=True):
@@ -239,17 +250,18 @@ def _facts(params: Sequence[Tensor]) -> list[Any]:
     """Return what a stretch assumes about its parameters; cheap enough for every step."""
     here = locals_of(params)
     return [
-        list(map(Tensor.data_ptr, here)),
-        list(map(Tensor.size, here)),
-        list(map(Tensor.is_contiguous, here)),
-        [t.dtype for t in here],
+        *map(Tensor.data_ptr, here),
+        *map(Tensor.size, here),
+        *map(Tensor.is_contiguous, here),
+        *[t.dtype for t in here],
     ]
 
 
-def _is_current(owner: Owner, arranged: _Arranged) -> bool:
+def _is_current(arranged: _Arranged, state: Mapping[Tensor, Any] | None) -> bool:
+    """Whether a stretch holds the state of its parameters; ``None``: no entry was exchanged."""
     stretch = arranged.stretch
     entries = stretch.entries
-    if not all(map(operator.is_, map(owner.state.get, stretch.params), entries)):
+    if state is not None and not all(map(operator.is_, map(state.get, stretch.params), entries)):
         return False
     found = [entry.get(name) for name in arranged.names for entry in entries]
     if not all(map(operator.is_, found, arranged.views)):
@@ -259,7 +271,8 @@ def _is_current(owner: Owner, arranged: _Arranged) -> bool:
     facts = _facts(stretch.params)
     if facts == arranged.facts:
         return True
-    if facts[1:] != arranged.facts[1:] or not stretch.fits():
+    count = len(stretch.params)
+    if facts[count:] != arranged.facts[count:] or not stretch.fits():
         return False
     arranged.facts = facts  # the same layout at another address
     stretch.moved()

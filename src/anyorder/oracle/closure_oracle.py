@@ -46,7 +46,7 @@ from anyorder.oracle.closures import (
     with_graph,
 )
 from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, OutputGrad
-from anyorder.oracle.gradients import Nonfinite, refuse
+from anyorder.oracle.gradients import Nonfinite, refuse, refuse_sparse, require_finite
 from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.oracle.user_state import UserState
 from anyorder.points.directions import Shift
@@ -174,7 +174,7 @@ class ClosureOracle(Oracle):
                         raise calls_backward()
                     else:
                         self._backward(loss)
-            grads = [p.grad for p in self.params.values()]
+            grads = self._own_grads()
         loss = self._settled(loss, grads, scaled=scaled)
         assert loss is not None
         return loss.detach() * self._sign, self._taken(self._turned(grads))
@@ -235,6 +235,7 @@ class ClosureOracle(Oracle):
                 self._owned,
             )
         grads = operator.grads
+        refuse_sparse(self.params, grads)
         if self._communicator is not None or self._scaling:  # do not modify tensors of the graph
             grads = [None if g is None else g.clone() for g in grads]
         loss = self._settled(operator.loss, grads, hooked=False)
@@ -274,7 +275,7 @@ class ClosureOracle(Oracle):
                 grad_outputs = self._in_outputs(loss, point)
                 # Its gradient in the outputs is grad_outputs; hooks and scaler see plain backward.
                 self._backward((outputs.to(wide) * grad_outputs).sum())
-            grads = [p.grad for p in self.params.values()]
+            grads = self._own_grads()
         loss = self._settled(loss, [*grads, grad_outputs])
         assert loss is not None
         sign = self._sign
@@ -314,7 +315,7 @@ class ClosureOracle(Oracle):
                 closure, self.params, self._sign, self._product, self._settle, self._scaling
             )
         self._average([operator.loss])
-        self._finite(operator.loss)
+        require_finite(self._nonfinite, operator.loss)
         return operator
 
     # Counting ------------------------------------------------------------------------------
@@ -346,7 +347,7 @@ class ClosureOracle(Oracle):
             self.learned.opaque |= unseen
             self._evaluated -= 1
             loss, _ = self._value_once(shift)
-        self._finite(loss)
+        require_finite(self._nonfinite, loss)
         return loss
 
     def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:

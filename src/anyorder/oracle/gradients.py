@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,9 @@ from anyorder.model.sharding import as_sharded, local, locals_of, summed
 #: What to do about a NaN or infinite loss or gradient.
 Nonfinite = Literal["raise", "skip", "ignore"]
 POLICIES: tuple[Nonfinite, ...] = ("raise", "skip", "ignore")
+
+
+_NAN = torch.from_numpy(np.array(np.nan, np.float32))
 
 
 class SparseGradientError(AnyOrderError, TypeError):
@@ -38,7 +42,7 @@ class SkipStep(AnyOrderError, RuntimeError):  # noqa: N818 - a signal, caught by
 
 def unknown_loss() -> Tensor:
     """What stands for a loss that nobody has seen: NaN, whatever the default dtype and device."""
-    return torch.from_numpy(np.array(np.nan, np.float32))  # the fastest way to a tensor
+    return _NAN * _NAN  # the fastest way to a new tensor
 
 
 def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) -> None:
@@ -52,7 +56,10 @@ def refuse_sparse(params: Mapping[str, Tensor], grads: Sequence[Tensor | None]) 
 
 
 def require_finite(
-    policy: Nonfinite, loss: Tensor | None, grads: Sequence[Tensor | None], names: Iterable[str]
+    policy: Nonfinite,
+    loss: Tensor | None,
+    grads: Sequence[Tensor | None] = (),
+    names: Iterable[str] = (),
 ) -> None:
     """Check that the loss (if known) and all gradients are finite.
 
@@ -61,7 +68,7 @@ def require_finite(
     Args:
         policy: what to do if they are not.
         loss: shape ().
-        grads: gradients by parameter.
+        grads: gradients by parameter, optionally followed by that in the model's outputs.
         names: names of the parameters.
 
     Raises:
@@ -102,7 +109,7 @@ def finite_everywhere(grads: Sequence[Tensor], sound: bool = True) -> bool:
 
 def _words_for(names: Iterable[str], grads: Sequence[Tensor | None]) -> str:
     """Describe which gradients are not finite."""
-    pairs = zip(names, grads, strict=False)
+    pairs = zip(itertools.chain(names, ("the model's outputs",)), grads, strict=False)
     bad = [name for name, g in pairs if g is not None and not all_finite([local(g)])]
     return f"the gradient is not finite in {', '.join(bad[:5]) or 'a shard of another process'}"
 

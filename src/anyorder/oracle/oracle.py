@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -85,16 +84,23 @@ class Oracle(ABC):
     def __init__(
         self,
         params: Mapping[str, Tensor],
-        **policies: Unpack[Policies],
+        *,
+        calls: Calls | None = None,
+        budget: Budget | None = None,
+        maximize: bool = False,
+        nonfinite: Nonfinite = "raise",
+        clip: float | None = None,
+        module: nn.Module | None = None,
+        scaler: Any = None,
+        group: torch.distributed.ProcessGroup | Communicator | None = None,
     ) -> None:
         trainable = {name: p for name, p in params.items() if p.requires_grad}
         self.params = trainable or dict(params)
-        self.calls = policies.get("calls") or Calls()
-        self.budget = policies.get("budget")
-        self._sign = -1.0 if policies.get("maximize") else 1.0
-        self._nonfinite: Nonfinite = policies.get("nonfinite", "raise")
-        self._clip, self._module = policies.get("clip"), policies.get("module")
-        scaler, group = policies.get("scaler"), policies.get("group")
+        self.calls = Calls() if calls is None else calls
+        self.budget = budget
+        self._sign = -1.0 if maximize else 1.0
+        self._nonfinite: Nonfinite = nonfinite
+        self._clip, self._module = clip, module
         self._scaling = UNSCALED if scaler is None else Scaling(scaler)
         self._communicator = None if group is None else communicator_for(group)
         self._count, self._evaluated = 1, 0
@@ -234,6 +240,12 @@ class Oracle(ABC):
 
     # What is done to every answer ----------------------------------------------------------
 
+    def _own_grads(self) -> list[Tensor | None]:
+        """Return the gradients in ``.grad``; raise an error if one is sparse."""
+        grads = [p.grad for p in self.params.values()]
+        refuse_sparse(self.params, grads)
+        return grads
+
     def _average(self, tensors: Sequence[Tensor]) -> None:
         """Average answers over the processes in place."""
         if self._communicator is not None and tensors:
@@ -252,7 +264,7 @@ class Oracle(ABC):
 
         Args:
             loss: their loss, if known.
-            grads: gradients by parameter, optionally followed by gradients in something else.
+            grads: dense gradients by parameter, optionally followed by gradients in something else.
             hooked: whether hooks of DistributedDataParallel or similar were applied to them.
             scaled: whether they are gradients of a scaled loss.
             owner: the optimizer, if they are in ``.grad``.
@@ -261,7 +273,6 @@ class Oracle(ABC):
             The loss, averaged if gradients were averaged.
         """
         own = grads[: len(self.params)]
-        refuse_sparse(self.params, own)
         if self._communicator is not None:
             params = list(self.params.values())
             done = averaged_already(self._module, params) if hooked else frozenset[int]()
@@ -273,15 +284,8 @@ class Oracle(ABC):
             self._average(tensors)
         if scaled and self._scaling is not UNSCALED:
             self._scaling.unscale_(own, loss, owner)
-        if self._nonfinite != "ignore":
-            self._finite(loss, grads)
+        require_finite(self._nonfinite, loss, grads, self.params)
         return loss
-
-    def _finite(self, loss: Tensor | None, grads: Sequence[Tensor | None] = ()) -> None:
-        """Raise or skip the step if something is not finite, depending on the policy."""
-        require_finite(
-            self._nonfinite, loss, grads, itertools.chain(self.params, ("the model's outputs",))
-        )
 
     def _turned(self, grads: list[Tensor | None]) -> list[Tensor | None]:
         """Return gradients of the negative loss if it is maximised."""

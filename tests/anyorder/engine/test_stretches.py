@@ -103,7 +103,7 @@ def test_apply_writes_parameters_back_in_every_layout(engine) -> None:
     ):
         for stretch in arranged(params, ("m",)):
             inputs = [torch.arange(p.numel(), dtype=torch.float32).reshape(p.shape) for p in params]
-            stretch.apply(Engine(engine), ADD, ("m",), [inputs], {})
+            stretch.apply(Engine(engine), ADD, ("m",), [[g] for g in inputs], {})
             for param, given in zip(stretch.params, inputs, strict=True):
                 assert torch.equal(param, given)
             assert bool((stretch.buffers["m"][0] == 1).all())
@@ -143,10 +143,10 @@ def test_memory_that_moved_is_followed() -> None:
     (stretch,) = arranged(params, ("m",))
     program = ADD
     inputs = [torch.ones_like(p) for p in params]
-    stretch.apply(Engine("eager"), program, ("m",), [inputs], {})
+    stretch.apply(Engine("eager"), program, ("m",), [[g] for g in inputs], {})
     old = params[0].data
     params[0].data = torch.full((10_000,), 5.0)
-    stretch.apply(Engine("eager"), program, ("m",), [inputs], {})
+    stretch.apply(Engine("eager"), program, ("m",), [[g] for g in inputs], {})
     assert torch.equal(params[0], torch.full((10_000,), 6.0))
     assert torch.equal(old, torch.ones(10_000))
 

@@ -16,10 +16,15 @@ def test_one_bad_element_is_found(bad: float, dtype: torch.dtype) -> None:
     assert all_finite(many)
     many[0][517] = bad
     assert not all_finite(many)
+    few = torch.ones(5, 3, dtype=dtype)
+    assert all_finite([few])
+    few[2, 1] = bad
+    assert not all_finite([few]) and not all_finite([few[2]]) and not all_finite([few[2, 1]])
 
 
 def test_large_numbers_are_finite() -> None:
     assert all_finite([torch.full((1000,), 3e38)])
+    assert all_finite([torch.full((2,), 1.7e308, dtype=torch.float64)])
 
 
 def test_nothing_is_finite() -> None:
