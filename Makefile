@@ -78,7 +78,7 @@ check: lint docs test  ## Everything a change must pass: lint, docs, tests with 
 
 .PHONY: bench
 bench: $(STAMP)  ## Measure speed and memory, as JSON into benchmarks/results
-	@for file in $(filter-out %/common.py %/quality.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out %/common.py %/quality.py %/race_regret.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 .PHONY: quality
