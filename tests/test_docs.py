@@ -31,6 +31,7 @@ BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]*)\")?\n(.*?)^```$", re.MULTILIN
 NOT_RUN = {
     "studies.md": "shows the outline of a class",
     "report.md": "reads the results of a comparison",
+    "scale-out.md": "shows a file that tests/anyorder/compare/run/test_group.py runs",
     **{f"stacks/{p.name}": "shows files that tests/stacks runs" for p in DOCS.glob("stacks/*")},
     **{f"methods/{p.name}": "generated: signatures and sources" for p in DOCS.glob("methods/*")},
 }
