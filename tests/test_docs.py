@@ -27,11 +27,11 @@ import typer
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]*)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INCLUDED = re.compile(r"^--8<-- \"(.+)\"\n", re.MULTILINE)
 #: Pages whose Python is not there to be run, and why.
 NOT_RUN = {
     "studies.md": "shows the outline of a class",
     "report.md": "reads the results of a comparison",
-    "scale-out.md": "shows a file that tests/anyorder/compare/run/test_group.py runs",
     **{f"stacks/{p.name}": "shows files that tests/stacks runs" for p in DOCS.glob("stacks/*")},
     **{f"methods/{p.name}": "generated: signatures and sources" for p in DOCS.glob("methods/*")},
 }
@@ -44,7 +44,8 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     """Pairs of a title, empty where there is none, and the code."""
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    text = INCLUDED.sub(lambda line: (ROOT / line[1]).read_text("utf-8"), page.read_text("utf-8"))
+    found = BLOCK.findall(text)
     return [(title, code) for kind, title, code in found if kind == language]
 
 
