@@ -280,6 +280,8 @@ def test_one_switch_changes_the_axis_of_all_charts(
 
 def test_marks_and_readings_are_the_numbers(visit: Callable[..., Any], measured: Results) -> None:
     page = visit(measured)
+    for button in page.get_by_role("button", name="Show values outside the chart").all():
+        button.click()
     places = page.locator("#figure-final .dot.seed").evaluate_all(
         "all => all.map((each) => Number(each.dataset.x))"
     )

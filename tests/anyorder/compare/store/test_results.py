@@ -103,23 +103,23 @@ def test_a_busy_machine_and_several_machines_are_said() -> None:
 
 def test_a_best_value_at_the_edge_is_said() -> None:
     found = outcomes(wanted(), tune_sgd_0_1=record(0.1))
-    found["tune/sgd/0/1"].config = {"lr": 0.099, "momentum": 0.5}
+    found["tune/sgd/0/1"].config = {"lr": 0.99, "momentum": 0.5}
     (warning,) = build(wanted(), found).warnings
-    assert warning.startswith("sgd: the best lr (0.099) is at the upper edge of the search range")
+    assert warning.startswith("sgd: the best lr (0.99) is at the upper edge of the search range")
 
 
 def test_the_space_that_was_reached_is_in_the_results() -> None:
     four = wanted(tune=4, tunings=2)
     found = outcomes(four, tune_sgd_0_1=record(0.1), tune_sgd_0_3=record(0.2))
-    found["tune/sgd/0/1"].config = {"lr": 0.09, "momentum": 0.5}
-    found["tune/sgd/0/3"].config = {"lr": 1.0, "momentum": 0.5}
+    found["tune/sgd/0/1"].config = {"lr": 0.9, "momentum": 0.5}
+    found["tune/sgd/0/3"].config = {"lr": 10.0, "momentum": 0.5}
     made = build(four, found)
     first, second = made.methods[0].tunings
     assert (first.chosen, second.chosen) == (1, 0)
-    assert (first.space[0].extended, first.space[0].ends) == (True, (1e-5, 1.0))
-    assert (second.space[0].extended, second.space[0].ends) == (False, (1e-5, 0.1))
+    assert (first.space[0].extended, first.space[0].ends) == (True, (1e-4, 10.0))
+    assert (second.space[0].extended, second.space[0].ends) == (False, (1e-4, 1.0))
     assert [run.tuning for run in made.methods[0].runs] == [0, 0, 1, 1]
-    assert not [line for line in made.warnings if "edge" in line]  # 0.09 is inside by now
+    assert not [line for line in made.warnings if "edge" in line]  # 0.9 is inside by now
 
 
 def test_one_seed_says_what_it_cannot_say() -> None:
