@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from anyorder.problems import Problem, evaluating, minibatch, seeded
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
 
 class Good(Problem):

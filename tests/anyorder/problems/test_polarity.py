@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from published import Published
 
-import pytest
-import torch
-
-from anyorder.problems import ProblemError, check
 from anyorder.problems.polarity import Polarity
 
-needs_data = pytest.mark.skipif(
-    "ANYORDER_DATA" not in os.environ, reason="ANYORDER_DATA is not set"
-)
 
-
-@pytest.fixture(scope="module")
-def problem() -> Polarity:
-    return Polarity()
-
-
-@needs_data
-def test_parts(problem):
-    parts = problem.parts
-    assert [len(part.labels) for part in parts] == [7662, 1000, 2000]
-    assert parts.training.inputs.shape[1] == 32
-    assert problem.batch(0, 0).inputs.shape == (64, 32)
-    assert sum(p.numel() for p in problem.build(0).parameters()) == 137410
-
-
-@needs_data
-def test_adamw_learns(problem):
-    model = problem.build(0)
-    before = problem.evaluate(model)[problem.metric]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(100):
-        optimizer.zero_grad()
-        problem.loss(model, problem.batch(0, step)).backward()
-        optimizer.step()
-    after = problem.evaluate(model)[problem.metric]
-    assert before < 0.58 < after
-    assert problem.test(model)[problem.metric] > 0.58 - 0.02
-
-
-@needs_data
-def test_check_finds_nothing(problem):
-    report = check(problem)
-    assert report.findings == (), str(report)
-
-
-def test_missing_data_is_said(monkeypatch, tmp_path):
-    monkeypatch.setenv("ANYORDER_DATA", str(tmp_path))
-    with pytest.raises(ProblemError, match="problem 'polarity' needs the folder .*movie_sentences"):
-        Polarity().batch(0, 0)
+class TestPolarity(Published):
+    kind = Polarity
+    rows = (7662, 1000, 2000)
+    width = 32
+    parameters = 137410
+    reaches = 0.58
+    folder = "movie_sentences"

@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from published import Published
 
-import pytest
-import torch
-
-from anyorder.problems import ProblemError, check
 from anyorder.problems.spam import Spam
 
-needs_data = pytest.mark.skipif(
-    "ANYORDER_DATA" not in os.environ, reason="ANYORDER_DATA is not set"
-)
 
-
-@pytest.fixture(scope="module")
-def problem() -> Spam:
-    return Spam()
-
-
-@needs_data
-def test_parts(problem):
-    parts = problem.parts
-    assert [len(part.labels) for part in parts] == [3274, 800, 1500]
-    assert parts.training.inputs.shape[1] == 1024
-    assert problem.batch(0, 0).inputs.shape == (64, 1024)
-    assert sum(p.numel() for p in problem.build(0).parameters()) == 2050
-
-
-@needs_data
-def test_adamw_learns(problem):
-    model = problem.build(0)
-    before = problem.evaluate(model)[problem.metric]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-2)
-    for step in range(100):
-        optimizer.zero_grad()
-        problem.loss(model, problem.batch(0, step)).backward()
-        optimizer.step()
-    after = problem.evaluate(model)[problem.metric]
-    assert before < 0.8 < after
-    assert problem.test(model)[problem.metric] > 0.8 - 0.02
-
-
-@needs_data
-def test_check_finds_nothing(problem):
-    report = check(problem)
-    assert report.findings == (), str(report)
-
-
-def test_missing_data_is_said(monkeypatch, tmp_path):
-    monkeypatch.setenv("ANYORDER_DATA", str(tmp_path))
-    with pytest.raises(ProblemError, match="problem 'spam' needs the folder .*sms_spam"):
-        Spam().batch(0, 0)
+class TestSpam(Published):
+    kind = Spam
+    rows = (3274, 800, 1500)
+    width = 1024
+    parameters = 2050
+    lr = 3e-2
+    reaches = 0.8
+    folder = "sms_spam"
