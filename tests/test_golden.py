@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9},
     "zeroth_order": {"lr": 1e-3, "rule": "adamw", "directions": 2},
     "zo_adam": {"lr": 1e-3},
+    "zo_hybrid": {"lr": 1e-3, "blocks": "parameters"},
     "zo_sign": {"lr": 1e-3},
     "sso": {"lr": 0.01},
 }

@@ -28,6 +28,7 @@ from anyorder.methods import zeroth_order as _zeroth_order
 from anyorder.methods import zo_adam as _zo_adam
 from anyorder.methods import zo_block as _zo_block
 from anyorder.methods import zo_conservative as _zo_conservative
+from anyorder.methods import zo_hybrid as _zo_hybrid
 from anyorder.methods import zo_momentum as _zo_momentum
 from anyorder.methods import zo_sign as _zo_sign
 from anyorder.methods._by_role import Roles
@@ -397,7 +398,7 @@ class ZerothOrder(_zeroth_order.ZerothOrder):
         rank: float | None = ...,
         mask: Literal["none", "random", "small"] = ...,
         sparsity: float | None = ...,
-        blocks: Literal["whole", "layers", "modules"] = ...,
+        blocks: Literal["whole", "layers", "modules", "parameters"] = ...,
         sweep: Literal[None, "gauss-seidel", "jacobi"] = ...,
         scaling: Literal["none", "weights"] = ...,
         lr: float = ...,
@@ -443,7 +444,7 @@ class ZOBlock(_zo_block.ZOBlock):
         *,
         eps: float = ...,
         directions: int = ...,
-        blocks: Literal["layers", "modules"] = ...,
+        blocks: Literal["layers", "modules", "parameters"] = ...,
         sweep: Literal[None, "gauss-seidel", "jacobi"] = ...,
         lr: float = ...,
         weight_decay: float = ...,
@@ -462,6 +463,25 @@ class ZOConservative(_zo_conservative.ZOConservative):
         eps: float = ...,
         directions: int = ...,
         lr: float = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOHybrid(_zo_hybrid.ZOHybrid):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        lr: float = ...,
+        lr_ratio: float = ...,
+        last: int = ...,
+        blocks: Literal["layers", "modules", "parameters"] = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
         **common: Unpack[_Common],
     ) -> None: ...
 

@@ -55,8 +55,8 @@ OPTIONS: dict[str, Hyper] = {
     "sparsity": hyper(None, ge=0, lt=1, doc="share of entries left out by mask (None: 0.75)"),
     "blocks": hyper(
         "whole",
-        choices=("whole", "layers", "modules"),
-        doc="perturb all parameters together, or one layer or module at a time",
+        choices=("whole", "layers", "modules", "parameters"),
+        doc="perturb all parameters together, or one layer, module or parameter at a time",
     ),
     "sweep": hyper(
         None,
@@ -73,7 +73,7 @@ OPTIONS: dict[str, Hyper] = {
 _BESIDE = {
     "rank": ("law", ("low_rank",)),
     "sparsity": ("mask", ("random", "small")),
-    "sweep": ("blocks", ("layers", "modules")),
+    "sweep": ("blocks", ("layers", "modules", "parameters")),
 }
 #: The number of the random direction that draws masks.
 _MASKS = -2
@@ -100,8 +100,15 @@ class Differences:
         made = dense(estimate, {name: named[name] for name in names}, method.engine)
         return loss, [made.get(name) for name in named]
 
-    def estimate(self, method: Any, oracle: Oracle) -> tuple[Tensor, Direction, list[str]]:
+    def estimate(
+        self, method: Any, oracle: Oracle, names: Sequence[str] | None = None
+    ) -> tuple[Tensor, Direction, list[str]]:
         """Evaluate, and return an estimate that is nowhere stored.
+
+        Args:
+            method: the optimizer.
+            oracle: evaluates the closure.
+            names: the parameters to perturb (default: all).
 
         Returns:
             The loss at the current point (for ``central`` the mean over the evaluated points), the
@@ -111,7 +118,7 @@ class Differences:
         base = oracle.value() if chosen.difference == "forward" else None
         seen: list[Tensor] = [] if base is None else [base]
         parts: list[tuple[float, Direction]] = []
-        blocks = self.blocks(method, chosen)
+        blocks = self.blocks(method, chosen, list(chosen.named) if names is None else list(names))
         for block in blocks:
             drawn = self.drawn(method, chosen, block)
             slopes: list[float] = []
@@ -122,8 +129,7 @@ class Differences:
                     seen.append(loss)
             parts.append((1.0, self.reduced(method, chosen, drawn, slopes)))
         estimate = self.around(chosen, parts[0][1] if len(parts) == 1 else Sum(parts), back=True)
-        names = blocks[0] if len(blocks) == 1 else [name for block in blocks for name in block]
-        return torch.stack(seen).mean(), estimate, names
+        return torch.stack(seen).mean(), estimate, [name for block in blocks for name in block]
 
     def chosen(self, method: Any) -> SimpleNamespace:
         """Return the value of each option, and what a step needs besides.
@@ -145,9 +151,8 @@ class Differences:
             )
         return chosen
 
-    def blocks(self, method: Any, chosen: SimpleNamespace) -> list[list[str]]:
-        """Return the names of the parameters that this step perturbs together."""
-        names = list(chosen.named)
+    def blocks(self, method: Any, chosen: SimpleNamespace, names: list[str]) -> list[list[str]]:
+        """Divide the names of parameters into those that this step perturbs together."""
         if chosen.blocks == "whole":
             return [names]
         blocks = list(blocks_of(names, chosen.blocks).values())
@@ -328,12 +333,13 @@ def rms(param: Tensor) -> float:
 
 
 def blocks_of(names: Iterable[str], kind: str) -> dict[str, list[str]]:
-    """Group parameter names by layer (``encoder.layer.3``) or by module."""
+    """Group parameter names by layer (``encoder.layer.3``), by module, or not at all."""
     found: dict[str, list[str]] = {}
     for name in names:
         parts = name.split(".")
         numbers = [i for i, part in enumerate(parts) if part.isdigit()]
         end = numbers[0] + 1 if kind == "layers" and numbers else len(parts) - 1
+        end = len(parts) if kind == "parameters" else end
         found.setdefault(".".join(parts[:end]), []).append(name)
     return found
 

@@ -54,4 +54,6 @@ class ZOBlock(FromValues):
         1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / gradient",
         doc="learning rate",
     )  # fmt: skip
-    blocks: str = hyper("layers", choices=("layers", "modules"), doc="what is perturbed together")
+    blocks: str = hyper(
+        "layers", choices=("layers", "modules", "parameters"), doc="what is perturbed together"
+    )
