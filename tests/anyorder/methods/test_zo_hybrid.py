@@ -73,7 +73,7 @@ def test_last_layers_without_influence_stay_and_the_others_descend() -> None:
 class TestContract(MethodContract):
     method = ZOHybrid
     #: Which parameters are the last depends on their order; steps are small where it changes.
-    options: ClassVar[dict[str, Any]] = {"blocks": "parameters", "lr": 1e-9}
+    options: ClassVar[dict[str, Any]] = {"blocks": "parameters", "lr": 4e-8, "directions": 8}
     half: ClassVar[dict[str, Any]] = {"eps": 0.05}
     reference_settings = (
         {"lr": 1e-3},
