@@ -23,6 +23,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scale": {"roles": "shape"},
     "mezo": {"lr": 1e-4, "directions": 2},
     "sgd": {"momentum": 0.9},
+    "zeroth_order": {"lr": 1e-3, "rule": "adamw", "directions": 2},
+    "zo_adam": {"lr": 1e-3},
+    "zo_hybrid": {"lr": 1e-3, "blocks": "parameters"},
+    "zo_sign": {"lr": 1e-3},
     "sso": {"lr": 0.01},
 }
 #: Further settings by the name of a trace, for methods that have all of them.

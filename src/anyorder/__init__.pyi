@@ -13,6 +13,7 @@ from anyorder.methods import adagrad_norm as _adagrad_norm
 from anyorder.methods import adahessian as _adahessian
 from anyorder.methods import adamw as _adamw
 from anyorder.methods import exadam as _exadam
+from anyorder.methods import forward_gradient as _forward_gradient
 from anyorder.methods import lion as _lion
 from anyorder.methods import lion_k as _lion_k
 from anyorder.methods import mezo as _mezo
@@ -21,7 +22,15 @@ from anyorder.methods import rank_sgd as _rank_sgd
 from anyorder.methods import scale as _scale
 from anyorder.methods import schedule_free_adamw as _schedule_free_adamw
 from anyorder.methods import sgd as _sgd
+from anyorder.methods import sparse_mezo as _sparse_mezo
 from anyorder.methods import sso as _sso
+from anyorder.methods import zeroth_order as _zeroth_order
+from anyorder.methods import zo_adam as _zo_adam
+from anyorder.methods import zo_block as _zo_block
+from anyorder.methods import zo_conservative as _zo_conservative
+from anyorder.methods import zo_hybrid as _zo_hybrid
+from anyorder.methods import zo_momentum as _zo_momentum
+from anyorder.methods import zo_sign as _zo_sign
 from anyorder.methods._by_role import Roles
 from anyorder.minimize import Result as Result
 from anyorder.minimize import minimize as minimize
@@ -177,6 +186,21 @@ class EXAdam(_exadam.EXAdam):
         **common: Unpack[_Common],
     ) -> None: ...
 
+class ForwardGradient(_forward_gradient.ForwardGradient):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        directions: int = ...,
+        lr: float = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
 class Lion(_lion.Lion):
     def __init__(
         self,
@@ -220,9 +244,10 @@ class MeZO(_mezo.MeZO):
         self,
         params: Any,
         *,
-        lr: float = ...,
         eps: float = ...,
         directions: int = ...,
+        scaling: Literal["none", "weights"] = ...,
+        lr: float = ...,
         weight_decay: float = ...,
         **common: Unpack[_Common],
     ) -> None: ...
@@ -329,6 +354,23 @@ class SGD(_sgd.SGD):
         **common: Unpack[_Common],
     ) -> None: ...
 
+class SparseMeZO(_sparse_mezo.SparseMeZO):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        sparsity: float | None = ...,
+        lr: float = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
 class SSO(_sso.SSO):
     def __init__(
         self,
@@ -341,5 +383,142 @@ class SSO(_sso.SSO):
         armijo: float = ...,
         schedule: Literal["constant", "sqrt", "exponential"] = ...,
         horizon: int = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZerothOrder(_zeroth_order.ZerothOrder):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        difference: Literal["central", "forward"] = ...,
+        law: Literal["normal", "rademacher", "sphere", "coordinate", "low_rank"] = ...,
+        rank: float | None = ...,
+        mask: Literal["none", "random", "small"] = ...,
+        sparsity: float | None = ...,
+        blocks: Literal["whole", "layers", "modules", "parameters"] = ...,
+        sweep: Literal[None, "gauss-seidel", "jacobi"] = ...,
+        scaling: Literal["none", "weights"] = ...,
+        lr: float = ...,
+        momentum: float | None = ...,
+        beta1: float | None = ...,
+        beta2: float | None = ...,
+        adamw_eps: float | None = ...,
+        weight_decay: float = ...,
+        rule: Literal["sgd", "momentum", "sign", "adamw", "lion"] = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        state: Literal["fp32", "bf16", "8bit"] = ...,
+        state_block: Literal[256, 2048] = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOAdam(_zo_adam.ZOAdam):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        lr: float = ...,
+        betas: tuple[float, float] = ...,
+        adam_eps: float = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        state: Literal["fp32", "bf16", "8bit"] = ...,
+        state_block: Literal[256, 2048] = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOBlock(_zo_block.ZOBlock):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        blocks: Literal["layers", "modules", "parameters"] = ...,
+        sweep: Literal[None, "gauss-seidel", "jacobi"] = ...,
+        lr: float = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOConservative(_zo_conservative.ZOConservative):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        lr: float = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOHybrid(_zo_hybrid.ZOHybrid):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        lr: float = ...,
+        lr_ratio: float = ...,
+        last: int = ...,
+        blocks: Literal["layers", "modules", "parameters"] = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOMomentum(_zo_momentum.ZOMomentum):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        lr: float = ...,
+        momentum: float = ...,
+        dampening: float = ...,
+        weight_decay: float = ...,
+        nesterov: bool = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        state: Literal["fp32", "bf16", "8bit"] = ...,
+        state_block: Literal[256, 2048] = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class ZOSign(_zo_sign.ZOSign):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        eps: float = ...,
+        directions: int = ...,
+        lr: float = ...,
+        sign_of: Literal["estimate", "slope"] = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
         **common: Unpack[_Common],
     ) -> None: ...

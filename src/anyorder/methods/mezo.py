@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
+from anyorder.estimators.differences import Differences
 from anyorder.hyper import hyper
-from anyorder.optimizer import Optimizer
-from anyorder.optimizer.options import same_in_all_groups
+from anyorder.methods._from_values import FromValues
 from anyorder.oracle import Oracle
-from anyorder.points.directions import Shift
 
 
-class MeZO(Optimizer):
+class MeZO(FromValues):
     r"""MeZO: zeroth-order SGD with two forward passes per direction and the memory of inference.
 
     With Gaussian directions :math:`z_i`, regenerated from their seeds and never stored:
@@ -29,6 +25,10 @@ class MeZO(Optimizer):
     cannot intercept the operations that read a weight (compiled or scripted modules), the weight is
     perturbed in place and restored from a copy, which needs memory for these weights.
 
+    With ``scaling="weights"`` each parameter is perturbed along :math:`z_i / c` and moved along
+    :math:`g_i c z_i`, where :math:`c` is the root mean square of its weights: parameters with small
+    weights are perturbed more. The estimate stays unbiased.
+
     State: none. Oracle calls per step: ``2 * directions`` values. The returned loss is the mean of
     these values. Both points use the same dropout masks.
 
@@ -38,6 +38,9 @@ class MeZO(Optimizer):
 
     Departures from the paper's code: weight decay skips biases and normalisation layers as there
     (here: all parameters with fewer than two axes). There is no perturbing and restoring in place.
+    Scaling by the norm of a parameter is divided by the root of its size, as the paper says; the
+    code divides by the root of the norm. Other choices (one-sided differences, other directions and
+    rules) are options of :class:`~anyorder.methods.zeroth_order.ZerothOrder`.
 
     Example:
         >>> import torch
@@ -54,45 +57,20 @@ class MeZO(Optimizer):
         arXiv 2305.17333; Spall (1992).
     """
 
-    order = 0
-    needs = frozenset({"value"})
+    estimator = Differences("eps", "directions", "scaling")
 
     lr: float = hyper(
         1e-6, ge=0, search="log", low=1e-6, high=1e-2, unit="parameter / slope", doc="learning rate"
     )
-    eps: float = hyper(1e-3, gt=0, unit="parameter", doc="size of the perturbation")
-    directions: int = hyper(1, ge=1, doc="directions per step")
     weight_decay: float = hyper(0.0, ge=0, unit="slope / parameter", doc="weight decay of matrices")
-
-    def check_group(self, group: dict[str, Any]) -> None:
-        """Check options of the direction, which all groups share."""
-        names, why = ("eps", "directions"), "all groups move along one direction"
-        same_in_all_groups(names, group, self.param_groups, why)
-
-    def note(self, name: str, param: Tensor) -> str:
-        """Warn if the parameter's dtype cannot represent the perturbation."""
-        if not param.numel():
-            return ""
-        spacing = float(param.detach().abs().float().mean()) * torch.finfo(param.dtype).eps
-        if self.eps >= spacing:
-            return ""
-        return f"eps is below the resolution of these weights (about {spacing:.1g}); raise it"
 
     def update(self, oracle: Oracle) -> Tensor:
         """Evaluate two values per direction, then move along all directions."""
-        drawn = [self.direction(index) for index in range(self.directions)]
-        slopes: list[float] = []
-        seen: list[Tensor] = []
-        for z in drawn:
-            ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
-            slopes.append((ahead.item() - behind.item()) / (2 * self.eps))
-            seen.append((ahead + behind) / 2)
+        loss, estimate, _ = self.estimator.estimate(self, oracle)
         for group in self.param_groups:
             keep = 1.0 - float(group["lr"]) * group["weight_decay"]
             for param in group["params"]:
                 if keep != 1.0 and param.requires_grad and param.ndim > 1:
                     param.mul_(keep)
-        for z, slope in zip(drawn, slopes, strict=True):
-            scale = -slope / len(slopes)
-            self.move_(z, lambda group, s=scale: s * float(group["lr"]))
-        return torch.stack(seen).mean()
+        self.move_(estimate, lambda group: -float(group["lr"]))
+        return loss

@@ -28,6 +28,7 @@ from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from anyorder.engine import Engine
 from anyorder.engine.tensors import all_finite
@@ -49,8 +50,8 @@ from anyorder.oracle.curvature import GGN, FiniteHessian, Hessian, OutputGrad
 from anyorder.oracle.gradients import Nonfinite, refuse, refuse_sparse, require_finite
 from anyorder.oracle.oracle import NeedsError, Oracle, Policies
 from anyorder.oracle.user_state import UserState
-from anyorder.points.directions import Shift
-from anyorder.points.substitution import in_place, shifted
+from anyorder.points.directions import Direction, Shift
+from anyorder.points.substitution import in_place, shifted, tangents
 
 
 @dataclass(slots=True)
@@ -62,11 +63,13 @@ class Learned:
             (:mod:`anyorder.points.substitution`).
         graph: whether the closure itself differentiates something and therefore needs a graph.
         watched: parameters whose reads were all looked at during one evaluation.
+        unused: parameters that do not change the loss, as far as forward mode has seen.
     """
 
     opaque: set[str] = field(default_factory=set)
     graph: bool = False
     watched: set[str] = field(default_factory=set)
+    unused: set[str] = field(default_factory=set)
 
 
 class ClosureOracle(Oracle):
@@ -142,6 +145,48 @@ class ClosureOracle(Oracle):
             losses = torch.stack([self._value(shift) for shift in shifts])
         self._average([losses])
         return losses * self._sign
+
+    @torch.no_grad()  # does not concern forward mode
+    def jvp(self, direction: Direction) -> tuple[Tensor, Tensor]:
+        """Return the loss and its exact derivative along a direction. Counts one jvp."""
+        with self._asking(jvps=1):
+            loss, slope, seen = self._dual(direction)
+            unseen = {name: p for name, p in self.params.items() if name not in seen}
+            if not self.learned.unused >= unseen.keys():
+                self._refuse_hidden(unseen, loss, direction)
+                self.learned.unused |= unseen.keys()
+        self._average([loss, slope])
+        require_finite(self._nonfinite, loss, [slope])
+        return loss * self._sign, slope * self._sign
+
+    def _dual(self, direction: Direction) -> tuple[Tensor, Tensor, set[str]]:
+        try:
+            with (
+                forward_ad.dual_level(),
+                self._user.grads_put_aside(),
+                self._evaluation(),
+                tangents(self.params, direction, self._engine) as mode,
+            ):
+                found = self._checked(self._closure(), graph=False)
+                loss, slope = forward_ad.unpack_dual(found)
+        except RuntimeError as error:
+            raise (calls_backward() if "does not require grad" in str(error) else error) from None
+        loss = loss.detach().clone()
+        return loss, torch.zeros_like(loss) if slope is None else slope.clone(), mode.seen
+
+    def _refuse_hidden(
+        self, unseen: Mapping[str, Tensor], loss: Tensor, direction: Direction
+    ) -> None:
+        """Refuse parameters that are read, but not by operations that can be intercepted."""
+        with in_place(unseen, Shift(1.0, direction), self._engine), self._evaluation():
+            changed = self._checked(self._closure(), graph=False).detach()
+        self._evaluated -= 1
+        if not torch.equal(changed, loss):
+            raise NeedsError(
+                f"forward mode cannot differentiate {', '.join(list(unseen)[:5])}: compiled or "
+                "scripted code reads them. Pass the original module, or use a method that needs "
+                "values only, such as MeZO"
+            )
 
     def rank(self, shifts: Sequence[Shift]) -> list[int]:
         """Return positions of the shifted points, best first; possibly only the best few."""

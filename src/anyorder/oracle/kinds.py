@@ -21,8 +21,9 @@ class Answer:
         one: its name in texts, singular.
         many: its name in texts, plural.
         meaning: description of what is counted.
-        price: nominal cost in forward passes: a backward pass costs about two forwards, a
-            Hessian-vector product keeps the graph through the backward and needs a second backward.
+        price: nominal cost in forward passes: a backward pass costs about two forwards, the
+            tangents of forward mode one, a Hessian-vector product keeps the graph through the
+            backward and needs a second backward.
         evaluation: whether it is one evaluation of the closure.
         composite: whether a gradient of a ``Composite`` counts one of these too.
         batches: whether it is counted per batch.
@@ -47,6 +48,14 @@ ANSWERS = (
         "curvature products",
         "one curvature product, `H @ v` or a Gauss-Newton one",
         6.0,
+    ),
+    Answer(
+        "jvps",
+        "directional derivative",
+        "directional derivatives",
+        "one loss with its exact derivative along a direction, by forward mode",
+        2.0,
+        evaluation=True,
     ),
     Answer("rankings", "ranking", "rankings", "one question to a ranker", 0.0, batches=False),
     Answer(
@@ -94,6 +103,7 @@ class Need:
 NEEDS = (
     Need("value", frozenset({"values"}), differentiates=False),
     Need("rank", frozenset({"rankings", "ranked"}), differentiates=False),
+    Need("jvp", frozenset({"jvps"}), differentiates=False),
     Need("grad", frozenset({"grads"})),
     Need("hessian", frozenset({"products"})),
     Need("ggn", frozenset({"values", "products", "output_grads"}), composite=True),

@@ -30,6 +30,7 @@ class Calls:
         values: losses without a graph.
         grads: losses with their gradients.
         products: curvature-vector products.
+        jvps: losses with their derivative along a direction.
         rankings: rankings.
         ranked: ranked points, over all rankings.
         output_grads: gradients of the loss in the model's outputs, if the closure is a
@@ -44,6 +45,7 @@ class Calls:
     values: int = 0
     grads: int = 0
     products: int = 0
+    jvps: int = 0
     rankings: int = 0
     ranked: int = 0
     output_grads: int = 0
@@ -102,6 +104,7 @@ class Budget:
     values: int | None = None
     grads: int | None = None
     products: int | None = None
+    jvps: int | None = None
     rankings: int | None = None
     ranked: int | None = None
     output_grads: int | None = None

@@ -27,7 +27,7 @@ from anyorder.oracle.gradients import Nonfinite, clipped, refuse_sparse, require
 from anyorder.oracle.kinds import ANSWERS
 from anyorder.oracle.ledger import Budget, Calls
 from anyorder.oracle.scaling import UNSCALED, Scaling
-from anyorder.points.directions import Dense, Shift
+from anyorder.points.directions import Dense, Direction, Shift
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -126,6 +126,14 @@ class Oracle(ABC):
         ordered by their values, which do not count as values because the method does not see them.
         """
         raise self._cannot_give("rankings")
+
+    def jvp(self, direction: Direction) -> tuple[Tensor, Tensor]:
+        """Return the loss and its exact derivative along a direction, shape () each.
+
+        Computed with forward-mode differentiation in one evaluation, without a graph. Counts one
+        jvp.
+        """
+        raise self._cannot_give("directional derivatives")
 
     @abstractmethod
     def grad(self) -> tuple[Tensor, list[Tensor | None]]:

@@ -6,7 +6,8 @@ a direction can be generated separately. Only integer operations and correctly r
 sqrt`` are used (the logarithm, sine and cosine are polynomials), so eager and compiled runs give
 the same bits.
 
-Distributions: ``normal`` (Box-Muller on a 32-bit counter hash), ``rademacher`` (signs).
+Distributions: ``normal`` (Box-Muller on a 32-bit counter hash), ``rademacher`` (signs), ``uniform``
+(between 0 and 1, for masks). :mod:`anyorder.points.composed` makes further directions from these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from anyorder.engine import Engine
 from anyorder.engine.tensors import mix, sqrt
 
-Law = Literal["normal", "rademacher"]
+Law = Literal["normal", "rademacher", "uniform"]
 
 #: Elements per block. The first half of a block uses the cosines and the second half the sines of
 #: the same pairs, so two elements share one logarithm and one square root.
@@ -111,6 +112,14 @@ def _sign_pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return (first & 1).float() * 2.0 - 1.0, (second & 1).float() * 2.0 - 1.0
 
 
+def _uniform_pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers ``(k + 1/2) / 2^23`` with k of 23 bits: never 0 or 1."""
+    return (
+        ((first & 0x7FFFFF).float() + 0.5) * 2.0**-23,
+        ((second & 0x7FFFFF).float() + 0.5) * 2.0**-23,
+    )
+
+
 def _add_normal(
     left: Tensor, right: Tensor, *, scale: Tensor, start: Tensor, low: Tensor, high: Tensor
 ) -> None:
@@ -129,6 +138,15 @@ def _add_signs(
     right.add_(b * scale)
 
 
+def _add_uniform(
+    left: Tensor, right: Tensor, *, scale: Tensor, start: Tensor, low: Tensor, high: Tensor
+) -> None:
+    """``[left, right] += scale * z`` for one block of numbers between 0 and 1, in place."""
+    a, b = _uniform_pair(*_words(left, start, low, high))
+    left.add_(a * scale)
+    right.add_(b * scale)
+
+
 def _put_normal(left: Tensor, right: Tensor, counter: Tensor, low: Tensor, high: Tensor) -> None:
     """Normals of several parameters at once, each element with its own counter and keys."""
     a, b = _normal_pair(*_hashed(counter, low, high))
@@ -143,8 +161,15 @@ def _put_signs(left: Tensor, right: Tensor, counter: Tensor, low: Tensor, high: 
     right.copy_(b)
 
 
-_ADD = {"normal": _add_normal, "rademacher": _add_signs}
-_PUT = {"normal": _put_normal, "rademacher": _put_signs}
+def _put_uniform(left: Tensor, right: Tensor, counter: Tensor, low: Tensor, high: Tensor) -> None:
+    """Numbers between 0 and 1 of several parameters at once."""
+    a, b = _uniform_pair(*_hashed(counter, low, high))
+    left.copy_(a)
+    right.copy_(b)
+
+
+_ADD = {"normal": _add_normal, "rademacher": _add_signs, "uniform": _add_uniform}
+_PUT = {"normal": _put_normal, "rademacher": _put_signs, "uniform": _put_uniform}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +180,8 @@ class Seeded:
         seed: the run's seed.
         step: the optimizer step.
         index: index of the direction within the step.
-        law: distribution, ``normal`` (standard normal) or ``rademacher`` (signs).
+        law: distribution, ``normal`` (standard normal), ``rademacher`` (signs) or ``uniform``
+            (between 0 and 1).
     """
 
     seed: int
@@ -254,7 +280,16 @@ class Dense:
         return shifted_by(tensor, self.tensors[name], scale)
 
 
-Direction = Seeded | Dense
+class Direction(Protocol):
+    """A direction in the space of the parameters: :class:`Seeded`, :class:`Dense` or composed."""
+
+    def add_all_(self, targets: Mapping[str, Tensor], scale: float, engine: Engine) -> None:
+        """``target += scale * z`` in place for each parameter, rounded once."""
+        ...
+
+    def shifted(self, name: str, tensor: Tensor, scale: float, engine: Engine) -> Tensor:
+        """``tensor + scale * z`` for one parameter; ``tensor`` itself where ``z`` is zero."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

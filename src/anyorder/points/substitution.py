@@ -15,12 +15,16 @@ place and restored from a saved copy.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import sys
-from collections.abc import Callable, Generator, Mapping
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +32,8 @@ from torch.utils._pytree import tree_leaves
 
 from anyorder.engine import Engine
 from anyorder.model.params import module_parameters
-from anyorder.points.directions import SMALL, Seeded, Shift, shifted_by
+from anyorder.points.composed import Composed, vectors
+from anyorder.points.directions import SMALL, Direction, Seeded, Shift, shifted_by
 
 
 def _getters() -> frozenset[Any]:
@@ -49,16 +54,26 @@ _METADATA = _getters()
 
 
 class _Substitute(TorchFunctionMode):
-    """Replaces parameters by shifted values in every operation."""
+    """Replaces parameters by other values in every operation.
 
-    def __init__(self, params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> None:
+    Args:
+        params: parameters by name.
+        small: values of small parameters, generated together to save calls.
+        value: returns the value of any other parameter from its name and itself.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        small: Mapping[str, Tensor],
+        value: Callable[[str, Tensor], Tensor],
+    ) -> None:
         super().__init__()
         self.names = {id(param): name for name, param in params.items()}
-        self.params, self.shift, self.engine = params, shift, engine
+        self.params, self.small, self.value = params, small, value
         self.seen: set[str] = set()
         self.stored: set[str] = set()  # read by code that cannot be intercepted
-        self.swapping = False
-        self.small = _small(params, shift, engine)
+        self.swapping = self.watched = False
         self.untraced: Callable[[Any], Any] = self._swap
         if "torch._dynamo" in sys.modules:  # the closure may compile
             self.untraced = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
@@ -82,13 +97,13 @@ class _Substitute(TorchFunctionMode):
         name = self.names.get(id(value))  # parameters stay alive, so ids are unique
         if name is not None:
             self.seen.add(name)
-            if name in self.small:
-                return self.small[name]
-            assert self.shift.direction is not None
             self.swapping = True
             try:
-                scale, engine = self.shift.scale, self.engine
-                return self.shift.direction.shifted(name, value.detach(), scale, engine)
+                found = self.small.get(name)
+                found = self.value(name, value.detach()) if found is None else found
+                if self.watched and _storage(found) == _storage(value):
+                    found = found.clone()  # reads of it are not reads of the stored weights
+                return found
             finally:
                 self.swapping = False
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list)) for v in value):  # pyright: ignore[reportUnknownVariableType]
@@ -138,19 +153,54 @@ def _storage(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[str, Tensor]:
-    """Shifted values of the small parameters, generated together to save calls."""
-    if not isinstance(shift.direction, Seeded):
-        return {}
+def _shifting(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> _Substitute:
+    """The replacement of parameters by shifted values."""
+    direction, scale = shift.direction, shift.scale
+    assert direction is not None
+    small: dict[str, Tensor] = {}
+    if isinstance(direction, (Seeded, Composed)):
+        for chosen in _small(params):
+            small |= chosen
+            for name, z in direction.many(chosen, engine).items():
+                small[name] = shifted_by(chosen[name], z, scale)
+    return _Substitute(params, small, lambda name, x: direction.shifted(name, x, scale, engine))
+
+
+def _small(params: Mapping[str, Tensor]) -> Iterable[dict[str, Tensor]]:
+    """The small parameters of each device."""
     devices: dict[torch.device, dict[str, Tensor]] = {}
     for name, param in params.items():
         if param.numel() <= SMALL:
             devices.setdefault(param.device, {})[name] = param.detach()
-    found: dict[str, Tensor] = {}
-    for chosen in devices.values():
-        for name, z in shift.direction.many(chosen, engine).items():
-            found[name] = shifted_by(chosen[name], z, shift.scale)
-    return found
+    return devices.values()
+
+
+def tangents(params: Mapping[str, Tensor], direction: Direction, engine: Engine) -> _Substitute:
+    """Return a context that replaces ``params`` by dual numbers with the direction as tangent.
+
+    Used inside ``torch.autograd.forward_ad.dual_level()``. Its ``seen`` are the names used so far.
+    """
+    _load_derivatives()
+
+    def dual(param: Tensor, z: Tensor | None) -> Tensor:
+        return param if z is None else forward_ad.make_dual(param, z.to(param.dtype))
+
+    def value(name: str, param: Tensor) -> Tensor:
+        return dual(param, vectors(direction, {name: param}, engine).get(name))
+
+    small: dict[str, Tensor] = {}
+    for chosen in _small(params):
+        made = vectors(direction, chosen, engine)
+        small |= {name: dual(param, made.get(name)) for name, param in chosen.items()}
+    return _Substitute(params, small, value)
+
+
+@functools.cache
+def _load_derivatives() -> None:
+    """Import what PyTorch would import at the first dual number, without its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 @contextlib.contextmanager
@@ -180,7 +230,7 @@ def shifted(
     visible = params
     if opaque:
         visible = {name: param for name, param in params.items() if name not in opaque}
-    mode = _Substitute(visible, shift, engine)
+    mode = _shifting(visible, shift, engine)
     moved = {name: params[name] for name in opaque}
     with contextlib.ExitStack() as stack:
         if moved:
@@ -188,6 +238,7 @@ def shifted(
         if _scripted():
             stack.callback(register_module_forward_pre_hook(mode.before_module).remove)
         if thorough:
+            mode.watched = True
             stack.enter_context(_StoredReads(mode))
         stack.enter_context(mode)
         yield mode.seen

@@ -21,6 +21,11 @@ def descend_(param: Tensor, direction: Tensor, *, lr: Tensor) -> None:
     param.sub_(direction * lr)
 
 
+def sign_descend_(param: Tensor, grad: Tensor, *, lr: Tensor) -> None:
+    """``x <- x - lr sign(g)``."""
+    param.sub_(grad.sign() * lr)
+
+
 def heavy_ball_(
     param: Tensor,
     velocity: Tensor,
@@ -63,6 +68,8 @@ _DECAY = hyper(0.0, ge=0, unit="gradient / parameter", doc="weight decay, L2 by 
 
 #: Gradient descent; also an update along any direction.
 DESCENT = Rule(descend_, scalars=lr_of, hypers={"lr": _LR, "weight_decay": _DECAY})
+#: Descent along the signs of the gradient.
+SIGNS = Rule(sign_descend_, scalars=lr_of, hypers={"lr": _LR, "weight_decay": _DECAY})
 #: An update along a direction that is not a gradient.
 MOVE = Rule(descend_, scalars=lr_of, gradient=False)
 #: Descent with heavy-ball or Nesterov momentum.

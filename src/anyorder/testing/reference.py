@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anyorder.optimizer import Optimizer
+from anyorder.points.directions import Seeded
 
 #: Float64 arrays by parameter name.
 Values = dict[str, NDArray[np.float64]]
@@ -69,6 +70,40 @@ class World:
         tensors = _tensors(at)
         found = torch.autograd.grad(self.loss(tensors), list(tensors.values()))
         return _arrays(dict(zip(tensors, found, strict=True)))
+
+    def estimate(
+        self,
+        at: Mapping[str, NDArray[np.float64]],
+        seed: int,
+        step: int,
+        *,
+        directions: int = 1,
+        eps: float = 1e-3,
+        keep: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> Values:
+        """The mean of two-sided slopes times Gaussian directions at ``at`` (n-SPSA), by loops.
+
+        Args:
+            at: the point.
+            seed: of the run.
+            step: number of the step.
+            directions: number of directions.
+            eps: size of the perturbation.
+            keep: masks of the directions.
+        """
+        found = {name: np.zeros_like(value) for name, value in at.items()}
+        for index in range(directions):
+            direction = Seeded(seed, step, index)
+            z = {
+                name: direction.tensor(name, torch.from_numpy(np.array(value))).numpy()
+                * (1.0 if keep is None else keep[name])
+                for name, value in at.items()
+            }
+            ahead = self.value({name: at[name] + eps * z[name] for name in at})
+            behind = self.value({name: at[name] - eps * z[name] for name in at})
+            for name in at:
+                found[name] += (ahead - behind) / (2 * eps) * z[name] / directions
+        return found
 
     def product(
         self, at: Mapping[str, NDArray[np.float64]], along: Mapping[str, NDArray[np.float64]]

@@ -73,7 +73,7 @@ def test_what_a_method_would_ignore_is_refused(need: object) -> None:
     else:
         with pytest.raises(UnusedOptionError, match="ranker: Mine needs .* does not use rankings"):
             refuse_unused("Mine", needs, ranker=sorted)
-    if needs & {"value", "rank"}:
+    if needs & {"value", "rank", "jvp"}:
         with pytest.raises(UnusedOptionError, match="scaler: Mine needs .*; leave it out"):
             refuse_unused("Mine", needs, scaler=object())
     else:

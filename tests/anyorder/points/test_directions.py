@@ -48,6 +48,9 @@ def naive(seed: Seeded, name: str, n: int) -> np.ndarray:
             if seed.law == "rademacher":
                 out[start + i] = 2.0 * ((first if cosine else second) & 1) - 1
                 continue
+            if seed.law == "uniform":
+                out[start + i] = (((first if cosine else second) & 0x7FFFFF) + 0.5) / 2**23
+                continue
             uniform = ((first & 0x7FFFFF) + 0.5) / 2**23
             signed = second - 2**32 if second >= 2**31 else second
             angle = 2 * math.pi * (signed >> 8) / 2**24
@@ -56,7 +59,7 @@ def naive(seed: Seeded, name: str, n: int) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", [*LAWS, "uniform"])
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 501, BLOCK + 7])
 def test_equals_the_definition(law: Law, n: int) -> None:
     seed = Seeded(3, 1, 4, law)
@@ -71,6 +74,7 @@ def test_equals_the_definition(law: Law, n: int) -> None:
         pytest.param("normal", "compiled", marks=pytest.mark.slow),  # half a minute of compiling
         ("rademacher", "eager"),
         ("rademacher", "compiled"),
+        ("uniform", "eager"),
     ],
 )
 def test_many_at_once_are_what_each_is_alone(law: Law, mode: Any) -> None:

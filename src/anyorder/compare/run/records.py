@@ -28,6 +28,7 @@ class Costs:
     output_grads: int
     skipped: int
     bytes_sent: int
+    jvps: int = 0
 
 
 @dataclass
