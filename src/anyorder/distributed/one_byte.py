@@ -356,15 +356,7 @@ class OneByteMeZO(Optimizer):
         self.log = []
 
 
-_SIGNATURE: inspect.Signature = OneByteMeZO.__signature__  # type: ignore[attr-defined]
-_first, *_rest = _SIGNATURE.parameters.values()
-OneByteMeZO.__signature__ = _SIGNATURE.replace(  # type: ignore[attr-defined]
-    parameters=[
-        _first,
-        *(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-            for name in ("coordinator", "schedule")
-        ),
-        *_rest,
-    ]
-)
+_first, *_rest = inspect.signature(OneByteMeZO).parameters.values()
+_keyword = inspect.Parameter.KEYWORD_ONLY
+_own = [inspect.Parameter(name, _keyword, default=None) for name in ("coordinator", "schedule")]
+OneByteMeZO.__signature__ = inspect.Signature([_first, *_own, *_rest])  # type: ignore[attr-defined]
