@@ -19,6 +19,7 @@ from anyorder import Composite, methods
 PLACE = Path(__file__).parent / "golden" / "traces.json"
 #: What bare parameters need to be told.
 OPTIONS: dict[str, dict[str, Any]] = {
+    "deepzero": {"density": 0.01, "score_directions": 10},
     "muon": {"roles": "shape", "adjust_lr": "match_rms_adamw"},
     "scale": {"roles": "shape"},
     "mezo": {"lr": 1e-4, "directions": 2},

@@ -12,6 +12,7 @@ from anyorder.methods import adagrad as _adagrad
 from anyorder.methods import adagrad_norm as _adagrad_norm
 from anyorder.methods import adahessian as _adahessian
 from anyorder.methods import adamw as _adamw
+from anyorder.methods import deepzero as _deepzero
 from anyorder.methods import exadam as _exadam
 from anyorder.methods import forward_gradient as _forward_gradient
 from anyorder.methods import lion as _lion
@@ -32,6 +33,9 @@ from anyorder.methods import zo_hybrid as _zo_hybrid
 from anyorder.methods import zo_momentum as _zo_momentum
 from anyorder.methods import zo_sign as _zo_sign
 from anyorder.methods._by_role import Roles
+from anyorder.methods.deepzero import Module
+from anyorder.methods.deepzero import Sequence
+from anyorder.methods.deepzero import nn
 from anyorder.minimize import Result as Result
 from anyorder.minimize import minimize as minimize
 from anyorder.optimizer.base import Communicator
@@ -158,6 +162,31 @@ class AdamW(_adamw.AdamW):
         eps: float = ...,
         weight_decay: float = ...,
         decoupled_weight_decay: bool = ...,
+        clip_norm: float | None = ...,
+        cautious: bool = ...,
+        stochastic_rounding: bool = ...,
+        state: Literal["fp32", "bf16", "8bit"] = ...,
+        state_block: Literal[256, 2048] = ...,
+        **common: Unpack[_Common],
+    ) -> None: ...
+
+class DeepZero(_deepzero.DeepZero):
+    def __init__(
+        self,
+        params: Any,
+        *,
+        blocks: Sequence[nn.Module] | None = ...,
+        lr: float = ...,
+        momentum: float = ...,
+        dampening: float = ...,
+        weight_decay: float = ...,
+        decoupled_weight_decay: bool = ...,
+        nesterov: bool = ...,
+        eps: float = ...,
+        density: float = ...,
+        redraw: int = ...,
+        ratios: Literal["magnitude", "signed", "uniform"] = ...,
+        score_directions: int = ...,
         clip_norm: float | None = ...,
         cautious: bool = ...,
         stochastic_rounding: bool = ...,

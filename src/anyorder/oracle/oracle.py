@@ -202,6 +202,13 @@ class Oracle(ABC):
         twin._communicator = None
         return twin
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The rank of this process and the number of processes; ``(0, 1)`` without others."""
+        if self._communicator is None:
+            return 0, 1
+        return self._communicator.rank, self._communicator.size
+
     def exchange(self, message: bytes) -> list[bytes]:
         """Send a message and return the messages of all processes, in the order of their ranks.
 
