@@ -194,9 +194,9 @@ class FedZO(Client):
         """Estimate the gradient from ``directions + 1`` values."""
         base, estimate = self.value(x), torch.zeros_like(x)
         like = torch.empty(len(x))
-        for index in range(self.directions):
-            seeded = Seeded(self.seed, self._asked, index)
-            z = seeded.tensor(f"client {self.number}", like, ENGINE).double()
+        names = [f"{self.number}/{index}" for index in range(self.directions)]
+        drawn = Seeded(self.seed, self._asked).many(dict.fromkeys(names, like), ENGINE)
+        for z in (drawn[name].double() for name in names):
             estimate += (self.value(x + self.mu * z) - base) / self.mu * z
         self._asked += 1
         return estimate / self.directions

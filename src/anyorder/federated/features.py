@@ -9,6 +9,7 @@ their functions.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -35,8 +36,7 @@ class RandomFeatures:
 
     def frequencies(self, length: float) -> Tensor:
         """Return :math:`W` for a length, shape ``(count / 2, size)``, float64."""
-        like = torch.empty(self.count // 2, self.size)
-        return Seeded(self.seed, 0).tensor("features", like, Engine("eager")).double() / length
+        return _normals(self.size, self.count // 2, self.seed) / length
 
     def __call__(self, points: Tensor, length: float) -> Tensor:
         """Return the features of points, ``(n, size)`` to ``(n, count)``."""
@@ -57,3 +57,10 @@ class RandomFeatures:
         cosines, sines = weights.chunk(2)
         slopes = sines * turns.cos() - cosines * turns.sin()
         return (slopes @ frequencies) * math.sqrt(2.0 / self.count)
+
+
+@functools.lru_cache(maxsize=4)
+def _normals(size: int, count: int, seed: int) -> Tensor:
+    """Frequencies for length 1, kept since every local step of every client needs them."""
+    like = torch.empty(count, size)
+    return Seeded(seed, 0).tensor("features", like, Engine("eager")).double()

@@ -49,15 +49,15 @@ class GaussianProcess:
 
     def uncertainty(self, points: Tensor) -> Tensor:
         """Return the trace of the gradient's posterior covariance, ``(c, d)`` to ``(c,)``."""
-        count, size = points.shape
+        size, centre = points.shape[1], points.mean(0)
+        mine, theirs = self.points - centre, points - centre
         near = _kernel(points, self.points, self.length)
-        # Derivatives of the kernel in the candidate, shape (n, c, d).
-        slopes = (self.points[:, None] - points[None]) * near.T[:, :, None] / self.length**2
-        solved = torch.linalg.solve_triangular(
-            self.factor, slopes.reshape(len(self.points), count * size), upper=False
-        )
-        known = solved.view(len(self.points), count, size).square().sum((0, 2))
-        return self.scale**2 * (size / self.length**2 - known)
+        inverse = torch.cholesky_inverse(self.factor)
+        # Sums over pairs of points, weighted by the inverse, of products of kernel slopes.
+        plain, crossed = near @ inverse, near * (theirs @ mine.T)
+        known = ((near @ (inverse * (mine @ mine.T))) * near).sum(1)
+        known += theirs.square().sum(1) * (plain * near).sum(1) - 2.0 * (plain * crossed).sum(1)
+        return self.scale**2 * (size - known / self.length**2) / self.length**2
 
 
 def fit(

@@ -29,7 +29,7 @@ def by_hand(asked: int, directions: int, number: int = 0) -> Tensor:
     """The mean of ``(slope z) z``, exact for a linear function."""
     like, total = torch.empty(3), torch.zeros(3, dtype=torch.float64)
     for index in range(directions):
-        z = Seeded(5, asked, index).tensor(f"client {number}", like).double()
+        z = Seeded(5, asked).tensor(f"{number}/{index}", like).double()
         total += (SLOPE @ z) * z
     return total / directions
 
