@@ -45,8 +45,8 @@ class Surrogate:
     Values per step: ``queries + 1``. The returned loss is that at the current point. State: the
     last ``history`` points, that is ``history`` times the memory of the parameters (at least
     float32), saved and resumed bit for bit. Time per step: a few Cholesky factorisations of
-    ``history`` rows. It is meant for up to some tens of parameters; with more, the points around
-    the current one say little about most directions, and differences are as good.
+    ``history`` rows. It is meant for up to some tens of parameters; with hundreds, the points near
+    the current one say little about most directions.
 
     If losses of different steps are on different batches, they differ by noise: raise ``noise``.
     If the set of trainable parameters changes, the history starts again.

@@ -85,6 +85,21 @@ def test_it_learns_the_gradient_from_few_values() -> None:
     assert torch.cosine_similarity(estimate, truth, dim=0) > 0.99
 
 
+def test_history_tells_more_than_the_queries_of_one_step() -> None:
+    """The mean of 5 forward differences has a cosine of about the root of 5 / (5 + 30 + 1)."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(60, 30, dtype=torch.float64, generator=generator) / 30**0.5
+    x = nn.Parameter(torch.randn(30, dtype=torch.float64, generator=generator))
+    named: Any = [("x", x)]
+    optimizer = SurrogateDescent(named, lr=0.5, queries=5, radius=0.05, engine="eager")
+    for _ in range(20):
+        before = x.detach().clone()
+        optimizer.step(lambda: torch.tanh(mix @ x).square().mean())
+    here = before.clone().requires_grad_()
+    (truth,) = torch.autograd.grad(torch.tanh(mix @ here).square().mean(), here)
+    assert torch.cosine_similarity(before - x.detach(), truth, dim=0) > 0.8
+
+
 @pytest.mark.parametrize("kind", [SurrogateDescent, SurrogateAdam])
 def test_any_rule_descends(kind: Any) -> None:
     params, optimizer = start(kind, queries=3)
