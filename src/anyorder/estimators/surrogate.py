@@ -18,7 +18,7 @@ from anyorder.hyper import Hyper, hyper
 from anyorder.linalg.gaussian_process import fit
 from anyorder.optimizer.entry import Slot
 from anyorder.optimizer.options import plain
-from anyorder.oracle import Oracle
+from anyorder.oracle import NeedsError, Oracle
 from anyorder.points.directions import Dense, Shift
 
 _POINTS, _LOSSES, _SEEN = "past_points", "past_losses", "past"
@@ -75,6 +75,11 @@ class Surrogate:
         """Evaluate around the current point, remember, and return the surrogate's gradient."""
         group = {name: plain(method.param_groups[0][name]) for name in self.hypers}
         named, entries = method.named_params(), list(method.entries().values())
+        if not {_POINTS, _LOSSES, _SEEN} <= set(entries[0]):
+            raise NeedsError(
+                f"{type(method).__name__} has no place for the history of its estimator; write "
+                "slots, counters = SURROGATE.slots, SURROGATE.counters in its class"
+            )
         _same_past(entries)
         here = _flat(named.values())
         steps = self._explored(method, group, entries, here)

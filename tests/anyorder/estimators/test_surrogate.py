@@ -12,6 +12,7 @@ from anyorder.estimators.surrogate import SURROGATE
 from anyorder.hyper import HyperError
 from anyorder.linalg.gaussian_process import fit
 from anyorder.optimizer.record import CheckpointError
+from anyorder.oracle import NeedsError
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.rules.adamw import ADAMW
 from anyorder.rules.descent import DESCENT
@@ -207,3 +208,13 @@ def test_float32_parameters_and_the_points_that_were_asked() -> None:
 def test_settings_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HyperError, match=message):
         start(SurrogateDescent, **options)
+
+
+def test_a_method_without_a_place_for_the_history() -> None:
+    class Forgetful(Optimizer):
+        """Lacks the slots."""
+
+        estimator, rule = SURROGATE, DESCENT
+
+    with pytest.raises(NeedsError, match="Forgetful has no place for the history"):
+        start(Forgetful)[1].step(lambda: torch.zeros((), dtype=torch.float64))
