@@ -1,0 +1,1 @@
+"""FZooS: federations of functions that can only be evaluated."""

@@ -1,0 +1,1 @@
+"""ZO-AE-DS: certified robustness for a classifier that can only be queried."""
