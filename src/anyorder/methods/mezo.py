@@ -87,11 +87,7 @@ class MeZO(Optimizer):
             ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
             slopes.append((ahead.item() - behind.item()) / (2 * self.eps))
             seen.append((ahead + behind) / 2)
-        for group in self.param_groups:
-            keep = 1.0 - float(group["lr"]) * group["weight_decay"]
-            for param in group["params"]:
-                if keep != 1.0 and param.requires_grad and param.ndim > 1:
-                    param.mul_(keep)
+        self.shrink_(lambda group: 1.0 - float(group["lr"]) * group["weight_decay"])
         for z, slope in zip(drawn, slopes, strict=True):
             scale = -slope / len(slopes)
             self.move_(z, lambda group, s=scale: s * float(group["lr"]))
