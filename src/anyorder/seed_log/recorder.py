@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -181,13 +182,23 @@ class Recorder:
             self._pending.append(Move(DECAY, tuple(factors)))
             return
         if not isinstance(direction, Seeded):
-            _complain(optimizer, f"moves along a {type(direction).__name__} direction, no seed")
+            for weight, term in self._terms(direction):
+                self._on_move(term, [factor * weight for factor in factors])
+            return
         kind = type(optimizer).__name__
         run = Run(kind, _version(), direction.seed, direction.law)
         if self._number >= 0 and (self._number, self._next) != (direction.step, run):
             _complain(optimizer, "moves along directions of several seeds or steps in one step")
         self._number, self._next = direction.step, run
         self._pending.append(Move(direction.index, tuple(map(float, factors))))
+
+    def _terms(self, direction: Direction) -> Sequence[tuple[float, Direction]]:
+        """The terms of a sum, which is applied one after the other."""
+        terms = getattr(direction, "terms", None)
+        if terms is None:
+            kind = type(direction).__name__
+            _complain(self._optimizer, f"moves along a {kind} direction, not along a seeded one")
+        return terms
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Write the step, unless it was skipped."""
