@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -284,9 +285,8 @@ def _same_bits(a: Any, b: Any) -> bool:
 
 
 def _version() -> str:
-    from anyorder import __version__
-
-    return __version__
+    """The version of the library, whose package lies above this one."""
+    return importlib.import_module("anyorder").__version__
 
 
 def _refuse(optimizer: Optimizer) -> None:
