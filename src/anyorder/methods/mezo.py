@@ -67,10 +67,6 @@ class MeZO(FromValues):
     def update(self, oracle: Oracle) -> Tensor:
         """Evaluate two values per direction, then move along all directions."""
         loss, estimate, _ = self.estimator.estimate(self, oracle)
-        for group in self.param_groups:
-            keep = 1.0 - float(group["lr"]) * group["weight_decay"]
-            for param in group["params"]:
-                if keep != 1.0 and param.requires_grad and param.ndim > 1:
-                    param.mul_(keep)
+        self.shrink_(lambda group: 1.0 - float(group["lr"]) * group["weight_decay"])
         self.move_(estimate, lambda group: -float(group["lr"]))
         return loss

@@ -154,6 +154,9 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
     answer_buffer: ClassVar[str | None] = None
     #: Whether to use a learning rate schedule; some methods replace one.
     scheduled: ClassVar[bool] = True
+    #: Called before :meth:`move_` with the direction and its factor in each group, and before
+    #: :meth:`shrink_` with None and the factors.
+    on_move: Callable[[Direction | None, list[float]], None] | None = None
     # Derived from the rules.
     buffers: ClassVar[tuple[str, ...]] = ()
     nonnegative: ClassVar[frozenset[str]] = frozenset()
@@ -583,10 +586,23 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
         """Add ``scale(group) * direction`` to every trainable parameter in place."""
-        for group in self.param_groups:
+        scales = [scale(group) for group in self.param_groups]
+        if self.on_move is not None:
+            self.on_move(direction, scales)
+        for group, factor in zip(self.param_groups, scales, strict=True):
             named = zip(group["param_names"], group["params"], strict=True)
             targets = {name: param for name, param in named if param.requires_grad}
-            direction.add_all_(targets, scale(group), self.engine)
+            direction.add_all_(targets, factor, self.engine)
+
+    def shrink_(self, keep: Callable[[dict[str, Any]], float]) -> None:
+        """Multiply every trainable matrix by ``keep(group)`` in place: decoupled weight decay."""
+        factors = [keep(group) for group in self.param_groups]
+        if self.on_move is not None and set(factors) != {1.0}:
+            self.on_move(None, factors)
+        for group, factor in zip(self.param_groups, factors, strict=True):
+            for param in group["params"]:
+                if factor != 1.0 and param.requires_grad and param.ndim > 1:
+                    param.mul_(factor)
 
     def constrain(self, after: Callable[[str, Tensor], Any]) -> None:
         """Do what the user asks for at the end of a step; methods of several points say to which.

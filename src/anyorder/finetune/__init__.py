@@ -1,0 +1,1 @@
+"""Fine-tuning of a pretrained transformer as a text classifier, for ``anyorder finetune``."""
