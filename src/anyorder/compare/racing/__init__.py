@@ -25,15 +25,17 @@ from typing import Any
 
 import anyorder
 from anyorder.compare.plan.entrants import resolve_all
+from anyorder.compare.plan.limits import bytes_in
 from anyorder.compare.racing.journal import Journal
-from anyorder.compare.racing.request import RaceRequest, bytes_in, unit_of
+from anyorder.compare.racing.request import RaceRequest, unit_of
 from anyorder.compare.racing.track import Track
 from anyorder.compare.report.race import Race, text
 from anyorder.compare.run.environment import cores
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, interrupts
+from anyorder.compare.session import require_device
+from anyorder.compare.store.locks import locked
 from anyorder.compare.store.results import keep_text
-from anyorder.compare.store.storage import StorageError
 from anyorder.problems import ProblemError, load
 
 
@@ -63,8 +65,8 @@ def race(
     Raises:
         RaceError: the budget is too small, or no candidate is left.
         ProblemError: the problem cannot be used.
-        PlanError: the folder contains another race.
-        StorageError: the folder cannot be used.
+        PlanError: the device cannot be used, or the folder contains another race.
+        StorageError: the folder cannot be used, or another race runs there.
         Interrupted: the user interrupted the race.
     """
     folder = Path(out) if out is not None else Path("races") / f"{Path(problem).stem}-{budget}"
@@ -90,16 +92,11 @@ def run_race(request: RaceRequest, say: Callable[[str], object] = lambda line: N
     """Run or continue a race; see :func:`race`."""
     settings, out = request.settings, request.out
     unit_of(request.budget)
+    require_device(settings)
     entrants = resolve_all(request.methods, request.sets)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write into {out}: {error.strerror or error}. Choose another folder with --out"
-        ) from error
-    journal = Journal(out / "race.jsonl", _plan(request))
-    threads = request.threads or cores()
-    with interrupts() as interrupted, Pool(1, threads, str((out / "output.log").resolve())) as pool:
+    threads, log = request.threads or cores(), str((out / "output.log").resolve())
+    with locked(out, "race"), interrupts() as interrupted, Pool(1, threads, log) as pool:
+        journal = Journal(out / "race.jsonl", _plan(request))
 
         def look() -> None:
             if interrupted.is_set():
@@ -112,8 +109,8 @@ def run_race(request: RaceRequest, say: Callable[[str], object] = lambda line: N
         if settings.schedule is None:
             settings = replace(settings, schedule=described.schedule)
         found = Track(request, settings, described, entrants, journal, pool, look, say).run()
-    keep_text(out / "race.json", json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
-    keep_text(out / "race.txt", text(found))
+        keep_text(out / "race.json", json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
+        keep_text(out / "race.txt", text(found))
     return found
 
 
