@@ -77,7 +77,8 @@ def imported(kind: type[Optimizer]) -> set[str]:
     """Imports of what the annotations of a constructor name."""
     module = inspect.getmodule(kind.__init__)
     assert module is not None
-    words = {word for value in keywords(kind).values() for word in re.findall(r"\w+", value)}
+    found = (re.findall(r"(?<![.\w])\w+", value) for value in keywords(kind).values())
+    words = {word for some in found for word in some}
     words -= KNOWN | set(anyorder.__all__) | set(vars(builtins))
     return {f"from {module.__name__} import {word}" for word in words}
 

@@ -33,7 +33,6 @@ from anyorder.methods import zo_hybrid as _zo_hybrid
 from anyorder.methods import zo_momentum as _zo_momentum
 from anyorder.methods import zo_sign as _zo_sign
 from anyorder.methods._by_role import Roles
-from anyorder.methods.deepzero import Module
 from anyorder.methods.deepzero import Sequence
 from anyorder.methods.deepzero import nn
 from anyorder.minimize import Result as Result
