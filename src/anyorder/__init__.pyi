@@ -431,7 +431,6 @@ class ZerothOrder(_zeroth_order.ZerothOrder):
         sweep: Literal[None, "gauss-seidel", "jacobi"] = ...,
         scaling: Literal["none", "weights"] = ...,
         lr: float = ...,
-        momentum: float | None = ...,
         beta1: float | None = ...,
         beta2: float | None = ...,
         adamw_eps: float | None = ...,

@@ -43,6 +43,7 @@ SPENT = {
     "grad": {"grads"},
     "hessian": {"grads", "products"},
     "rank": {"rankings", "ranked"},
+    "jvp": {"jvps"},
 }
 
 
@@ -329,6 +330,11 @@ def _check_use(
     if not (jac is None or isinstance(jac, bool) or callable(jac)):
         raise MinimizeError(
             f"jac: expected a function, or True if fun returns value and gradient, got {jac!r}"
+        )
+    if "jvp" in chosen.needs and (jac or not isinstance(x0, Tensor)):
+        raise MinimizeError(
+            f"{chosen.__name__} differentiates the function in forward mode; start from a tensor, "
+            "compute with torch, and leave jac out"
         )
     slopes = bool(chosen.needs & {"grad", "hessian"})
     if callable(jac) and not slopes:

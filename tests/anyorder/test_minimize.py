@@ -65,6 +65,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "muon": {"adamw_lr": 0.1, "roles": "shape"},
     "scale": {"adamw_lr": 0.1, "roles": "shape"},
     "schedule_free_adamw": {"lr": 0.3},
+    "zeroth_order": {"lr": 0.1},
+    "sparse_mezo": {"lr": 0.1, "sparsity": 0.0},
+    "zo_adam": {"lr": 0.1},
+    "zo_block": {"lr": 0.1},
+    "zo_conservative": {"lr": 0.1},
+    "zo_hybrid": {"lr": 0.1},
+    "zo_momentum": {"lr": 0.02, "momentum": 0.5},
+    "zo_sign": {"lr": 0.03},
+    "forward_gradient": {"lr": 0.1},
 }
 #: Methods that need the function in two parts.
 IN_PARTS = {"sso"}
@@ -72,7 +81,7 @@ IN_PARTS = {"sso"}
 
 def enough(name: str) -> str:
     """A budget with which the method gets there; steps of one length take longer."""
-    return "600forwards" if name.startswith("lion") else "300forwards"
+    return "600forwards" if name.startswith(("lion", "zo_sign")) else "300forwards"
 
 
 # Every kind of start ---------------------------------------------------------------------------
@@ -104,6 +113,10 @@ def test_tensor_start_is_differentiated(name: str) -> None:
 def test_array_start_with_the_derivatives_the_method_needs(name: str) -> None:
     start = np.zeros(3)
     needs = methods.get(name).needs
+    if "jvp" in needs:
+        with pytest.raises(MinimizeError, match="forward mode; start from a tensor"):
+            minimize(bowl, start, method=name, budget="10jvps")
+        return
     extra: dict[str, Any] = {"jac": slope} if "grad" in needs else {}
     if "hessian" in needs:
         extra["products"] = "finite"
@@ -253,7 +266,8 @@ def test_value_and_gradient_may_come_together(name: str, start: Any) -> None:
     fun, settings = Counted(both), {**SETTINGS[name], **extra}
     found = minimize(fun, start, method=name, jac=True, budget=enough(name), **settings)
     np.testing.assert_allclose(np.asarray(found.x), TARGET, atol=0.1)
-    assert fun.runs == found.calls.values + found.calls.grads + found.calls.ranked
+    calls = found.calls
+    assert fun.runs == calls.values + calls.grads + calls.jvps + calls.ranked
 
 
 def test_an_argument_that_is_no_tuple_is_one_argument() -> None:
@@ -293,6 +307,8 @@ WORLDS: list[Callable[[], Any]] = [
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_settings_of_torch_change_nothing(name: str, kind: str) -> None:
     needs, settings = methods.get(name).needs, dict(SETTINGS[name])
+    if kind == "array" and "jvp" in needs:
+        pytest.skip("forward mode differentiates functions of tensors")
     start = np.zeros(3) if kind == "array" else torch.zeros(3, dtype=getattr(torch, kind))
     target = TARGET if kind == "array" else torch.tensor(TARGET, dtype=start.dtype)
     if kind == "array" and needs & {"grad"}:
@@ -368,7 +384,8 @@ def test_forwards_are_never_exceeded(name: str, forwards: int) -> None:
     start = torch.zeros(3, dtype=torch.float64)
     found = minimize(fun, start, method=name, budget=Budget(forwards=forwards), **SETTINGS[name])
     assert found.calls.forwards() <= forwards
-    assert fun.runs == found.calls.values + found.calls.grads + found.calls.ranked
+    calls = found.calls
+    assert fun.runs == calls.values + calls.grads + calls.jvps + calls.ranked
     assert found.status == "budget"
 
 
@@ -506,6 +523,8 @@ def test_value_methods_ask_at_the_point_of_their_last_step() -> None:
 def test_the_result_is_the_best_of_all_that_was_asked(kind: str, name: str, budget: str) -> None:
     """Also of the points beside the method's own, and of a run that goes wrong."""
     needs = methods.get(name).needs
+    if kind == "array" and "jvp" in needs:
+        pytest.skip("forward mode differentiates functions of tensors")
     settings = {"lr": 2.0, "restart": False} if name == "accelerated" else {**SETTINGS[name]}
     settings |= {key: 30.0 for key in ("lr", "adamw_lr") if key in settings}
     extra: dict[str, Any] = {}

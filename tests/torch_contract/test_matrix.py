@@ -22,6 +22,8 @@ from anyorder.errors import AnyOrderError
 from anyorder.optimizer.base import GRADIENT_ONLY
 
 from .worlds import (
+    DRAWING,
+    FROM_VALUES,
     METHODS,
     PLAIN,
     advance,
@@ -186,7 +188,8 @@ def test_goes_the_right_way(name: str, dtype: torch.dtype) -> None:
 def _goes(name: str, layout: str, dtype: torch.dtype) -> None:
     params = LAYOUTS[layout](dtype)
     # One direction in n dimensions is n times too long.
-    slow = {"lr": 1e-5 if layout == "large" else 5e-4} if name == "mezo" else {}
+    linear = name in FROM_VALUES - {"zo_adam", "zo_sign", "zeroth_order"}
+    slow = {"lr": 1e-5 if layout == "large" else 5e-4} if linear else {}
     optimizer = make(name, params, **slow)
     before, first = copies(params), loss_of(params).item()
     best = first
@@ -201,7 +204,7 @@ def _goes(name: str, layout: str, dtype: torch.dtype) -> None:
 @every
 def test_goes_the_right_way_in_groups_with_a_schedule(name: str) -> None:
     params = start((4, 3), (5,))
-    shared = name in ("mezo", "sso", "rank_sgd")  # one answer serves all groups
+    shared = name in {"sso", *DRAWING}  # one answer serves all groups
     groups = [{"params": params[:1]}, {"params": params[1:]}]
     if not shared:
         groups[1]["lr"] = rate(name) / 2
@@ -268,7 +271,7 @@ def test_a_group_whose_parameters_have_no_gradients(name: str) -> None:
     params = start((4, 3), (5,), (2, 2))
     optimizer = make(name, [{"params": named(params)[:2]}, {"params": named(params)[2:]}])
     advance(name, optimizer, params[:2], steps=5)
-    assert name in ("mezo", "rank_sgd") or torch.equal(params[2], start((2, 2))[0])
+    assert name in DRAWING or torch.equal(params[2], start((2, 2))[0])
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     before = copies(params)
     advance(name, optimizer, params, steps=5)
@@ -330,7 +333,7 @@ def test_a_state_dict_names_parameters_by_their_places(name: str) -> None:
 def test_mixed_dtypes(name: str, dtype: torch.dtype) -> None:
     """Parameters of several dtypes in one group move together and keep theirs."""
     params = [start((4, 3))[0], start((5,), dtype=dtype)[0], start((2, 2))[0]]
-    options = {"eps": 0.05} if name == "mezo" else {}
+    options = {"eps": 0.05} if name in FROM_VALUES - {"forward_gradient"} else {}
     optimizer = make(name, params, **options)
     before = copies(params)
     advance(name, optimizer, params, steps=6)
@@ -491,6 +494,8 @@ def test_a_closure_runs_with_gradients_on(name: str) -> None:
 
 @every
 def test_the_order_of_parameters_does_not_matter_to_their_moves(name: str) -> None:
+    if name == "zo_hybrid":
+        pytest.skip("it says which of them are the last")
     params, others = start((4, 3), (5,), (2, 2)), start((4, 3), (5,), (2, 2))
     one, two = make(name, named(params)), make(name, list(reversed(named(others))))
     advance(name, one, params, steps=3)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anyorder import methods
 from anyorder.errors import AnyOrderError
+from anyorder.methods._from_values import FromValues
 from anyorder.optimizer import Optimizer
 from anyorder.optimizer.base import GRADIENT_ONLY
 from anyorder.testing.worlds import in_parts
@@ -19,6 +20,10 @@ from anyorder.testing.worlds import in_parts
 METHODS = methods.names()
 #: Methods that also work after ``loss.backward()``.
 PLAIN = [name for name in METHODS if methods.get(name).needs == GRADIENT_ONLY]
+#: Methods that estimate from values along random directions.
+FROM_VALUES = {name for name in METHODS if issubclass(methods.get(name), FromValues)}
+#: Methods that move all parameters along drawn directions, also those without influence.
+DRAWING = FROM_VALUES | {"rank_sgd"}
 #: Methods that keep buffers.
 KEEPING = [name for name in METHODS if methods.get(name).buffers]
 #: Methods and the precisions of their state.
@@ -33,12 +38,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scale": {"roles": "shape"},
     "sgd": {"momentum": 0.9},
     "sso": {"inner_steps": 1},
+    "zeroth_order": {"rule": "adamw"},
+    "zo_hybrid": {"blocks": "parameters"},
+    "sparse_mezo": {"sparsity": 0.0},
     # A point is shown for every step size: few are enough.
     "rank_sgd": {"points": 3, "line_search": 1},
 }
 #: Step sizes with which every weight moves visibly and nothing blows up.
 RATES = {
-    "mezo": 0.005,
+    **dict.fromkeys(("mezo", "sparse_mezo", "zo_block", "zo_conservative", "zo_hybrid"), 0.005),
+    **dict.fromkeys(("zo_momentum", "forward_gradient"), 0.005),
+    **dict.fromkeys(("zeroth_order", "zo_adam", "zo_sign"), 0.01),
     "sso": 2.0,
     "accelerated": 0.3,
     "lion": 0.01,

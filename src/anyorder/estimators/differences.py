@@ -291,14 +291,17 @@ def gathered(drawn: Sequence[Any], slopes: Sequence[float]) -> Sparse:
 
 
 class Small:
-    """Keeps the entries whose magnitude is at most the threshold of their parameter."""
+    """Keeps the entries whose magnitude is at most the threshold of their parameter.
+
+    A threshold of zero keeps all: the parameter was zero at first, such as a bias or a LoRA factor.
+    """
 
     def __init__(self, limits: Mapping[str, float]) -> None:
         self.limits = limits
 
     def __call__(self, name: str, param: Tensor, engine: Engine) -> Tensor:
         """Return the mask of an unperturbed parameter."""
-        return param.abs() <= self.limits.get(name, 0.0)  # empty ones have none
+        return param.abs() <= (self.limits.get(name) or math.inf)
 
 
 class Drawn:

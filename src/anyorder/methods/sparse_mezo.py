@@ -27,7 +27,9 @@ class SparseMeZO(FromValues):
     State: one number for each tensor. Oracle calls per step: ``2 * directions`` values. The
     returned loss is the mean of these values.
 
-    Departures from the paper: weight decay, if there is any, applies to all entries.
+    Departures from the paper: a parameter whose threshold is zero, such as a new bias or a LoRA
+    factor, takes part as a whole, since it could never leave zero otherwise. Weight decay, if there
+    is any, applies to all entries.
 
     Example:
         >>> import torch
@@ -48,6 +50,6 @@ class SparseMeZO(FromValues):
     rule = DESCENT
 
     lr: float = hyper(
-        1e-5, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / gradient",
+        1e-5, ge=0, search="log", low=1e-6, high=1e-2, unit="parameter / gradient",
         doc="learning rate",
     )  # fmt: skip

@@ -24,8 +24,7 @@ _RULES: dict[str, tuple[Rule, dict[str, Any]]] = {
 }
 #: Which rules use an option.
 _USED = {
-    "momentum": ("momentum",),
-    "beta1": ("adamw", "lion"),
+    "beta1": ("momentum", "adamw", "lion"),
     "beta2": ("adamw", "lion"),
     "adamw_eps": ("adamw",),
 }
@@ -37,13 +36,13 @@ def _reading_options(rule: Rule, defaults: Mapping[str, Any]) -> Rule:
 
     def scalars(group: Mapping[str, Any], step: int) -> Mapping[str, float]:
         read = {**group, **defaults}
-        if group["momentum"] is not None:
-            read["momentum"] = group["momentum"]
+        beta1, beta2 = group["beta1"], group["beta2"]
         if group["adamw_eps"] is not None:
             read["eps"] = group["adamw_eps"]
+        if "momentum" in defaults and beta1 is not None:
+            read["momentum"] = beta1
         if "betas" in defaults:
-            given = (group["beta1"], group["beta2"])
-            pairs = zip(given, defaults["betas"], strict=True)
+            pairs = zip((beta1, beta2), defaults["betas"], strict=True)
             read["betas"] = tuple(default if own is None else own for own, default in pairs)
         return rule.scalars(read, step)
 
@@ -104,14 +103,16 @@ class ZerothOrder(FromValues):
     }
 
     lr: float = hyper(
-        1e-6, ge=0, search="log", low=1e-6, high=1.0, unit="parameter / gradient",
+        1e-5,
+        ge=0,
+        search="log",
+        low=1e-5,
+        high=1e-1,
+        unit="parameter / gradient",
         doc="learning rate",
-    )  # fmt: skip
-    momentum: float | None = hyper(
-        None, ge=0, lt=1, doc="momentum factor (None: 0.9); rule='momentum'"
     )
     beta1: float | None = hyper(
-        None, ge=0, lt=1, doc="first decay rate (None: 0.9); rule='adamw' or 'lion'"
+        None, ge=0, lt=1, doc="momentum factor or first decay rate (None: 0.9)"
     )
     beta2: float | None = hyper(
         None, ge=0, lt=1,

@@ -51,7 +51,7 @@ class ZOBlock(FromValues):
     rule = DESCENT
 
     lr: float = hyper(
-        1e-6, ge=0, search="log", low=1e-6, high=1e-1, unit="parameter / gradient",
+        1e-6, ge=0, search="log", low=1e-6, high=1e-2, unit="parameter / gradient",
         doc="learning rate",
     )  # fmt: skip
     blocks: str = hyper(

@@ -53,7 +53,7 @@ class ZOSign(FromValues):
     rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"estimate": (SIGNS,), "slope": (DESCENT,)}
 
     lr: float = hyper(
-        1e-6, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
+        1e-5, ge=0, search="log", low=1e-5, high=1e-1, unit="parameter", doc="learning rate"
     )
     sign_of: str = hyper(
         "estimate",

@@ -43,6 +43,16 @@ def test_the_smallest_quarter_moves_and_nothing_else() -> None:
         assert bool((before[name].abs()[~moved] > largest).all())
 
 
+def test_parameters_that_begin_at_zero_take_part_as_a_whole() -> None:
+    """Otherwise they could never leave zero by more than their first move."""
+    x, y = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.ones(8))
+    optimizer = SparseMeZO([x, y], lr=0.01, engine="eager")
+    for _ in range(2):
+        before = x.detach().clone()
+        optimizer.step(lambda: ((x - 1) ** 2).sum() + (y**2).sum())
+        assert bool((x != before).all())
+
+
 def test_thresholds_stay_as_they_were_in_the_first_step_also_after_a_restart() -> None:
     params, closure = bend()
     optimizer = SparseMeZO(params.items(), lr=1e-2, engine="eager")

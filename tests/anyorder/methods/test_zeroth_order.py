@@ -35,8 +35,8 @@ def test_presets_are_choices_of_it(preset: Any, rule: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"momentum": 0.9}, "momentum: only used with rule = 'momentum'"),
-        ({"rule": "momentum", "beta1": 0.9}, "beta1: only used with rule = 'adamw' or 'lion'"),
+        ({"beta1": 0.9}, "beta1: only used with rule = 'momentum' or 'adamw' or 'lion'"),
+        ({"rule": "momentum", "beta2": 0.9}, "beta2: only used with rule = 'adamw' or 'lion'"),
         ({"rule": "lion", "adamw_eps": 1e-8}, "adamw_eps: only used with rule = 'adamw'"),
         ({"rule": "sign", "state": "8bit"}, "state: expected 'fp32' with rule='sign'"),
         ({"rule": "adam"}, "rule: expected one of"),
@@ -82,7 +82,7 @@ class TestContract(MethodContract):
         {"lr": 1e-2, "weight_decay": 0.3},
         {"lr": 1e-2, "beta1": 0.5, "beta2": 0.9, "adamw_eps": 0.1, "seed": 3},
         {"lr": 1e-3, "rule": "sgd", "difference": "forward", "law": "rademacher"},
-        {"lr": 1e-3, "rule": "momentum", "momentum": 0.5, "law": "sphere"},
+        {"lr": 1e-3, "rule": "momentum", "beta1": 0.5, "law": "sphere"},
         {"lr": 1e-3, "rule": "sign", "law": "coordinate", "directions": 100, "eps": 0.1},
         {"lr": 1e-3, "rule": "lion", "beta2": 0.9},
     )
@@ -145,7 +145,7 @@ def updates(
     if options["rule"] == "sign":
         return np.sign(g), m, v
     if options["rule"] == "momentum":
-        m = (0.9 if options["momentum"] is None else options["momentum"]) * m + g
+        m = (0.9 if options["beta1"] is None else options["beta1"]) * m + g
         return m, m, v
     defaults = (0.9, 0.999) if options["rule"] == "adamw" else (0.9, 0.99)
     beta1, beta2 = (b if b is not None else d for b, d in zip(given, defaults, strict=True))

@@ -318,6 +318,8 @@ def ledger(results: Results) -> Table:
     words = {answer.name: answer.many for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
     ordered = _ordered(results)
+    if not any(row.calls and row.calls.get("jvps") for *_, row in ordered):
+        kinds.remove("jvps")
     # A gradient of a Composite includes one in the outputs: show only different counts.
     if any(
         row.calls and 0 < row.calls["output_grads"] != row.calls["grads"] for *_, row in ordered
@@ -437,15 +439,10 @@ def _loss(run: RunRecord | Trial, what: str, after: str = "") -> list[Cell]:
 
 def rates(results: Results) -> Table:
     """Price of each answer in forward passes, nominal and measured."""
-    words = {
-        "values": "value",
-        "grads": "gradient",
-        "products": "product",
-        "ranked": "ranked point",
-    }
+    words = {answer.name: answer.one for answer in ANSWERS} | {"products": "product"}
     rows: list[list[Cell]] = []
     for kind, price in results.rates.nominal.items():
-        measured = results.rates.measured[kind]
+        measured = results.rates.measured.get(kind)
         cost = results.pilot.costs.get(words[kind])
         rows.append(
             [

@@ -150,7 +150,7 @@ def _target(row: Row) -> str:
 
 
 def _answers(calls: dict[str, float]) -> list[str]:
-    kinds = ["values", "grads", "products", "rankings"]
+    kinds = ["values", "grads", "products", "jvps", "rankings"]
     if calls.get("output_grads") != calls.get("grads"):  # otherwise each gradient includes one
         kinds.append("output_grads")
     return [

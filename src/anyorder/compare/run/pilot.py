@@ -92,6 +92,7 @@ def _rates(seconds: Mapping[str, float]) -> dict[str, float | None]:
         "values": 1.0,
         "grads": seconds["gradient"] / value,
         "products": None if product is None else product / value,
+        "jvps": None,
         "ranked": seconds["ranked point"] / value,
     }
 

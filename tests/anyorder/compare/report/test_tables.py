@@ -245,6 +245,7 @@ def test_rates_nominal_beside_measured() -> None:
         ["value", "1", "1", "0.11 ms", "0 B"],
         ["gradient", "3", "2.82", "0.31 ms", "4.0 KiB"],
         ["product", "6", "—", "—", "—"],
+        ["directional derivative", "2", "—", "—", "—"],
         ["ranked point", "1", "1", "—", "—"],
     ]
 
