@@ -7,8 +7,9 @@ and freed afterwards. This needs the memory of inference plus one layer.
 
 This works for any closure whose operations PyTorch can intercept, with modules or bare parameters,
 including tied weights. Code that PyTorch cannot intercept (compiled or scripted modules) reads the
-stored weights. Such parameters are detected in advance, or on the first evaluation because no
-operation requests them. They are shifted in place and restored from a saved copy.
+stored weights. Such parameters are detected in advance, on the first evaluation, when a scripted
+module that contains them is called, or because no operation requests them. They are shifted in
+place and restored from a saved copy.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from anyorder.engine import Engine
 from anyorder.model.params import module_parameters
@@ -52,6 +56,8 @@ class _Substitute(TorchFunctionMode):
         self.names = {id(param): name for name, param in params.items()}
         self.params, self.shift, self.engine = params, shift, engine
         self.seen: set[str] = set()
+        self.stored: set[str] = set()  # read by code that cannot be intercepted
+        self.swapping = False
         self.small = _small(params, shift, engine)
         self.untraced: Callable[[Any], Any] = self._swap
         if "torch._dynamo" in sys.modules:  # the closure may compile
@@ -79,10 +85,57 @@ class _Substitute(TorchFunctionMode):
             if name in self.small:
                 return self.small[name]
             assert self.shift.direction is not None
-            return self.shift.direction.shifted(name, value.detach(), self.shift.scale, self.engine)
+            self.swapping = True
+            try:
+                scale, engine = self.shift.scale, self.engine
+                return self.shift.direction.shifted(name, value.detach(), scale, engine)
+            finally:
+                self.swapping = False
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list)) for v in value):  # pyright: ignore[reportUnknownVariableType]
             return type(value)(self._swap(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return value
+
+    def before_module(self, module: nn.Module, args: Any) -> None:
+        """Find parameters of a scripted module, which reads the stored weights."""
+        if isinstance(module, torch.jit.ScriptModule):
+            inside = (self.names.get(id(param)) for param in module.parameters())
+            self.stored.update(name for name in inside if name is not None)
+
+
+class _StoredReads(TorchDispatchMode):
+    """Finds parameters whose stored weights an operation reads, through any view of them.
+
+    It sees every operation of PyTorch, also those of scripted functions and extensions, which takes
+    several times as long as small operations.
+    """
+
+    def __init__(self, mode: _Substitute) -> None:
+        super().__init__()
+        self.mode = mode
+        self.names: dict[int, list[str]] = {}
+        for name, param in mode.params.items():
+            self.names.setdefault(_storage(param), []).append(name)
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not self.mode.swapping:
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor):
+                    self.mode.stored.update(self.names.get(_storage(leaf), ()))
+        return func(*args, **kwargs)
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+    except (NotImplementedError, RuntimeError):  # sparse tensors and wrappers have none
+        return id(tensor)
 
 
 def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[str, Tensor]:
@@ -102,9 +155,16 @@ def _small(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> dict[s
 
 @contextlib.contextmanager
 def shifted(
-    params: Mapping[str, Tensor], shift: Shift, engine: Engine, opaque: frozenset[str] = frozenset()
+    params: Mapping[str, Tensor],
+    shift: Shift,
+    engine: Engine,
+    opaque: frozenset[str] = frozenset(),
+    *,
+    thorough: bool = False,
 ) -> Generator[set[str]]:
-    """Replace ``params`` by shifted values in operations. Yield the names used so far.
+    """Replace ``params`` by shifted values in operations. Yield a set of names.
+
+    At the end it holds the parameters that were used and whose uses were all shifted.
 
     Args:
         params: parameters by name.
@@ -112,19 +172,34 @@ def shifted(
         engine: runs the rules that compute the shifted values.
         opaque: names of parameters that are read by code that cannot be intercepted. They are
             shifted in place and restored from a saved copy.
+        thorough: look at every operation for reads of stored weights; slower.
     """
     if not shift:
         yield set(params)
         return
-    if not opaque:
-        with _Substitute(params, shift, engine) as mode:
-            yield mode.seen
-        return
-    visible = {name: param for name, param in params.items() if name not in opaque}
-    with in_place({name: params[name] for name in opaque}, shift, engine):
-        with _Substitute(visible, shift, engine) as mode:
-            yield mode.seen
-        mode.seen |= opaque
+    visible = params
+    if opaque:
+        visible = {name: param for name, param in params.items() if name not in opaque}
+    mode = _Substitute(visible, shift, engine)
+    moved = {name: params[name] for name in opaque}
+    with contextlib.ExitStack() as stack:
+        if moved:
+            stack.enter_context(in_place(moved, shift, engine))
+        if _scripted():
+            stack.callback(register_module_forward_pre_hook(mode.before_module).remove)
+        if thorough:
+            stack.enter_context(_StoredReads(mode))
+        stack.enter_context(mode)
+        yield mode.seen
+    mode.seen -= mode.stored
+    mode.seen |= opaque
+
+
+def _scripted() -> bool:
+    """Whether this process has scripted or traced a module: hooks of all modules slow others."""
+    store: Any = getattr(torch.jit, "_recursive", None)
+    types: Any = getattr(getattr(store, "concrete_type_store", None), "type_store", None)
+    return types is None or bool(types)
 
 
 def hidden(module: nn.Module | None) -> set[str]:
