@@ -129,15 +129,7 @@ class OneByteMeZO(Optimizer):
     ) -> None:
         self._schedule = checked_callable("schedule", schedule, "from a step to a factor of lr")
         super().__init__(params, **options)
-        if coordinator is not None and self.process_group is not None:
-            raise HyperError("coordinator: expected either this or process_group, got both")
-        self._link: Exchange = (
-            Coordinated(coordinator)
-            if coordinator is not None
-            else Alone()
-            if self.process_group is None
-            else Grouped(self.process_group)
-        )
+        self._link = _link_for(coordinator, self.process_group)
         self._begun = self._member = False
         self._wrong = ""
         self._quantiser = Quantiser(self.code)  # type: ignore[arg-type]
@@ -354,6 +346,14 @@ class OneByteMeZO(Optimizer):
             number(extra, value, "magnitudes", least=0.0)
         self._quantiser = Quantiser(self.code, seen)  # type: ignore[arg-type]
         self.log = []
+
+
+def _link_for(coordinator: str | None, group: Any) -> Exchange:
+    if coordinator is not None and group is not None:
+        raise HyperError("coordinator: expected either this or process_group, got both")
+    if coordinator is not None:
+        return Coordinated(coordinator)
+    return Alone() if group is None else Grouped(group)
 
 
 _first, *_rest = inspect.signature(OneByteMeZO).parameters.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,6 +164,40 @@ def test_a_worker_leaves_and_joins_again_under_another_number() -> None:
         assert (optimizer.worker, second.worker) == (2, 1)
         assert [list(unpacked(r)) for r in optimizer.log] == [[0]] * 3 + [[1]] * 4 + [[2]]
         assert optimizer.steps == coordinator.steps == 8
+
+
+def test_a_slow_worker_is_left_out_of_a_step_and_joins_again() -> None:
+    """It waits for the step of the other one, which waits for nothing but patience."""
+    with Coordinator(port=0, workers=2, patience=0.3) as coordinator, ThreadPoolExecutor() as pool:
+        model, optimizer = alone(coordinator.address)
+        other, slow = alone(coordinator.address)
+        stepped = threading.Event()
+        inner = closure_of(other, 1)
+
+        def waiting() -> Tensor:
+            stepped.wait()
+            return inner()
+
+        def until_counted() -> None:
+            while slow.worker not in unpacked(slow.log[-1]):
+                slow.step(inner)
+
+        late = pool.submit(slow.step, waiting)
+        optimizer.step(closure_of(model, 0))
+        stepped.set()
+        late.result()
+        assert equal(weights(model), weights(other)) and slow.steps == 1
+        assert list(unpacked(slow.log[0])) == [optimizer.worker]
+        again = pool.submit(until_counted)
+        while not again.done():
+            optimizer.step(closure_of(model, 0))
+        again.result()
+        assert slow.worker > 1  # numbers are never used again
+        for each in (slow, optimizer):
+            each.leave()
+        for each in (slow, optimizer):
+            each.catch_up()
+        assert equal(weights(model), weights(other))
 
 
 def test_other_settings_and_other_first_weights_are_refused() -> None:
