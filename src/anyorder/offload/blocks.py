@@ -145,6 +145,13 @@ def _check_modules(model: nn.Module, chosen: Sequence[nn.Module]) -> None:
             "expected a model in plain Python, got compiled or scripted modules, whose reads of "
             "weights cannot be replaced; pass the model that torch.compile was given"
         )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise OffloadError(
+                f"{name} is on the meta device and has no values; load the weights first, with "
+                "model.load_state_dict(torch.load(file, mmap=True), assign=True), and compute "
+                "buffers that the file does not contain"
+            )
     quantised = [
         path
         for path, module in model.named_modules()
@@ -170,11 +177,6 @@ def _owners(model: nn.Module, chosen: Sequence[nn.Module]) -> dict[int, set[int]
 def _check_param(name: str, param: Tensor) -> None:
     if type(param) is not nn.Parameter or not param.is_floating_point():
         raise _quantised(name)
-    if param.is_meta:
-        raise OffloadError(
-            f"{name} is on the meta device and has no values; load the weights first, with "
-            "model.load_state_dict(torch.load(file, mmap=True), assign=True)"
-        )
     if not param.is_contiguous() or param.dtype not in DTYPES.values():
         raise OffloadError(
             f"{name}: expected a contiguous parameter of {', '.join(map(str, DTYPES.values()))}, "

@@ -186,6 +186,9 @@ class DiskStore(Store):
     def _read(self, index: int) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for path, names in self._files(index):
+            if names.isdisjoint(self.blocks[index].trainable) and not self._pinned:
+                found |= tensorfile.mapped(path)  # nothing changes it, so nothing is copied
+                continue
             tensors = self._like(index, names)
             tensorfile.read_into(path, tensors)
             found |= tensors

@@ -58,8 +58,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -
         tensors: tensors on the CPU by name, of the dtypes in :data:`DTYPES`.
         texts: free text by key.
     """
-    # Wide elements first: each tensor then starts at a multiple of its element size.
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    # Wide elements and round sizes first: tensors then start where allocated ones might.
+    ordered = sorted(
+        tensors.items(), key=lambda item: (-item[1].element_size(), item[1].nbytes % _ALIGNED > 0)
+    )
     header: dict[str, Any] = {_TEXTS: dict(texts)}
     end = 0
     for name, tensor in ordered:
