@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.engine import Engine
-from anyorder.offload.sides import Side, State, Surroundings, refuse_modes
+from anyorder.offload.sides import (
+    Side,
+    State,
+    Surroundings,
+    innermost,
+    refuse_modes,
+    without,
+)
 from anyorder.offload.stream import Stream
 from anyorder.offload.tensorfile import OffloadError
 from anyorder.oracle.closures import Closure, ClosureError, Mean, batches_of, checked_loss
@@ -44,6 +51,8 @@ class Lockstep:
         self._opaque: set[str] = set()  # parameters that no visible operation reads
         self._asked: set[str] = set()
         self._seen: set[str] = set()
+        #: Parameters outside of blocks that blocks read too.
+        self._shared: dict[int, dict[str, Tensor]] = {}
 
     def __reduce__(self) -> NoReturn:
         """Refuse copies of the model, which would share the store."""
@@ -66,8 +75,10 @@ class Lockstep:
                 return forward(*args, **kwargs)
         side.wait_at(index)
         mine = {name: block.params[name] for name in block.trainable}
-        with _pointed(mine, self._hidden(mine, side.shift)):
-            return self._shifted(mine, side.shift, lambda: forward(*args, **kwargs))
+        read = {**mine, **self._shared[index]}
+        # The outer substitution would also intercept all operations that compute shifted weights.
+        with without(side.mode), _pointed(mine, self._hidden(mine, side.shift)):
+            return self._shifted(read, side.shift, lambda: forward(*args, **kwargs))
 
     def values(
         self,
@@ -91,6 +102,9 @@ class Lockstep:
         """
         refuse_modes()
         outside = {name: p for name, p in params.items() if name not in self._inside}
+        for index, block in enumerate(self.stream.blocks):
+            within = {id(p) for p in block.module.parameters()}
+            self._shared[index] = {name: p for name, p in outside.items() if id(p) in within}
         while True:
             self._asked, self._seen = set(), set()
             state = State(params, model, keep=keep, count=len(shifts), replay=replay)
@@ -116,8 +130,13 @@ class Lockstep:
 
         def work(side: Side) -> Tensor:
             self._local.side = side
+
+            def call() -> Tensor:
+                side.mode = innermost() if side.shift else None
+                return _loss(closure)
+
             with there.entered():
-                return self._shifted(outside, side.shift, lambda: _loss(closure))
+                return self._shifted(outside, side.shift, call)
 
         sides = [Side(work, shift) for shift in shifts]
         hidden = [self._hidden(outside, shift) for shift in shifts]

@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
+    _pop_mode_temporarily,  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
+)
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -32,6 +36,7 @@ class Side:
     def __init__(self, work: Callable[[Side], Tensor], shift: Shift) -> None:
         self.shift = shift
         self.block: int | None = None  # where it waits
+        self.mode: TorchFunctionMode | None = None  # substitutes parameters outside of blocks
         self.loss: Tensor | None = None
         self.error: BaseException | None = None
         self._cancelled = False
@@ -211,3 +216,15 @@ def refuse_modes() -> None:
             "TorchFunctionMode or TorchDispatchMode of the calling thread does not work; enter it "
             "inside the closure"
         )
+
+
+def innermost() -> TorchFunctionMode | None:
+    """The innermost mode of this thread."""
+    modes: list[TorchFunctionMode] = _get_current_function_mode_stack()
+    return modes[-1] if modes else None
+
+
+def without(mode: TorchFunctionMode | None) -> contextlib.AbstractContextManager[Any]:
+    """Context in which a mode is not active, if it is the innermost one."""
+    inside = mode is not None and innermost() is mode
+    return _pop_mode_temporarily() if inside else contextlib.nullcontext()

@@ -143,16 +143,27 @@ class Stream:
         Raises:
             OffloadError: a block could not be written. Nothing is lost; call it again.
         """
-        for index in range(len(self.blocks)):
-            self.flush_block(index)
-        self.moves.forget(len(self.moves))
+        try:
+            for index in range(len(self.blocks)):
+                if self._is_behind(index):
+                    self.hold(index)
+        finally:
+            self.settle()
 
     def flush_block(self, index: int) -> None:
         """Apply all updates to one block."""
-        block = self.blocks[index]
-        if block.trainable and self.store.versions[index] < len(self.moves):
+        if self._is_behind(index):
             self.hold(index)
             self.settle()
+
+    def forget(self) -> None:
+        """Drop the moves that all blocks have received from memory."""
+        pairs = zip(self.blocks, self.store.versions, strict=True)
+        versions = [version for block, version in pairs if block.trainable]
+        self.moves.forget(min(versions, default=len(self.moves)))
+
+    def _is_behind(self, index: int) -> bool:
+        return bool(self.blocks[index].trainable) and self.store.versions[index] < len(self.moves)
 
     def close(self) -> None:
         """Give the parameters of all blocks back to the model, from the store."""

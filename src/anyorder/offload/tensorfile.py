@@ -164,7 +164,7 @@ def mapped(path: Path) -> dict[str, Tensor]:
         name: torch.frombuffer(pages, dtype=dtype, count=(end - start) // dtype.itemsize,
                                offset=start).view(shape)
         if end > start
-        else torch.empty(shape, dtype=dtype)
+        else torch.empty(shape, dtype=dtype, device="cpu")
         for name, (dtype, shape, start, end) in header.places.items()
     }  # fmt: skip
 

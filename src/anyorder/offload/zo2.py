@@ -166,6 +166,8 @@ class ZO2(Optimizer):
 
     def oracle(self, closure: Any, *, advance: bool = False) -> LockstepOracle:
         """Return the oracle that a step would use. It only knows values."""
+        if not self._undo:
+            raise OffloadError("this optimizer was closed; make a new one: ZO2(model)")
         policies = self._policies()
         policies.pop("module", None)
         return LockstepOracle(
@@ -203,6 +205,7 @@ class ZO2(Optimizer):
         """Evaluate all points in one pass over the blocks, and record the update."""
         self._check_unchanged()
         self._save()
+        self._stream.forget()
         drawn = [self.direction(index) for index in range(self.directions)]
         shifts = [Shift(side * self.eps, z) for z in drawn for side in (1, -1)]
         try:

@@ -275,3 +275,16 @@ def test_plain_calls_load_blocks_and_refuse_to_build_a_graph() -> None:
         assert stream.traffic.resident_bytes == 0
     with pytest.raises(OffloadError, match=r"layers.0 is offloaded and cannot be differentiated"):
         two(X)
+
+
+def test_parameters_that_blocks_share_are_shifted_inside_and_outside() -> None:
+    def make() -> nn.Module:
+        model = nn.Sequential(*[nn.Linear(5, 5) for _ in range(4)])
+        model[2].weight = model[0].weight  # block and block
+        model[3].bias = model[1].bias  # block and the rest
+        return model
+
+    one, two, stream, oracle = both(make, lambda model: list(model)[:3])
+    found = oracle(lambda: two(X).square().mean()).values(SHIFTS)
+    assert torch.equal(found, plain(one, lambda: one(X).square().mean()).values(SHIFTS))
+    assert stream.traffic.reads == 3

@@ -14,7 +14,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anyorder.offload import OffloadError
-from anyorder.offload.sides import Side, State, Surroundings, refuse_modes
+from anyorder.offload.sides import (
+    Side,
+    State,
+    Surroundings,
+    innermost,
+    refuse_modes,
+    without,
+)
 from anyorder.oracle.closures import ClosureError
 from anyorder.points.directions import Shift
 
@@ -167,3 +174,14 @@ def test_modes_of_the_calling_thread_are_refused() -> None:
             refuse_modes()
     with torch.device("meta"):
         refuse_modes()
+
+
+def test_only_the_innermost_mode_is_left() -> None:
+    with TorchFunctionMode() as outer:
+        with without(outer):
+            assert innermost() is None
+        assert innermost() is outer
+        with TorchFunctionMode() as inner:
+            for mode in (outer, None):
+                with without(mode):
+                    assert innermost() is inner

@@ -217,6 +217,27 @@ def test_schedules_frozen_parameters_and_settings_that_change(tmp_path: Path) ->
     assert pairs[1][1].traffic.writes == 5 * 5, "4 updates of 5 blocks, and one at the end"
 
 
+def test_in_other_modes_of_pytorch(user_mode: Any, tmp_path: Path) -> None:
+    one, two = chain(), chain()
+    mezo(one, 2)
+    with user_mode():
+        optimizer = ZO2(two, folder=tmp_path / "run", **OPTIONS)
+    for step in range(2):
+        torch.manual_seed(step)
+        closure = closure_of(two, step)
+        with user_mode():
+            optimizer.step(closure)
+    assert_equal(two.state_dict(), one.state_dict())
+
+
+def test_moves_that_all_blocks_have_received_are_forgotten() -> None:
+    model = chain()
+    optimizer = ZO2(model, **OPTIONS)
+    train(optimizer, model, 6)
+    assert len(optimizer._moves._moves) <= 2
+    assert len(optimizer._moves) == 6
+
+
 def test_steps_that_are_skipped(tmp_path: Path) -> None:
     one, two = chain(), chain()
     options: dict[str, Any] = {**OPTIONS, "nonfinite": "skip"}
@@ -281,6 +302,8 @@ def test_closing_gives_back_a_plain_model(tmp_path: Path) -> None:
     assert_equal(two.state_dict(), one.state_dict())
     assert_equal(dict(two.named_parameters()), dict(one.named_parameters()))
     assert "forward" not in vars(two.blocks[0])
+    with pytest.raises(OffloadError, match="was closed"):
+        train(optimizer, two, 3)
     mezo(two, 1)  # steps change memory alone
     two.load_state_dict(copy.deepcopy(one).state_dict())
     closure_of(two, 0)().backward()
