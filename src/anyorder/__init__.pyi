@@ -264,6 +264,7 @@ class RankSGD(_rank_sgd.RankSGD):
         top: int = ...,
         line_search: int = ...,
         shrink: float = ...,
+        adapt: bool = ...,
         state: Literal["fp32", "bf16", "8bit"] = ...,
         state_block: Literal[256, 2048] = ...,
         **common: Unpack[_Common],

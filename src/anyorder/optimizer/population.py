@@ -20,7 +20,7 @@ from anyorder.engine.tensors import all_finite
 from anyorder.errors import AnyOrderError
 from anyorder.optimizer.base import Optimizer
 from anyorder.oracle import Oracle
-from anyorder.oracle.closures import checked_order
+from anyorder.oracle.closures import Ranked, checked_order
 from anyorder.oracle.gradients import refuse, unknown_loss
 from anyorder.points.directions import Shift
 from anyorder.points.substitution import in_place
@@ -51,12 +51,13 @@ class Population(Optimizer):
         """Update with the answer to :meth:`ask`. Returns True when a step is complete.
 
         Args:
-            answer: positions, best first, for methods that need ``rank``; values, float64 of shape
-                ``(points,)``, for methods that need ``value``.
+            answer: positions, best first, for methods that need ``rank``, an
+                :class:`~anyorder.oracle.closures.Order` where some may tie; values, float64 of
+                shape ``(points,)``, for methods that need ``value``.
         """
 
     def tell(
-        self, order: Sequence[int] | None = None, *, values: Sequence[float] | Tensor | None = None
+        self, order: Ranked | None = None, *, values: Sequence[float] | Tensor | None = None
     ) -> bool:
         """Take an answer to :meth:`ask` from outside, and count it.
 
@@ -64,7 +65,8 @@ class Population(Optimizer):
         after the one that completes it.
 
         Args:
-            order: positions in :meth:`ask`'s list, best first; possibly only the best few.
+            order: positions in :meth:`ask`'s list, best first, possibly only the best few. Those
+                that tie stand in a list of their own: ``[2, [0, 3], 1]``.
             values: the loss at each point of that list.
 
         Returns:
@@ -89,7 +91,7 @@ class Population(Optimizer):
                 hook(self, args, kwargs)
         return complete
 
-    def _take(self, order: Sequence[int] | None, values: Sequence[float] | Tensor | None) -> bool:
+    def _take(self, order: Ranked | None, values: Sequence[float] | Tensor | None) -> bool:
         """:meth:`tell` without hooks."""
         shown = len(self.ask())
         if (order is None) == (values is None):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from anyorder.oracle.kinds import ANSWERS, COMPOSITE
 from anyorder.points.directions import Shift
 
 Closure = Callable[[], Tensor]
+#: Positions, best first; those that tie stand in a list of their own: ``[2, [0, 3], 1]``.
+Ranked = Sequence[int | Collection[int]]
 #: Orders candidate points: takes the shifts, returns their positions, best first. It may return
 #: only the best few; the rest then share the last place.
-Ranker = Callable[[Sequence[Shift]], Sequence[int]]
+Ranker = Callable[[Sequence[Shift]], Ranked]
 
 _HOW = "Composite(lambda: model(x), lambda outputs: criterion(outputs, y))"
 #: Where the loop belongs to another library.
@@ -163,14 +166,61 @@ def checked_outputs(outputs: Any) -> Tensor:
     return with_graph(outputs)
 
 
-def checked_order(order: Sequence[int], count: int) -> list[int]:
-    """Check and return a ranking of ``count`` points, best first."""
+class Order(list[int]):
+    """Positions, best first, and which of them tie.
+
+    Tied positions stand in the order of the points, so the list itself is an order without ties.
+
+    Args:
+        groups: groups of tied positions, best first; a position without a tie is a group of one.
+    """
+
+    def __init__(self, groups: Iterable[Collection[int]]) -> None:
+        self.groups = [sorted(group) for group in groups]
+        super().__init__(place for group in self.groups for place in group)
+
+
+def checked_order(order: Ranked, count: int) -> Order:
+    """Check and return a ranking of ``count`` points.
+
+    Args:
+        order: positions, best first; those that tie stand in a list of their own.
+        count: number of points.
+
+    Raises:
+        RankingError: nothing is ranked, a position is unknown or stands twice, or something is not
+            a position.
+    """
     try:
-        places = [operator.index(place) for place in order]
+        groups = [_group(entry) for entry in order]
+        fault = _fault(groups, count)
     except TypeError:  # 0.5 is not a position
-        places = []
-    if not places or len(set(places)) != len(places) or not set(places) <= set(range(count)):
-        raise RankingError(
-            f"expected positions from 0 to {count - 1}, each at most once, best first; got {order}"
-        )
-    return places
+        groups, fault = [], "that is no list of positions"
+    if not fault:
+        return Order(groups)
+    raise RankingError(
+        f"expected positions from 0 to {count - 1}, each at most once, best first, those that tie "
+        f"in a list of their own, such as [1, 0] or [[0, 1]]; got {order}: {fault}"
+    )
+
+
+def _group(entry: int | Collection[int]) -> list[int]:
+    """The positions of an entry of a ranking: its own, or those that tie."""
+    try:
+        return [operator.index(entry)]  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return [operator.index(place) for place in entry]  # pyright: ignore
+
+
+def _fault(groups: list[list[int]], count: int) -> str:
+    """What is wrong with a ranking; empty if nothing is."""
+    times = Counter(place for group in groups for place in group)
+    unknown = [place for place in times if not 0 <= place < count]
+    repeated = [place for place in times if times[place] > 1]
+    if unknown:
+        return f"there is no position {unknown[0]}"
+    if repeated:
+        return f"position {repeated[0]} stands more than once"
+    if not times:
+        return "nothing is ranked"
+    return "" if all(groups) else "a list of ties is empty"

@@ -122,6 +122,7 @@ class Oracle(ABC):
     def rank(self, shifts: Sequence[Shift]) -> list[int]:
         """Return positions of the shifted points, best first; possibly only the best few.
 
+        A ranker's answer is an :class:`~anyorder.oracle.closures.Order`, which knows what ties.
         Counts one ranking and ``len(shifts)`` ranked points. Without a ranker the points are
         ordered by their values, which do not count as values because the method does not see them.
         """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import anyorder
 from anyorder.hyper import HyperError
 from anyorder.methods.rank_sgd import RankSGD
 from anyorder.oracle.closures import RankingError
@@ -53,9 +56,10 @@ def noise(params: Mapping[str, Any], seed: int, step: int, index: int) -> np.nda
     return np.concatenate([direction.tensor(n, t).numpy().ravel() for n, t in like.items()])
 
 
-def over_edges(z: Sequence[np.ndarray], order: Sequence[int]) -> np.ndarray:
+def over_edges(z: Sequence[np.ndarray], order: Sequence[int | Sequence[int]]) -> np.ndarray:
     """(1 / |E|) sum over edges (i better than j) of z_j - z_i, edge by edge."""
-    place = {point: rank for rank, point in enumerate(order)}
+    groups = [[entry] if isinstance(entry, int) else entry for entry in order]
+    place = {point: rank for rank, group in enumerate(groups) for point in group}
     total, edges = np.zeros_like(z[0]), 0
     for i, j in itertools.permutations(range(len(z)), 2):
         known_better = i in place and (j not in place or place[i] < place[j])
@@ -147,9 +151,13 @@ def by_hand(
     lr: float,
     tries: int,
     shrink: float = 0.5,
+    adapt: bool = False,
     height: Callable[[np.ndarray], float] = height,
 ) -> tuple[np.ndarray, int]:
-    """Algorithm 2 of Tang et al. (2024) with the line search and averaging of their code."""
+    """Algorithm 2 of Tang et al. (2024) with the line search and averaging of their code.
+
+    ``adapt`` is not theirs: a length is doubled or halved by what wins.
+    """
     direction, count, stays = np.zeros_like(x), 0, 0
     for step in range(steps):
         z = [noise_of(step, i) for i in range(m)]
@@ -167,6 +175,9 @@ def by_hand(
             stays += 1
         else:
             x, direction, count = shown[best], np.zeros_like(x), 0
+        if adapt:
+            lr *= {2: 1 / shrink, 0: shrink, 1 + tries: shrink}.get(best, 1.0)
+            mu *= {0: shrink, 1: 1 / shrink}.get(best, 1.0)
     return x, stays
 
 
@@ -424,6 +435,178 @@ def test_answers_by_hand_are_counted() -> None:
     assert (optimizer.calls.rankings, optimizer.calls.ranked) == (2, 4 + 7)
 
 
+# How well orders alone do ----------------------------------------------------------------------
+
+EXAMPLE = re.search(
+    r"^```python\n(target = .*?)^```$",
+    (Path(__file__).parents[3] / "docs/quick-start.md").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def test_the_person_of_the_quick_start_comes_closer_with_every_seed() -> None:
+    assert EXAMPLE is not None and EXAMPLE[1].count("seed=1") == 1
+    ends: list[float] = []
+    for seed in range(20):
+        code = EXAMPLE[1].replace("seed=1", f"seed={seed}")
+        names: dict[str, Any] = {"torch": torch, "anyorder": anyorder}
+        exec(compile(code, "quick-start.md", "exec"), names)
+        ends.append((names["colour"] - names["target"]).abs().sum().item())
+    assert max(ends) < 0.8, "it begins at a distance of 0.8"
+    assert np.median(ends) < 0.1
+
+
+def questions(n: int, unit: float, **options: Any) -> float:
+    """The distance to a colour after ``n`` rankings, over that at the start."""
+    target = torch.tensor([0.3, 0.7, 0.1]) * unit
+    colour = nn.Parameter(torch.full((3,), 0.5 * unit))
+    optimizer = RankSGD([colour], engine="eager", **options)
+    for _ in range(n):
+        optimizer.tell(person(optimizer, lambda: (colour - target).abs().sum()))
+    return (colour - target).abs().sum().item() / (0.8 * unit)
+
+
+def test_the_defaults_come_closer_with_every_seed() -> None:
+    assert max(questions(20, 1.0, seed=seed) for seed in range(20)) < 0.2
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_adapted_scales_fit_any_unit(unit: float) -> None:
+    ends = [questions(40, unit, points=4, line_search=2, adapt=True, seed=s) for s in range(5)]
+    assert max(ends) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "cosine"), [(15, 15, 0.335), (15, 3, 0.254), (15, 1, 0.178), (50, 50, 0.564)]
+)
+def test_cosine_to_the_gradient(m: int, k: int, cosine: float) -> None:
+    """Means over 2,000 draws in 100 dimensions; here fewer, so five standard errors are allowed."""
+    draws = 60 if m == 15 else 25
+    x = nn.Parameter(torch.zeros(100))
+    slope = torch.linspace(-1, 1, 100)
+    optimizer = RankSGD([("x", x)], points=m, top=k, line_search=0, lr=1.0, engine="eager")
+    found: list[float] = []
+    for _ in range(draws):
+        x.data.zero_()
+        optimizer.step(lambda: slope @ x)
+        found.append(torch.cosine_similarity(-x.detach(), slope, dim=0).item())
+    error = np.std(found, ddof=1) / math.sqrt(draws)
+    assert error < 0.02
+    assert abs(np.mean(found) - cosine) < 5 * error
+
+
+# Ties, and answers that are too short ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("top", "answer", "used"),
+    [
+        (0, [3, [0, 4], 1, 2], [3, [0, 4], 1, 2]),
+        (0, [[1, 2]], [[1, 2]]),
+        (0, [[2, 0], 4], [[2, 0], 4]),
+        (2, [3, [0, 4], 1, 2], [3, [0, 4]]),
+        (1, [3, [0, 4], 1, 2], [3]),
+    ],
+)
+def test_ties_have_no_edge(top: int, answer: list[Any], used: list[Any]) -> None:
+    params, _ = valley()
+    optimizer = RankSGD(params.items(), points=5, top=top, seed=3, engine="eager")
+    optimizer.tell(answer)
+    z = [noise(params, 3, 0, i) for i in range(5)]
+    np.testing.assert_allclose(estimate_of(optimizer), over_edges(z, used), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("m", [2, 5])
+def test_equal_information_gives_equal_bits(m: int) -> None:
+    """The last place follows from the others, and a group of one is no tie."""
+    order = np.random.default_rng(m).permutation(m).tolist()
+    runs: list[np.ndarray] = []
+    for top, answer in ((0, order), (0, [[p] for p in order]), (m - 1, order), (0, order[:-1])):
+        params, _ = valley()
+        optimizer = RankSGD(params.items(), points=m, top=top, engine="eager")
+        optimizer.tell(answer)
+        runs.append(estimate_of(optimizer))
+    assert all(np.array_equal(runs[0], run) for run in runs[1:])
+
+
+def test_two_points_are_a_difference_along_one_direction() -> None:
+    params, _ = valley()
+    optimizer = RankSGD(params.items(), points=2, line_search=0, lr=0.5, seed=1, engine="eager")
+    before = flat(params)
+    optimizer.tell([1, 0])
+    z = [noise(params, 1, 0, i) for i in range(2)]
+    np.testing.assert_allclose(flat(params), before - 0.5 * (z[0] - z[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("adapt", "mu"), [(False, 0.1), (True, 0.2)])
+def test_nothing_is_learned_where_all_tie(adapt: bool, mu: float) -> None:
+    params, _ = valley()
+    before = flat(params)
+    optimizer = RankSGD(params.items(), points=3, adapt=adapt, engine="eager")
+    first = optimizer.ask()
+    assert optimizer.tell([[0, 1, 2]])  # the step is over
+    shown = optimizer.ask()
+    assert np.array_equal(flat(params), before)
+    assert [s.scale for s in shown] == [pytest.approx(mu)] * 3  # adapted, they lie further apart
+    assert [s.direction for s in shown] != [s.direction for s in first]
+    optimizer.tell([2, 1, 0])
+    z = [noise(params, 0, 1, i) for i in range(3)]
+    np.testing.assert_allclose(estimate_of(optimizer), over_edges(z, [2, 1, 0]), atol=1e-6)
+
+
+def test_the_present_point_wins_a_tie() -> None:
+    params, _ = valley()
+    before = flat(params)
+    optimizer = RankSGD(params.items(), points=3, engine="eager")
+    optimizer.tell([0, 1, 2])
+    assert optimizer.tell([[3, 0, 2]])
+    assert np.array_equal(flat(params), before)
+
+
+def test_a_ranker_may_tell_ties() -> None:
+    params, closure = valley()
+    optimizer = RankSGD(
+        params.items(), points=3, seed=3, ranker=lambda shifts: [[2, 0], 1], engine="eager"
+    )
+    optimizer.step(closure)
+    z = [noise(params, 3, 0, i) for i in range(3)]
+    np.testing.assert_allclose(estimate_of(optimizer), over_edges(z, [[2, 0], 1]), atol=1e-6)
+
+
+def test_fewer_than_the_best_few_are_refused_and_nothing_is_lost() -> None:
+    params, closure = valley()
+    twin, other = valley()
+    optimizer = RankSGD(params.items(), points=5, top=3, engine="eager")
+    plain = RankSGD(twin.items(), points=5, top=3, engine="eager")
+    for answer in ([4, 1], [[4, 1]]):
+        with pytest.raises(RankingError, match="the best 3 .* of 5 points in order, got 2"):
+            optimizer.tell(answer)
+    assert (optimizer.calls.rankings, optimizer.steps) == (0, 0)
+    optimizer.ranker = lambda shifts: [4, 1]
+    with pytest.raises(RankingError, match="the best 3"):
+        optimizer.step(closure)
+    optimizer.ranker = None
+    for _ in range(3):
+        optimizer.step(closure)
+        plain.step(other)
+    assert np.array_equal(flat(params), flat(twin))
+
+
+def test_checkpoints_without_factors_still_load() -> None:
+    params, closure = valley()
+    optimizer = RankSGD(params.items(), points=4, adapt=True, engine="eager")
+    for _ in range(6):
+        optimizer.step(closure)
+    factors = {n: v for n, v in optimizer.extra_state().items() if n.endswith("factor")}
+    assert set(factors.values()) != {1.0}
+    state = optimizer.state_dict()
+    optimizer.load_state_dict(state)
+    assert factors.items() <= optimizer.extra_state().items()
+    record = optimizer.extra_state()
+    optimizer.load_extra_state({"best": record["best"], "averaged": record["averaged"]})
+    assert optimizer.extra_state()["lr_factor"] == 1.0
+
+
 # Ledger and input ------------------------------------------------------------------------------
 
 
@@ -479,7 +662,8 @@ def test_maximize_turns_the_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"lr": 0.5}, {"mu": 0.5}, {"points": 3}, {"top": 2}, {"line_search": 1}]
+    "settings",
+    [{"lr": 0.5}, {"mu": 0.5}, {"points": 3}, {"top": 2}, {"line_search": 1}, {"adapt": True}],
 )
 def test_groups_may_not_differ(settings: dict[str, Any]) -> None:
     a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
@@ -500,10 +684,11 @@ def test_groups_may_not_differ(settings: dict[str, Any]) -> None:
         {"shrink": 0.0},
         {"line_search": -1},
         {"line_search": 0.5},
+        {"adapt": True, "line_search": 0},
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any]) -> None:
-    (name,) = settings
+    name = next(iter(settings))
     with pytest.raises(HyperError, match=name):
         RankSGD([nn.Parameter(torch.ones(1))], **settings)
 
@@ -518,6 +703,7 @@ class TestContract(MethodContract):
         {"lr": 3.0, "mu": 0.05, "points": 6, "top": 2, "shrink": 0.25, "seed": 5},
         {"lr": 3.0, "mu": 0.5, "points": 6, "top": 3, "line_search": 2},  # stays, and averages
         {"lr": 0.05, "points": 8, "line_search": 0},
+        {"lr": 0.01, "mu": 1.0, "points": 6, "line_search": 3, "adapt": True, "seed": 2},
     )
 
     def reference(
@@ -533,6 +719,7 @@ class TestContract(MethodContract):
             lr=options["lr"],
             tries=options["line_search"],
             shrink=options["shrink"],
+            adapt=options["adapt"],
             height=lambda x: world.value(world.parted(x)),
         )
         return world.parted(end)

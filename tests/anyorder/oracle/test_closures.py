@@ -7,6 +7,7 @@ import functools
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,3 +146,36 @@ def test_the_words_on_a_missing_closure_show_what_to_write(needs: set[str]) -> N
     assert words.startswith(f"Method needs {', '.join(sorted(needs))}, so it needs a closure")
     assert ("Composite(" in words) == (needs == {"output_grad"})
     assert "ClosureMixin" in words
+
+
+# Rankings -------------------------------------------------------------------------------------
+
+
+def test_an_order_knows_its_ties_and_is_a_list_without_them() -> None:
+    order = checked_order([3, (2, 0), {1}], 5)
+    assert order.groups == [[3], [0, 2], [1]]
+    assert order == [3, 0, 2, 1]
+    assert checked_order(np.array([1, 0]), 2) == [1, 0]
+    assert checked_order(torch.tensor([1, 0]), 2).groups == [[1], [0]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ([], "nothing is ranked"),
+        ([[]], "nothing is ranked"),
+        ([0, []], "a list of ties is empty"),
+        ([0, 1, 0], "position 0 stands more than once"),
+        ([0, [1, 0]], "position 0 stands more than once"),
+        ([0, 3], "there is no position 3"),
+        ([[0, -1]], "there is no position -1"),
+        ([0.5], "no list of positions"),
+        ([[[0]]], "no list of positions"),
+        ("01", "no list of positions"),
+        (None, "no list of positions"),
+        (1, "no list of positions"),
+    ],
+)
+def test_what_is_no_order_is_told(answer: Any, fault: str) -> None:
+    with pytest.raises(RankingError, match=f"from 0 to 2, .*such as .*{fault}"):
+        checked_order(answer, 3)
