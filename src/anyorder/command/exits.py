@@ -59,6 +59,7 @@ def _code(error: AnyOrderError) -> int:
         ("ProblemError", PROBLEM),
         ("StorageError", STORAGE),
         ("ResultsError", STORAGE),
+        ("SessionError", STORAGE),
     ):
         if name in names:
             return code

@@ -23,7 +23,7 @@ GROUP = "anyorder.commands"
 #: Commands of this package that need an extra.
 OWN = tuple(
     metadata.EntryPoint(name, f"anyorder.command.{name}:app", GROUP)
-    for name in ("compare", "gate", "race", "suite")
+    for name in ("compare", "gate", "race", "rank", "suite")
 )
 
 

@@ -77,8 +77,9 @@ class RankSGD(Population):
 
     With ``adapt`` the scales follow the rankings: :math:`\eta` is doubled (more exactly, divided by
     ``shrink``) when the longest step wins, and halved when the shortest one or :math:`x` wins;
-    :math:`\mu` is doubled when the best random point wins or all points tie, and halved when
-    :math:`x` wins. Then ``lr`` and ``mu`` need not fit the unit of the parameters.
+    :math:`\mu` is doubled when the best random point wins, and halved when :math:`x` wins. If all
+    points of a question tie, they are too close to be told apart, so :math:`\mu`, and in 2 also
+    :math:`\eta`, is doubled. Then ``lr`` and ``mu`` need not fit the unit of the parameters.
 
     State: one buffer per parameter (the estimate). Oracle calls per step: 2 rankings of ``points``
     and ``line_search + 2`` points (1 ranking without line search). The returned loss is NaN,
@@ -158,16 +159,17 @@ class RankSGD(Population):
 
     def learn(self, answer: list[int]) -> bool:
         """Part 1's order makes the estimate, part 2's the move."""
+        groups = answer.groups if isinstance(answer, Order) else [[point] for point in answer]
         if self._best is not None:
-            self._go_to(answer[0])
+            self._go_to(groups[0])
             return True
-        known, edges = weights(self._best_groups(answer), self.points)
+        known, edges = weights(self._best_groups(groups), self.points)
         if not edges:  # all tie
             self._scale(mu=1 / self.shrink)
             return True
         self._estimate([weight / edges for weight in known])
         if self.line_search:
-            self._best = answer[0]
+            self._best = groups[0][0]
             return False
         self.move_(Dense(self.buffer("estimate")), lambda group: -float(group["lr"]))
         return True
@@ -176,15 +178,15 @@ class RankSGD(Population):
         """The direction of point ``index`` of the present step."""
         return self.direction(index)
 
-    def _best_groups(self, answer: list[int]) -> list[list[int]]:
+    def _best_groups(self, groups: list[list[int]]) -> list[list[int]]:
         """The ``top`` best, and what ties with the last of them."""
-        groups = answer.groups if isinstance(answer, Order) else [[point] for point in answer]
         if not self.top:
             return groups
-        if len(answer) < self.top:
+        count = sum(map(len, groups))
+        if count < self.top:
             raise RankingError(
                 f"expected the best {self.top} (option top) of {self.points} points in order, got "
-                f"{len(answer)}: {list(answer)}"
+                f"{count}: {groups}"
             )
         ranked, found = 0, list[list[int]]()
         for group in groups:
@@ -205,14 +207,19 @@ class RankSGD(Population):
         numbers = {"averaged": float(self._averaged)}
         self.apply(ESTIMATE, list(fresh.values()), scalars=lambda group, step: numbers)
 
-    def _go_to(self, place: int) -> None:
-        """Move to the winner of part 2."""
-        won = self.ask()[place]
+    def _go_to(self, best: list[int]) -> None:
+        """Move to the winner of part 2, the first of those that tie for the best."""
+        shown, place = self.ask(), best[0]
+        won = shown[place]
         if won.direction is not None:
             self.move_(won.direction, lambda group: won.scale)
             self._averaged = 0
         self._best = None
         longer, shorter = 1 / self.shrink, self.shrink
+        if place == 0 and len(best) > 1:  # nothing is known to be worse
+            if len(best) == len(shown):
+                self._scale(lr=longer, mu=longer)
+            return
         if place == 2:  # the longest step
             self._scale(lr=longer)
         elif place in (0, 1 + self.line_search):

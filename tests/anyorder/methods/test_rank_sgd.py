@@ -563,6 +563,29 @@ def test_the_present_point_wins_a_tie() -> None:
     assert np.array_equal(flat(params), before)
 
 
+@pytest.mark.parametrize(
+    ("answer", "lr", "mu"),
+    [
+        ([0], 0.5, 0.5),  # the present point
+        ([1], 1.0, 2.0),  # the best random point
+        ([2], 2.0, 1.0),  # the longest step
+        ([3], 1.0, 1.0),
+        ([4], 0.5, 1.0),  # the shortest step
+        ([[0, 3]], 1.0, 1.0),  # nothing is known to be worse than the present point
+        ([[0, 1, 2, 3, 4]], 2.0, 2.0),  # all look the same
+    ],
+)
+def test_scales_follow_what_wins(answer: list[Any], lr: float, mu: float) -> None:
+    params, _ = valley()
+    settings = {"lr": 0.3, "mu": 0.2, "points": 4, "line_search": 3, "engine": "eager"}
+    optimizer = RankSGD(params.items(), adapt=True, **settings)
+    optimizer.tell([3, 1, 0, 2])
+    optimizer.tell(answer)
+    assert [s.scale for s in optimizer.ask()] == [0.2 * mu] * 4
+    optimizer.tell([3, 1, 0, 2])
+    assert [s.scale for s in optimizer.ask()[2:]] == [-0.3 * lr * 0.5**i for i in range(3)]
+
+
 def test_a_ranker_may_tell_ties() -> None:
     params, closure = valley()
     optimizer = RankSGD(
