@@ -26,11 +26,13 @@ METHODS = {
     "ranks": ("ranks", PALETTE[0]),
     "values": ("values, same search", PALETTE[1]),
     "mezo": ("values, MeZO", PALETTE[6]),
+    "cma": ("ranks, CMA-ES", PALETTE[2]),
 }
 TITLES = {
     "quadratic": "Quadratic, 20 dimensions",
     "rosenbrock": "Rosenbrock, 10 dimensions",
     "scales": "Ten length scales, diabetes",
+    "boosting": "Gradient boosting, breast cancer",
 }
 
 
@@ -46,9 +48,10 @@ def draw_ranks_and_values(
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = Figure(figsize=(7.2, 5.2))
-    axes: Any = figure.subplots(2, 2)
-    cosines, *panels = axes.flat
+    figure = Figure(figsize=(10.4, 5.2))
+    axes: Any = figure.subplots(2, 3)
+    cosines, *panels, last = axes.flat
+    last.remove()
     for place, (name, label) in enumerate(reversed(TOLD.items())):
         cosine = measurements[f"cosine_{name}"]
         colour = PALETTE[0] if name.startswith("ranks") else PALETTE[1]
@@ -63,21 +66,23 @@ def draw_ranks_and_values(
     cosines.set_xlabel("mean cosine to the gradient, d = 100")
     cosines.set_title("What is told", loc="left")
     for axis, (task, by_method) in zip(panels, found.items(), strict=True):
-        for method, (label, colour) in METHODS.items():
-            runs = by_method[method]
+        for method, runs in by_method.items():
+            label, colour = METHODS[method]
             left = np.log([np.divide(run["best"], run["best"][0]) for run in runs])
             middle = np.exp(left.mean(axis=0))
             axis.plot(runs[0]["evaluations"], middle, color=colour, label=label)
         axis.set_yscale("log")
         axis.set_title(TITLES[task], loc="left")
-    # The regression's error changes by a few percent only, so its axis has no decades.
-    panels[-1].set_yscale("linear")
-    for axis in panels[:-1]:
+    # The errors of the real tasks change by less than a decade.
+    for axis in panels[2:]:
+        axis.set_yscale("linear")
+    for axis in panels[:2]:
         axis.yaxis.set_major_locator(LogLocator())
         axis.yaxis.set_minor_formatter(NullFormatter())
     for axis in axes[:, 0][1:]:
         axis.set_ylabel("loss over loss at the start")
-    for axis in axes[1]:
+    for axis in panels:
         axis.set_xlabel("evaluations")
     panels[0].legend(loc="upper right")
+    panels[-1].legend(loc="upper right")
     return figure

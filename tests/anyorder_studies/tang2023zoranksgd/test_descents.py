@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import torch
 
 from anyorder_studies.tang2023zoranksgd.descents import (
     GRIDS,
     PER_STEP,
     TASKS,
     evaluations_to_the_same,
+    evolve,
     optimizer_of,
     problem_of,
     run_task,
     tuned,
 )
+from anyorder_studies.tang2023zoranksgd.scales import LengthScales, Scales
 
 
 def test_everybody_has_as_many_settings() -> None:
@@ -19,7 +24,7 @@ def test_everybody_has_as_many_settings() -> None:
     assert all(GRIDS[task]["ranks"] == GRIDS[task]["values"] for task in TASKS)
 
 
-@pytest.mark.parametrize("method", PER_STEP)
+@pytest.mark.parametrize("method", PER_STEP.keys() - {"cma"})
 def test_evaluations_are_counted_as_the_ledger_counts_them(method: str) -> None:
     problem = problem_of("quadratic", 0)
     model = problem.build(0)
@@ -35,7 +40,38 @@ def test_a_run_keeps_the_lowest_loss_within_its_budget(task: str) -> None:
     assert run["evaluations"] == [0, 22, 44, 66]
     assert run["best"] == sorted(run["best"], reverse=True)
     assert run["best"][-1] < run["best"][0]
-    assert ("test_ratio" in run) == (task == "scales")
+    assert ("test_ratio" in run) == (task in ("scales", "boosting"))
+
+
+class Told(LengthScales):
+    """Counts the evaluations, and returns an increasing function of the loss."""
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.change, self.asked = change, 0
+
+    def loss(self, model: torch.nn.Module, batch: None) -> torch.Tensor:
+        self.asked += 1
+        return self.change(super().loss(model, batch))
+
+
+def test_cma_is_told_orders_alone_and_counted() -> None:
+    ends: list[torch.Tensor] = []
+    for change in (lambda f: f, torch.exp):
+        problem, model, seen = Told(change), Scales(), []
+        evolve(problem, model, 0.3, steps=6, seed=4, after=seen.append)
+        assert (problem.asked, seen) == (60, [1, 2, 3, 4, 5, 6])
+        ends.append(model.x.detach())
+    assert torch.equal(*ends)
+    model = Scales()
+    before = LengthScales().evaluate(model)["loss"]
+    model.x.data.copy_(ends[0])
+    assert LengthScales().evaluate(model)["loss"] < before
+
+
+def test_a_run_of_cma_fits_its_budget() -> None:
+    run = run_task("boosting", "cma", [1.0], 0, 22)
+    assert run["evaluations"] == [0, 10, 20] and run["test_ratio"] > 0
 
 
 def test_a_run_that_diverges_keeps_what_it_had() -> None:

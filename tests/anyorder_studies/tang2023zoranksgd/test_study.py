@@ -8,10 +8,15 @@ from anyorder.compare.plan.seeds import BLOCK, TUNING_SEED
 from anyorder_studies.harness import plan
 from anyorder_studies.study import Results
 from anyorder_studies.tang2023zoranksgd.cosines import RANKED, VALUED
-from anyorder_studies.tang2023zoranksgd.descents import TASKS
+from anyorder_studies.tang2023zoranksgd.descents import GRIDS, TASKS
 from anyorder_studies.tang2023zoranksgd.study import RanksAgainstValues
 
-EVALUATIONS = {"ranks": [0, 20, 40], "values": [0, 10, 20], "mezo": [0, 40, 80]}
+EVALUATIONS = {
+    "ranks": [0, 20, 40],
+    "values": [0, 10, 20],
+    "mezo": [0, 40, 80],
+    "cma": [0, 40, 80],
+}
 
 
 def made(scale: float = 1.0) -> Results:
@@ -21,14 +26,15 @@ def made(scale: float = 1.0) -> Results:
         cosines |= {f"values_{m}": 2 * (0.2 + 0.1 * seed) for m in VALUED}
         results.append(({"task": "cosines", "seed": seed}, cosines))
         for task in TASKS:
-            for method, evaluations in EVALUATIONS.items():
+            for method in GRIDS[task]:
+                evaluations = EVALUATIONS[method]
                 best = [8.0, 4.0, (1.0 + seed) * scale]
                 result: dict[str, Any] = {"evaluations": evaluations, "best": best}
-                result["setting"] = [0.3] if method == "mezo" else [1.0, 0.1]
-                if task == "scales":
+                result["setting"] = [0.3] if method in ("mezo", "cma") else [1.0, 0.1]
+                if task in ("scales", "boosting"):
                     result["test_ratio"] = 0.9
                 unit: dict[str, Any] = {"task": task, "method": method, "seed": seed}
-                # MeZO's step size lies inside this grid, the other two's at its upper end.
+                # The third method's setting lies inside this grid, the other two's at its end.
                 unit["grid"] = [[lr] for lr in (0.1, 0.3, 1.0)]
                 results.append((unit, result))
     return results
@@ -64,9 +70,10 @@ def test_measurements_are_those_of_pairs() -> None:
     assert measured["cosine_ranks_15_15"].value == pytest.approx(0.25)
     assert measured["share_of_values_50_50"].high == pytest.approx(0.5)
     for task in TASKS:
+        third, setting = ("cma", "deviation") if task == "boosting" else ("mezo", "lr")
         assert measured[f"evaluations_ratio_{task}"].value == pytest.approx(2.0)
-        assert measured[f"evaluations_ratio_{task}_to_mezo"].value == pytest.approx(0.5)
-        assert measured[f"lr_{task}_mezo"].value == 0.3
+        assert measured[f"evaluations_ratio_{task}_to_{third}"].value == pytest.approx(0.5)
+        assert measured[f"{setting}_{task}_{third}"].value == 0.3
         assert measured[f"mu_{task}_ranks"].value == 0.1
     seeds = measured["loss_after_over_before_quadratic_ranks"]
     assert seeds.value == pytest.approx((1 / 8 * 2 / 8) ** 0.5)  # independent: geometric mean
@@ -75,6 +82,7 @@ def test_measurements_are_those_of_pairs() -> None:
     assert splits.value == pytest.approx((1 / 8 + 2 / 8) / 2)  # overlapping: mean and range
     assert 1 / 8 <= splits.low < splits.high <= 2 / 8
     assert measured["test_ratio_scales_mezo"].value == pytest.approx(0.9)
+    assert measured["test_ratio_boosting_cma"].value == pytest.approx(0.9)
 
 
 def test_cosines_without_a_sign_have_no_ratio() -> None:
