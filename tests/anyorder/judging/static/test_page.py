@@ -306,6 +306,10 @@ def test_every_kind_fits_every_width(opened: Any, tmp_path: Path, kind: str) -> 
         page.keyboard.press("0")
         page.get_by_role("button", name="Place Candidate 1", exact=True).tap()
         assert order_of(page) == [10, 1]
+        if kind != "image":  # nothing of a text is hidden
+            rank = page.locator("#order .rank").first.bounding_box()
+            content = page.locator("#order .show").first.bounding_box()
+            assert rank["y"] + rank["height"] <= content["y"]
         page.get_by_text("Best so far").click()
         expect(page.locator("#best-shown .show")).to_be_visible()
         if kind == "image":
