@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anyorder.methods import get
 from anyorder.optimizer import Optimizer
-from anyorder.oracle.closures import Closure
+from anyorder.oracle.closures import Closure, Ranked
 from anyorder.oracle.gradients import NonFiniteError
 from anyorder.oracle.kinds import COMPOSITE
 from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
@@ -97,7 +97,7 @@ def minimize(
     jac: Callable[..., Any] | bool | None = None,
     budget: Budget | str = "1000forwards",
     callback: Callable[..., Any] | None = None,
-    ranker: Callable[[list[Any]], Sequence[int]] | None = None,
+    ranker: Callable[[list[Any]], Ranked] | None = None,
     tol: float | None = None,
     **options: Any,
 ) -> Result:
@@ -125,8 +125,8 @@ def minimize(
         callback: called after each step with the current point, or, if its parameter is named
             ``intermediate_result``, with an :class:`Intermediate`. Returning a true value or
             raising StopIteration stops the run.
-        ranker: takes candidate points and returns their positions, best first; ranking methods then
-            do not call ``fun``.
+        ranker: takes candidate points and returns their positions, best first, those that tie in a
+            list of their own; ranking methods then do not call ``fun``.
         tol: converged when 10 steps in a row have not lowered the value by more than this
             (default: run until the budget is used).
         options: hyperparameters of the method, and ``seed``, ``maximize``, ``nonfinite``, ...

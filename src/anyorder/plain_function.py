@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anyorder.engine import Engine
 from anyorder.errors import AnyOrderError
-from anyorder.oracle.closures import Closure
+from anyorder.oracle.closures import Closure, Ranked, Ranker
 from anyorder.points.directions import Shift
 
 Point = Any  # a NumPy array, a list of numbers or a tensor; results have the same type
@@ -190,13 +190,11 @@ def closure_of(
     return lambda: Known.apply(point)  # pyright: ignore
 
 
-def ranker_of(
-    ranker: Callable[[list[Any]], Sequence[int]], point: Tensor, shown: Shown
-) -> Callable[[Sequence[Shift]], Sequence[int]]:
+def ranker_of(ranker: Callable[[list[Any]], Ranked], point: Tensor, shown: Shown) -> Ranker:
     """Convert a ranker of points to a ranker of shifts."""
     engine = Engine("eager")
 
-    def rank(shifts: Sequence[Shift]) -> Sequence[int]:
+    def rank(shifts: Sequence[Shift]) -> Ranked:
         points: list[Any] = []
         for shift in shifts:
             x = point.detach()

@@ -224,17 +224,16 @@ INCREASING: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("line_search", [0, 4])
+@pytest.mark.parametrize(("line_search", "adapt"), [(0, False), (4, False), (4, True)])
 @pytest.mark.parametrize("transform", INCREASING.values(), ids=INCREASING)
 def test_increasing_functions_of_the_loss_change_no_bit(
-    transform: Callable[[Tensor], Tensor], line_search: int
+    transform: Callable[[Tensor], Tensor], line_search: int, adapt: bool
 ) -> None:
     runs: list[Tensor] = []
     for change in (lambda f: f, transform):
         params, closure = valley()
-        optimizer = RankSGD(
-            params.items(), lr=0.3, points=6, top=4, line_search=line_search, engine="eager"
-        )
+        settings: dict[str, Any] = {"line_search": line_search, "adapt": adapt}
+        optimizer = RankSGD(params.items(), lr=0.3, points=6, top=4, engine="eager", **settings)
         for _ in range(15):
             optimizer.step(lambda: change(closure() / 100))  # noqa: B023 - used within the loop
         runs.append(torch.cat([p.detach().reshape(-1) for p in params.values()]))
