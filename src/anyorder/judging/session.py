@@ -149,10 +149,11 @@ class Session:
             question = self.question
             if self._media[0] != question.token:
                 self._media = question.token, {}
-            known, points = self._media[1], self._optimizer.candidates()
-            for place in question.places:
-                if place not in known:
-                    known[place] = self.task.shown(points[place])
+            known = self._media[1]
+            missing = [place for place in question.places if place not in known]
+            points = self._optimizer.candidates() if missing else []
+            for place in missing:
+                known[place] = self.task.shown(points[place])
             return question, [known[place] for place in question.places]
 
     def best(self) -> Media:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -64,22 +63,35 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str],
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on_with_the_same_question(
-    tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], str]]
+    tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], str]], browser: Any
 ) -> None:
+    """The page stays open meanwhile, and the order on it too."""
+    from playwright.sync_api import expect
+
+    page = browser.new_page()
     process, address = start("--port", "0", "--seed", "3")
-    with httpx2.Client(base_url=address) as client:
-        token = client.get("/question").json()["token"]
-        assert client.post("/answer", json={"token": token, "order": [2, 0]}).status_code == 200
-        before = client.get("/question").json()
+    page.goto(address)
+    expect(page.locator("#pool .card")).to_have_count(4)
+    page.keyboard.press("3")
+    page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("Question 2 of 20")
+    before = page.locator("#pool").inner_text()
+    page.keyboard.press("2")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    port = address.rsplit(":", 1)[1].strip("/")
-    process, again = start("--port", port)
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("The server does not answer")
+    process, again = start("--port", address.rsplit(":", 1)[1].strip("/"))
     assert again == address
-    with httpx2.Client(base_url=address) as client:
-        assert client.get("/question").json() == before
-        answer = {"token": before["token"], "order": [1]}
-        assert client.post("/answer", json=answer).json() == {"stored": 2}
+    expect(page.locator("#message")).to_have_text("The server is back; nothing was lost.")
+    expect(page.locator("#count")).to_have_text("Question 2 of 20")
+    expect(page.locator('#order .card[data-place="1"]')).to_be_visible()
+    page.keyboard.press("2")  # out again, so that all four are in their places
+    assert page.locator("#pool").inner_text() == before
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text("Question 3 of 20")
+    page.close()
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     assert "2 answers; best parameters: rankings/liked/best.json" in process.stdout.read()

@@ -7,12 +7,14 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from anyorder import minimize
 from anyorder.judging import JudgeError, PairwiseRanker
 from anyorder.methods.rank_sgd import RankSGD
 
@@ -112,6 +114,17 @@ def test_judges_without_consistency_come_to_an_end() -> None:
 def test_settings_out_of_range_are_named(wrong: dict[str, int]) -> None:
     with pytest.raises(JudgeError, match=next(iter(wrong))):
         PairwiseRanker[int](smaller, **wrong)
+
+
+def test_minimize_takes_a_judge_of_pairs() -> None:
+    def never(x: Any) -> float:
+        raise AssertionError("the judge answers")
+
+    ranker = PairwiseRanker[Any](lambda a, b: float((b**2).sum() - (a**2).sum()))
+    found = minimize(
+        never, np.ones(3), method="rank_sgd", ranker=ranker, lr=0.5, points=5, budget="60rankings"
+    )
+    assert (found.x**2).sum() < 0.3 and ranker.comparisons > 60
 
 
 def test_a_judge_of_pairs_makes_the_same_run_as_values() -> None:

@@ -14,6 +14,7 @@ import torch
 from anyorder.judging.task import PROMPT, Task, TaskError, load_task
 from anyorder.problems import ProblemError
 
+EXAMPLES = Path(__file__).parents[3] / "docs/examples/rank"
 PLAIN = 'parameters = {"x": 0.5}\ndef render(parameters): return str(parameters["x"])\n'
 COMMAND = (
     "import json, sys\n"
@@ -28,6 +29,19 @@ def test_a_file_is_a_task(tmp_path: Path) -> None:
     task = load_task(str(file))
     assert (task.name, task.prompt, dict(task.parameters)) == ("liked", PROMPT, {"x": 0.5})
     assert task.shown(task.tensors()).text == "0.5"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("flower", "image"), ("bell", "sound")])
+def test_the_examples_of_the_documentation_show_something_else_elsewhere(
+    name: str, kind: str
+) -> None:
+    task = load_task(str(EXAMPLES / f"{name}.py"))
+    start = task.tensors()
+    here = task.shown(start)
+    assert here.kind == kind and task.shown(start) == here
+    for parameter in start:
+        moved = task.shown({**start, parameter: start[parameter] + 0.3})
+        assert moved.data != here.data, parameter
 
 
 def test_a_file_may_hold_several(tmp_path: Path) -> None:
