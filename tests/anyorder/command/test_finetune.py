@@ -102,16 +102,20 @@ def test_a_killed_process_continues_bit_for_bit(
             env=os.environ | {"PYTHONPATH": str(SRC), "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
 
-    assert start("whole").wait() == 0
-    killed = start("part")
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if line.startswith("step 12/40"):
-            break
-    killed.kill()
-    killed.wait()
+    def finish(out: str) -> None:
+        with start(out) as process:
+            process.communicate()
+        assert process.returncode == 0
+
+    finish("whole")
+    with start("part") as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:
+            if line.startswith("step 12/40"):
+                killed.kill()
+    assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "part.safetensors").exists()
-    assert start("part").wait() == 0
+    finish("part")
     files = ["{}.safetensors", *(["{}/moves.seedlog"] if method == "mezo" else [])]
     for name in files:
         parts = [(tmp_path / name.format(out)).read_bytes() for out in ("whole", "part")]
