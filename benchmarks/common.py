@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -21,7 +22,9 @@ RESULTS = Path(__file__).parent / "results"
 def paired(
     entrants: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 3, device: str = "cpu"
 ) -> dict[str, dict[str, float]]:
-    """Time entrants in turn, A B C A B C, so that drift of the machine meets all alike.
+    """Time entrants in turn, in another order in each round.
+
+    So drift of the machine, and what the entrant before leaves in caches, affect all alike.
 
     Returns:
         Milliseconds per call by entrant: median, fastest and slowest of ``rounds``.
@@ -30,8 +33,9 @@ def paired(
         for _ in range(warmup):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in entrants}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, run in entrants.items():
+        for name, run in order.sample(list(entrants.items()), len(entrants)):
             _wait(device)
             began = time.perf_counter()
             run()

@@ -78,6 +78,7 @@ class Engine:
         sets = [tensors for tensors in sets if tensors[0].numel()]
         kernels = self._kernels(program, sets)
         ready: list[tuple[Kernel, list[Tensor]]] = []
+        numbers: list[Tensor] = []  # the scalars as kernels take them
         for tensors, kernel in zip(sets, kernels, strict=True):
             if kernel is None:
                 _run_eagerly(program, tensors, scalars)
@@ -85,7 +86,9 @@ class Engine:
                 # Kernels with blocks read each block twice, the others stream.
                 cut = _slices(program, tensors, scalars) if program.block else [(tensors, scalars)]
                 for piece, given in cut:
-                    ready.append((kernel, [*piece, *tensors_of(program, given)]))
+                    if not numbers or program.random:
+                        numbers = tensors_of(program, given)
+                    ready.append((kernel, [*piece, *numbers]))
             if program.random:
                 scalars = _after(tensors, scalars)
         for kernel, arguments in ready:

@@ -59,13 +59,16 @@ class Learned:
     """Facts about a closure from earlier evaluations, kept from step to step.
 
     Attributes:
-        opaque: parameters that no visible operation reads (:mod:`anyorder.points.substitution`).
+        opaque: parameters read by operations that cannot be intercepted
+            (:mod:`anyorder.points.substitution`).
         graph: whether the closure itself differentiates something and therefore needs a graph.
+        watched: parameters whose reads were all looked at during one evaluation.
         unused: parameters that do not change the loss, as far as forward mode has seen.
     """
 
     opaque: set[str] = field(default_factory=set)
     graph: bool = False
+    watched: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
 
 
@@ -162,14 +165,14 @@ class ClosureOracle(Oracle):
                 forward_ad.dual_level(),
                 self._user.grads_put_aside(),
                 self._evaluation(),
-                tangents(self.params, direction, self._engine) as mode,
+                tangents(self.params, direction, self._engine) as seen,
             ):
                 found = self._checked(self._closure(), graph=False)
                 loss, slope = forward_ad.unpack_dual(found)
         except RuntimeError as error:
             raise (calls_backward() if "does not require grad" in str(error) else error) from None
         loss = loss.detach().clone()
-        return loss, torch.zeros_like(loss) if slope is None else slope.clone(), mode.seen
+        return loss, torch.zeros_like(loss) if slope is None else slope.clone(), seen
 
     def _refuse_hidden(
         self, unseen: Mapping[str, Tensor], loss: Tensor, direction: Direction
@@ -388,7 +391,7 @@ class ClosureOracle(Oracle):
         loss, seen = self._value_once(shift)
         unseen = frozenset(self.params) - seen
         if not self.learned.opaque >= unseen:
-            # Not read: unused, or read by code whose operations cannot be intercepted.
+            # Unused, or read by code whose operations cannot be intercepted.
             self.learned.opaque |= unseen
             self._evaluated -= 1
             loss, _ = self._value_once(shift)
@@ -398,12 +401,13 @@ class ClosureOracle(Oracle):
     def _value_once(self, shift: Shift) -> tuple[Tensor, set[str]]:
         # Ignore parameters that were frozen since.
         opaque = frozenset(self.learned.opaque & set(self.params))
+        thorough = not self.learned.watched >= set(self.params)
         try:
             with (
                 torch.set_grad_enabled(self.learned.graph),
                 self._user.grads_put_aside() as before,
                 self._evaluation(),
-                shifted(self.params, shift, self._engine, opaque) as seen,
+                shifted(self.params, shift, self._engine, opaque, thorough=thorough) as seen,
             ):
                 loss = self._checked(self._closure(), graph=False).detach()
                 if self.learned.graph and self._user.grads_changed(before):
@@ -416,6 +420,8 @@ class ClosureOracle(Oracle):
             # It differentiates inside, like a loss on derivatives, or it calls backward().
             self.learned.graph = True
             return self._value_once(shift)
+        if shift:
+            self.learned.watched |= set(self.params)
         return loss, seen
 
     def _checked(self, loss: Any, *, graph: bool = True) -> Tensor:

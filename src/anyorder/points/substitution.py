@@ -7,8 +7,9 @@ and freed afterwards. This needs the memory of inference plus one layer.
 
 This works for any closure whose operations PyTorch can intercept, with modules or bare parameters,
 including tied weights. Code that PyTorch cannot intercept (compiled or scripted modules) reads the
-stored weights. Such parameters are detected in advance, or on the first evaluation because no
-operation requests them. They are shifted in place and restored from a saved copy.
+stored weights. Such parameters are detected in advance, on the first evaluation, when a scripted
+module that contains them is called, or because no operation requests them. They are shifted in
+place and restored from a saved copy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from anyorder.engine import Engine
 from anyorder.model.params import module_parameters
@@ -68,6 +72,8 @@ class _Substitute(TorchFunctionMode):
         self.names = {id(param): name for name, param in params.items()}
         self.params, self.small, self.value = params, small, value
         self.seen: set[str] = set()
+        self.stored: set[str] = set()  # read by code that cannot be intercepted
+        self.swapping = False
         self.untraced: Callable[[Any], Any] = self._swap
         if "torch._dynamo" in sys.modules:  # the closure may compile
             self.untraced = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
@@ -92,10 +98,58 @@ class _Substitute(TorchFunctionMode):
         if name is not None:
             self.seen.add(name)
             found = self.small.get(name)
-            return self.value(name, value.detach()) if found is None else found
+            if found is not None:
+                return found
+            self.swapping = True
+            try:
+                return self.value(name, value.detach())
+            finally:
+                self.swapping = False
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list)) for v in value):  # pyright: ignore[reportUnknownVariableType]
             return type(value)(self._swap(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return value
+
+    def before_module(self, module: nn.Module, args: Any) -> None:
+        """Find parameters of a scripted module, which reads the stored weights."""
+        if isinstance(module, torch.jit.ScriptModule):
+            inside = (self.names.get(id(param)) for param in module.parameters())
+            self.stored.update(name for name in inside if name is not None)
+
+
+class _StoredReads(TorchDispatchMode):
+    """Finds parameters whose stored weights an operation reads, through any view of them.
+
+    It sees every operation of PyTorch, also those of scripted functions and extensions, which takes
+    several times as long as small operations.
+    """
+
+    def __init__(self, mode: _Substitute) -> None:
+        super().__init__()
+        self.mode = mode
+        self.names: dict[int, list[str]] = {}
+        for name, param in mode.params.items():
+            self.names.setdefault(_storage(param), []).append(name)
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not self.mode.swapping:
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor):
+                    self.mode.stored.update(self.names.get(_storage(leaf), ()))
+        return func(*args, **kwargs)
+
+
+def _storage(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+    except (NotImplementedError, RuntimeError):  # sparse tensors and wrappers have none
+        return id(tensor)
 
 
 def _shifting(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> _Substitute:
@@ -105,9 +159,9 @@ def _shifting(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> _Su
     small: dict[str, Tensor] = {}
     if isinstance(direction, (Seeded, Composed)):
         for chosen in _small(params):
-            small |= chosen
-            for name, z in direction.many(chosen, engine).items():
-                small[name] = shifted_by(chosen[name], z, scale)
+            made = direction.many(chosen, engine)
+            for name, x in chosen.items():
+                small[name] = shifted_by(x, made[name], scale) if name in made else x.clone()
     return _Substitute(params, small, lambda name, x: direction.shifted(name, x, scale, engine))
 
 
@@ -120,10 +174,14 @@ def _small(params: Mapping[str, Tensor]) -> Iterable[dict[str, Tensor]]:
     return devices.values()
 
 
-def tangents(params: Mapping[str, Tensor], direction: Direction, engine: Engine) -> _Substitute:
-    """Return a context that replaces ``params`` by dual numbers with the direction as tangent.
+@contextlib.contextmanager
+def tangents(
+    params: Mapping[str, Tensor], direction: Direction, engine: Engine
+) -> Generator[set[str]]:
+    """Replace ``params`` by dual numbers with the direction as tangent. Yield a set of names.
 
-    Used inside ``torch.autograd.forward_ad.dual_level()``. Its ``seen`` are the names used so far.
+    Used inside ``torch.autograd.forward_ad.dual_level()``. At the end the set holds the parameters
+    that were used, and read by no scripted module.
     """
     _load_derivatives()
 
@@ -137,7 +195,11 @@ def tangents(params: Mapping[str, Tensor], direction: Direction, engine: Engine)
     for chosen in _small(params):
         made = vectors(direction, chosen, engine)
         small |= {name: dual(param, made.get(name)) for name, param in chosen.items()}
-    return _Substitute(params, small, value)
+    mode = _Substitute(params, small, value)
+    with contextlib.ExitStack() as stack:
+        _enter(stack, mode, thorough=False)  # which does not go together with autocast
+        yield mode.seen
+    mode.seen -= mode.stored
 
 
 @functools.cache
@@ -150,9 +212,16 @@ def _load_derivatives() -> None:
 
 @contextlib.contextmanager
 def shifted(
-    params: Mapping[str, Tensor], shift: Shift, engine: Engine, opaque: frozenset[str] = frozenset()
+    params: Mapping[str, Tensor],
+    shift: Shift,
+    engine: Engine,
+    opaque: frozenset[str] = frozenset(),
+    *,
+    thorough: bool = False,
 ) -> Generator[set[str]]:
-    """Replace ``params`` by shifted values in operations. Yield the names used so far.
+    """Replace ``params`` by shifted values in operations. Yield a set of names.
+
+    At the end it holds the parameters that were used and whose uses were all shifted.
 
     Args:
         params: parameters by name.
@@ -160,19 +229,39 @@ def shifted(
         engine: runs the rules that compute the shifted values.
         opaque: names of parameters that are read by code that cannot be intercepted. They are
             shifted in place and restored from a saved copy.
+        thorough: look at every operation for reads of stored weights; slower.
     """
     if not shift:
         yield set(params)
         return
-    if not opaque:
-        with _shifting(params, shift, engine) as mode:
-            yield mode.seen
-        return
-    visible = {name: param for name, param in params.items() if name not in opaque}
-    with in_place({name: params[name] for name in opaque}, shift, engine):
-        with _shifting(visible, shift, engine) as mode:
-            yield mode.seen
-        mode.seen |= opaque
+    visible = params
+    if opaque:
+        visible = {name: param for name, param in params.items() if name not in opaque}
+    mode = _shifting(visible, shift, engine)
+    moved = {name: params[name] for name in opaque}
+    with contextlib.ExitStack() as stack:
+        if moved:
+            stack.enter_context(in_place(moved, shift, engine))
+        _enter(stack, mode, thorough)
+        yield mode.seen
+    mode.seen -= mode.stored
+    mode.seen |= opaque
+
+
+def _enter(stack: contextlib.ExitStack, mode: _Substitute, thorough: bool) -> None:
+    """Replace parameters until ``stack`` is left, and look for what cannot be replaced."""
+    if _scripted():
+        stack.callback(register_module_forward_pre_hook(mode.before_module).remove)
+    if thorough:
+        stack.enter_context(_StoredReads(mode))
+    stack.enter_context(mode)
+
+
+def _scripted() -> bool:
+    """Whether this process has scripted or traced a module: hooks of all modules slow others."""
+    store: Any = getattr(torch.jit, "_recursive", None)
+    types: Any = getattr(getattr(store, "concrete_type_store", None), "type_store", None)
+    return types is None or bool(types)
 
 
 def hidden(module: nn.Module | None) -> set[str]:

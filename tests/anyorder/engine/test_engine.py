@@ -49,6 +49,23 @@ def test_one_kernel_for_all_lengths_and_all_scalars() -> None:
     assert kernels.kernel_for.cache_info().misses == 1
 
 
+def test_scalars_are_converted_once_for_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Program] = []
+    convert = module.tensors_of
+
+    def count(program: Program, given: Any) -> list[Tensor]:
+        made.append(program)
+        return convert(program, given)
+
+    monkeypatch.setattr(module, "tensors_of", count)
+    sets, alone = [tensors(n) for n in (3, 50, 7000)], [tensors(n) for n in (3, 50, 7000)]
+    Engine("compiled").run_each(program_for(mix_), sets, scalars(0.1))
+    assert len(made) == 1
+    for one, other in zip(sets, alone, strict=True):
+        Engine("compiled").run(mix_, other, scalars(0.1))
+        assert all(map(torch.equal, one, other))
+
+
 FORMATS: dict[str, tuple[Format, ...]] = {
     "bf16": (Plain(), Stochastic()),
     "bf16 weights": (Stochastic(), Plain()),

@@ -107,6 +107,63 @@ def test_weights_that_cannot_be_seen_being_read_are_found() -> None:
     assert all(torch.equal(p, before[n]) for n, p in params.items())
 
 
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x @ weight.t() + bias
+
+
+def _scripted(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.jit.script(module)
+
+
+def _traced(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.jit.trace(module, torch.ones(2, 4), check_trace=False)
+
+
+def _forward_of_scripted(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.jit.script(module).forward
+
+
+def _function(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    apply = torch.jit.script(_affine)
+    return lambda x: apply(x, module.weight, module.bias)  # pyright: ignore
+
+
+def _view_made_before(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    weight, bias = module.weight.detach().t(), module.bias.detach()  # pyright: ignore
+    return lambda x: x @ weight + bias
+
+
+@pytest.mark.parametrize("steps_before", [0, 2])
+@pytest.mark.parametrize(
+    "hide", [_scripted, _traced, _forward_of_scripted, _function, _view_made_before]
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_weight_that_is_also_read_by_hidden_code_is_shifted_everywhere(
+    hide: Callable[[nn.Module], Callable[[Tensor], Tensor]], steps_before: int
+) -> None:
+    if steps_before and hide not in (_scripted, _traced):
+        pytest.skip("only calls of modules are looked at after the first evaluation")
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    params = dict(model.named_parameters())
+    used: list[Callable[[Tensor], Tensor]] = [model]
+
+    def closure() -> Tensor:
+        return sum(f(torch.ones(2, 4)).pow(2).sum() for f in used) + model.weight.abs().sum()
+
+    oracle = ClosureOracle(closure, params)
+    for _ in range(steps_before):
+        oracle.values([SHIFT])
+    used[0] = hide(model)
+    before = {n: p.detach().clone() for n, p in params.items()}
+    (value,) = oracle.values([SHIFT])
+    with torch.no_grad(), in_place(params, SHIFT, EAGER):
+        expected = closure()
+    assert torch.allclose(value, expected)
+    assert oracle.calls.values == steps_before + 1
+    assert all(torch.equal(p, before[n]) for n, p in params.items())
+
+
 def test_metadata_is_not_a_use() -> None:
     x = nn.Parameter(torch.ones(3, 2))
     with shifted({"x": x}, SHIFT, EAGER) as seen:
