@@ -56,16 +56,11 @@ def test_every_method_has_the_contract_and_a_reference_in_its_test(name: str) ->
 
 # Faults planted in the arithmetic ---------------------------------------------------------------
 
-ROOMS = tuple(str(ROOT / "src/anyorder" / room) for room in ("methods", "rules", "estimators"))
+ROOMS = tuple(str(ROOT / "src/anyorder" / room) for room in ("methods", "rules"))
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
 }  # fmt: skip
 CALLS = {"add_": "sub_", "sub_": "add_", "mul_": "div_", "div_": "mul_"}
-#: The same for methods from values.
-VALUES = {
-    "differences._slope: ahead + behind": "the loss that is returned",
-    "differences._slope: (ahead + behind) / 2": "the loss that is returned",
-}
 #: By method: what a reference cannot notice, and why.
 UNNOTICED: dict[str, dict[str, str]] = {
     "accelerated": {
@@ -82,15 +77,17 @@ UNNOTICED: dict[str, dict[str, str]] = {
         "kappa._unit": "scaled before the norm is taken, which changes rounding alone",
         "kappa.kappa": "values, norms and conjugates, beside the gradients",
     },
-    "mezo": VALUES,
     "muon": {
         "_by_role.ByRole.adamw_step_size: float(own)": "a ratio that schedules alone change from 1",
     },
     "scale": {
         "_by_role.ByRole.adamw_step_size: float(own)": "a ratio that schedules alone change from 1",
     },
-    **dict.fromkeys(("zo_adam", "zo_block", "zo_momentum", "zo_sign", "sparse_mezo"), VALUES),
     "sso": {"descent.descend_: direction * lr": "the direction has its length, and lr is 1"},
+    "zo_momentum": {
+        "descent._heavy_ball_scalars": "dampening and Nesterov momentum, of SGD",
+        "descent.heavy_ball_": "the same",
+    },
 }
 
 
@@ -177,7 +174,7 @@ def test_a_fault_in_the_arithmetic_is_noticed_by_the_methods_own_reference(name:
             finally:
                 for function in holders:
                     function.__code__ = code
-    assert planted >= 5
+    assert planted >= 2  # a preset has the arithmetic of its rule
     reasons = UNNOTICED.get(name, {})
     assert sorted(what for what in unnoticed if not what.startswith(tuple(reasons))) == []
     unused = [start for start in reasons if not any(w.startswith(start) for w in unnoticed)]

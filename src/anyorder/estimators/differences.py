@@ -123,21 +123,27 @@ class Differences:
             drawn = self.drawn(method, chosen, block)
             slopes: list[float] = []
             for z in drawn:
-                loss, slope = _slope(oracle, self.around(chosen, z), chosen, base)
+                point = z if chosen.bare else self.around(chosen, z)
+                loss, slope = _slope(oracle, point, chosen, base)
                 slopes.append(slope)
                 if base is None:
                     seen.append(loss)
             parts.append((1.0, self.reduced(method, chosen, drawn, slopes)))
-        estimate = self.around(chosen, parts[0][1] if len(parts) == 1 else Sum(parts), back=True)
+        estimate = parts[0][1] if len(parts) == 1 else Sum(parts)
+        if not chosen.bare:
+            estimate = self.around(chosen, estimate, back=True)
         return torch.stack(seen).mean(), estimate, [name for block in blocks for name in block]
 
     def chosen(self, method: Any) -> SimpleNamespace:
         """Return the value of each option, and what a step needs besides.
 
-        The parameters ``named``, the ``sizes`` of scaling and the mask ``keep``; ``None``: without.
+        The parameters ``named``, the ``sizes`` of scaling and the mask ``keep``, each ``None`` if
+        there is none, and whether directions are ``bare``, without both.
         """
         group = method.param_groups[0]
-        chosen = SimpleNamespace(**self.fixed | {name: plain(group[name]) for name in self.hypers})
+        given = {name: group[name] for name in self.hypers}
+        given |= {name: v.item() for name, v in given.items() if isinstance(v, Tensor)}
+        chosen = SimpleNamespace(**self.fixed | given)
         chosen.named = method.named_params()
         chosen.sizes = chosen.keep = None
         if chosen.scaling == "weights":
@@ -149,6 +155,7 @@ class Differences:
                 if chosen.mask == "small"
                 else Drawn(method.direction(_MASKS, "uniform"), sparsity)
             )
+        chosen.bare = chosen.sizes is None and chosen.keep is None
         return chosen
 
     def blocks(self, method: Any, chosen: SimpleNamespace, names: list[str]) -> list[list[str]]:

@@ -165,14 +165,14 @@ class ClosureOracle(Oracle):
                 forward_ad.dual_level(),
                 self._user.grads_put_aside(),
                 self._evaluation(),
-                tangents(self.params, direction, self._engine) as mode,
+                tangents(self.params, direction, self._engine) as seen,
             ):
                 found = self._checked(self._closure(), graph=False)
                 loss, slope = forward_ad.unpack_dual(found)
         except RuntimeError as error:
             raise (calls_backward() if "does not require grad" in str(error) else error) from None
         loss = loss.detach().clone()
-        return loss, torch.zeros_like(loss) if slope is None else slope.clone(), mode.seen
+        return loss, torch.zeros_like(loss) if slope is None else slope.clone(), seen
 
     def _refuse_hidden(
         self, unseen: Mapping[str, Tensor], loss: Tensor, direction: Direction

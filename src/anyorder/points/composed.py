@@ -34,9 +34,9 @@ class Composed(ABC):
         """
 
     def shifted(self, name: str, tensor: Tensor, scale: float, engine: Engine) -> Tensor:
-        """``tensor + scale * z`` for one parameter; ``tensor`` itself where ``z`` is zero."""
+        """``tensor + scale * z`` for one parameter, as a new tensor."""
         z = self.many({name: tensor}, engine).get(name)
-        return tensor if z is None else shifted_by(tensor, z, scale)
+        return tensor.clone() if z is None else shifted_by(tensor, z, scale)
 
     def add_all_(self, targets: Mapping[str, Tensor], scale: float, engine: Engine) -> None:
         """``target += scale * z`` in place for each parameter, rounded once."""
@@ -61,7 +61,7 @@ class Scaled(Composed):
         """As for all, without a copy of the direction."""
         factor = self.factors.get(name)
         if not factor:
-            return tensor
+            return tensor.clone()
         return self.direction.shifted(name, tensor, scale * factor, engine)
 
 

@@ -288,7 +288,7 @@ class Direction(Protocol):
         ...
 
     def shifted(self, name: str, tensor: Tensor, scale: float, engine: Engine) -> Tensor:
-        """``tensor + scale * z`` for one parameter; ``tensor`` itself where ``z`` is zero."""
+        """``tensor + scale * z`` for one parameter, as a new tensor."""
         ...
 
 

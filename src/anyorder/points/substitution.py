@@ -73,7 +73,7 @@ class _Substitute(TorchFunctionMode):
         self.params, self.small, self.value = params, small, value
         self.seen: set[str] = set()
         self.stored: set[str] = set()  # read by code that cannot be intercepted
-        self.swapping = self.watched = False
+        self.swapping = False
         self.untraced: Callable[[Any], Any] = self._swap
         if "torch._dynamo" in sys.modules:  # the closure may compile
             self.untraced = torch.compiler.disable(self._swap)  # pyright: ignore[reportAttributeAccessIssue]
@@ -97,13 +97,12 @@ class _Substitute(TorchFunctionMode):
         name = self.names.get(id(value))  # parameters stay alive, so ids are unique
         if name is not None:
             self.seen.add(name)
+            found = self.small.get(name)
+            if found is not None:
+                return found
             self.swapping = True
             try:
-                found = self.small.get(name)
-                found = self.value(name, value.detach()) if found is None else found
-                if self.watched and _storage(found) == _storage(value):
-                    found = found.clone()  # reads of it are not reads of the stored weights
-                return found
+                return self.value(name, value.detach())
             finally:
                 self.swapping = False
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, list)) for v in value):  # pyright: ignore[reportUnknownVariableType]
@@ -160,9 +159,9 @@ def _shifting(params: Mapping[str, Tensor], shift: Shift, engine: Engine) -> _Su
     small: dict[str, Tensor] = {}
     if isinstance(direction, (Seeded, Composed)):
         for chosen in _small(params):
-            small |= chosen
-            for name, z in direction.many(chosen, engine).items():
-                small[name] = shifted_by(chosen[name], z, scale)
+            made = direction.many(chosen, engine)
+            for name, x in chosen.items():
+                small[name] = shifted_by(x, made[name], scale) if name in made else x.clone()
     return _Substitute(params, small, lambda name, x: direction.shifted(name, x, scale, engine))
 
 
@@ -175,10 +174,14 @@ def _small(params: Mapping[str, Tensor]) -> Iterable[dict[str, Tensor]]:
     return devices.values()
 
 
-def tangents(params: Mapping[str, Tensor], direction: Direction, engine: Engine) -> _Substitute:
-    """Return a context that replaces ``params`` by dual numbers with the direction as tangent.
+@contextlib.contextmanager
+def tangents(
+    params: Mapping[str, Tensor], direction: Direction, engine: Engine
+) -> Generator[set[str]]:
+    """Replace ``params`` by dual numbers with the direction as tangent. Yield a set of names.
 
-    Used inside ``torch.autograd.forward_ad.dual_level()``. Its ``seen`` are the names used so far.
+    Used inside ``torch.autograd.forward_ad.dual_level()``. At the end the set holds the parameters
+    that were used, and read by no scripted module.
     """
     _load_derivatives()
 
@@ -192,7 +195,11 @@ def tangents(params: Mapping[str, Tensor], direction: Direction, engine: Engine)
     for chosen in _small(params):
         made = vectors(direction, chosen, engine)
         small |= {name: dual(param, made.get(name)) for name, param in chosen.items()}
-    return _Substitute(params, small, value)
+    mode = _Substitute(params, small, value)
+    with contextlib.ExitStack() as stack:
+        _enter(stack, mode, thorough=False)  # which does not go together with autocast
+        yield mode.seen
+    mode.seen -= mode.stored
 
 
 @functools.cache
@@ -235,15 +242,19 @@ def shifted(
     with contextlib.ExitStack() as stack:
         if moved:
             stack.enter_context(in_place(moved, shift, engine))
-        if _scripted():
-            stack.callback(register_module_forward_pre_hook(mode.before_module).remove)
-        if thorough:
-            mode.watched = True
-            stack.enter_context(_StoredReads(mode))
-        stack.enter_context(mode)
+        _enter(stack, mode, thorough)
         yield mode.seen
     mode.seen -= mode.stored
     mode.seen |= opaque
+
+
+def _enter(stack: contextlib.ExitStack, mode: _Substitute, thorough: bool) -> None:
+    """Replace parameters until ``stack`` is left, and look for what cannot be replaced."""
+    if _scripted():
+        stack.callback(register_module_forward_pre_hook(mode.before_module).remove)
+    if thorough:
+        stack.enter_context(_StoredReads(mode))
+    stack.enter_context(mode)
 
 
 def _scripted() -> bool:
