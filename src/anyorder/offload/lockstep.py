@@ -10,6 +10,7 @@ another, bit for bit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NoReturn, Unpack
@@ -48,9 +49,12 @@ class Lockstep:
         self.stream, self._engine = stream, engine
         self._inside = {name for block in stream.blocks for name in block.params}
         self._local = threading.local()
-        self._opaque: set[str] = set()  # parameters that no visible operation reads
+        self._opaque: set[str] = set()  # read by operations that cannot be intercepted
+        self._watched: set[int] = set()  # blocks of which one call was looked at thoroughly
+        # In the present pass: parameters to be shifted, those that were, those that were not always
         self._asked: set[str] = set()
         self._seen: set[str] = set()
+        self._missed: set[str] = set()
         #: Parameters outside of blocks that blocks read too.
         self._shared: dict[int, dict[str, Tensor]] = {}
 
@@ -78,7 +82,10 @@ class Lockstep:
         read = {**mine, **self._shared[index]}
         # The outer substitution would also intercept all operations that compute shifted weights.
         with without(side.mode), _pointed(mine, self._hidden(mine, side.shift)):
-            return self._shifted(read, side.shift, lambda: forward(*args, **kwargs))
+            first = bool(side.shift) and index not in self._watched
+            self._watched |= {index} if first else set()
+            call = functools.partial(forward, *args, **kwargs)
+            return self._shifted(read, side.shift, call, thorough=first)
 
     def values(
         self,
@@ -106,18 +113,19 @@ class Lockstep:
             within = {id(p) for p in block.module.parameters()}
             self._shared[index] = {name: p for name, p in outside.items() if id(p) in within}
         while True:
-            self._asked, self._seen = set(), set()
+            self._asked, self._seen, self._missed = set(), set(), set()
             state = State(params, model, keep=keep, count=len(shifts), replay=replay)
             done = False
             try:
                 losses = self._evaluated(closure, shifts, outside, state)
-                done = self._asked <= self._seen
+                hidden = (self._asked - self._seen) | self._missed
+                done = not hidden
             finally:
                 state.finish(done=done)
             if done:
                 return losses, state.replay
-            # Not read: unused, or read by code whose operations cannot be intercepted.
-            self._opaque |= self._asked - self._seen
+            # Unused, or read by code whose operations cannot be intercepted.
+            self._opaque |= hidden
 
     def _evaluated(
         self,
@@ -157,14 +165,25 @@ class Lockstep:
             self.stream.settle()
         return [side.loss for side in sides if side.loss is not None]
 
-    def _shifted(self, params: Mapping[str, Tensor], shift: Shift, call: Callable[[], Any]) -> Any:
-        """Make a call whose operations read shifted parameters."""
+    def _shifted(
+        self,
+        params: Mapping[str, Tensor],
+        shift: Shift,
+        call: Callable[[], Any],
+        *,
+        thorough: bool = False,
+    ) -> Any:
+        """Make a call whose operations read shifted parameters.
+
+        The mode of PyTorch that a thorough look needs may not be active while threads take turns.
+        """
         visible = {name: p for name, p in params.items() if name not in self._opaque}
-        with shifted(visible, shift, self._engine) as seen:
+        with shifted(visible, shift, self._engine, thorough=thorough) as seen:
             found = call()
         if shift:  # otherwise nothing is replaced, and nobody looks
             self._asked |= set(visible)
             self._seen |= seen
+            self._missed |= set(visible) - seen if thorough else set()
         return found
 
     def _hidden(self, params: Mapping[str, Tensor], shift: Shift) -> dict[str, Tensor]:

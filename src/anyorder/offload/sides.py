@@ -16,7 +16,9 @@ from torch.overrides import (
     _pop_mode_temporarily,  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
 )
 from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._python_dispatch import (
+    _get_current_dispatch_mode_stack,  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
+)
 
 from anyorder.offload.tensorfile import OffloadError
 from anyorder.oracle.closures import ClosureError
@@ -210,7 +212,7 @@ def _globals() -> tuple[Any, ...]:
 def refuse_modes() -> None:
     """Refuse modes of the calling thread, which other threads do not have."""
     modes = [m for m in _get_current_function_mode_stack() if not isinstance(m, DeviceContext)]
-    if modes or is_in_torch_dispatch_mode():
+    if modes or _get_current_dispatch_mode_stack():
         raise OffloadError(
             "step() of an offloaded model evaluates in threads of its own, where a "
             "TorchFunctionMode or TorchDispatchMode of the calling thread does not work; enter it "

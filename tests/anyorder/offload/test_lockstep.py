@@ -199,6 +199,32 @@ def test_weights_that_are_read_in_secret_are_shifted_too(inside: bool) -> None:
     assert inside or torch.equal(two[0].weight, before)
 
 
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    return x @ weight
+
+
+class Twice(nn.Module):
+    """Reads its weight openly and in a scripted function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(1, 2, 25).view(5, 5))
+        self.product = torch.jit.script(_product)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight) + x @ self.weight
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_weights_that_are_also_read_in_secret_are_shifted_everywhere() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(Twice(), nn.Linear(5, 5), nn.Linear(5, 5))
+
+    one, two, _, oracle = both(make, lambda model: list(model)[:2])
+    found = oracle(lambda: two(X).square().mean()).values(SHIFTS)
+    assert torch.equal(found, plain(one, lambda: one(X).square().mean()).values(SHIFTS))
+
+
 def test_an_exception_leaves_everything_as_it_was() -> None:
     _, two, stream, oracle = both(Net)
     buffers = [b.clone() for b in two.buffers()]
