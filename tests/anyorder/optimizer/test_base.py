@@ -171,7 +171,7 @@ def test_a_step_on_a_small_tensor_makes_few_calls() -> None:
     first, zeroth = AdamW([x], engine="eager"), MeZO([x], engine="eager")
     assert calls(first.step) <= 55
     assert calls(lambda: first.step(quadratic(x))) <= 81
-    assert calls(lambda: zeroth.step(quadratic(x))) <= 159
+    assert calls(lambda: zeroth.step(quadratic(x))) <= 160
 
 
 def test_profilers_see_a_step() -> None:
