@@ -30,6 +30,8 @@ DIGITS: Any = problems.load("digits")
 HIDDEN = 32
 #: Steps of a method that evaluates every coordinate; the others get as many values.
 STEPS = 20
+#: Steps that are timed, after one that is not.
+ROUNDS = 3
 SGD_OPTIONS: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
 
 
@@ -139,7 +141,7 @@ def deep(kind: str) -> tuple[nn.Sequential, Tensor, Tensor]:
     """A network with blocks of equal cost, or a convolutional one whose first blocks cost most."""
     torch.manual_seed(0)
     if kind == "equal":
-        parts = [nn.Sequential(nn.Linear(256, 256), nn.Tanh()) for _ in range(8)]
+        parts = [nn.Sequential(nn.Linear(256, 256, bias=False), nn.Tanh()) for _ in range(8)]
         return nn.Sequential(*parts), torch.randn(128, 256), torch.randint(0, 256, (128,))
     layers = [
         nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(inplace=True)),
@@ -163,22 +165,22 @@ def stepping(kind: str, **options: Any) -> tuple[Callable[[], Any], DeepZero]:
     return lambda: optimizer.step(lambda: F.cross_entropy(model(x), y)), optimizer
 
 
-def timed(step: Callable[[], Any], rounds: int) -> tuple[float, float]:
+def timed(step: Callable[[], Any]) -> tuple[float, float]:
     """CPU and wall-clock seconds of a step, the smallest of some."""
     step()
     found: list[tuple[float, float]] = []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         cpu, wall = time.process_time(), time.perf_counter()
         step()
         found.append((time.process_time() - cpu, time.perf_counter() - wall))
     return min(each[0] for each in found), min(each[1] for each in found)
 
 
-def reuse(kind: str, rounds: int = 4) -> dict[str, Any]:
+def reuse(kind: str) -> dict[str, Any]:
     """What feature reuse saves."""
     with_reuse, optimizer = stepping(kind)
     without, _ = stepping(kind, blocks=[])
-    a, b = timed(with_reuse, rounds), timed(without, rounds)
+    a, b = timed(with_reuse), timed(without)
     return {
         "values per step": optimizer.calls.values // optimizer.steps,
         "cpu_s with reuse": round(a[0], 4),
@@ -194,7 +196,7 @@ def work(rank: int, file: str, found: Any) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     for kind in ("equal", "convolutional"):
         step, optimizer = stepping(kind, process_group=dist.group.WORLD)
-        cpu, wall = timed(step, 4)
+        cpu, wall = timed(step)
         weights = [p.detach().clone() for p in optimizer.named_params().values()]
         found[kind, rank] = cpu, wall, optimizer.calls.values, optimizer.calls.bytes_sent, weights
     dist.destroy_process_group()
@@ -209,7 +211,7 @@ def two_processes() -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for kind in ("equal", "convolutional"):
         step, optimizer = stepping(kind)
-        cpu, wall = timed(step, 4)
+        cpu, wall = timed(step)
         both = [found[kind, rank] for rank in (0, 1)]
         alone = [p.detach() for p in optimizer.named_params().values()]
         rows[kind] = {
@@ -219,7 +221,7 @@ def two_processes() -> dict[str, Any]:
             "cpu_s alone": round(cpu, 4),
             "speed-up": round(cpu / max(each[0] for each in both), 2),
             "speed-up, wall clock": round(wall / max(each[1] for each in both), 2),
-            "bytes sent per step": both[0][3] // 5,
+            "bytes sent per step": both[0][3] // (ROUNDS + 1),
             "equal weights": all(
                 torch.equal(a, b) and torch.equal(a, c)
                 for a, b, c in zip(alone, both[0][4], both[1][4], strict=True)
