@@ -10,14 +10,9 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "full": {"lr": 3e-4, "eps": 1e-3},
         "last": {"lr": 3e-4, "eps": 1e-3},
         "head": {"lr": 3e-3, "eps": 1e-3},
-        "lora": {"lr": 1e-3, "eps": 1e-3},
+        "lora": {"lr": 1e-2, "eps": 1e-3},
     },
-    "adamw": {
-        "full": {"lr": 1e-4},
-        "last": {"lr": 3e-4},
-        "head": {"lr": 3e-3},
-        "lora": {"lr": 1e-3},
-    },
+    "adamw": {"full": {"lr": 1e-4}, "lora": {"lr": 1e-3}},
 }
 
 

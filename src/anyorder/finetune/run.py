@@ -36,7 +36,8 @@ from anyorder.optimizer import Optimizer
 from anyorder.oracle.closures import Composite
 from anyorder.oracle.ledger import BudgetExhausted
 from anyorder.problems.base import evaluating, generator, minibatch, seeded
-from anyorder.seed_log import Recorder, SeedLogError, record, resume
+from anyorder.seed_log import Recorder, SeedLogError, read, record, resume
+from anyorder.seed_log.replay import check_base
 
 _SETTINGS, _START, _LOG = "settings.json", "start.safetensors", "moves.seedlog"
 _CHECKPOINT, _CURVE = "checkpoint.pt", "curve.jsonl"
@@ -197,6 +198,9 @@ class _Run:
                 seen.append(self._step())
             except BudgetExhausted:
                 break
+            except SeedLogError:
+                self._record_no_more()
+                continue
             self.seconds += time.perf_counter() - began
             if self._due():
                 rows.append(self._evaluate(torch.stack(seen).mean().item()))
@@ -269,6 +273,17 @@ class _Run:
                 if log.exists():
                     raise
                 self._save()
+
+    def _record_no_more(self) -> None:
+        """After an error: write checkpoints if the first step is none that a log can hold."""
+        if self.recorder is None or self._done():
+            raise
+        log = self.out / _LOG
+        check_base(read(log).header, self.model)
+        self.recorder.detach()
+        self.recorder = None
+        log.unlink()
+        self._save()
 
     def _save(self) -> None:
         """Make what was done survive a power failure."""

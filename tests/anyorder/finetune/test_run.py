@@ -52,6 +52,25 @@ def test_every_method_can_be_named(settings: Settings, tmp_path: Path, name: str
     assert [row["step"] for row in curve(tmp_path / "out")] == [0, 2]
 
 
+def test_moves_that_no_log_holds_are_kept_in_checkpoints(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that looks like MeZO until its first move."""
+    from anyorder import MeZO
+    from anyorder.points.directions import Dense
+
+    class Unseeded(MeZO):
+        def move_(self, direction: Any, scale: Any) -> None:
+            tensors = {n: direction.tensor(n, p) for n, p in self.named_params().items()}
+            super().move_(Dense(tensors), scale)
+
+    monkeypatch.setattr(methods, "get", lambda name: Unseeded)
+    finetune(settings, tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"settings.json", "start.safetensors", "curve.jsonl", "checkpoint.pt"}
+    assert [row["step"] for row in curve(tmp_path / "run")] == [0, 2, 4, 6]
+
+
 @pytest.mark.parametrize("stop", [2, 4])
 @pytest.mark.parametrize("name", ["mezo", "adamw", "schedule_free_adamw"])
 def test_an_interrupted_run_continues_bit_for_bit(
