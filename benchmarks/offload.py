@@ -103,7 +103,7 @@ def times(blocks: int, device: str) -> dict[str, Any]:
             optimizer = optimizer_of(case, model, f"{folder}/{number}", device)
             closure = closure_of(model, device)
             steps[case] = lambda optimizer=optimizer, closure=closure: optimizer.step(closure)
-        found = paired(steps, rounds=7, warmup=1, device=device)
+        found = paired(steps, rounds=5, warmup=1, device=device)
     return {"times": found, "in_mezo_steps": ratios(found, "mezo")}
 
 

@@ -179,8 +179,8 @@ def _check_param(name: str, param: Tensor) -> None:
         raise _quantised(name)
     if not param.is_contiguous() or param.dtype not in DTYPES.values():
         raise OffloadError(
-            f"{name}: expected a contiguous parameter of {', '.join(map(str, DTYPES.values()))}, "
-            f"got {param.dtype} with strides {tuple(param.stride())}"
+            f"{name}: expected a contiguous parameter of a common floating-point dtype, got "
+            f"{param.dtype} with strides {tuple(param.stride())}"
         )
 
 

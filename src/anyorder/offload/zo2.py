@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from anyorder.hyper import HyperError, hyper
 from anyorder.model.params import ParamsTypeError
 from anyorder.offload.blocks import Block, identity, split
+from anyorder.offload.buffers import Buffers
 from anyorder.offload.lockstep import Lockstep, LockstepOracle
 from anyorder.offload.moves import Move, Moves
 from anyorder.offload.stores import DiskStore, HostStore, Store
@@ -128,11 +129,13 @@ class ZO2(Optimizer):
         self._trained = {name: p for name, p in residents.items() if p.requires_grad}
         self._copy: DiskStore | None = None
         self._place_residents(where)
+        self._buffers = Buffers(model, self._folder)
         self._moves = self._log(identity(found, residents, storage), resume=resume)
         store = self._stored(found, STORAGE.get(storage or ""), resume=resume)
         if resume:
             self._load()
         else:
+            self._buffers.save(0)
             self._moves.begin()
         ahead = where.type == "cuda" if ahead is None else ahead
         self._stream = Stream(store, self._moves, self.engine, ahead=ahead)
@@ -228,6 +231,7 @@ class ZO2(Optimizer):
             self.seed, self.steps + self.skips, slopes, float(group["lr"]), self.weight_decay
         )
         record = {"steps": self.steps, "skips": self.skips, **counts}
+        self._buffers.save(len(self._moves) + 1)
         self._moves.append(move, {**record, "calls": self.calls.to_dict()})
         move.apply_(self._trained, self.engine)
 
@@ -278,6 +282,7 @@ class ZO2(Optimizer):
         """Load the parameters that stay in memory, and the counts of the run."""
         assert self._copy is not None
         with torch.no_grad():
+            self._buffers.load(len(self._moves))
             for name, value in self._copy.get(0).items():
                 self._residents[name].copy_(value)
             for move in self._moves.since(self._copy.versions[0]):

@@ -52,6 +52,16 @@ class Residual(nn.Module):
         return x + self.drop(self.inner(self.norm(x)).tanh()) * mask
 
 
+class Normed(Chain):
+    """With buffers that every evaluation changes, inside and outside of blocks."""
+
+    def __init__(self, blocks: int = 6, width: int = 8) -> None:
+        super().__init__(blocks, width)
+        self.head = nn.Sequential(nn.BatchNorm1d(9), self.head)  # type: ignore[assignment]
+        for block in self.blocks:
+            block.norm = nn.BatchNorm1d(9)
+
+
 def chain(seed: int = 0, **sizes: int) -> Chain:
     torch.manual_seed(seed)
     return Chain(**sizes)
@@ -329,6 +339,11 @@ def test_a_run_in_memory_is_resumed_from_its_two_states() -> None:
 # Kills and full disks -----------------------------------------------------------------------------
 
 
+def normed(seed: int) -> Normed:
+    torch.manual_seed(seed)
+    return Normed(blocks=3, width=4)
+
+
 def run_until_killed(folder: str, until: int, events: int, ahead: bool) -> None:
     """Go on with a run, and be killed at a counted event: a file opened, renamed or written to."""
     left = events
@@ -348,7 +363,7 @@ def run_until_killed(folder: str, until: int, events: int, ahead: bool) -> None:
         tick()
         return files(tensor)
 
-    model = chain(blocks=3, width=4)
+    model = normed(0)
     tensorfile._bytes = bytes_of
     sys.addaudithook(audit)
     resume = (Path(folder) / "moves.jsonl").exists()
@@ -375,7 +390,7 @@ def kills(folder: Path, until: int, numbers: Iterator[int]) -> int:
 
 def check_killed(folder: Path, until: int, numbers: Iterator[int]) -> int:
     count = kills(folder, until, numbers)
-    one, two = chain(blocks=3, width=4), chain(seed=1, blocks=3, width=4)
+    one, two = normed(0), normed(1)
     mezo(one, until)
     optimizer = ZO2(two, folder=folder, resume=True, **OPTIONS)
     assert (optimizer.steps, optimizer.calls.values) == (until, 2 * until)
