@@ -7,9 +7,10 @@ and other scripts, so names of methods and error messages cannot inject any.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,8 @@ def write(results: Results, out: Path) -> list[Path]:
 
     Args:
         results: The content of ``results.json``.
-        out: The folder, created if missing. Files of an earlier report are replaced.
+        out: The folder, created if missing. Files of an earlier report are replaced; charts that
+            it had and this one has not are deleted, unless they were changed.
 
     Returns:
         The files.
@@ -50,22 +52,41 @@ def write(results: Results, out: Path) -> list[Path]:
         MissingExtraError: Jinja is not installed.
     """
     charts, names = figures(results), [method.name for method in results.methods]
+    drawings = {
+        f"charts/{each['id']}.svg": svg.draw(each, names, main_axis(results))
+        for each in charts
+        if not each.get("empty")
+    }
     texts = {
         "report.html": html(results),
         "report.md": exports.markdown(results),
         "report.tex": exports.latex(results),
         "leaderboard.csv": exports.board(results),
         "curves.csv": exports.curves(results),
-        **{
-            f"charts/{each['id']}.svg": svg.draw(each, names, main_axis(results))
-            for each in charts
-            if not each.get("empty")
-        },
+        **drawings,
     }
-    (out / "charts").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         keep_text(out / name, text)
+    _delete_old(out, drawings)
     return [out / name for name in texts]
+
+
+def _delete_old(out: Path, drawings: Mapping[str, str]) -> None:
+    """Delete the charts of an earlier report that this one has not, and note those of this one.
+
+    The note has a hash of every chart, so that a file that somebody else wrote is never deleted.
+    """
+    note = out / "charts/.written.json"
+    before: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # missing or damaged
+        before = dict(json.loads(note.read_text(encoding="utf-8")).items())
+    for name in before.keys() - drawings.keys():
+        path = out / "charts" / Path(name).name
+        with contextlib.suppress(OSError):
+            if hashlib.sha256(path.read_bytes()).hexdigest() == before[name]:
+                path.unlink()
+    now = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in drawings.items()}
+    keep_text(note, json.dumps(now, indent=1) + "\n")
 
 
 # --- The page ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from anyorder.compare.stats.records import Axis
 
 _WIDTH, _TOP, _HEIGHT, _ROW, _LETTER = 720.0, 64.0, 320.0, 34.0, 6.7
 _DASHES = ("", "7 4", "2 3")
-_INK, _SOFT, _GRID = "#171a21", "#565e6e", "#e8ebf0"
+_INK, _SOFT, _GRID, _APART = "#171a21", "#565e6e", "#e8ebf0", "#eef0f4"
 #: Corners of the marks, in units of their radius. The first one is a circle.
 _CORNERS = (
     "",
@@ -136,13 +136,17 @@ def _values(series: Sequence[Series], axis: int) -> list[float]:
 
 def _plane(chart: Chart, view: dict[str, Any], looks: Sequence[dict[str, int]]) -> Iterator[str]:
     """Curves, or a scatter."""
-    left, right, top, bottom = 66.0, _WIDTH - 18, _TOP, _TOP + _HEIGHT
+    left, right, bottom = 66.0, _WIDTH - 18, _TOP + _HEIGHT
+    top = _TOP + (30 if chart.get("gutter") else 0)
     series, curve = view["series"], chart["kind"] == "curve"
     lines = chart.get("lines", [])
     x = _scale(_values(series, 0), view["x"], (left, right), 0.0 if curve else 0.05)
     y = _scale([*_values(series, 1), *(e["at"] for e in lines)], chart["y"], (bottom, top))
     yield from _x_axis(x, view["x"]["label"], top, bottom)
-    yield _text(left, top - 14, chart["y"]["label"], "start")
+    yield _text(left, _TOP - 14, chart["y"]["label"], "start")
+    if chart.get("gutter"):
+        yield _rectangle(left, _TOP - 6, right - left, 22, _APART)
+        yield _text(right - 6, _TOP + 9, chart["gutter"], "end")
     for tick in y.ticks():
         yield f'<path d="M{left:g} {y(tick):.1f}H{right:g}" stroke="{_GRID}"/>'
         yield _text(left - 8, y(tick) + 4, show(tick), "end")
@@ -158,6 +162,7 @@ def _plane(chart: Chart, view: dict[str, Any], looks: Sequence[dict[str, int]]) 
         for run in each.get("thin", []):
             points = _points(run["x"], run["y"], x, y, chart)
             yield _stroke(points, colour, ' stroke-opacity=".35"')
+            yield from _leaving(points, chart, (top, bottom), colour)
             if run["lost"]:
                 yield _cross(points[-1][0], max(top, min(bottom, points[-1][1])), colour)
     for each in series:
@@ -170,23 +175,40 @@ def _plane(chart: Chart, view: dict[str, Any], looks: Sequence[dict[str, int]]) 
         yield _stroke(points, colour, wide if curve else ' stroke-opacity=".35"')
         if curve and points:
             yield _symbol(look["shape"], points[-1][0], points[-1][1], 4.5, colour)
+            yield from _leaving(points, chart, (top, bottom), colour)
+        yield from _brackets(each, x, bottom, colour)
     yield "</g>"
     for each in series:
-        look = looks[each["m"]]
-        colour = PALETTE[look["colour"]][0]
-        for mark in each.get("dots", []):
-            at = y(mark["y"]) if mark["y"] is not None else top - 6
-            size = 6.5 if mark["kind"] == "centre" else 4
-            if mark["y"] is None or not top - 6 <= at <= bottom + 6:
-                yield _cross(x(mark["x"]), max(top - 6, min(bottom + 6, at)), colour)
-            else:
-                yield _symbol(look["shape"], x(mark["x"]), at, size, colour)
+        yield from _dots(each, looks[each["m"]], (x, y), (top, bottom))
     for line in lines:
         at = y(line["at"])
         if top <= at <= bottom:
             yield f'<path d="M{left:g} {at:.1f}H{right:g}" stroke="{_INK}" stroke-dasharray="1 4"/>'
             worse = 16 if chart["y"]["goal"] == "max" else -6
             yield _text(left + 6, at + worse, line["label"], "start", _INK)
+
+
+def _brackets(each: Series, x: _Scale, bottom: float, colour: str) -> Iterator[str]:
+    """The ends of the searched range, on the x axis."""
+    for way, end in zip((5, -5), each.get("edges") or [], strict=False):
+        foot = bottom - 2 - 4 * (each["m"] % 6)
+        d = f"M{x(end) + way:.1f} {foot - 9:g}H{x(end):.1f}V{foot:g}H{x(end) + way:.1f}"
+        yield f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+
+
+def _dots(
+    each: Series, look: dict[str, int], scales: tuple[_Scale, _Scale], ends: tuple[float, float]
+) -> Iterator[str]:
+    """The dots of a scatter: crosses for those without a number, triangles for those outside."""
+    (x, y), (top, bottom), colour = scales, ends, PALETTE[look["colour"]][0]
+    for mark in each.get("dots", []):
+        place, size = x(mark["x"]), 6.5 if mark["kind"] == "centre" else 4
+        if mark["y"] is None:
+            yield _cross(place, _TOP + 5, colour)
+        elif top - 6 <= (at := y(mark["y"])) <= bottom + 6:
+            yield _symbol(look["shape"], place, at, size, colour)
+        else:
+            yield _arrow(place, *((top, 0, -1) if at < top else (bottom, 0, 1)), colour)
 
 
 def _rows(
@@ -199,7 +221,7 @@ def _rows(
     x = _scale(_values(view["series"], 0), view["x"], (left + 8, right - 8))
     yield from _x_axis(x, view["x"]["label"], _TOP, bottom)
     if aside:
-        yield _rectangle(right + 8, _TOP, aside, bottom - _TOP, "#eef0f4")
+        yield _rectangle(right + 8, _TOP, aside, bottom - _TOP, _APART)
         yield _text(right + 8 + aside / 2, bottom + 18, chart["gutter"])
     room = int((left - 20) / _LETTER)
     for i, name in enumerate(rows):
@@ -215,6 +237,9 @@ def _rows(
             a, b = (left if low is None else x(low)), (right if high is None else x(high))
             ends = [(max(left, min(right, place)), at) for place in (a, b)]
             yield _stroke(ends, colour, ' stroke-width="2.4"')
+            for (end, _), known in zip(ends, (low, high), strict=True):
+                if known is not None and left < end < right:
+                    yield _stroke([(end, at - 6), (end, at + 6)], colour, ' stroke-width="2.4"')
         missed = 0
         for mark in each["dots"]:
             centre = mark["kind"] == "centre"
@@ -226,7 +251,8 @@ def _rows(
             elif left <= place <= right:
                 yield _symbol(look["shape"], place, at, 6.5 if centre else 4, colour)
             else:
-                yield _cross(max(left, min(right, place)), at, colour)
+                edge, way = (left, -1) if place < left else (right, 1)
+                yield _arrow(edge, at, way, 0, colour)
 
 
 # --- Parts -------------------------------------------------------------------------------------
@@ -266,6 +292,29 @@ def _points(
     return [(x(a), bad if b is None else y(b)) for a, b in pairs if a > 0 or not x.log]
 
 
+def _leaving(
+    points: Sequence[tuple[float, float]], chart: Chart, ends: tuple[float, float], colour: str
+) -> Iterator[str]:
+    """Triangles where a line leaves the range of the chart on the bad side.
+
+    A line that begins outside and comes in has none; one that stays outside has one at its end.
+    """
+    if not chart["y"].get("range"):
+        return
+    up = chart["y"]["goal"] == "min"
+    edge = ends[0] if up else ends[1]
+    outside = [at < edge - 1 if up else at > edge + 1 for _, at in points]
+    places = [
+        a + (b - a) * (edge - high) / (low - high)
+        for (a, high), (b, low), before, now in zip(
+            points, points[1:], outside, outside[1:], strict=False
+        )
+        if now and not before
+    ]
+    for place in [points[-1][0]] if points and all(outside) else places:
+        yield _arrow(place, edge + (6 if up else -6), 0, -1 if up else 1, colour)
+
+
 def _path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points) if points else "M0 0"
 
@@ -281,6 +330,13 @@ def _rectangle(x: float, y: float, width: float, height: float, fill: str = _INK
 def _cross(x: float, y: float, colour: str) -> str:
     d = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"
     return f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="2.2"/>'
+
+
+def _arrow(x: float, y: float, dx: int, dy: int, colour: str, r: float = 5.0) -> str:
+    """A triangle that points out of the chart, for a value outside of it."""
+    corners = ((1.0, 0.0), (-0.8, 1.0), (-0.8, -1.0))
+    points = [(x + r * (dx * a - dy * b), y + r * (dy * a + dx * b)) for a, b in corners]
+    return f'<path d="{_path(points)}Z" fill="{colour}"/>'
 
 
 def _symbol(shape: int, x: float, y: float, r: float, colour: str) -> str:

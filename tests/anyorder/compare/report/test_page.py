@@ -199,7 +199,32 @@ def test_write_replaces_and_returns_the_files(tmp_path: Path) -> None:
     ]
     assert all(file.is_file() for file in files)
     assert "old" not in files[0].read_text(encoding="utf-8")[:50]
-    assert {p for p in tmp_path.rglob("*") if p.is_file()} == set(files)
+    note = tmp_path / "charts/.written.json"
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {*files, note}
+
+
+def test_charts_that_are_no_more_are_deleted_but_no_other_files(tmp_path: Path) -> None:
+    charts = tmp_path / "charts"
+    for _ in range(2):  # the second report has the same charts
+        report.write(example.made_up({"a": [[1.0, 0.1]] * 3}, metric="score"), tmp_path)
+    assert (charts / "metric.svg").exists()
+    (charts / "loss.svg").write_text("<svg>changed</svg>")
+    (charts / "mine.svg").write_text("<svg/>")
+    fewer = example.made_up({"a": []})
+    files = report.write(fewer, tmp_path)
+    left = {path.name for path in charts.glob("*.svg")}
+    assert "metric.svg" not in left
+    assert left == {"loss.svg", "mine.svg", *(f.name for f in files if f.parent == charts)}
+
+
+def test_a_damaged_note_of_charts_deletes_nothing(tmp_path: Path) -> None:
+    report.write(example.results(), tmp_path)
+    charts = tmp_path / "charts"
+    before = {path.name for path in charts.glob("*.svg")}
+    for text in ("{", "[1]", '{"charts/final.svg": "0"}'):
+        (charts / ".written.json").write_text(text)
+        report.write(example.made_up({"a": []}), tmp_path)
+        assert {path.name for path in charts.glob("*.svg")} == before
 
 
 def test_an_unwritable_folder_is_said(tmp_path: Path) -> None:

@@ -56,6 +56,64 @@ def test_values_outside_the_range_are_clipped() -> None:
     assert any(each.get("clip-path") for each in drawing.iter(f"{SVG}g"))
 
 
+def _triangles(drawing: ElementTree.Element) -> list[list[tuple[float, float]]]:
+    """Corners of the triangles without an outline, which mark values outside the chart."""
+    found = [
+        re.findall(r"[-\d.]+ [-\d.]+", each.get("d", ""))
+        for each in drawing.iter(f"{SVG}path")
+        if each.get("fill") != "none" and not each.get("stroke") and not each.get("fill-opacity")
+    ]
+    corners = [[tuple(map(float, pair.split())) for pair in each] for each in found]
+    return [[(x, y) for x, y in each] for each in corners if len(each) == 3]
+
+
+def test_triangles_mark_where_lines_leave_the_chart() -> None:
+    runs: dict[str, list[list[float | None]]] = {
+        f"m{i}": [[0.27, 0.26, 0.28, 0.2 + 0.01 * i]] * 3 for i in range(9)
+    }
+    runs["bad"] = [[0.27, 0.26, 500.0, 900.0]] * 2 + [[0.27, 500.0, 900.0, 900.0]]
+    _, drawing = _drawn(example.made_up(runs), "loss")
+    found = _triangles(drawing)
+    assert len(found) == 4  # three runs and their median
+    assert all(min(y for _, y in each) == each[0][1] < 80 for each in found)  # they point up
+    (line,) = {each[0][0] for each in found} - {found[2][0][0]}
+    assert found[2][0][0] < line  # the third run leaves earlier
+    assert not _triangles(_drawn(example.made_up(RUNS), "loss")[1])
+
+
+def test_triangles_mark_runs_outside_the_chart() -> None:
+    runs: dict[str, list[list[float | None]]] = {
+        f"m{i}": [[2.3, 0.2 + 0.01 * i + 0.001 * s] for s in range(3)] for i in range(9)
+    }
+    runs["bad"] = [[2.3, 900.0], [2.3, 0.4], [2.3, 0.4]]
+    _, drawing = _drawn(example.made_up(runs), "final")
+    found = _triangles(drawing)
+    assert len(found) == 4  # three runs and their mean
+    for each in found:  # at the left edge, pointing left: a large score is good
+        assert min(x for x, _ in each) == each[0][0] < 80
+    assert not [each for each in drawing.iter(f"{SVG}path") if "l8 8" in each.get("d", "")]
+
+
+def test_brackets_show_the_searched_learning_rates() -> None:
+    results = example.measured(["sgd"], "quadratic", budget="10grads", tune=4, seeds=1)
+    chart, drawing = _drawn(results, "lr")
+    (series,) = chart["views"]["fixed"]["series"]
+    found = [
+        tuple(map(float, numbers.groups()))
+        for each in drawing.iter(f"{SVG}path")
+        if (numbers := re.fullmatch(r"M([\d.]+) [\d.]+H([\d.]+)V[\d.]+H[\d.]+", each.get("d", "")))
+    ]
+    (low_foot, low), (high_foot, high) = found
+    assert low < low_foot < high_foot < high  # they open towards each other
+    places = sorted(
+        float(each.get("cx", 0))
+        for each in drawing.iter(f"{SVG}circle")
+        if float(each.get("cy", 0)) < 384  # not of the legend
+    )
+    assert len(places) >= len(series["dots"])
+    assert low <= min(places) and max(places) <= high + 14  # edge trials may lie beyond
+
+
 def test_misses_are_crosses_in_the_gutter() -> None:
     results = example.made_up({"hit": [[1.0, 0.1]] * 2, "miss": [[1.0, 0.9]] * 2})
     _, drawing = _drawn(results, "target")
