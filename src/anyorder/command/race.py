@@ -54,8 +54,9 @@ def race(
     """
     with clean_errors():
         require("pydantic")
+        from anyorder.compare.plan.limits import bytes_in
         from anyorder.compare.racing import run_race
-        from anyorder.compare.racing.request import METHODS, RaceRequest, bytes_in
+        from anyorder.compare.racing.request import METHODS, RaceRequest
         from anyorder.compare.report.race import text
 
         names = tuple(part.strip() for part in (methods or "").split(",") if part.strip())

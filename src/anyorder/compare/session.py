@@ -23,7 +23,7 @@ from anyorder.compare.plan.limits import Limits
 from anyorder.compare.plan.plan import Plan, PlanError, joined
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.progress import Silent
-from anyorder.compare.run import pilot
+from anyorder.compare.run import memory, pilot
 from anyorder.compare.run.environment import cores, environment
 from anyorder.compare.run.estimate import timeout
 from anyorder.compare.run.pacing import expected
@@ -97,7 +97,7 @@ def compare(
         require(module)
     settings, out = request.settings, request.out
     entrants = resolve_all(request.methods, request.sets, request.spaces)
-    _require_device(settings.device)
+    require_device(settings)
     _prepare_folder(out)
     threads = settings.threads or max(1, cores() // settings.jobs)
     log = str((out / "output.log").resolve())
@@ -218,15 +218,26 @@ def _load_engines() -> None:
     require("optuna").storages.RDBStorage("sqlite://")
 
 
-def _require_device(device: str) -> None:
+def require_device(settings: Settings) -> None:
+    """Check that runs can use the device, and be held to the memory limit.
+
+    Raises:
+        PlanError: the device cannot be used, or the memory of a run cannot be measured.
+    """
     import torch
 
+    device = settings.device
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise PlanError(
             f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
         ) from error
+    if settings.memory is not None and not memory.measurable(device):
+        raise PlanError(
+            f"memory: this system cannot measure the peak memory of a run on {device!r}; leave "
+            "--memory out, or use Linux or a GPU"
+        )
 
 
 def _prepare_folder(out: Path) -> None:

@@ -194,6 +194,17 @@ def test_a_failing_method_does_not_stop_the_others(
     assert dead.runs[0].stop_reason == "crashed"
 
 
+def test_runs_above_the_memory_limit_are_no_results(tiny: Callable[..., Any]) -> None:
+    found = tiny("quadratic", "sgd", memory="1MB")
+    (method,) = found.methods
+    assert {run.stop_reason for run in method.runs} == {"memory"}
+    assert {trial.status for trial in method.tunings[0].trials} == {"failed"}
+    assert method.failed is not None
+    assert method.failed.startswith("all 2 runs failed: its peak memory of ")
+    assert "--memory 1MB" in found.command
+    assert found.plan.settings.memory == "1MB"
+
+
 def test_other_libraries_take_part_and_repeat(tiny: Callable[..., Any], tmp_path: Path) -> None:
     methods = ("scipy:L-BFGS-B", "optuna:RandomSampler")
     first = tiny("quadratic", *methods, seeds=1)

@@ -1,7 +1,8 @@
-"""The budget of one run in units that apply to every method, and prices."""
+"""The limits of one run in units that apply to every method, and prices."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -67,6 +68,37 @@ def seconds(text: str) -> float:
     if limits.keys() != {"seconds"}:
         raise BudgetError(f"expected a duration such as 90s, 10m or 2h, got {text!r}")
     return limits["seconds"]
+
+
+def bytes_in(size: str) -> int:
+    """Number of bytes in a size such as ``8GiB`` or ``500MB``.
+
+    Raises:
+        BudgetError: it is not a size.
+
+    Example:
+        >>> bytes_in("8GiB"), bytes_in("1.5 MB")
+        (8589934592, 1500000)
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", size, re.IGNORECASE)
+    if match is None:
+        raise BudgetError(f"expected a size such as 8GiB or 500MB, got {size!r}")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** (" KMGT".index(match[2].upper() or " ")))
+
+
+def size_of(count: float) -> str:
+    """A number of bytes in binary units.
+
+    Example:
+        >>> size_of(512), size_of(3 * 2**20)
+        ('512 B', '3.0 MiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
 def grid(evaluations: int) -> tuple[float, ...]:

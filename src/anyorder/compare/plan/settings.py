@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from anyorder.compare.plan.checked import STRICT, refusing
-from anyorder.compare.plan.limits import Limits, prices, seconds
+from anyorder.compare.plan.limits import Limits, bytes_in, prices, seconds
 from anyorder.compare.plan.seeds import MAX_TUNINGS, TUNING_SEED
 from anyorder.compare.plan.space import Sampler
 from anyorder.errors import AnyOrderError
@@ -36,6 +36,13 @@ def _duration(text: str | None) -> str | None:
     """Check a duration."""
     if text is not None:
         seconds(text)
+    return text
+
+
+def _size(text: str | None) -> str | None:
+    """Check a size in bytes."""
+    if text is not None:
+        bytes_in(text)
     return text
 
 
@@ -92,6 +99,11 @@ class Settings:
         str | None,
         AfterValidator(_duration),
         Field(description="Per run: 10m, 2h; default: 20 x its estimate, at least 10m."),
+    ] = None
+    memory: Annotated[
+        str | None,
+        AfterValidator(_size),
+        Field(description="Largest peak memory of a run: 8GiB, 500MB; default: no limit."),
     ] = None
     schedule: Annotated[
         Literal["constant", "cosine"] | None,

@@ -25,13 +25,15 @@ from typing import Any
 
 import anyorder
 from anyorder.compare.plan.entrants import resolve_all
+from anyorder.compare.plan.limits import bytes_in
 from anyorder.compare.racing.journal import Journal
-from anyorder.compare.racing.request import RaceRequest, bytes_in, unit_of
+from anyorder.compare.racing.request import RaceRequest, unit_of
 from anyorder.compare.racing.track import Track
 from anyorder.compare.report.race import Race, text
 from anyorder.compare.run.environment import cores
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, interrupts
+from anyorder.compare.session import require_device
 from anyorder.compare.store.results import keep_text
 from anyorder.compare.store.storage import StorageError
 from anyorder.problems import ProblemError, load
@@ -63,7 +65,7 @@ def race(
     Raises:
         RaceError: the budget is too small, or no candidate is left.
         ProblemError: the problem cannot be used.
-        PlanError: the folder contains another race.
+        PlanError: the device cannot be used, or the folder contains another race.
         StorageError: the folder cannot be used.
         Interrupted: the user interrupted the race.
     """
@@ -90,6 +92,7 @@ def run_race(request: RaceRequest, say: Callable[[str], object] = lambda line: N
     """Run or continue a race; see :func:`race`."""
     settings, out = request.settings, request.out
     unit_of(request.budget)
+    require_device(settings)
     entrants = resolve_all(request.methods, request.sets)
     try:
         out.mkdir(parents=True, exist_ok=True)

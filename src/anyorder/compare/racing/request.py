@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +57,12 @@ class RaceRequest:
         """The settings of a run, checked; its budget is the total one."""
         return Settings(
             self.problem, self.options, budget=self.budget, tune=0, seeds=1, evaluations=BRIEF,
-            device=self.device, threads=self.threads, timeout=self.timeout,
+            device=self.device, threads=self.threads, timeout=self.timeout, memory=self._memory,
         )  # fmt: skip
+
+    @property
+    def _memory(self) -> str | None:
+        return None if self.memory is None else f"{self.memory}B"
 
     @property
     def model(self) -> Path:
@@ -75,7 +78,7 @@ class RaceRequest:
             words += ["--option", f"{name}={value}"]
         for each in self.sets:
             words += ["--set", each]
-        words += ["--memory", f"{self.memory}B"] if self.memory is not None else []
+        words += ["--memory", self._memory] if self._memory is not None else []
         for name, usual in (("seed", 0), ("device", "cpu"), ("threads", None), ("timeout", None)):
             value = getattr(self, name)
             words += [f"--{name}", str(value)] if value != usual else []
@@ -89,20 +92,3 @@ def unit_of(budget: str) -> tuple[str, float]:
         raise PlanError(f"a race has one budget, such as 10m or 30_000grads; got {budget!r}")
     ((unit, total),) = limits.items()
     return unit, total
-
-
-def bytes_in(size: str) -> int:
-    """Number of bytes in a size such as ``8GiB`` or ``500MB``.
-
-    Raises:
-        PlanError: it is not a size.
-
-    Example:
-        >>> bytes_in("8GiB"), bytes_in("1.5 MB")
-        (8589934592, 1500000)
-    """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?\s*", size, re.IGNORECASE)
-    if match is None:
-        raise PlanError(f"expected a size such as 8GiB or 500MB, got {size!r}")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** (" KMGT".index(match[2].upper() or " ")))

@@ -17,7 +17,7 @@ from anyorder.compare.plan.plan import Entry
 from anyorder.compare.plan.settings import Settings
 from anyorder.compare.racing.journal import Journal
 from anyorder.compare.racing.request import BRIEF, RaceError, RaceRequest, unit_of
-from anyorder.compare.report.formats import show, show_bytes
+from anyorder.compare.report.formats import show
 from anyorder.compare.report.race import RACE_SCHEMA, Race, Stage, Tried
 from anyorder.compare.run.estimate import SLACK, Pace, timeout
 from anyorder.compare.run.pool import Pool, WorkerError
@@ -242,19 +242,15 @@ class Track:
 
     def _drop(self, runs: Iterable[Tried]) -> None:
         """Drop methods that raise or need too much memory."""
-        limit = self.request.memory
         for each in runs:
             if each.status == "failed":
                 self.dropped.setdefault(each.method, str(each.error))
-            elif limit is not None and each.peak_bytes > limit:
-                self.dropped.setdefault(
-                    each.method,
-                    f"its peak memory of {show_bytes(each.peak_bytes)} exceeds {show_bytes(limit)}",
-                )
 
     def _finish(self, ranked: Sequence[Candidate], stages: list[Stage]) -> Race:
         """Train the winner with what is left; if it diverges, the next one."""
         for place, each in enumerate(ranked):
+            if each.method in self.dropped:
+                continue
             decided = self.journal.decided(f"winner/{place}", self._last)
             if decided is None:
                 break
@@ -267,8 +263,8 @@ class Track:
             record, tried = outcome.record, self._describe(each, outcome)
             assert record is not None
             if record.status == "done":
-                self._drop([tried])
                 return self._outcome(stages, budget, tried, record)
+            self._drop([tried])
             self.say(f"  {record.status}: {record.error}")
         raise RaceError("no candidate could be trained for the rest of the budget")
 

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from anyorder.compare.plan.limits import bytes_in
 from anyorder.compare.report import tables
-from anyorder.compare.report.formats import plural, show_budget
+from anyorder.compare.report.formats import plural, show_budget, show_bytes
 from anyorder.compare.report.headline import headline
 from anyorder.compare.report.incidents import incidents
 from anyorder.compare.store.schema import Results
@@ -23,18 +24,21 @@ _NUMBERS = (
 
 def title(results: Results) -> str:
     """The title of all reports."""
-    return f"{plural(len(results.methods), 'method')} on {results.problem.name}"
+    methods = sum(method.twin_of is None for method in results.methods)
+    return f"{plural(methods, 'method')} on {results.problem.name}"
 
 
 def facts(results: Results) -> list[tuple[str, str]]:
     """The main conditions of the comparison."""
     settings, problem = results.plan.settings, results.problem
     options = ", ".join(f"{name}={value}" for name, value in problem.options.items())
+    limit = settings.memory
     tune, tunings, seeds = settings.tune, settings.tunings, settings.seeds
     tuned = f"{plural(tunings, 'tuning')} of {plural(tune, 'trial')}" if tune > 1 else "none"
     return [
         ("problem", problem.name + (f" ({options})" if options else "")),
         ("budget of a run", show_budget(settings.budget)),
+        *([("memory limit of a run", show_bytes(bytes_in(limit)))] if limit else []),
         ("tuning of a method", tuned),
         ("report seeds", f"{seeds} per tuning" if tunings > 1 else str(seeds)),
         ("schedule", str(settings.schedule)),
@@ -104,15 +108,19 @@ _TEX = {
     "<": "\\textless{}",
     ">": "\\textgreater{}",
     "|": "\\textbar{}",
-    '"': "\\textquotedbl{}",
+    '"': "''",  # \textquotedbl needs another encoding than LaTeX's default
     "—": "---",
     "“": "``",
     "”": "''",
     "∞": "$\\infty$",
     "≥": "$\\geq$",
     "≤": "$\\leq$",
+    "\u00d7": "$\\times$",
+    "…": "...",
     "[": "{[}",  # not an optional argument of the line break before it
 }
+#: Last sign of Latin Extended-A, which the default fonts of LaTeX have.
+_LAST = 0x17F
 
 
 def latex(results: Results) -> str:
@@ -164,8 +172,13 @@ def _stacked(head: str) -> str:
 
 
 def _tex(text: str) -> str:
-    """Text escaped for LaTeX, on one line."""
-    return " ".join("".join(_TEX.get(sign, sign) for sign in text).split())
+    """Text escaped for LaTeX, on one line; signs that its default fonts lack by their numbers."""
+
+    def escaped(sign: str) -> str:
+        known = ord(sign) <= _LAST and (sign.isprintable() or sign.isspace())
+        return _TEX.get(sign) or (sign if known else f"U+{ord(sign):04X}")
+
+    return " ".join("".join(map(escaped, text)).split())
 
 
 # --- CSV ---------------------------------------------------------------------------------------

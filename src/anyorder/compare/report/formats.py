@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from anyorder.compare.plan.limits import size_of
+
 MISSING = "—"
 
 
@@ -39,13 +41,7 @@ def show_bytes(count: float | None) -> str:
         >>> show_bytes(512), show_bytes(3 * 2**20), show_bytes(None)
         ('512 B', '3.0 MiB', '—')
     """
-    if count is None or not math.isfinite(count):
-        return MISSING
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+    return MISSING if count is None or not math.isfinite(count) else size_of(count)
 
 
 def show_seconds(seconds: float | None) -> str:

@@ -1,10 +1,10 @@
-"""Warnings, failures and time-outs of the runs of each method."""
+"""Warnings and failures of the runs of each method, and those that met a limit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from anyorder.compare.report.formats import listing, plural
 from anyorder.compare.run.records import RunRecord
@@ -13,7 +13,7 @@ from anyorder.compare.store.schema import MethodRecord
 #: Maximum number of runs that are named.
 _NAMED = 3
 
-Kind = Literal["failed", "timed out", "diverged", "warning"]
+Kind = Literal["failed", "timed out", "over the memory limit", "diverged", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def incidents(method: MethodRecord) -> list[Incident]:
             found.setdefault(("warning", text), []).append(where)
     if method.failed and not method.runs:
         found["failed", method.failed] = []
-    order: tuple[Kind, ...] = ("failed", "timed out", "diverged", "warning")
+    order: tuple[Kind, ...] = get_args(Kind)
     return [
         Incident(kind, text, where)
         for (kind, text), where in sorted(found.items(), key=lambda each: order.index(each[0][0]))
@@ -79,4 +79,5 @@ def _runs(method: MethodRecord) -> Iterable[tuple[str, RunRecord]]:
 def _loss(run: RunRecord) -> Kind | None:
     if run.status == "done":
         return None
-    return "timed out" if run.stop_reason == "timeout" else run.status
+    kinds: dict[str, Kind] = {"timeout": "timed out", "memory": "over the memory limit"}
+    return kinds.get(run.stop_reason, run.status)

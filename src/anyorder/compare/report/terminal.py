@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from anyorder.compare.plan.limits import bytes_in
 from anyorder.compare.report.formats import plural, show_bytes
 from anyorder.compare.report.headline import headline
 from anyorder.compare.stats.leaderboard import Row
@@ -56,9 +57,10 @@ def _title(results: Results) -> str:
     better = "smaller" if problem.goal == "min" else "larger"
     target = main_target(results)
     wanted = "" if target is None else f"; target: {problem.metric} {_number(target.value)}"
+    limit = f" and at most {show_bytes(bytes_in(plan.memory))}" if plan.memory else ""
     many = f"{plural(plan.tunings, 'tuning')} x " if plan.tunings > 1 else ""
     return (
-        f"{problem.name}, {plan.budget} per run, {many}{plural(plan.seeds, 'seed')}; "
+        f"{problem.name}, {plan.budget}{limit} per run, {many}{plural(plan.seeds, 'seed')}; "
         f"{problem.metric} is better when {better}{wanted}"
     )
 

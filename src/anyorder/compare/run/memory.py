@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anyorder.compare.plan.limits import size_of
+from anyorder.errors import AnyOrderError
+
 _STATUS = "/proc/self/status"
+#: Writing to this file resets the peak.
+_RESET = "/proc/self/clear_refs"
+
+
+class MemoryLimitError(AnyOrderError, RuntimeError):
+    """A run needs more memory than its limit."""
+
+
+def excess(peak: int, limit: int | None) -> str | None:
+    """The error of a run whose peak memory exceeds its limit; None if it does not.
+
+    Args:
+        peak: peak memory in bytes.
+        limit: largest allowed peak in bytes; None: no limit.
+    """
+    if limit is None or peak <= limit:
+        return None
+    return f"its peak memory of {size_of(peak)} exceeds the limit of {size_of(limit)}"
+
+
+def require(peak: int, limit: int | None) -> None:
+    """Raise :class:`MemoryLimitError` if a peak exceeds a limit; see :func:`excess`."""
+    if over := excess(peak, limit):
+        raise MemoryLimitError(over)
+
+
+def measurable(device: torch.device | str) -> bool:
+    """Whether the peak memory of a single run can be measured, not only that of a process."""
+    return torch.device(device).type == "cuda" or os.access(_RESET, os.W_OK)
 
 
 def reset_peak(device: torch.device | str = "cpu") -> None:
@@ -25,7 +58,7 @@ def reset_peak(device: torch.device | str = "cpu") -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc only
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+    with contextlib.suppress(OSError), open(_RESET, "w") as file:
         file.write("5")
 
 

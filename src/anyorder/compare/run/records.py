@@ -72,7 +72,7 @@ class RunRecord:
     config: dict[str, Any]
     start_hash: str
     status: Status
-    stop_reason: Literal["budget", "converged", "diverged", "error", "crashed", "timeout"]
+    stop_reason: Literal["budget", "converged", "diverged", "error", "crashed", "timeout", "memory"]
     error: str | None
     traceback: str | None
     curve: list[Point]

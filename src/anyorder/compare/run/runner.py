@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import Entrant, switches
 from anyorder.compare.plan.items import Task
-from anyorder.compare.plan.limits import Limits
+from anyorder.compare.plan.limits import Limits, bytes_in
 from anyorder.compare.run import memory
 from anyorder.compare.run.adapter import Diverged, Foreign, Native, adapt
 from anyorder.compare.run.compiling import compiled
@@ -175,9 +175,11 @@ def _outcome(training: Training) -> RunRecord:
     try:
         training.prepare()
         training.train()
-    except (Diverged, NonFiniteError) as stopped:
+    except (Diverged, NonFiniteError, memory.MemoryLimitError) as stopped:
         record = training.record()
         record.status, record.stop_reason, record.error = "diverged", "diverged", str(stopped)
+        if over := memory.excess(record.peak_bytes, training.memory):
+            record.status, record.stop_reason, record.error = "failed", "memory", over
         return record
     except (Exception, SystemExit) as stopped:
         return _ended_by(stopped, training.record())
@@ -298,6 +300,8 @@ class Training:
         self._converged = False
         self._compiled_before = sum(compiled())
         self._cuda = torch.device(self.device).type == "cuda"
+        limit = self.settings.memory
+        self.memory = None if limit is None else bytes_in(limit)
 
     def prepare(self) -> None:
         """Create model and optimizer, hash the initial point, and evaluate it."""
@@ -511,6 +515,8 @@ class Training:
         )
         self.curve.append(point)
         self.watch(point)
+        if last or self.clock.steps:  # before the first step, the method has used none
+            memory.require(point.peak_bytes, self.memory)
         self._judge(loss, metric, last)
 
     def _mean_loss(self) -> float | None:

@@ -203,13 +203,18 @@ def _note(method: MethodRecord, results: Results) -> str:
     parts = [method.failed] if method.failed else []
     failed = [run for run in runs if run.status == "failed"]
     timeouts = [run for run in failed if run.stop_reason == "timeout"]
-    crashed = [run for run in failed if run.stop_reason != "timeout"]
+    large = [run for run in failed if run.stop_reason == "memory"]
+    crashed = [run for run in failed if run.stop_reason not in ("timeout", "memory")]
     diverged = sum(run.status == "diverged" for run in runs)
     lost = sum(not math.isfinite(criterion.of(run)) for run in runs)
     if crashed:
         parts.append(f"{len(crashed)} of {len(runs)} runs failed: {crashed[0].error}")
     if timeouts:
         parts.append(f"{len(timeouts)} of {len(runs)} runs timed out")
+    if large:
+        parts.append(
+            f"{len(large)} of {len(runs)} runs exceeded the memory limit: {large[0].error}"
+        )
     if diverged:
         parts.append(f"{diverged} of {len(runs)} runs diverged")
     if lost > len(failed) + diverged:

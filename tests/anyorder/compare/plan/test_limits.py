@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from anyorder.compare.plan.limits import Limits, grid, prices, seconds
+from anyorder.compare.plan.limits import Limits, bytes_in, grid, prices, seconds
 from anyorder.oracle.ledger import NOMINAL_RATES, BudgetError
 
 MEASURED = {**NOMINAL_RATES, "grads": 2.5}
@@ -60,3 +60,17 @@ def test_the_grid_is_denser_at_the_beginning() -> None:
 def test_what_was_not_measured_has_its_nominal_price() -> None:
     assert prices() == NOMINAL_RATES
     assert prices({"grads": 2.5, "products": None}) == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GiB", 8 * 2**30), ("500MB", 5 * 10**8), ("1.5 k", 1500), ("100", 100), ("7B", 7)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert bytes_in(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "8 apples", "-1MB", "iB"])
+def test_wrong_sizes(text: str) -> None:
+    with pytest.raises(BudgetError, match="expected a size such as 8GiB"):
+        bytes_in(text)

@@ -143,7 +143,7 @@ def test_another_race_in_the_folder_is_refused(finished: Any) -> None:
 
 def test_methods_that_need_too_much_memory_are_dropped(tmp_path: Path) -> None:
     with pytest.raises(
-        RaceError, match=r"no candidate is left: .*peak memory of .* exceeds 1000 B"
+        RaceError, match=r"no candidate is left: .*peak memory of .* exceeds the limit of 1000 B"
     ):
         race("quadratic", out=tmp_path, memory=1000, **SMALL)
 

@@ -10,21 +10,7 @@ import pytest
 from anyorder.command.race import app
 from anyorder.compare.plan.plan import PlanError
 from anyorder.compare.plan.settings import SettingsError
-from anyorder.compare.racing.request import RaceRequest, bytes_in, unit_of
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("8GiB", 8 * 2**30), ("500MB", 5 * 10**8), ("1.5 k", 1500), ("100", 100), ("7B", 7)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert bytes_in(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "8 apples", "-1MB", "iB"])
-def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(PlanError, match="expected a size such as 8GiB"):
-        bytes_in(text)
+from anyorder.compare.racing.request import RaceRequest, unit_of
 
 
 def test_budgets_have_one_unit() -> None:
@@ -45,7 +31,7 @@ def test_the_command_is_the_request() -> None:
     import typer.main
 
     context = typer.main.get_command(app).make_context("race", words[2:])
-    assert context.params["memory"] == "1000B"
+    assert context.params["memory"] == request.settings.memory == "1000B"
     assert context.params["option"] == ["batch_size=8"]
     assert context.params["set_"] == ["sgd.momentum=0.9"]
     assert (context.params["seed"], context.params["timeout"]) == (3, "5m")

@@ -37,6 +37,11 @@ def test_markdown(three: Results) -> None:
     assert text.rstrip().endswith("```")
 
 
+def test_the_twin_is_no_method_of_the_title(three: Results) -> None:
+    twin = replace(three.methods[0], name="slow_one (A/A)", twin_of="slow_one")
+    assert exports.title(replace(three, methods=[*three.methods, twin])) == "3 methods on made up"
+
+
 def test_markdown_escapes() -> None:
     text = exports.markdown(example.hostile()["names"])
     before, _, command = text.partition("## Reproduce")
@@ -85,13 +90,76 @@ def test_latex(three: Results) -> None:
     assert "fast \\& good is first" in next(line for line in lines if "caption" in line)
 
 
+COMMANDS = set(
+    """begin end centering footnotesize setlength tabcolsep caption toprule midrule bottomrule
+    shortstack par smallskip textbackslash textasciitilde textasciicircum textless textgreater
+    textbar infty geq leq times""".split()
+)
+
+
+def sound(text: str) -> None:
+    """Check what LaTeX would refuse, as far as that can be told without it."""
+    opened: list[str] = []
+    maths, cells = False, [0]
+    columns = len(re.findall(r"\\begin{tabular}{([lr]+)}", text)[0])
+    for token in re.findall(r"\\(?:begin|end){\w+}|\\[A-Za-z]+|\\.|.", text, re.DOTALL):
+        inside = opened[-1] if opened else ""
+        if found := re.fullmatch(r"\\(begin|end){(\w+)}", token):
+            if found[1] == "begin":
+                opened.append(found[2])
+            else:
+                assert opened.pop() == found[2]
+        elif token == "{":
+            opened.append("{")
+        elif token == "}":
+            assert opened.pop() == "{"
+        elif token == "$":
+            maths = not maths
+        elif token == "&":
+            assert inside == "tabular" and not maths
+            cells[-1] += 1
+        elif token == "\\\\":
+            if inside == "tabular":
+                cells.append(0)
+            else:
+                assert "{" in opened  # of a stack of lines
+        elif re.fullmatch(r"\\[A-Za-z]+", token):
+            assert token[1:] in COMMANDS
+        elif token.startswith("\\"):
+            assert token[1] in "&%$#_{}"
+        else:
+            assert token not in "#_%^~"
+            assert token == "\n" or 32 <= ord(token) <= 0x17F
+    assert not opened
+    assert not maths
+    assert set(cells[:-1]) == {columns - 1}
+    assert cells[-1] == 0
+
+
 @pytest.mark.parametrize("name", list(example.hostile()))
-def test_latex_has_no_open_groups_or_bare_signs(name: str) -> None:
-    text = exports.latex(example.hostile()[name]).split("\n", 1)[1]
-    bare = re.sub(r"\\[\\&%$#_{}]", "", text)
-    assert bare.count("{") == bare.count("}")
-    assert not set(bare) & set("#_%<>^~")
-    assert bare.count("$") % 2 == 0
+def test_latex_is_sound(name: str) -> None:
+    comment, text = exports.latex(example.hostile()[name]).split("\n", 1)
+    assert comment.startswith("%")
+    sound(text)
+
+
+def test_latex_of_odd_names_is_sound() -> None:
+    names = [
+        "a_b^c~d",
+        "100% & more",
+        "$x$ {y} \\end{table}",
+        '"quoted" <t> |',
+        "[0] # 1",
+        "Ω 中 é\x07",
+    ]
+    runs: dict[str, list[list[float | None]]] = {
+        name: [[1.0, 0.1 + 0.1 * i]] * 3 for i, name in enumerate(names)
+    }
+    text = exports.latex(example.made_up(runs)).split("\n", 1)[1]
+    sound(text)
+    assert r"\$x\$ \{y\} \textbackslash{}end\{table\}" in text
+    assert "''quoted''" in text
+    assert "U+03A9 U+4E2D éU+0007" in text
 
 
 def test_the_leaderboard_as_csv_has_unrounded_numbers(three: Results) -> None:
@@ -108,8 +176,10 @@ def test_facts_say_how_much_was_tuned() -> None:
     facts = dict(exports.facts(results))
     assert facts["problem"] == "made up (width=8)"
     assert (facts["tuning of a method"], facts["budget of a run"]) == ("none", "150 forwards")
-    settings = replace(results.plan.settings, tune=4, tunings=2, seeds=3)
+    assert "memory limit of a run" not in facts
+    settings = replace(results.plan.settings, tune=4, tunings=2, seeds=3, memory="2GiB")
     results.plan = replace(results.plan, settings=settings)
     facts = dict(exports.facts(results))
     assert facts["tuning of a method"] == "2 tunings of 4 trials"
     assert facts["report seeds"] == "3 per tuning"
+    assert facts["memory limit of a run"] == "2.0 GiB"

@@ -12,14 +12,19 @@ def test_equal_incidents_are_merged_and_losses_come_first() -> None:
     stopped = example.lost(example.run(2, [1.0]), "failed", error="too slow")
     stopped.stop_reason = "timeout"
     lost = example.lost(example.run(3, [1.0]), error="the loss is nan")
-    found = incidents(example.method("m", [*runs, stopped, lost]))
+    large = example.lost(example.run(4, [1.0]), "failed", error="9 GiB exceeds 8 GiB")
+    large.stop_reason = "memory"
+    found = incidents(example.method("m", [*runs, large, stopped, lost]))
     assert found == [
         Incident("timed out", "too slow", ["seed 2"]),
+        Incident("over the memory limit", "9 GiB exceeds 8 GiB", ["seed 4"]),
         Incident("diverged", "the loss is nan", ["seed 3"]),
         Incident("warning", "a: b", ["seed 0", "seed 1"]),
         Incident("warning", "c: d", ["seed 0"]),
     ]
-    assert summary(found) == "1 run timed out, 1 run diverged, 2 warnings"
+    assert summary(found) == (
+        "1 run timed out, 1 run over the memory limit, 1 run diverged, 2 warnings"
+    )
 
 
 def test_a_method_without_runs_failed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import resolve
 from anyorder.compare.plan.items import TUNING_EVALUATIONS, Item, Task
-from anyorder.compare.plan.limits import Limits
+from anyorder.compare.plan.limits import Limits, bytes_in
 from anyorder.compare.plan.plan import Entry
 from anyorder.compare.plan.settings import Settings
+from anyorder.compare.run import memory
 from anyorder.compare.run import runner as running
 from anyorder.compare.run.records import Final, Point, RunRecord
 from anyorder.compare.run.runner import IDLE_STEPS, Clock, Training, explain, finite, warm_up
@@ -40,10 +42,11 @@ def task(
     evaluations: int = 5,
     schedule: str = "constant",
     autocast: str = "none",
+    memory: str | None = None,
 ) -> Task:
     settings = Settings(
         "p", budget=budget, schedule=schedule, autocast=autocast,  # type: ignore[arg-type]
-        evaluations=evaluations * (TUNING_EVALUATIONS if tuning else 1),
+        memory=memory, evaluations=evaluations * (TUNING_EVALUATIONS if tuning else 1),
     )  # fmt: skip
     item = Item("tune" if tuning else "report", method, 0, 0, seed)
     entry = Entry(method, method, "", {}, search=False)
@@ -433,6 +436,59 @@ def test_a_run_that_ends_on_a_blown_up_loss_has_diverged(
         """)
     )
     assert run(problem, task("sgd")).status == "diverged"
+
+
+MIB = 2**20
+#: Keeps 64 MiB more from the third step on; then its parameters may become NaN.
+HOARDING = """
+if self.count == 3:
+    self.kept = torch.ones({mib} * 2**18)
+    {then}
+return closure()
+"""
+NAN = "self.param_groups[0]['params'][0].data.fill_(float('nan'))"
+
+
+@pytest.mark.skipif(not memory.measurable("cpu"), reason="the peak can be reset on Linux only")
+@pytest.mark.parametrize("evaluations", [1, 10])
+@pytest.mark.parametrize("then", ["pass", NAN])
+def test_a_run_above_the_memory_limit_has_failed_and_not_diverged(
+    problem_file: Callable[[str], str],
+    method_file: Callable[[str], str],
+    then: str,
+    evaluations: int,
+) -> None:
+    problem, spec = load(problem_file("")), method_file(HOARDING.format(mib=64, then=then))
+    memory.reset_peak()
+    limit = memory.peak_bytes() + 32 * MIB
+    held = task(spec, "40grads", memory=f"{limit}B", evaluations=evaluations)
+    record = run(problem, held)
+    assert (record.status, record.stop_reason) == ("failed", "memory"), record.error
+    said = re.fullmatch(
+        r"its peak memory of ([\d.]+) (MiB|GiB) exceeds the limit of ([\d.]+) (MiB|GiB)",
+        record.error or "",
+    )
+    assert said is not None
+    assert bytes_in(said[1] + said[2]) == pytest.approx(record.peak_bytes, rel=0.05)
+    assert bytes_in(said[3] + said[4]) == pytest.approx(limit, rel=0.05)
+    assert 24 * MIB < record.peak_bytes - limit < 48 * MIB
+    assert record.final == Final(None, None)
+    if evaluations == 10:  # it ends at the first evaluation that sees it
+        assert 3 <= record.curve[-1].steps <= 8
+        assert all(point.peak_bytes <= limit for point in record.curve[:-1])
+
+
+@pytest.mark.skipif(not memory.measurable("cpu"), reason="the peak can be reset on Linux only")
+def test_a_run_within_the_memory_limit_is_like_any_other(
+    problem_file: Callable[[str], str], method_file: Callable[[str], str]
+) -> None:
+    problem, spec = load(problem_file("")), method_file(HOARDING.format(mib=64, then="pass"))
+    memory.reset_peak()
+    limit = memory.peak_bytes() + 96 * MIB
+    limits = (None, f"{limit}B")
+    free, held = (run(problem, task(spec, "8grads", memory=each)) for each in limits)
+    assert held.status == "done"
+    assert timeless(held) == timeless(free)
 
 
 def test_a_method_that_raises_is_explained_with_its_place(

@@ -173,6 +173,14 @@ def test_timeouts_and_missing_numbers_are_named() -> None:
     assert row.note == "1 of 6 runs timed out; 1 of 6 runs have no finite validation score"
 
 
+def test_runs_above_the_memory_limit_are_named() -> None:
+    large = method("large", [1.0] * 6)
+    large.runs[0] = lost(large.runs[0], "failed", error="9 GiB exceeds 8 GiB")
+    large.runs[0].stop_reason = "memory"
+    (row,) = summarise(results(large))
+    assert row.note == "1 of 6 runs exceeded the memory limit: 9 GiB exceeds 8 GiB"
+
+
 def test_the_twin_is_last_and_no_rival() -> None:
     twin = method("a (A/A)", [0.01, 0.01], twin_of="a")
     rows = summarise(results(method("a", [1.0, 1.0]), twin, method("b", [2.0, 2.0])))
