@@ -21,6 +21,7 @@ from anyorder.compare.report import suite as report
 from anyorder.compare.scheduler import Interrupted
 from anyorder.compare.session import Request, compare
 from anyorder.compare.stats.overview import Overview, overview
+from anyorder.compare.store.locks import locked
 from anyorder.compare.store.schema import Results
 from anyorder.errors import AnyOrderError
 from anyorder.problems import ProblemError
@@ -183,8 +184,16 @@ def run_suite(
     Raises:
         ProblemError: no problem can be used.
         Interrupted: the user interrupted the suite.
+        StorageError: the folder cannot be used, or another suite runs there.
         AnyOrderError: see :func:`~anyorder.compare.session.compare`.
     """
+    with locked(request.out, "suite"):
+        return _run(request, progress, say)
+
+
+def _run(
+    request: SuiteRequest, progress: Callable[[], Silent], say: Callable[[str], object]
+) -> Overview:
     found: dict[str, tuple[str, Results]] = {}
     left_out: dict[str, str] = {}
     wanted = comparisons(request)

@@ -18,6 +18,7 @@ from anyorder.command.suite import app
 from anyorder.compare import session, suite
 from anyorder.compare.run.pool import Pool
 from anyorder.compare.scheduler import Interrupted
+from anyorder.compare.store.storage import StorageError
 from anyorder.compare.suite import (
     LEVELS,
     METHODS,
@@ -67,6 +68,19 @@ def test_every_problem_exists_and_has_a_comparison_at_every_level() -> None:
     verdict = comparisons(SuiteRequest("verdict", Path("o")))["digits"][1].settings
     assert quick.tune == 0
     assert verdict.tunings >= 5  # statements about methods, and enough for a test
+
+
+def test_two_suites_at_once_in_a_folder(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def say(line: str) -> None:
+        with pytest.raises(StorageError, match="another suite runs in") as error:
+            run_suite(tiny(tmp_path, methods=("adamw",)))
+        refused.append(str(error.value))
+
+    request = tiny(tmp_path, methods=("sgd",), problems=("cancer",), budget="3grads")
+    assert list(run_suite(request, say=say).methods) == ["sgd"]
+    assert refused
 
 
 @pytest.mark.slow

@@ -34,8 +34,8 @@ from anyorder.compare.run.environment import cores
 from anyorder.compare.run.pool import Pool, WorkerError
 from anyorder.compare.scheduler import Interrupted, interrupts
 from anyorder.compare.session import require_device
+from anyorder.compare.store.locks import locked
 from anyorder.compare.store.results import keep_text
-from anyorder.compare.store.storage import StorageError
 from anyorder.problems import ProblemError, load
 
 
@@ -66,7 +66,7 @@ def race(
         RaceError: the budget is too small, or no candidate is left.
         ProblemError: the problem cannot be used.
         PlanError: the device cannot be used, or the folder contains another race.
-        StorageError: the folder cannot be used.
+        StorageError: the folder cannot be used, or another race runs there.
         Interrupted: the user interrupted the race.
     """
     folder = Path(out) if out is not None else Path("races") / f"{Path(problem).stem}-{budget}"
@@ -94,15 +94,9 @@ def run_race(request: RaceRequest, say: Callable[[str], object] = lambda line: N
     unit_of(request.budget)
     require_device(settings)
     entrants = resolve_all(request.methods, request.sets)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write into {out}: {error.strerror or error}. Choose another folder with --out"
-        ) from error
-    journal = Journal(out / "race.jsonl", _plan(request))
-    threads = request.threads or cores()
-    with interrupts() as interrupted, Pool(1, threads, str((out / "output.log").resolve())) as pool:
+    threads, log = request.threads or cores(), str((out / "output.log").resolve())
+    with locked(out, "race"), interrupts() as interrupted, Pool(1, threads, log) as pool:
+        journal = Journal(out / "race.jsonl", _plan(request))
 
         def look() -> None:
             if interrupted.is_set():
@@ -115,8 +109,8 @@ def run_race(request: RaceRequest, say: Callable[[str], object] = lambda line: N
         if settings.schedule is None:
             settings = replace(settings, schedule=described.schedule)
         found = Track(request, settings, described, entrants, journal, pool, look, say).run()
-    keep_text(out / "race.json", json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
-    keep_text(out / "race.txt", text(found))
+        keep_text(out / "race.json", json.dumps(asdict(found), indent=1, allow_nan=False) + "\n")
+        keep_text(out / "race.txt", text(found))
     return found
 
 

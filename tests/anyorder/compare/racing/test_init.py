@@ -21,6 +21,7 @@ from anyorder.compare.racing import model_of, race
 from anyorder.compare.racing.request import RaceError
 from anyorder.compare.run.pool import Pool
 from anyorder.compare.scheduler import Interrupted
+from anyorder.compare.store.storage import StorageError
 from anyorder.problems import ProblemError, load
 from anyorder.testing.elsewhere import processes
 
@@ -139,6 +140,21 @@ def test_an_interrupted_race_continues_to_the_same_end(
 def test_another_race_in_the_folder_is_refused(finished: Any) -> None:
     with pytest.raises(PlanError, match="differs in seed"):
         race("digits", out=finished[1], seed=1, **SMALL)
+
+
+def test_two_races_at_once_in_a_folder(tmp_path: Path) -> None:
+    """A second race that starts while the first one runs is refused and changes nothing."""
+    refused: list[str] = []
+
+    def say(line: str) -> None:
+        with pytest.raises(StorageError, match="another race runs in") as error:
+            race("quadratic", out=tmp_path, **small)
+        refused.append(str(error.value))
+
+    small = {**SMALL, "budget": "100grads", "methods": ("sgd",)}
+    found = race("quadratic", out=tmp_path, say=say, **small)
+    assert refused
+    assert same(race("quadratic", out=tmp_path, **small)) == same(found)
 
 
 def test_methods_that_need_too_much_memory_are_dropped(tmp_path: Path) -> None:
