@@ -67,6 +67,7 @@ def wanted() -> dict[Path, str]:
     site = (ROOT / "zensical.toml").read_text(encoding="utf-8")
     common = (ROOT / "docs/options.md").read_text(encoding="utf-8")
     suite = (ROOT / "docs/suite-and-race.md").read_text(encoding="utf-8")
+    compare = (ROOT / "docs/compare.md").read_text(encoding="utf-8")
     suite = region(suite, "quick", f"\n\n{suites.suite('quick')}\n\n")
     suite = region(suite, "regret", f"\n\n{suites.regret()}\n\n")
     mark = "    # {}\n"
@@ -77,6 +78,7 @@ def wanted() -> dict[Path, str]:
         ROOT / "zensical.toml": site,
         ROOT / "docs/options.md": region(common, "options", f"\n\n{options(COMMON)}\n\n"),
         ROOT / "docs/suite-and-race.md": suite,
+        ROOT / "docs/compare.md": region(compare, "aa", f"\n\n{measured.aa()}\n\n"),
         ROOT / "docs/benchmarks.md": measured.page(),
         ROOT / "src/anyorder/__init__.pyi": stub.text(),
         ROOT / "docs/methods/index.md": INDEX.format(note=NOTE, table=table("")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,22 @@ def reached(found: Mapping[str, Any]) -> str:
         f"{problem['parameters']:,} parameters; {plan['budget']} per run, {plan['tune']} tuning "
         f"runs and {plan['seeds']} seeds per method.\n\n{table(head, body)}"
     )
+
+
+def aa() -> str:
+    """How many real comparisons of a method with itself separate it from itself."""
+    found = read("aa-cpu")
+    done, least = found["done"], min(each["p"] for each in found["done"])
+    against = list(dict.fromkeys(each["against"] for each in done))
+    names = " or ".join(f"`{name}`" for name in against)
+    problems = ", ".join(f"`{name}`" for name in found["problems"])
+    text = (
+        f"`benchmarks/aa.py` runs real comparisons of `adamw` with itself: with {names}, tuned "
+        f"{found['tunings']} times, independently, with {found['trials']} trials each, on "
+        f"{problems}. {found['separated']} of {found['of']} comparisons separate the two; the "
+        f"smallest p-value is {least:.2g}."
+    )
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _settings(method: Mapping[str, Any]) -> str:
