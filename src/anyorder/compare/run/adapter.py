@@ -22,8 +22,9 @@ from anyorder.oracle.ledger import Budget, BudgetExhausted, Calls
 #: A foreign optimizer does not detect divergence: its run ends after this many steps in a row whose
 #: first loss is not finite.
 HOPELESS = 20
-#: The state of a foreign optimizer is copied before each step if fewer steps than this remain.
-RESERVE = 32
+#: The state of a foreign optimizer is copied before each step if few steps remain: a sixteenth of
+#: those taken, within these bounds. So the copies cost little, however short or long a run is.
+RESERVE, SHARE = (8, 32), 16
 
 
 class Diverged(AnyOrderError, RuntimeError):  # noqa: N818 - a regular end of a run
@@ -100,7 +101,7 @@ class Foreign:
         # A budget in steps never ends within one.
         self._undoable = bool(budget.limits().keys() - {"steps"})
         self._kept: Snapshot | None = None
-        self._bad = 0
+        self._bad = self._steps = 0
         self._once = True
 
     @property
@@ -114,7 +115,8 @@ class Foreign:
         Args:
             steps_left: number of steps that the budget still allows, at the mean cost so far.
         """
-        if not self._once or steps_left < RESERVE:
+        least, most = RESERVE
+        if not self._once or steps_left < max(least, min(most, self._steps // SHARE)):
             self.keep()
 
     def keep(self) -> None:
@@ -128,12 +130,13 @@ class Foreign:
 
     def step(self, closure: Closure) -> Tensor | None:
         """One step, with as many gradients as the optimizer requests."""
-        needed = one_gradient(closure)
+        needed, timed = one_gradient(closure), self._budget.seconds is not None
         self._budget.check(self.calls, needed)  # nothing has changed yet
         seen: list[Tensor] = []
 
         def closure_with_backward() -> Tensor:
-            self._budget.check(self.calls, needed)
+            if seen or timed:  # otherwise nothing was used since the check above
+                self._budget.check(self.calls, needed)
             began = time.perf_counter()
             with torch.enable_grad():
                 self.optimizer.zero_grad()
@@ -154,6 +157,7 @@ class Foreign:
                 self._kept.restore()
             raise
         self._once = self._once and len(seen) <= 1
+        self._steps += 1
         return seen[0] if seen else None
 
     def _watch(self, loss: float) -> None:

@@ -18,5 +18,7 @@ def compiled() -> tuple[float, float]:
         Seconds for this library's rules, and for ``torch.compile`` including lazy backwards.
     """
     utils = sys.modules.get("torch._dynamo.utils")  # imported by torch.compile
-    times = getattr(utils, "compilation_time_metrics", {})
+    times = getattr(utils, "compilation_time_metrics", None)
+    if not times:
+        return compile_seconds(), 0.0
     return compile_seconds(), math.fsum(math.fsum(times.get(phase, ())) for phase in _PHASES)

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter, mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,10 +81,24 @@ class Clock:
     _began: float | None = None
     _compiled: tuple[float, float] = (0.0, 0.0)
 
+    def __post_init__(self) -> None:
+        """Prepare what is needed at every step."""
+        self._counts = attrgetter(*self.rates, "values")  # one more, so that it is a tuple
+        self._prices = tuple(self.rates.values())
+
+    def priced(self, calls: Calls) -> float:
+        """As ``calls.forwards(self.rates)``, without checking the rates again."""
+        return sum(map(mul, self._counts(calls), self._prices))
+
+    @property
+    def forwards(self) -> float:
+        """The cost of all answers in forward passes."""
+        return self.priced(self.calls)
+
     @property
     def fraction(self) -> float:
         """The used fraction of the budget."""
-        return self.limits.spent(self.calls.forwards(self.rates), self.seconds, self.steps)
+        return self.limits.spent(self.forwards, self.seconds, self.steps)
 
     def start(self) -> None:
         """Start charging."""
@@ -91,15 +106,20 @@ class Clock:
 
     def stop(self) -> None:
         """Stop charging."""
-        self.seconds = self.now()
-        self.model_compile_seconds += compiled()[1] - self._compiled[1]
+        after = compiled()
+        self.seconds = self._at(after)
+        self.model_compile_seconds += after[1] - self._compiled[1]
         self._began = None
 
     def now(self) -> float:
         """Return the charged seconds at this moment."""
+        return self._at(compiled())
+
+    def _at(self, after: tuple[float, float]) -> float:
+        """The charged seconds, when so much was compiled."""
         if self._began is None:
             return self.seconds
-        compiling = sum(compiled()) - sum(self._compiled)
+        compiling = sum(after) - sum(self._compiled)
         return self.seconds + max(0.0, time.perf_counter() - self._began - compiling)
 
     def point(self, **judged: Any) -> Point:
@@ -110,7 +130,7 @@ class Clock:
         return Point(
             fraction=self.fraction,
             seconds=self.seconds,
-            forwards=self.calls.forwards(self.rates),
+            forwards=self.forwards,
             calls=Costs(**calls),
             steps=self.steps,
             oracle_seconds=oracle,
@@ -144,6 +164,14 @@ class RunBudget(Budget):
     def spent_seconds(self) -> float:
         """Return the charged seconds."""
         return self.clock.now()
+
+    def check(self, calls: Calls, asked: dict[str, int]) -> None:
+        """As :meth:`Budget.check`, for the two kinds of limits that a run has within a step."""
+        if self.forwards is not None:
+            extra = sum(self.rates.get(name, 0.0) * count for name, count in asked.items())
+            self._compare("forwards", self.clock.priced(calls) + extra, self.forwards)
+        if self.seconds is not None:
+            self._compare("seconds", self.spent_seconds(), self.seconds)
 
 
 def run(
@@ -328,7 +356,7 @@ class Training:
                 self._converged = isinstance(end, Converged)
                 break
             clock, before = self.clock, forwards
-            forwards = clock.calls.forwards(clock.rates)
+            forwards = clock.forwards
             fraction = clock.limits.spent(forwards, clock.seconds, clock.steps)
             idle = idle + 1 if forwards == before else 0
             if idle >= IDLE_STEPS:
@@ -348,8 +376,12 @@ class Training:
         Raises:
             BudgetExhausted: the budget ended within the step, which is undone.
         """
-        with self._charged():
+        self.clock.start()
+        try:
             self._step()
+        finally:
+            self._synchronise()
+            self.clock.stop()
         self.clock.steps += 1
 
     def test(self) -> tuple[dict[str, float | None] | None, list[float | None]]:

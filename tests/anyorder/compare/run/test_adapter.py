@@ -11,7 +11,7 @@ from torch import nn
 
 from anyorder import Composite
 from anyorder.compare.plan.entrants import resolve
-from anyorder.compare.run.adapter import HOPELESS, RESERVE, Diverged, Foreign, Native, adapt
+from anyorder.compare.run.adapter import HOPELESS, RESERVE, SHARE, Diverged, Foreign, Native, adapt
 from anyorder.oracle.ledger import Budget, BudgetExhausted
 
 
@@ -130,14 +130,26 @@ def test_optimizers_that_call_once_are_copied_only_near_the_end() -> None:
     model = nn.Linear(4, 1)
     adapted = adapt(resolve("torch.optim:SGD"), model, {"lr": 0.1}, Budget(grads=1000), 0)
     assert isinstance(adapted, Foreign)
-    adapted.prepare(RESERVE)
+    least, most = RESERVE
+    adapted.prepare(least)
     assert adapted.kept_bytes == 0
-    adapted.prepare(RESERVE - 1)
+    adapted.prepare(least - 1)
     assert adapted.kept_bytes == 4 * 5
     weight = model.weight.detach().clone()
     assert adapted._kept is not None
     adapted.step(lambda: loss_of(model))
-    adapted.prepare(RESERVE)  # not copied again
+    adapted.prepare(least)  # not copied again
+    adapted._kept.restore()
+    assert torch.equal(model.weight, weight)
+    for _ in range(most * SHARE):  # after more steps, earlier before the end
+        adapted.step(lambda: loss_of(model))
+    adapted.prepare(most)
+    adapted._kept.restore()
+    assert torch.equal(model.weight, weight)
+    adapted.step(lambda: loss_of(model))
+    weight = model.weight.detach().clone()
+    adapted.prepare(most - 1)
+    adapted.step(lambda: loss_of(model))
     adapted._kept.restore()
     assert torch.equal(model.weight, weight)
 
