@@ -93,10 +93,16 @@ def task(method: str = "sgd", item: Item | None = None, **settings: Any) -> Task
     return Task(one.settings, one.methods[0], item, {}, dict(NOMINAL_RATES))
 
 
-def measured(names: Sequence[str], problem: str = "digits", **settings: Any) -> Results:
+def measured(
+    names: Sequence[str],
+    problem: str = "digits",
+    sets: Sequence[str] = (),
+    spaces: Sequence[str] = (),
+    **settings: Any,
+) -> Results:
     """A comparison that is really run, in this process."""
     described, found = load(problem), pilot()
-    entrants = resolve_all(names)
+    entrants = resolve_all(names, sets, spaces)
     wished: dict[str, Any] = {"defaults": False, "twin": False, **settings}
     chosen = Settings(problem, schedule="constant", **wished)
     wanted = Plan(chosen, [Entry.of(each) for each in entrants], "", {})

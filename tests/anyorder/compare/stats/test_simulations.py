@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
+import example_results as example
 import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
@@ -18,6 +21,7 @@ from anyorder.compare.stats.differences import (
     units_needed,
 )
 from anyorder.compare.stats.estimators import MIN_UNITS, Floats, interval, iqm
+from anyorder.compare.stats.verdicts import compare_pairs
 
 DOCS = Path(__file__).parents[4] / "docs" / "compare.md"
 
@@ -206,3 +210,39 @@ def test_all_power_in_the_documentation_is_what_is_simulated() -> None:
 def test_the_middle_of_a_law_is_what_the_estimate_goes_to() -> None:
     law = LAWS["lognormal"]
     assert iqm(law(default_rng(9), (100_000,))) == pytest.approx(_middle(law), abs=0.01)
+
+
+# --- Inclusion -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """Every run collects garbage first: exclude old objects from it, as workers do."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("frozen")
+def test_a_special_case_is_not_better_than_its_generalisation() -> None:
+    """Adam with a large ``eps`` is SGD with momentum (Choi et al., 2019).
+
+    So with enough tuning of ``eps`` it must not be called worse; without, it is.
+    """
+    found = example.measured(
+        ["momentum=sgd", "adam=adamw", "narrow=adamw"],
+        sets=[
+            "momentum.momentum=0.9", "adam.weight_decay=0", "narrow.weight_decay=0",
+            "narrow.eps=1e4",
+        ],
+        spaces=[
+            "momentum.lr=log:1e-3..10", "adam.lr=log:1e-4..1e4", "adam.eps=log:1e-8..1e4",
+            "narrow.lr=log:1e-4..1",
+        ],
+        budget="60grads", tune=16, tunings=5, seeds=1, evaluations=4,
+    )  # fmt: skip
+    verdicts = {(pair.a, pair.b): pair.verdict for pair in compare_pairs(found)}
+    assert verdicts["momentum", "adam"] in ("not separable", "worse")
+    assert verdicts["momentum", "narrow"] == "better"
+    assert verdicts["adam", "narrow"] == "better"
