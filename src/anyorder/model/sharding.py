@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -57,6 +57,18 @@ def as_sharded(here: Tensor, like: Tensor) -> Tensor:
         shape=like.shape,
         stride=like.stride(),
     )
+
+
+def reshard(module: nn.Module) -> None:
+    """Give a module of FSDP2 its shards back; other modules are unchanged.
+
+    After a forward pass without a backward one, its root keeps the whole parameters.
+    """
+    for part in module.modules():
+        if callable(back := getattr(part, "reshard", None)) and callable(
+            getattr(part, "unshard", None)
+        ):
+            back()
 
 
 def summed(number: Tensor, tensors: Sequence[Tensor]) -> Tensor:

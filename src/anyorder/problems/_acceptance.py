@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anyorder.model.sharding import local, reshard
 from anyorder.problems.base import Problem, map_tree
 from anyorder.problems.registry import say
 
@@ -164,6 +165,7 @@ class Snapshot:
     def __init__(self, model: nn.Module) -> None:
         """Copy parameters, buffers, modes, flags and gradients (None where absent)."""
         self._model = model
+        reshard(model)
         self._parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
         self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
         self._modes = {name: module.training for name, module in _modules(model)}
@@ -255,7 +257,8 @@ def same(a: Any, b: Any) -> bool | None:
 def _same_tensor(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    a, b = (t.detach().to_dense() if t.layout != torch.strided else t.detach() for t in (a, b))
+    a, b = (local(t.detach()) for t in (a, b))
+    a, b = (t.to_dense() if t.layout != torch.strided else t for t in (a, b))
     if a.is_floating_point() or a.is_complex():
         return bool(torch.isclose(a, b, rtol=0, atol=0, equal_nan=True).all().item())
     return torch.equal(a, b)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from anyorder.model.sharding import is_sharded
 from anyorder.problems._acceptance import Bench, copied, some, trainable
 from anyorder.problems.base import map_tree
 from anyorder.problems.registry import say
@@ -19,6 +20,14 @@ def gradients(bench: Bench) -> None:
     model = bench.fresh()
     bench.loss(model, bench.batch).backward()
     parameters = trainable(model)
+    if any(map(is_sharded, parameters.values())):
+        bench.add(
+            "info",
+            "loss",
+            "the parameters are sharded (DTensor), so the derivatives were not checked",
+            "Check the problem in one process, without fully_shard.",
+        )
+        return
     missing = [name for name, p in parameters.items() if p.grad is None]
     if len(missing) == len(parameters):
         bench.add(

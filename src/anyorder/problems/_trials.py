@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from anyorder.model.sharding import local
 from anyorder.problems._acceptance import (
     Bench,
     Snapshot,
@@ -88,7 +89,7 @@ def build(bench: Bench) -> None:
             "Make what should be optimised an nn.Parameter with requires_grad=True.",
         )
         return
-    strange = [n for n, p in model.named_parameters() if not bool(p.isfinite().all().item())]
+    strange = [n for n, p in model.named_parameters() if not local(p).isfinite().all().item()]
     if strange:
         bench.add("error", "build", f"NaN or Inf in {some(strange)}", "Use finite initial values.")
     if not torch.equal(state, torch.get_rng_state()):

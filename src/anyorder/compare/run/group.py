@@ -11,13 +11,17 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
+from multiprocessing import connection
 from typing import Any, cast
 
 from anyorder.errors import AnyOrderError
 
 #: All processes of a run are on one machine.
 HERE = "127.0.0.1"
+#: Seconds to wait for the answer of another process after a failure of the own one.
+NEWS = 2.0
 
 
 class GroupError(AnyOrderError, RuntimeError):
@@ -29,7 +33,8 @@ class Group:
 
     Args:
         helper: what they execute: ``helper(pipe, threads, log, rank, size, port)`` joins, and then
-            executes each job it receives and answers with None; it ends if a job does not succeed.
+            executes each job it receives and answers with None; if a job does not succeed, it
+            answers with its error and ends.
         threads: threads of each process.
         log: file for the output of user code.
         forget: called before helpers start. They know nothing, and all ranks must do the same:
@@ -64,28 +69,48 @@ class Group:
         try:
             for _, pipe in self._helpers:
                 pipe.send((name, subject))
-            result = job()
-            finished = succeeded(result)
-            if finished:
-                self._wait(size)
+            try:
+                result = job()
+            except Exception as error:
+                self._blame(str(error))
+                raise
+            if succeeded(result):
+                self._wait()
+                finished = True
+            elif result.status == "failed":
+                self._blame(str(result.error))
             return result
-        except BaseException:
-            finished = False
-            raise
         finally:
             if not finished:
                 self._stop()
 
-    def _wait(self, size: int) -> None:
-        for rank, (process, pipe) in enumerate(self._helpers, start=1):
-            try:
-                pipe.recv()
-            except (EOFError, OSError):
-                process.join()
-                raise GroupError(
-                    f"process {rank} of {size} ended with exit code {process.exitcode}; its error "
-                    f"is in {self._log}"
-                ) from None
+    def _wait(self) -> None:
+        """Wait for the others; raise the error of the first that failed."""
+        for rank, (_, pipe) in enumerate(self._helpers, start=1):
+            connection.wait([pipe])
+            if (said := self._said(rank)) is not None:
+                raise GroupError(said)
+
+    def _blame(self, own: str) -> None:
+        """If another process failed in another way, raise its error: the own one follows from it.
+
+        It answers before it ends, and only its end can be noticed by the others.
+        """
+        connection.wait([pipe for _, pipe in self._helpers], NEWS)
+        for rank, (_, pipe) in enumerate(self._helpers, start=1):
+            said = self._said(rank) if pipe.poll() else None
+            if said is not None and own not in said:
+                raise GroupError(f"{said}; rank 0: {own}")
+
+    def _said(self, rank: int) -> str | None:
+        """The error that a process answered with, or how it ended; None if it succeeded."""
+        process, pipe = self._helpers[rank - 1]
+        try:
+            said = pipe.recv()
+        except (EOFError, OSError):
+            process.join()
+            said = f"the process {ending(process.exitcode)}; its output is in {self._log}"
+        return said and f"rank {rank} of {len(self._helpers) + 1}: {said}"
 
     def _start(self, size: int) -> None:
         import torch.distributed as dist
@@ -113,6 +138,18 @@ class Group:
         self._helpers.clear()
         with contextlib.suppress(Exception):  # its other ends are gone
             dist.destroy_process_group()
+
+
+def ending(code: int) -> str:
+    """Describe how a process ended, from its exit code."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
 
 
 def succeeded(result: Any) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anyorder.compare.plan.limits import size_of
 from anyorder.errors import AnyOrderError
+from anyorder.model.sharding import full, local
 
 _STATUS = "/proc/self/status"
 #: Writing to this file resets the peak.
@@ -94,10 +95,12 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
     Parameters and their gradients are not counted, even if the optimizer refers to them.
     """
-    own = {p.untyped_storage().data_ptr() for g in optimizer.param_groups for p in g["params"]}
+    own = {
+        local(p).untyped_storage().data_ptr() for g in optimizer.param_groups for p in g["params"]
+    }
     sizes: dict[int, int] = {}
     for tensor in _tensors(dict(optimizer.state)):
-        storage = tensor.untyped_storage()
+        storage = local(tensor).untyped_storage()
         if storage.data_ptr() not in own:
             sizes[storage.data_ptr()] = storage.nbytes()
     return sum(sizes.values())
@@ -115,11 +118,14 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all parameters and buffers of a model."""
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers of a model.
+
+    Sharded parameters (DTensor) are gathered: all processes must call this.
+    """
     digest = hashlib.sha256()
     named = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
-        held = tensor.detach().cpu().contiguous()
+        held = full(tensor.detach()).cpu().contiguous()
         digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
         digest.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from anyorder.compare.run import memory
 from anyorder.compare.run.group import agreed
 from anyorder.compare.run.records import Cost, Noise, Pilot
 from anyorder.compare.run.runner import fresh_model
+from anyorder.model.sharding import is_sharded
 from anyorder.oracle import ClosureOracle
 from anyorder.oracle.kinds import ANSWERS
 from anyorder.oracle.second_derivatives import SecondDerivativeError
@@ -140,6 +141,8 @@ class _Bench:
 
     def second_derivative(self) -> str:
         """The error of a Hessian product; empty if it works."""
+        if any(map(is_sharded, self.params.values())):
+            return "curvature products do not support sharded parameters (DTensor) yet"
         try:
             self.curvature()
         except SecondDerivativeError as error:

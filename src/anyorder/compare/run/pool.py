@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Literal
 
+from anyorder.compare.run.group import ending
 from anyorder.compare.run.worker import main
 from anyorder.errors import AnyOrderError
 
@@ -207,19 +208,7 @@ class Pool:
         self._workers.remove(worker)
         if not worker.busy:
             return []
-        return [Event("died", worker.tag, _ending(worker.process.exitcode))]
-
-
-def _ending(code: int) -> str:
-    """Describe how a process ended."""
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
+        return [Event("died", worker.tag, ending(worker.process.exitcode))]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anyorder.model.sharding import local
+
 
 class Snapshot:
     """All parameters and buffers of a model and the state of an optimizer, in main memory.
@@ -47,7 +49,8 @@ class Snapshot:
     @property
     def bytes(self) -> int:
         """Bytes of the copied tensors."""
-        return sum(t.untyped_storage().nbytes() for t in (*self._kept, *self._state.tensors()))
+        kept = (*self._kept, *self._state.tensors())
+        return sum(local(t).untyped_storage().nbytes() for t in kept)
 
     def _take_state(self) -> None:
         self._state, attributes = _Copy({}, self._fixed), vars(self._optimizer)

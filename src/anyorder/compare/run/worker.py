@@ -77,11 +77,13 @@ def _help(pipe: Any, threads: int, log: str, rank: int, size: int, port: int) ->
             name, subject = pipe.recv()
             try:
                 result = JOBS[name](subject, lambda kind, content: None)
-            except Exception:
+            except Exception as error:
                 traceback.print_exc()
+                pipe.send(f"{type(error).__name__}: {error}")
                 break
             if not succeeded(result):
                 sys.stderr.write(f"rank {rank}: {result.error} {result.traceback or ''}\n")
+                pipe.send(str(result.error))
                 break
             pipe.send(None)
     sys.stderr.flush()

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import anyorder
-from anyorder.compare.plan.items import Item
+from anyorder.compare.plan.items import Item, items
 from anyorder.compare.plan.plan import Plan, joined
 from anyorder.compare.store import holders
 from anyorder.compare.store.schema import SCHEMA, Facts, Outcome, read, text_of
@@ -43,6 +43,8 @@ from anyorder.extras import require
 GRACE, BEAT = 60.0, 5.0
 #: Seconds for which an unreachable server is tried again: at the start, and in mid-run.
 START_PATIENCE, PATIENCE = 10.0, 300.0
+#: Characters of the key of a run, at most.
+KEY_LENGTH = 512
 #: First and longest pause between two attempts, in seconds; far below ``GRACE``.
 PAUSE, LONGEST_PAUSE = 0.5, 5.0
 #: Options of connections: SQLite waits for another writer, PostgreSQL notices a dead network.
@@ -200,8 +202,10 @@ class Storage:
 
         Raises:
             PlanError: the existing comparison has another plan.
-            StorageError: the existing comparison was written by another version.
+            StorageError: the existing comparison was written by another version, or the name of a
+                method is too long for the database.
         """
+        self._refuse_long_keys(plan)
         # A file contains one comparison; a server contains many, distinguished by their plans.
         self.key = "only" if self._kind == "sqlite" else plan.fingerprint
         new = self._insert(self._plans).values(
@@ -408,7 +412,7 @@ class Storage:
             "anyorder_items",
             self._metadata,
             column("comparison", sql.String(32), primary_key=True),
-            column("key", sql.String(512), primary_key=True),
+            column("key", sql.String(KEY_LENGTH), primary_key=True),
             column("state", sql.String(16), nullable=False),
             column("config", sql.Text),
             column("token", sql.String(32)),
@@ -518,6 +522,17 @@ class Storage:
             found = connection.exec_driver_sql("PRAGMA quick_check").scalar_one()
         if found != "ok":
             raise StorageError(self._advice(f"malformed: {found}"))
+
+    def _refuse_long_keys(self, plan: Plan) -> None:
+        """Refuse what PostgreSQL would refuse in mid-run; SQLite stores keys of any length."""
+        longest = max(items(plan), key=lambda item: len(item.key), default=None)
+        if self._kind == "sqlite" or longest is None or len(longest.key) <= KEY_LENGTH:
+            return
+        name = longest.method
+        raise StorageError(
+            f"the name {name[:40]}... has {len(name)} characters, which is too long for "
+            f"{self.shown}; name the method, such as short={name[:10]}..."
+        )
 
     def _refuse_other_version(self, row: Any) -> None:
         if (row.schema, row.version) != (SCHEMA, anyorder.__version__):

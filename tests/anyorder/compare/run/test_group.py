@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,9 @@ def batch(self, seed, step):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pool() -> Iterator[Pool]:
-    """One worker for all comparisons, and its helper: starting them takes seconds."""
+    """One worker for all comparisons of a test, and its helper: starting them takes seconds."""
     made = Pool(1, 1, os.devnull)
     yield made
     made.close()
@@ -86,6 +87,60 @@ def test_two_processes_equal_one(run: Callable[..., Any]) -> None:
     both = run(PARALLEL, processes=2)
     assert finals(both) == pytest.approx(alone, rel=1e-4)
     assert "--processes 2" in both.command
+
+
+SHARDED = PARALLEL.replace(
+    "    return nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model\n",
+    """
+    if dist.is_initialized():
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for part in (model[0], model[2], model):
+            fully_shard(part, mesh=mesh)
+    return model
+""",
+)
+
+
+@pytest.mark.slow
+def test_sharded_parameters(run: Callable[..., Any]) -> None:
+    """FSDP2: each process has a part of the parameters, and of the state of the optimizer."""
+    methods = ("sgd", "adamw", "torch.optim:AdamW")
+    alone, both = run(SHARDED, methods), run(SHARDED, methods, processes=2)
+    assert finals(both) == pytest.approx(finals(alone), rel=1e-4)
+    for one, two in zip(alone.methods, both.methods, strict=True):
+        assert two.runs[0].start_hash == one.runs[0].start_hash
+    state = [found.methods[1].runs[0].state_bytes for found in (alone, both)]
+    assert 0.4 * state[0] < state[1] < 0.8 * state[0]
+    assert "are sharded" in str(both.pilot.findings)
+
+
+#: Rank 1 fails in a run, not in the pilot; rank 0 then waits for it in a collective operation.
+FAILING = PARALLEL.replace(
+    "    import os\n",
+    """    import os
+    if step >= 20 and os.environ.get("RANK") == "1":
+        {fail}
+""",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        ("raise ValueError('no luck')", r"rank 1 of 2: ValueError at .*line\.py:\d+: no luck"),
+        ("os.kill(os.getpid(), 9)", r"rank 1 of 2: the process was killed by SIGKILL"),
+    ],
+)
+def test_the_error_of_another_rank_is_reported_and_nobody_waits(
+    run: Callable[..., Any], fail: str, said: str
+) -> None:
+    found = run(FAILING.replace("{fail}", fail), ("sgd",), processes=2, budget="40grads")
+    (record,) = found.methods[0].runs
+    assert record.status == "failed"
+    assert re.search(said, record.error or "") is not None, record.error
 
 
 @pytest.mark.slow

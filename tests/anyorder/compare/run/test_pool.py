@@ -12,7 +12,8 @@ from example_results import task
 
 from anyorder.compare.plan.plan import Entry
 from anyorder.compare.plan.settings import Settings
-from anyorder.compare.run.pool import GAP, STARTING, Event, Pool, WorkerError, _ending
+from anyorder.compare.run.group import ending
+from anyorder.compare.run.pool import GAP, STARTING, Event, Pool, WorkerError
 from anyorder.testing.elsewhere import processes
 
 
@@ -182,6 +183,6 @@ def test_an_empty_pool_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_for_the_end_of_a_process() -> None:
-    assert _ending(-9) == "was killed by SIGKILL (out of memory?)"
-    assert _ending(-11) == "was killed by SIGSEGV"
-    assert _ending(3) == "exited with code 3"
+    assert ending(-9) == "was killed by SIGKILL (out of memory?)"
+    assert ending(-11) == "was killed by SIGSEGV"
+    assert ending(3) == "exited with code 3"

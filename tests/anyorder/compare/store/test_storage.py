@@ -433,3 +433,33 @@ def test_waiting_ends(server: Server, small_plan: Plan, monkeypatch: pytest.Monk
     assert set(later.states().values()) <= {"waiting", "running", "done"}
     for each in (storage, later):
         each.close()
+
+
+def _named(plan: Plan, length: int) -> Plan:
+    return replace(plan, methods=[replace(each, name=each.name * length) for each in plan.methods])
+
+
+def test_names_that_are_too_long_for_a_server_are_refused_before_any_run(
+    postgres: str, small_plan: Plan
+) -> None:
+    long = _named(replace(small_plan, source="long names"), 600)
+    storage = Storage(postgres)
+    with pytest.raises(
+        StorageError, match=r"the name a{40}\.\.\. has 600 characters.* short=a{10}"
+    ):
+        storage.begin(long)
+    storage.key = long.fingerprint
+    assert storage.states() == {}
+    storage.close()
+    kept = opening(postgres, _named(replace(small_plan, source="shorter names"), 480))
+    item = Item.from_key(next(iter(kept.states())))
+    assert kept.claim(item) is not None
+    kept.close()
+
+
+def test_a_file_stores_keys_of_any_length(url: str, small_plan: Plan) -> None:
+    storage = opening(url, _named(small_plan, 600))
+    item = Item.from_key(next(iter(storage.states())))
+    assert len(item.key) > 600
+    assert storage.claim(item) is not None
+    storage.close()
