@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anyorder.problems.base import Problem, ProblemError, evaluating, minibatch, move, seeded
+from anyorder.problems._trees import move
+from anyorder.problems.base import Problem, ProblemError, evaluating, minibatch, seeded
 from anyorder.problems.check import check
 from anyorder.problems.registry import load, names
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from anyorder.model.sharding import local, reshard
-from anyorder.problems.base import Problem, map_tree
+from anyorder.problems._trees import map_tree
+from anyorder.problems.base import Problem
 from anyorder.problems.registry import say
 
 Level = Literal["error", "warning", "info"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from anyorder.model.sharding import is_sharded
 from anyorder.problems._acceptance import Bench, copied, some, trainable
-from anyorder.problems.base import map_tree
+from anyorder.problems._trees import map_tree
 from anyorder.problems.registry import say
 
 

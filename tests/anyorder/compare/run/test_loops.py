@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import resolve
 from anyorder.compare.plan.tools import _SCIPY
-from anyorder.compare.run import loops
 from anyorder.compare.run.adapter import adapt
 from anyorder.compare.run.loops import Converged, Loop
 from anyorder.oracle.ledger import Budget, BudgetExhausted
@@ -247,19 +245,6 @@ def test_no_thread_is_left() -> None:
     names = [each.name for each in threading.enumerate()]
     assert names.count("anyorder loop") == 1
     del adapted
-    assert "anyorder loop" not in [each.name for each in threading.enumerate()]
-
-
-def test_a_library_that_catches_the_end_is_ended_too() -> None:
-    def stubborn(ask: Any) -> Any:
-        for _ in range(3):
-            with contextlib.suppress(BaseException):  # as some C code does
-                ask(loops.Losses([np.zeros(1)]))
-        return np.zeros(1)
-
-    requests = loops._inverted(stubborn)
-    next(requests)
-    requests.close()
     assert "anyorder loop" not in [each.name for each in threading.enumerate()]
 
 
