@@ -400,7 +400,7 @@ def check_killed(folder: Path, until: int, numbers: Iterator[int]) -> int:
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path) -> None:
     rng = random.Random(4)
-    numbers = iter(lambda: rng.randrange(50, 150), None)
+    numbers = iter(lambda: rng.randrange(100, 160), None)
     assert check_killed(tmp_path / "run", 3, numbers) >= 2
 
 

@@ -21,9 +21,13 @@ def test_files_keep_most_weights_out_of_the_memory() -> None:
     assert found["zo2"]["process"] < 0.7 * weights
 
 
-def test_failures_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_failures_of_the_process_are_told() -> None:
     with pytest.raises(StudyError, match="measuring the memory of mezo failed"):
         footprint("mezo", -1, 1, 0)
+
+
+def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "none")
     with pytest.raises(StudyError, match="only Linux"):
         footprint("mezo", 32, 1, 0)
