@@ -24,7 +24,7 @@ optimizer = MeZO(model, lr=3e-3, eps=1e-3)
 with record(optimizer, "run.seedlog"):
     for step in range(200):
         rows = torch.arange(step * 16, step * 16 + 16) % 64
-        loss = optimizer.step(lambda: model(tokens[rows], labels=labels[rows]).loss)
+        loss = optimizer.step(lambda r=rows: model(tokens[r], labels=labels[r]).loss)
 
 again = base()
 replay("run.seedlog", again)
