@@ -87,7 +87,8 @@ class MeZO(Optimizer):
             ahead, behind = oracle.values([Shift(self.eps, z), Shift(-self.eps, z)])
             slopes.append((ahead.item() - behind.item()) / (2 * self.eps))
             seen.append((ahead + behind) / 2)
-        self.shrink_(lambda group: 1.0 - float(group["lr"]) * group["weight_decay"])
+        if any(group["weight_decay"] for group in self.param_groups):
+            self.shrink_(lambda group: 1.0 - float(group["lr"]) * group["weight_decay"])
         for z, slope in zip(drawn, slopes, strict=True):
             scale = -slope / len(slopes)
             self.move_(z, lambda group, s=scale: s * float(group["lr"]))
