@@ -1,7 +1,5 @@
 """Fine-tune a transformer with forward passes only, and keep the run in a few hundred bytes."""
 
-from functools import partial
-
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -22,18 +20,11 @@ def base():
 model = base()
 tokens = torch.randint(50, (64, 8), generator=torch.Generator().manual_seed(1))
 labels = (tokens[:, 0] < 25).long()
-
-
-def batch_loss(rows: torch.Tensor) -> torch.Tensor:
-    """The loss of a batch."""
-    return model(tokens[rows], labels=labels[rows]).loss
-
-
 optimizer = MeZO(model, lr=3e-3, eps=1e-3)
 with record(optimizer, "run.seedlog"):
     for step in range(200):
         rows = torch.arange(step * 16, step * 16 + 16) % 64
-        loss = optimizer.step(partial(batch_loss, rows))
+        loss = optimizer.step(lambda r=rows: model(tokens[r], labels=labels[r]).loss)
 
 again = base()
 replay("run.seedlog", again)

@@ -67,6 +67,7 @@ class MeZO(FromValues):
     def update(self, oracle: Oracle) -> Tensor:
         """Evaluate two values per direction, then move along all directions."""
         loss, estimate, _ = self.estimator.estimate(self, oracle)
-        self.shrink_(lambda group: 1.0 - float(group["lr"]) * group["weight_decay"])
+        if any(group["weight_decay"] for group in self.param_groups):
+            self.shrink_(lambda group: 1.0 - float(group["lr"]) * group["weight_decay"])
         self.move_(estimate, lambda group: -float(group["lr"]))
         return loss

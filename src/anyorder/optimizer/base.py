@@ -586,20 +586,21 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
 
     def move_(self, direction: Direction, scale: Callable[[dict[str, Any]], float]) -> None:
         """Add ``scale(group) * direction`` to every trainable parameter in place."""
-        scales = [scale(group) for group in self.param_groups]
         if self.on_move is not None:
-            self.on_move(direction, scales)
-        for group, factor in zip(self.param_groups, scales, strict=True):
+            self.on_move(direction, [scale(group) for group in self.param_groups])
+        for group in self.param_groups:
             named = zip(group["param_names"], group["params"], strict=True)
             targets = {name: param for name, param in named if param.requires_grad}
-            direction.add_all_(targets, factor, self.engine)
+            direction.add_all_(targets, scale(group), self.engine)
 
     def shrink_(self, keep: Callable[[dict[str, Any]], float]) -> None:
         """Multiply every trainable matrix by ``keep(group)`` in place: decoupled weight decay."""
-        factors = [keep(group) for group in self.param_groups]
-        if self.on_move is not None and set(factors) != {1.0}:
-            self.on_move(None, factors)
-        for group, factor in zip(self.param_groups, factors, strict=True):
+        if self.on_move is not None:
+            factors = [keep(group) for group in self.param_groups]
+            if set(factors) != {1.0}:
+                self.on_move(None, factors)
+        for group in self.param_groups:
+            factor = keep(group)
             for param in group["params"]:
                 if factor != 1.0 and param.requires_grad and param.ndim > 1:
                     param.mul_(factor)
