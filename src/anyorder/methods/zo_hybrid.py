@@ -88,7 +88,7 @@ class ZOHybrid(FromValues):
         try:
             return oracle.grad()
         except ClosureError:  # the loss does not depend on the last layers, or is wrong: see which
-            return oracle.value(), [None] * len(self.named_params())
+            return oracle.value(), [None for _ in self.named_params()]
         finally:
             for param in constants:
                 param.requires_grad_(True)
