@@ -113,6 +113,7 @@ class DeepZero(Optimizer):
         self._features = Features(blocks_of(module, blocks))
         self._shares: dict[str, float] = {}
         self._plan: Any = None
+        self._first: int | None = None  # the step of the first plan
         super().__init__(params, **options)
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -170,7 +171,9 @@ class DeepZero(Optimizer):
 
     def _key(self, params: Mapping[str, Tensor]) -> Any:
         shapes = tuple((name, tuple(param.shape)) for name, param in params.items())
-        return self.steps // self.redraw, shapes
+        # Costs of the first step are those of cold caches. All processes agree about steps.
+        warm = self._first is not None and self.steps > self._first
+        return self.steps // self.redraw, warm, shapes
 
     def _active(self, name: str, param: Tensor) -> list[int]:
         share = self._shares.get(name, self.density) if param.ndim > 1 else 1.0
@@ -183,6 +186,7 @@ class DeepZero(Optimizer):
         return b"+" + struct.pack(f"<{2 * len(params)}d", *shares, *costs)
 
     def _make_plan(self, params: Mapping[str, Tensor], message: bytes) -> None:
+        self._first = self.steps if self._first is None else self._first
         numbers = struct.unpack(f"<{2 * len(params)}d", message[1:])
         shares, costs = numbers[: len(params)], numbers[len(params) :]
         if self._shares or any(share != self.density for share in shares):
@@ -272,7 +276,7 @@ class DeepZero(Optimizer):
             str(name): number(extra, share, "shares", least=0.0, most=1.0)
             for name, share in extra["shares"].items()
         }
-        self._shares, self._plan = shares, None
+        self._shares, self._plan, self._first = shares, None, None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without outputs of the last step, which belong to its batch."""

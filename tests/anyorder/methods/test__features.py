@@ -112,6 +112,17 @@ def test_only_later_blocks_are_computed() -> None:
         nn.Linear.forward = kinds[nn.Linear]  # type: ignore[method-assign]
 
 
+@torch.no_grad()
+def test_the_cost_of_a_block_is_that_of_the_fastest_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, features, x = made("plain")
+    for ticks in ([0, 50, 60, 70, 80, 100], [0, 10, 30, 31, 32, 40], [0, 1, 2, 3, 4, 90]):
+        times = iter(ticks)
+        monkeypatch.setattr("anyorder.methods._features.time.perf_counter", lambda t=times: next(t))
+        with features.recording():
+            model(x)
+    assert [features.cost(i) for i in range(5)] == [40, 30, 10, 9, 8]
+
+
 def test_tied_parameters_belong_to_the_first_block_that_runs() -> None:
     model, features, x = made("plain")
     shared = nn.Parameter(torch.randn(6))

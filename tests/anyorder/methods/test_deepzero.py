@@ -292,6 +292,14 @@ def _work(rank: int, file: str, found: Any) -> None:
     out["unchanged"] = all(
         torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True)
     )
+    model = network()
+    inner, group = closure_of(model), dist.group.WORLD
+    optimizer = DeepZero(model, nonfinite="skip", process_group=group, engine="eager", **options)
+    for step in range(4):  # one process fails in steps with and without a plan
+        factor = float("nan") if (rank, step) in ((1, 0), (0, 2)) else 1.0
+        optimizer.step(lambda f=factor: inner() * f)
+    out["after"] = [p.detach().clone() for p in model.parameters()]
+    out["skipped"] = optimizer.calls.skipped, optimizer.steps
     found[rank] = out
     dist.destroy_process_group()
 
@@ -319,6 +327,9 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both(both: Any) -> None:
     assert both[0]["unchanged"] and both[1]["unchanged"]
     assert "another process" in both[0]["error"]
     assert "no parameter was changed" in both[1]["error"]
+    assert both[0]["skipped"] == both[1]["skipped"] == (2, 2)
+    pairs = zip(both[0]["after"], both[1]["after"], strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
 
 
 # The contract -----------------------------------------------------------------------------------
