@@ -51,7 +51,6 @@ LONG_FILES: dict[str, str] = {
     "anyorder/compare/run/runner.py": "one run: its clock, its budget and its judgement",
     "anyorder/compare/plan/space.py": "search spaces and the trials drawn from them",
     "anyorder/compare/plan/entrants.py": "all forms in which a method can be named",
-    "anyorder/compare/report/tables.py": "all tables of the report",
 }
 #: Functions above the limit of lines (without docstring), with reasons.
 LONG_FUNCTIONS: dict[str, str] = {}
