@@ -48,7 +48,7 @@ LONG_FILES: dict[str, str] = {
     "anyorder/optimizer/base.py": "one class: the interface for users and for methods",
     "anyorder/testing/contract.py": "one class with one test per property of the contract",
     "anyorder/compare/store/storage.py": "one database: its tables and all code that uses them",
-    "anyorder/compare/run/runner.py": "one run: its clock, its budget and its judgement",
+    "anyorder/compare/run/runner.py": "one run, and its judgement",
     "anyorder/compare/plan/space.py": "search spaces and the trials drawn from them",
     "anyorder/compare/plan/entrants.py": "all forms in which a method can be named",
 }
