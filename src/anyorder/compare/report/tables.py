@@ -1,17 +1,17 @@
-"""The tables of a report: cells with formatted text and the exact value."""
+"""The tables of a report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from anyorder.compare.report.formats import plural, show, show_bytes, show_interval, show_seconds
+from anyorder.compare.report.cells import Cell, Table, best_first, bounds, named, number, used
+from anyorder.compare.report.formats import plural, show, show_bytes, show_seconds
 from anyorder.compare.report.tuning import chosen_of, edge
 from anyorder.compare.run.records import RunRecord
-from anyorder.compare.stats.estimators import Interval, interval, iqm, median
-from anyorder.compare.stats.leaderboard import Row, ends_of, summarise
+from anyorder.compare.stats.estimators import interval, iqm, median
+from anyorder.compare.stats.leaderboard import Row
 from anyorder.compare.stats.records import (
     Axis,
     Criterion,
@@ -42,73 +42,10 @@ UNITS: dict[Axis, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a table.
-
-    Attributes:
-        text: The displayed text.
-        value: The unrounded number; None if there is none.
-        small: Small print below, such as an interval.
-        method: Index of the method whose mark precedes the text.
-        word: A word that selects the colour, such as a verdict.
-    """
-
-    text: str
-    value: float | None = None
-    small: str = ""
-    method: int | None = None
-    word: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Column heads and rows of cells; ``methods`` are the method indices of the rows."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]]
-    methods: list[int] | None = None
-
-    def __post_init__(self) -> None:
-        """Check that every row has one cell per head."""
-        assert all(len(row) == len(self.head) for row in self.rows), self.caption
-
-
-def _number(value: float | None, text: str | None = None, small: str = "") -> Cell:
-    known = value is not None and math.isfinite(value)
-    return Cell(show(value) if text is None else text, value if known else None, small)
-
-
-def _name(index: int, method: MethodRecord, small: str = "") -> Cell:
-    return Cell(method.name, small=small, method=index)
-
-
-def _ends(spread: Interval | None) -> str:
-    return show_interval(*ends_of(spread))
-
-
 def _kind(method: MethodRecord) -> str:
     """The kind of information that a method uses."""
     words = {"0": "values", "1": "gradients", "2": "curvature", "rank": "rankings"}
     return words[str(method.order)]
-
-
-def _used(table: Table) -> Table:
-    """The table without empty columns."""
-    kept = [
-        i
-        for i, name in enumerate(table.head)
-        if not table.rows or not name or any(row[i].text for row in table.rows)
-    ]
-    rows = [[row[i] for i in kept] for row in table.rows]
-    return Table(table.caption, [table.head[i] for i in kept], rows, table.methods)
-
-
-def _ordered(results: Results) -> list[tuple[int, MethodRecord, Row]]:
-    """Index, record and summary of every method, best first."""
-    names = [method.name for method in results.methods]
-    return [(i := names.index(row.name), results.methods[i], row) for row in summarise(results)]
 
 
 # --- Results -----------------------------------------------------------------------------------
@@ -118,7 +55,7 @@ def leaderboard(results: Results) -> Table:
     """Methods, best first: results with intervals, verdict, cost to the target, time, memory."""
     target, axis = main_target(results), UNITS[main_axis(results)]
     shown = criteria(results)
-    ordered = _ordered(results)
+    ordered = best_first(results)
     verdicts = _against_first(ordered, _all_pairs(results))
     head = ["", "method", *(each.name for each in shown), "against the first"]
     head += ["reached target", f"cost to target ({axis})"] * (target is not None)
@@ -127,20 +64,20 @@ def leaderboard(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for index, method, row in ordered:
         cells = [Cell("" if row.failed or row.twin else str(next(places)))]
-        cells.append(_name(index, method, _kind(method)))
+        cells.append(named(index, method, _kind(method)))
         cells += [_result(method, row, each) for each in shown]
         cells.append(verdicts[row.name])
         if target is not None:
             hits = None if row.success is None else round(row.success * row.runs)
-            cells.append(_number(row.success, show(None) if hits is None else f"{hits}/{row.runs}"))
+            cells.append(number(row.success, show(None) if hits is None else f"{hits}/{row.runs}"))
             never = row.target_cost is not None and math.isinf(row.target_cost)
-            cells.append(_number(row.target_cost, "never" if never else None))
-        cells.append(_number(row.seconds, show(row.seconds)))
-        cells.append(_number(row.run_bytes, show_bytes(row.run_bytes)))
+            cells.append(number(row.target_cost, "never" if never else None))
+        cells.append(number(row.seconds, show(row.seconds)))
+        cells.append(number(row.run_bytes, show_bytes(row.run_bytes)))
         cells.append(Cell("yes" if row.pareto else ""))
         cells.append(Cell(row.note))
         rows.append(cells)
-    return _used(Table("Leaderboard", head, rows, [index for index, _, _ in ordered]))
+    return used(Table("Leaderboard", head, rows, [index for index, _, _ in ordered]))
 
 
 def without_remarks(board: Table) -> tuple[Table, list[str], list[str]]:
@@ -162,7 +99,7 @@ def _result(method: MethodRecord, row: Row, criterion: Criterion) -> Cell:
     blocks = units(method.runs, criterion.of)
     value = iqm(blocks)
     if math.isfinite(value):
-        return _number(value, small=_ends(interval(blocks)))
+        return number(value, small=bounds(interval(blocks)))
     middle = median([criterion.of(run) for run in method.runs])
     return Cell("runs lost", small=f"median {show(middle)}", word="diverged")
 
@@ -193,11 +130,11 @@ def matrix(results: Results) -> Table:
     """Verdicts of every method (row) against every other (column), best first."""
     pairs = _all_pairs(results)
     found = {(pair.a, pair.b): pair for pair in (*pairs, *(pair.turned() for pair in pairs))}
-    ordered = _ordered(results)
+    ordered = best_first(results)
     names = [row.name for _, _, row in ordered]
     rows = [
         [
-            _name(index, method),
+            named(index, method),
             *(
                 Cell(pair.verdict, word=pair.verdict) if pair else Cell("")
                 for other in names
@@ -231,10 +168,10 @@ def _pairs(caption: str, what: str, pairs: Sequence[Pair], unit: str) -> Table:
             Cell(pair.a),
             _verdict(pair),
             Cell(pair.b),
-            _number(pair.difference, small=_ends(pair.interval)),
-            _number(pair.p),
-            _number(pair.adjusted),
-            _number(pair.units),
+            number(pair.difference, small=bounds(pair.interval)),
+            number(pair.p),
+            number(pair.adjusted),
+            number(pair.units),
         ]
         for pair in pairs
     ]
@@ -246,19 +183,19 @@ def rungs(results: Results) -> Table | None:
     targets, axis, goal = ladder(results), main_axis(results), results.problem.goal
     if not targets:
         return None
-    ordered = [(index, method) for index, method, _ in _ordered(results) if method.runs]
+    ordered = [(index, method) for index, method, _ in best_first(results) if method.runs]
     rows: list[list[Cell]] = []
     for index, method in ordered:
         found = [time_to_target(method.runs, each.value, goal, axis) for each in targets]
         cells = [
-            _number(
+            number(
                 reach.expected if any(reach.hit) else None,
                 None if any(reach.hit) else "never",
                 f"{sum(reach.hit)}/{len(reach.hit)} runs",
             )
             for reach in found
         ]
-        rows.append([_name(index, method), *cells])
+        rows.append([named(index, method), *cells])
     head = ["method", *(f"{results.problem.metric} {show(each.value)}" for each in targets)]
     caption = f"Cost in {UNITS[axis]} to targets set by the tuned {results.baseline}"
     return Table(caption, head, rows, [index for index, _ in ordered])
@@ -267,7 +204,7 @@ def rungs(results: Results) -> Table | None:
 def three(results: Results) -> Table | None:
     """Three results per method: default, expected best of k, tuning charged."""
     found = {each.method: each for each in three_results(results)}
-    ordered = [(i, method) for i, method, _ in _ordered(results) if method.name in found]
+    ordered = [(i, method) for i, method, _ in best_first(results) if method.name in found]
     name, metric, axis = judged_by(results).name, results.problem.metric, UNITS[main_axis(results)]
     rows: list[list[Cell]] = []
     for index, method in ordered:
@@ -275,36 +212,36 @@ def three(results: Results) -> Table | None:
         best = "; ".join(f"{k}: {show(value)}" for k, value in each.best_of.items())
         rows.append(
             [
-                _name(index, method),
-                _number(each.default, "" if math.isnan(each.default) else None),
+                named(index, method),
+                number(each.default, "" if math.isnan(each.default) else None),
                 Cell(best),
-                _number(each.tuned),
-                _number(each.search),
-                _number(each.charged, "never" if math.isinf(each.charged) else None),
+                number(each.tuned),
+                number(each.search),
+                number(each.charged, "never" if math.isinf(each.charged) else None),
             ]
         )
     head = ["method", f"{name} by default", f"expected best validation {metric} of k trials"]
     head += [f"{name} tuned", f"cost of one tuning ({axis})", f"tuning and cost to target ({axis})"]
     numbers = [index for index, _ in ordered]
-    return _used(Table("Default, best of k, tuning charged", head, rows, numbers)) if rows else None
+    return used(Table("Default, best of k, tuning charged", head, rows, numbers)) if rows else None
 
 
 def test_data(results: Results) -> Table | None:
     """Results on test data, which no choice has used."""
     per_method = [
         (index, method, [run.test or {} for run in method.runs if succeeded(run)])
-        for index, method, _ in _ordered(results)
+        for index, method, _ in best_first(results)
     ]
     keys = list(dict.fromkeys(key for _, _, found in per_method for each in found for key in each))
     if not keys:
         return None
     rows: list[list[Cell]] = []
     for index, method, found in per_method:
-        cells = [_name(index, method)]
+        cells = [named(index, method)]
         for key in keys:
             values = [value for each in found if (value := each.get(key)) is not None]
-            cells.append(_number(iqm(values) if values else None))
-        cells.append(_number(len(method.runs) - len(found)))
+            cells.append(number(iqm(values) if values else None))
+        cells.append(number(len(method.runs) - len(found)))
         rows.append(cells)
     head = ["method", *(f"test {key}" for key in keys), "runs without result (excluded)"]
     return Table("Test data", head, rows, [index for index, _, _ in per_method])
@@ -317,7 +254,7 @@ def ledger(results: Results) -> Table:
     """Cost of one run of each method: medians over runs, maxima for memory."""
     words = {answer.name: answer.many for answer in ANSWERS}
     kinds = [answer.name for answer in ANSWERS if not answer.composite]
-    ordered = _ordered(results)
+    ordered = best_first(results)
     if not any(row.calls and row.calls.get("jvps") for *_, row in ordered):
         kinds.remove("jvps")
     # A gradient of a Composite includes one in the outputs: show only different counts.
@@ -336,15 +273,15 @@ def ledger(results: Results) -> Table:
         whole = f"peak {show_bytes(peak)}" if peak else ""
         rows.append(
             [
-                _name(index, method),
-                *(_number(row.calls.get(kind)) for kind in kinds),
-                _number(median([end.forwards for end in ends]) if ends else None),
-                _number(median([end.steps for end in ends]) if ends else None),
-                _number(row.seconds),
-                _number(share, None if share is None else f"{share:.0%}"),
-                _number(warmup or None, show_seconds(warmup or None)),
-                _number(row.run_bytes, show_bytes(row.run_bytes), whole),
-                _number(row.state_bytes, show_bytes(row.state_bytes)),
+                named(index, method),
+                *(number(row.calls.get(kind)) for kind in kinds),
+                number(median([end.forwards for end in ends]) if ends else None),
+                number(median([end.steps for end in ends]) if ends else None),
+                number(row.seconds),
+                number(share, None if share is None else f"{share:.0%}"),
+                number(warmup or None, show_seconds(warmup or None)),
+                number(row.run_bytes, show_bytes(row.run_bytes), whole),
+                number(row.state_bytes, show_bytes(row.state_bytes)),
             ]
         )
     return Table("Ledger of one run", head, rows, [index for index, _, _ in ordered])
@@ -365,13 +302,13 @@ def tuning(results: Results) -> Table | None:
         values = trial_values(method, goal).tolist()
         rows.append(
             [
-                _name(index, method),
-                _number(len(method.tunings)),
-                _number(len(values)),
-                _number(sum(map(math.isinf, values))),
-                _number(search_cost(method, axis) * len(method.tunings)),
-                _number(sign * values[0], "no result" if math.isinf(values[0]) else None),
-                _number(sign * min(values), "no result" if math.isinf(min(values)) else None),
+                named(index, method),
+                number(len(method.tunings)),
+                number(len(values)),
+                number(sum(map(math.isinf, values))),
+                number(search_cost(method, axis) * len(method.tunings)),
+                number(sign * values[0], "no result" if math.isinf(values[0]) else None),
+                number(sign * min(values), "no result" if math.isinf(min(values)) else None),
                 Cell("; ".join(_settings(trial.config) for trial in chosen)),
                 Cell(edge(method), word="edge"),
             ]
@@ -379,7 +316,7 @@ def tuning(results: Results) -> Table | None:
         numbers.append(index)
     head = ["method", "tunings", "trials", "without result", f"cost ({UNITS[axis]})"]
     head += [f"{metric} of the default", f"best {metric}", "chosen", "at the edge"]
-    return _used(Table("Tuning", head, rows, numbers)) if rows else None
+    return used(Table("Tuning", head, rows, numbers)) if rows else None
 
 
 def spaces(results: Results) -> Table | None:
@@ -391,7 +328,7 @@ def spaces(results: Results) -> Table | None:
             ends = f"{show(each.low)} to {show(each.high)}"
             what = ", ".join(map(str, each.choices)) if each.choices else ends
             cells = [Cell(each.name), Cell(each.kind), Cell(what + ", extended" * each.extended)]
-            rows.append([_name(index, method), *cells, Cell(each.source)])
+            rows.append([named(index, method), *cells, Cell(each.source)])
             numbers.append(index)
     head = ["method", "setting", "scale", "range", "source"]
     return Table("Search spaces", head, rows, numbers) if rows else None
@@ -426,7 +363,7 @@ def losses(results: Results) -> Table | None:
         ]
         if method.failed and not lost:
             lost.append([Cell(""), Cell("failed", word="failed"), Cell(method.failed)])
-        rows += [[_name(index, method), *cells] for cells in lost]
+        rows += [[named(index, method), *cells] for cells in lost]
         numbers += [index] * len(lost)
     head = ["method", "run", "ended", "reason"]
     return Table("Divergence and failures", head, rows, numbers) if rows else None
@@ -447,10 +384,10 @@ def rates(results: Results) -> Table:
         rows.append(
             [
                 Cell(words[kind]),
-                _number(price),
-                _number(measured, show(measured, 3)),
-                _number(cost and cost.seconds, show_seconds(cost and cost.seconds)),
-                _number(cost and cost.bytes, show_bytes(cost and cost.bytes)),
+                number(price),
+                number(measured, show(measured, 3)),
+                number(cost and cost.seconds, show_seconds(cost and cost.seconds)),
+                number(cost and cost.bytes, show_bytes(cost and cost.bytes)),
             ]
         )
     head = ["answer", "nominal price", "measured price", "seconds", "memory"]

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from anyorder.compare.plan.entrants import resolve
 from anyorder.compare.plan.items import TUNING_EVALUATIONS, Item, Task
-from anyorder.compare.plan.limits import Limits, bytes_in
+from anyorder.compare.plan.limits import bytes_in
 from anyorder.compare.plan.plan import Entry
 from anyorder.compare.plan.settings import Settings
-from anyorder.compare.run import memory
+from anyorder.compare.run import clock, memory
 from anyorder.compare.run import runner as running
 from anyorder.compare.run.records import Final, Point, RunRecord
-from anyorder.compare.run.runner import IDLE_STEPS, Clock, Training, explain, finite, warm_up
+from anyorder.compare.run.runner import IDLE_STEPS, Training, explain, finite, warm_up
 from anyorder.compare.store.schema import Outcome, read, text_of
-from anyorder.oracle.ledger import NOMINAL_RATES, Calls
+from anyorder.oracle.ledger import NOMINAL_RATES
 from anyorder.problems import Problem, load
 
 METHODS = ["sgd", "adamw", "lion", "adahessian", "mezo", "rank_sgd", "torch.optim:LBFGS"]
@@ -252,7 +252,8 @@ def test_a_model_that_compiles_in_a_step_is_not_charged(
     slow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = [0.0]
-    monkeypatch.setattr(running, "compiled", lambda: (0.0, seconds[0]))
+    for module in (running, clock):
+        monkeypatch.setattr(module, "compiled", lambda: (0.0, seconds[0]))
     loss = slow.loss
 
     def compiling(model: nn.Module, batch: Any) -> Tensor:
@@ -696,18 +697,6 @@ def test_warming_up_takes_time_and_hides_errors(method_file: Callable[[str], str
     assert warm_up(problem, resolve("sgd"), task("sgd"), {}) > 0
     raising = method_file("raise ValueError")
     assert warm_up(problem, resolve(raising), task(raising), {}) >= 0
-
-
-def test_the_clock_reads_all_costs() -> None:
-    clock = Clock(
-        Limits(forwards=60.0), NOMINAL_RATES, Calls(values=2, grads=3, products=1, seconds=1)
-    )
-    clock.seconds, clock.data_seconds, clock.steps = 2.0, 0.25, 3
-    read = clock.point(train_loss=None, val_loss=1.0, metric=1.0, peak_bytes=0)
-    assert read.forwards == 2 + 9 + 6
-    assert read.fraction == pytest.approx(17 / 60)
-    assert read.optimizer_seconds == pytest.approx(0.75)
-    assert (read.calls.values, read.calls.grads, read.calls.products) == (2, 3, 1)
 
 
 def test_words_for_errors_and_numbers() -> None:
