@@ -14,6 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 # One process for each core, one thread in each: small tensors gain nothing from more.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
+# Benchmarks of quality take much longer than those of speed and memory; run them one by one.
+LONG_BENCHMARKS := %/common.py %/aa.py %/finetune.py %/quality.py %/race_regret.py
 METHODS := sgd,adamw,lion,adahessian,mezo,rank_sgd
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -78,7 +80,7 @@ check: lint docs test  ## Everything a change must pass: lint, docs, tests with 
 
 .PHONY: bench
 bench: $(STAMP)  ## Measure speed and memory, as JSON into benchmarks/results
-	@for file in $(filter-out %/common.py %/quality.py %/race_regret.py,$(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out $(LONG_BENCHMARKS),$(wildcard benchmarks/*.py)); do \
 		echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 .PHONY: quality
