@@ -60,6 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "accelerated": {},
     "adagrad": {"lr": 1.0},
     "adagrad_norm": {"lr": 1.0},
+    "deepzero": {"lr": 0.05, "density": 1.0},
     "exadam": {"lr": 0.05},
     "lion_k": {"lr": 0.02},
     "muon": {"adamw_lr": 0.1, "roles": "shape"},

@@ -22,8 +22,8 @@ METHODS = methods.names()
 PLAIN = [name for name in METHODS if methods.get(name).needs == GRADIENT_ONLY]
 #: Methods that estimate from values along random directions.
 FROM_VALUES = {name for name in METHODS if issubclass(methods.get(name), FromValues)}
-#: Methods that move all parameters along drawn directions, also those without influence.
-DRAWING = FROM_VALUES | {"rank_sgd"}
+#: Methods whose steps also move parameters without influence, at random or by weight decay.
+DRAWING = FROM_VALUES | {"deepzero", "rank_sgd"}
 #: Methods that keep buffers.
 KEEPING = [name for name in METHODS if methods.get(name).buffers]
 #: Methods and the precisions of their state.
@@ -34,6 +34,7 @@ STATES = [
 ]
 #: Options with which small worlds suit a method.
 OPTIONS: dict[str, dict[str, Any]] = {
+    "deepzero": {"density": 0.05, "score_directions": 2},
     "muon": {"roles": "shape", "adjust_lr": "match_rms_adamw"},
     "scale": {"roles": "shape"},
     "sgd": {"momentum": 0.9},

@@ -46,7 +46,8 @@ def layer_shares(
     kept = torch.zeros(flat.numel(), dtype=torch.bool, device="cpu")
     kept[flat.argsort(stable=True)[: round(density * flat.numel())]] = True
     parts = kept.split([score.numel() for score in scores.values()])
-    return {name: part.double().mean().item() for name, part in zip(scores, parts, strict=True)}
+    named = zip(scores, parts, strict=True)
+    return {name: part.double().mean().item() if part.numel() else 0.0 for name, part in named}
 
 
 def divided(costs: Sequence[float], processes: int) -> list[range]:

@@ -251,6 +251,8 @@ def shifted(
 def _enter(stack: contextlib.ExitStack, mode: _Substitute, thorough: bool) -> None:
     """Replace parameters until ``stack`` is left, and look for what cannot be replaced."""
     if _scripted():
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", ".*when there are global hooks on modules", UserWarning)
         stack.callback(register_module_forward_pre_hook(mode.before_module).remove)
     if thorough:
         stack.enter_context(_StoredReads(mode))

@@ -213,7 +213,7 @@ def _integer(value: int) -> bytes:
 # Reading ------------------------------------------------------------------------------------------
 
 
-class _CutError(Exception):
+class _CutError(SeedLogError):
     """The content ends inside a record."""
 
 

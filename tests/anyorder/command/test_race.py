@@ -29,7 +29,7 @@ def test_a_race_with_its_output(call: Callable[..., Any], tmp_path: Path) -> Non
     assert "quadratic: adamw" in found.out
     folder = tmp_path / "races" / "quadratic-600grads"
     assert sorted(path.name for path in folder.iterdir() if path.name != "output.log") == [
-        "model.pt", "race.json", "race.jsonl", "race.txt",
+        ".race.lock", "model.pt", "race.json", "race.jsonl", "race.txt",
     ]  # fmt: skip
     again = json.loads(call("race", *TINY, "--json").out)
     assert again["winner"]["method"] == "adamw"

@@ -57,11 +57,12 @@ def test_moves_that_no_log_holds_are_kept_in_checkpoints(
 ) -> None:
     """A method that looks like MeZO until its first move."""
     from anyorder import MeZO
+    from anyorder.points.composed import vectors
     from anyorder.points.directions import Dense
 
     class Unseeded(MeZO):
         def move_(self, direction: Any, scale: Any) -> None:
-            tensors = {n: direction.tensor(n, p) for n, p in self.named_params().items()}
+            tensors = vectors(direction, self.named_params(), self.engine)
             super().move_(Dense(tensors), scale)
 
     monkeypatch.setattr(methods, "get", lambda name: Unseeded)
