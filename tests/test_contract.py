@@ -71,6 +71,13 @@ UNNOTICED: dict[str, dict[str, str]] = {
         "accelerated.Accelerated._uphill": "restarts come later than this run is long",
         "accelerated.Accelerated.update: CLIPPED": "the record of the certificate",
     },
+    "deepzero": {
+        "_coordinates.divided": "which process evaluates what",
+        "_coordinates.drawn: share * numel": "the number of coordinates, which the counts show",
+        "_features.Features.recording": "seconds of blocks, by which processes share the work",
+        "deepzero.DeepZero._measured: step": "whether a difference rounds to nothing",
+        "deepzero.DeepZero.update: len(m) - 1": "rounded down to eights either way",
+    },
     "lion": {"lion._scalars: 1.0 / threshold": "belongs to Lion-K"},
     "lion_k": {
         "kappa._polar: left": "for matrices without full rank",
@@ -80,10 +87,19 @@ UNNOTICED: dict[str, dict[str, str]] = {
     "muon": {
         "_by_role.ByRole.adamw_step_size: float(own)": "a ratio that schedules alone change from 1",
     },
+    "rank_sgd": {
+        "rank_sgd.RankSGD.learn: 1 / self.shrink": "ties, which this world does not have",
+        "rank_sgd.weights: above * len(group)": "the same: every group has one point",
+    },
     "scale": {
         "_by_role.ByRole.adamw_step_size: float(own)": "a ratio that schedules alone change from 1",
     },
     "sso": {"descent.descend_: direction * lr": "the direction has its length, and lr is 1"},
+    "zeroth_order": {
+        "descent._heavy_ball_scalars": "dampening and Nesterov momentum, of SGD",
+        "descent.heavy_ball_": "the same",
+        "lion._scalars: 1.0 / threshold": "belongs to Lion-K",
+    },
     "zo_momentum": {
         "descent._heavy_ball_scalars": "dampening and Nesterov momentum, of SGD",
         "descent.heavy_ball_": "the same",

@@ -197,10 +197,10 @@ class Coordinator:
         record = packed(self._counted(messages))
         if self._log is not None:
             self._log.append(record, json.dumps(self._head))
-        self._store.set(f"r{self._step}", record)
+        step, self._step = self._step, self._step + 1  # counted before anybody sees the record
+        self._store.set(f"r{step}", record)
         for worker in messages:
-            self._store.delete_key(f"{self._step}/{worker}")
-        self._step += 1
+            self._store.delete_key(f"{step}/{worker}")
 
     def _collected(self) -> dict[int, bytes]:
         """Return the messages of this step; workers that are late or leave are struck off."""

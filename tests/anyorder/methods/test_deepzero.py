@@ -342,7 +342,7 @@ class TestContract(MethodContract):
     reference_settings = (
         {},
         {"lr": 1e-3, "density": 1.0, "momentum": 0.5, "eps": 0.1, "nesterov": True},
-        {"lr": 1e-3, "redraw": 3, "seed": 4, "weight_decay": 0.3},
+        {"lr": 1e-3, "redraw": 3, "seed": 4, "weight_decay": 0.3, "dampening": 0.2},
     )
 
     def reference(
