@@ -126,6 +126,7 @@ def test_a_damaged_database(call: Callable[..., Any], tmp_path: Path) -> None:
     assert "compare.db is damaged" in found.err
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_work_and_can_be_resumed(call: Callable[..., Any]) -> None:
     import resource
 
