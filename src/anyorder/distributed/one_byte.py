@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -21,9 +20,10 @@ from anyorder.distributed.exchange import (
     refuse_differences,
 )
 from anyorder.distributed.quantiser import SIZES, WINDOW, Quantiser
-from anyorder.distributed.records import LogFile, settings_text, unpacked, weights_hash
+from anyorder.distributed.records import HASH, LogFile, settings_text, unpacked
 from anyorder.errors import AnyOrderError
 from anyorder.hyper import HyperError, hyper
+from anyorder.model.bits import hash_of
 from anyorder.optimizer import Optimizer
 from anyorder.optimizer.options import checked_callable, same_in_all_groups
 from anyorder.optimizer.record import number, numbers
@@ -192,7 +192,7 @@ class OneByteMeZO(Optimizer):
         params = self.named_params()
         if file.settings:
             saved = json.loads(file.settings)
-            first = weights_hash({name: base[name] for name in params}).hex()
+            first = hash_of({name: base[name] for name in params}, HASH).hex()
             mine = settings_text(self._settings(params))
             refuse_differences(saved["settings"], mine, saved["base"], first, str(file.path))
         return file.records
@@ -225,7 +225,7 @@ class OneByteMeZO(Optimizer):
         message = self._quantiser.encode(slopes)
         checked = self.steps % self.check_every == 0
         if checked:
-            message += weights_hash(self.named_params())
+            message += hash_of(self.named_params(), HASH)
         self.calls.bytes_sent += len(message)
         record, why = self._link.exchange(self.steps, message, checked)
         whole = isinstance(self._link, Grouped)  # nobody is ever out of a group
@@ -252,7 +252,7 @@ class OneByteMeZO(Optimizer):
     def _begin(self) -> None:
         if not self._begun:
             params = self.named_params()
-            base = "" if self.steps else weights_hash(params).hex()
+            base = "" if self.steps else hash_of(params, HASH).hex()
             self._link.begin(settings_text(self._settings(params)), base)
             self._begun = True
 
@@ -354,9 +354,3 @@ def _link_for(coordinator: str | None, group: Any) -> Exchange:
     if coordinator is not None:
         return Coordinated(coordinator)
     return Alone() if group is None else Grouped(group)
-
-
-_first, *_rest = inspect.signature(OneByteMeZO).parameters.values()
-_keyword = inspect.Parameter.KEYWORD_ONLY
-_own = [inspect.Parameter(name, _keyword, default=None) for name in ("coordinator", "schedule")]
-OneByteMeZO.__signature__ = inspect.Signature([_first, *_own, *_rest])  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -11,9 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from anyorder.errors import AnyOrderError
 
@@ -53,16 +49,6 @@ def unpacked(record: bytes) -> dict[int, bytes]:
     if len(record) < start or len(body) != size * len(workers):
         raise LogError(f"a record of {len(record)} bytes does not hold {len(workers)} messages")
     return {w: body[i * size : (i + 1) * size] for i, w in enumerate(workers)}
-
-
-def weights_hash(params: Mapping[str, Tensor]) -> bytes:
-    """Return a hash of all bits of all parameters, with their names and shapes."""
-    found = hashlib.blake2b(digest_size=HASH)
-    for name, param in params.items():
-        found.update(f"{name}/{param.dtype}/{tuple(param.shape)}".encode())
-        flat = param.detach().contiguous().reshape(-1).view(torch.uint8)
-        found.update(flat.cpu().numpy().data)
-    return found.digest()
 
 
 def split_hash(message: bytes, checked: bool) -> tuple[bytes, bytes]:

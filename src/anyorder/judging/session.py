@@ -6,7 +6,6 @@ answer the whole session is written to one file, atomically, and a restart repla
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import secrets
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from anyorder.errors import AnyOrderError
-from anyorder.files import write_whole
+from anyorder.files import lock, write_whole
 from anyorder.judging.media import Media
 from anyorder.judging.task import Task
 from anyorder.methods.rank_sgd import RankSGD
@@ -313,14 +312,9 @@ def _told(folder: Path) -> Generator[None]:
 def _hold(folder: Path) -> IO[str]:
     """Keep the folder from other processes until the file is closed or the process ends."""
     file = (folder / "lock").open("a", encoding="utf-8")
-    try:
-        with contextlib.suppress(ModuleNotFoundError):  # there is no such lock on Windows
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(file):
         file.close()
         raise SessionError(
             f"another anyorder rank uses {folder}; end it first, or open the page that it serves"
-        ) from None
+        )
     return file

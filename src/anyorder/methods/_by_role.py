@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -65,13 +64,6 @@ class ByRole(Optimizer):
         (0.9, 0.999), ge=0, lt=1, doc="AdamW's decay rates of the mean and mean square"
     )
     adamw_eps: float = hyper(1e-8, ge=0, unit="gradient", doc="added to AdamW's denominator")
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        signature: inspect.Signature = cls.__signature__  # type: ignore[attr-defined]
-        first, *rest = signature.parameters.values()
-        roles = inspect.Parameter("roles", inspect.Parameter.KEYWORD_ONLY, default=None)
-        cls.__signature__ = signature.replace(parameters=[first, roles, *rest])
 
     def __init__(self, params: Any, *, roles: Roles = None, **options: Any) -> None:
         given = params if isinstance(params, nn.Module) else named_groups(params)

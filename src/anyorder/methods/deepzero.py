@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -300,8 +299,3 @@ def _scattered(
         dense[where] = torch.tensor(found[name], dtype=wide, device=param.device)
         made.append(dense.view(param.shape))
     return made
-
-
-_first, *_rest = inspect.signature(DeepZero).parameters.values()
-_blocks = inspect.Parameter("blocks", inspect.Parameter.KEYWORD_ONLY, default=None)
-DeepZero.__signature__ = inspect.Signature([_first, _blocks, *_rest])  # type: ignore[attr-defined]

@@ -180,7 +180,7 @@ class Optimizer(Copying, torch.optim.Optimizer, ABC):
         for name in cls.hypers:
             if name in own or not (name == "state" or hasattr(cls, name)):  # state is the state
                 setattr(cls, name, _GroupValue(name))
-        cls.__signature__ = signature_of(Optimizer.__init__, cls.hypers)
+        cls.__signature__ = signature_of(cls, Optimizer, cls.hypers)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse positional hyperparameters, which torch.optim allows for lr."""

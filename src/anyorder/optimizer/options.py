@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -101,15 +101,27 @@ def refuse_shared_names(
                 )
 
 
-def signature_of(init: Callable[..., Any], hypers: Mapping[str, Hyper]) -> inspect.Signature:
-    """What ``help()`` and editors show: parameters, the method's settings, the common keywords."""
-    common = inspect.signature(init).parameters.values()
+def signature_of(cls: type, base: type, hypers: Mapping[str, Hyper]) -> inspect.Signature:
+    """What ``help()`` and editors show of a method's constructor.
+
+    Parameters, keywords of the constructors of ``cls`` and its bases, settings, and the common
+    keywords, which are those of ``base``.
+    """
     keyword = inspect.Parameter.KEYWORD_ONLY
+    common = inspect.signature(base.__init__).parameters
+    own = {
+        p.name: inspect.Parameter(p.name, keyword, default=p.default)
+        for each in cls.__mro__
+        if issubclass(each, base) and "__init__" in vars(each)
+        for p in inspect.signature(each.__init__).parameters.values()
+        if p.kind is keyword and p.name not in {*common, *hypers}
+    }
     return inspect.Signature(
         [
-            *(p for p in common if p.name == "params"),
+            common["params"],
+            *own.values(),
             *(inspect.Parameter(n, keyword, default=h.default) for n, h in hypers.items()),
-            *(p for p in common if p.kind is keyword and p.name not in hypers),
+            *(p for n, p in common.items() if p.kind is keyword and n not in hypers),
         ]
     )
 

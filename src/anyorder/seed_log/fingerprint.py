@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from anyorder.model.bits import hash_of
 from anyorder.model.params import module_parameters, unwrapped
 from anyorder.optimizer import Optimizer
 
@@ -31,16 +29,16 @@ def fingerprint(weights: Weights) -> bytes:
         >>> fingerprint({"x": torch.zeros(2)}) == fingerprint({"x": torch.tensor([0.0, -0.0])})
         False
     """
-    return _hashed(_all_of(weights))
+    return hash_of(_all_of(weights))
 
 
 def buffers_of(weights: Weights) -> bytes:
     """Return the fingerprint of the persistent buffers of a module."""
     found = _all_of(weights)
     if not isinstance(weights, nn.Module):
-        return _hashed({})
+        return hash_of({})
     parameters = {name for name, _ in unwrapped(weights).named_parameters(remove_duplicate=False)}
-    return _hashed({name: each for name, each in found.items() if name not in parameters})
+    return hash_of({name: each for name, each in found.items() if name not in parameters})
 
 
 def parameters_of(weights: Weights) -> dict[str, Tensor]:
@@ -64,13 +62,3 @@ def _all_of(weights: Weights) -> Mapping[str, Tensor]:
         return weights
     found = unwrapped(weights).state_dict()
     return {name: each for name, each in found.items() if isinstance(each, Tensor)}
-
-
-def _hashed(tensors: Mapping[str, Tensor]) -> bytes:
-    total = hashlib.blake2b(digest_size=32)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        content: Any = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        total.update(content)
-    return total.digest()

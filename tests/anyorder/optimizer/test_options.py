@@ -62,7 +62,7 @@ def test_a_methods_own_option_comes_first() -> None:
 
 
 def test_a_signature_shows_settings_between_parameters_and_keywords() -> None:
-    shown = signature_of(Optimizer.__init__, {"lr": hyper(0.5), "seed": hyper(3)})
+    shown = signature_of(Optimizer, Optimizer, {"lr": hyper(0.5), "seed": hyper(3)})
     assert list(shown.parameters)[:4] == ["params", "lr", "seed", "engine"]
     assert shown.parameters["lr"].default == 0.5 and shown.parameters["seed"].default == 3
     assert "options" not in shown.parameters
